@@ -1,0 +1,39 @@
+PYTHON ?= python
+RUN ?= runs/miniature
+
+.PHONY: help install test test-slow lint format types wheel miniature
+help:  ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1: \2/p' Makefile
+
+install:  ## install the checkout, editable, with everything that a contributor needs
+	$(PYTHON) -m pip install -e ".[dev]"
+
+test:  ## the default tests
+	$(PYTHON) -m pytest
+
+test-slow:  ## the tests that take minutes
+	$(PYTHON) -m pytest -m slow
+
+lint:  ## ruff and codespell
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	codespell
+
+format:  ## mend what ruff can mend
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+types:  ## mypy
+	$(PYTHON) -m mypy
+
+wheel:  ## build dist/prip-*.whl (build/ is removed first: setuptools would pack what an older build left there)
+	rm -rf build
+	$(PYTHON) -m build --wheel
+
+miniature:  ## train all of PRIP in the miniature from scratch, and measure it
+	prip-train world --config miniature --run $(RUN)
+	prip-train prepare --config miniature --run $(RUN)
+	prip-train encoder --config miniature --run $(RUN)
+	prip-train decoder --config miniature --run $(RUN)
+	prip-train rl --config miniature --run $(RUN)
+	prip evaluate --config miniature --json $(RUN)/evaluation.json

@@ -1,0 +1,113 @@
+"""Where the parts of a whole checkpoint lie, the embedded one, a folder of that layout, or a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prip.errors import CheckpointError, InputError
+from prip.loading import EMBEDDED, resolve_folder
+
+if TYPE_CHECKING:
+    from prip.protocols import Reward
+    from prip.refiner import Refiner
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Folders of a whole checkpoint; a missing one is an error of whoever loads it."""
+
+    encoder: Path
+    """E after reinforcement learning."""
+    warmup_encoder: Path
+    """E after its warm-up."""
+    decoder: Path
+    generator: Path
+    rewards: Path
+    """One folder a training reward."""
+    readers: Path
+
+    @classmethod
+    def of_checkpoint(cls, name: str) -> Parts:
+        """Parts of an embedded checkpoint, a folder or "owner/name" on the Hub.
+
+        Raises CheckpointError when there is none such, or it is a refiner alone.
+        """
+        root = resolve_folder(name)
+        if name in EMBEDDED:
+            root = root.parent
+        if not (root / "refiner").is_dir():
+            raise CheckpointError(f"checkpoint {name!r} has no refiner/: refiner/, generator/, rewards/ were expected")
+        refiner = root / "refiner"
+        return cls(
+            encoder=refiner / "encoder",
+            warmup_encoder=root / "warmup" / "encoder",
+            decoder=refiner / "decoder",
+            generator=root / "generator",
+            rewards=root / "rewards",
+            readers=root / "readers",
+        )
+
+    @classmethod
+    def of_run(cls, run: Path) -> Parts:
+        """Parts that the stages of a training run have exported. Raises CheckpointError when there is no such run."""
+        if not run.is_dir():
+            raise CheckpointError(f"run {str(run)!r} is not a folder")
+        refiner, frozen = run / "rl" / "refiner", run / "parts"
+        return cls(
+            encoder=refiner / "encoder",
+            warmup_encoder=run / "encoder" / "part",
+            decoder=refiner / "decoder" if refiner.is_dir() else run / "decoder" / "part",
+            generator=frozen / "generator",
+            rewards=frozen / "rewards",
+            readers=frozen / "readers",
+        )
+
+
+def existing(folder: Path) -> Path:
+    """Return the folder of a part. Raises CheckpointError when it is missing."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is missing")
+    return folder
+
+
+def usable_device(device: str | None) -> str:
+    """Return the device, a GPU when None is asked for and there is one. Raises InputError when it cannot be used."""
+    import torch
+
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(f"device {device!r} cannot be used: {reason}") from error
+    return device
+
+
+def load_refiner(encoder: Path, decoder: Path, name: str, device: str) -> Refiner:
+    """Load E and D from the folders of two parts, each with its tokenizer, in float32.
+
+    Raises CheckpointError when a part is missing, or the two do not fit together.
+    """
+    from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
+    from prip.processing import PripProcessor, load_tokenizer
+    from prip.refiner import Refiner
+
+    model = [PreferenceEncoder.from_pretrained(existing(encoder)), PromptDecoder.from_pretrained(existing(decoder))]
+    try:
+        processor = PripProcessor(load_tokenizer(encoder), load_tokenizer(decoder))
+        return Refiner(PripModel(*model).to(device), processor, name=name)
+    except InputError as error:
+        raise CheckpointError(f"{encoder} and {decoder}: {error}") from error
+
+
+def load_rewards(folder: Path, device: str) -> list[Reward]:
+    """Load every training reward, in the order of their folders' names. Raises CheckpointError when there is none."""
+    from prip.rewards import load_reward
+
+    folders = sorted(path.parent for path in existing(folder).glob("*/config.json"))
+    if not folders:
+        raise CheckpointError(f"{folder} holds no reward")
+    return [load_reward(path, device) for path in folders]

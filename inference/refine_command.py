@@ -1,0 +1,122 @@
+"""`prip refine`: refine prompts from the command line or from standard input."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+import warnings
+from typing import Any
+
+from prip.errors import InputError, PripWarning
+
+EXAMPLES = """examples:
+  prip refine "a cat"
+  prip refine "a cat" "a dog on the beach"
+  prip refine "a cat" -n 4 --seed 1
+  prip refine "a cat" --temperature 0.8 --banned-term watercolor --banned-term "golden hour"
+  prip refine --json < prompts.txt
+  prip refine "a cat" --model my-name/my-refiner --revision v1.0 --device cuda
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register `refine` with the subparsers of `prip`."""
+    parser = subparsers.add_parser(
+        "refine",
+        help="refine prompts",
+        description="Refine prompts: each keeps your words and gains what an image model likes to read.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="prompts; none, or -, reads lines from stdin")
+    parser.add_argument("--json", action="store_true", help="print one JSON list of {user_prompt, refined_prompts}")
+    parser.add_argument(
+        "-n", "--num-alternatives", type=int, default=1, metavar="N", help="distinct texts a prompt, the greedy first"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same text (default 0)")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default); above it samples")
+    parser.add_argument("--max-new-tokens", type=int, default=60, metavar="N", help="tokens to add (default 60)")
+    parser.add_argument(
+        "--token-budget", type=int, default=75, metavar="N", help="CLIP tokens of the whole prompt (default 75)"
+    )
+    parser.add_argument(
+        "--banned-term", action="append", default=[], metavar="TERM", help="never add this; may be repeated"
+    )
+    parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="prompts at a time (default 256)")
+    parser.add_argument(
+        "--model", default="prip-mini", help="embedded checkpoint, folder, or owner/name on the Hub (default prip-mini)"
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU when there is one)")
+    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16", "auto"], help="precision of the model")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Refine and print. Returns 0; errors of ours are for the caller."""
+    from prip.processing import check_user_prompt
+
+    prompts = read_prompts(arguments.prompts)
+    for place, prompt in enumerate(prompts):
+        try:
+            check_user_prompt(prompt)
+        except InputError as error:
+            raise InputError(f"prompt {place + 1}: {error}") from error
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", PripWarning)
+        results = _refine(prompts, arguments)
+    for warning in caught:
+        if issubclass(warning.category, PripWarning):
+            print(f"prip refine: warning: {warning.message}", file=sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+    if arguments.json:
+        pairs = zip(prompts, results, strict=True)
+        records = [{"user_prompt": prompt, "refined_prompts": texts} for prompt, texts in pairs]
+        print(json.dumps(records, ensure_ascii=False, indent=2))
+    else:
+        between = "\n\n" if arguments.num_alternatives > 1 else "\n"
+        print(between.join("\n".join(texts) for texts in results))
+    return 0
+
+
+def read_prompts(given: list[str]) -> list[str]:
+    """Return the prompts of the command line, or the lines of standard input when there are none.
+
+    Raises InputError when there are neither, or standard input is not UTF-8.
+    """
+    if given and given != ["-"]:
+        return given
+    if not given and sys.stdin.isatty():
+        raise InputError('give a prompt, as in: prip refine "a cat"')
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input must be UTF-8: {error}") from error
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    if lines[-1] == "":
+        lines.pop()
+    if not lines:
+        raise InputError("standard input holds no prompt")
+    return lines
+
+
+def _refine(prompts: list[str], arguments: argparse.Namespace) -> list[list[str]]:
+    from prip.refiner import Refiner
+
+    refiner = Refiner.from_pretrained(
+        arguments.model, revision=arguments.revision, device=arguments.device, dtype=arguments.dtype
+    )
+    texts = refiner.refine(
+        prompts,
+        num_alternatives=arguments.num_alternatives,
+        seed=arguments.seed,
+        temperature=arguments.temperature,
+        max_new_tokens=arguments.max_new_tokens,
+        token_budget=arguments.token_budget,
+        banned_terms=arguments.banned_term,
+        batch_size=arguments.batch_size,
+    )
+    return [[text] if isinstance(text, str) else text for text in texts]

@@ -1,0 +1,65 @@
+"""PRIP: prompt refinement with image pivot. `refine("a cat")` gives the prompt that an image model wants.
+
+Names are loaded when they are first used: `import prip` loads neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import errors
+    from .errors import CheckpointError, InputError, MissingExtraError, PripError, PripWarning
+    from .modeling import PreferenceEncoder, PripConfig, PripModel, PromptDecoder
+    from .refiner import Refiner, refine
+
+_root = Path(__file__).resolve().parent.parent
+if (_root / "setup.cfg").is_file() and (_root / "training").is_dir():
+    __path__.append(str(_root))  # run from the repository root, where training/, inference/ and checkpoints/ lie beside
+
+_HOMES = {
+    "refine": "refiner",
+    "Refiner": "refiner",
+    "PripModel": "modeling",
+    "PripConfig": "modeling",
+    "PreferenceEncoder": "modeling",
+    "PromptDecoder": "modeling",
+    "PripError": "errors",
+    "InputError": "errors",
+    "CheckpointError": "errors",
+    "MissingExtraError": "errors",
+    "PripWarning": "errors",
+}
+
+__all__ = [
+    "CheckpointError",
+    "InputError",
+    "MissingExtraError",
+    "PreferenceEncoder",
+    "PripConfig",
+    "PripError",
+    "PripModel",
+    "PripWarning",
+    "PromptDecoder",
+    "Refiner",
+    "errors",
+    "refine",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("prip")
+    if name == "errors":
+        return import_module(".errors", __name__)
+    if name not in _HOMES:
+        raise AttributeError(f"module 'prip' has no attribute {name!r}")
+    return getattr(import_module("." + _HOMES[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -1,0 +1,321 @@
+"""Which tokens D may choose next: one modifier after another, nothing repeated, nothing banned, all within the budget.
+
+The same masks hold while sampling and when reinforcement learning scores the sampled tokens again (`replay`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from .clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
+from .errors import InputError
+from .processing import own_words
+from .token_table import NEVER_FITS, SEPARATOR, TokenTable, normal_bytes, words_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+EXACT_BELOW = 12
+"""Free budget below which the cost of going on with a word is counted exactly instead of being bounded by its bytes."""
+
+
+@dataclass
+class _Row:
+    """One prompt on its way."""
+
+    text: str
+    """the prefix and what was added, lower-case"""
+    chunk: str
+    """the text since its last space, in its own case"""
+    count_before: int
+    """tokens of the text before `chunk`"""
+    steps_left: int
+    unused: np.ndarray
+    """bool (vocabulary,): False for tokens that begin a word used before, or a banned term"""
+    used: set[str]
+    """the words, lower-case, with which no modifier may begin"""
+    added: list[str] = field(default_factory=list)
+    """what the present modifier consists of so far, token by token"""
+    full: bool = False
+    done: bool = False
+
+
+@dataclass
+class ConstraintState:
+    """The rows of a batch and what was asked of them."""
+
+    rows: list[_Row]
+    token_budget: int
+    banned_terms: tuple[str, ...]
+    banned_tokens: np.ndarray
+    """bool (vocabulary,): tokens that hold a whole banned term"""
+
+    @property
+    def full(self) -> list[bool]:
+        """Which rows have no room for a modifier; these get no tokens at all."""
+        return [row.full for row in self.rows]
+
+    @property
+    def done(self) -> list[bool]:
+        """Which rows have ended or never began."""
+        return [row.done for row in self.rows]
+
+
+class Constraints:
+    """The rules of a system prompt, as masks over D's vocabulary.
+
+    1. A separator is exactly the token ","; special tokens, line breaks and parts of characters are never allowed.
+    2. A modifier begins with a space and a letter or digit; it has at least one token.
+    3. It does not begin with a word of the user prompt or of what was added before; no word directly follows itself.
+    4. No banned term comes about, in any casing, anywhere in what is added; no modifier begins as one does.
+    5. The text never exceeds the token budget, nor the tokens added `max_new_tokens`; a modifier after the first is
+       begun only when `modifier_tokens` are free.
+    6. The end is allowed once there is a modifier, and is all that is left when nothing else fits.
+    """
+
+    def __init__(
+        self,
+        decoder_tokenizer: PreTrainedTokenizerFast,
+        count_tokens: Callable[[str], int] = count_clip_tokens,
+        modifier_tokens: int = 4,
+        vocabulary_size: int | None = None,
+    ) -> None:
+        """`count_tokens` must be additive over parts that a space separates, as CLIP's count is.
+
+        `vocabulary_size` is the width of D's logits where that exceeds the tokenizer's own.
+        Raises InputError when the tokenizer cannot write modifiers.
+        """
+        if modifier_tokens < 2:
+            raise InputError(f"modifier_tokens must be at least 2, it is {modifier_tokens}")
+        self.table = TokenTable(decoder_tokenizer, count_tokens, vocabulary_size)
+        self.modifier_tokens = modifier_tokens
+        self._count_tokens = count_tokens
+        self._counts: dict[str, int] = {}
+        self._growths: dict[str, np.ndarray] = {}
+        self._body_masks: dict[tuple[int, int], np.ndarray] = {}
+        self._start_masks: dict[int, np.ndarray] = {}
+
+    def begin(
+        self,
+        user_prompts: Sequence[str],
+        token_budget: int = CLIP_TOKEN_LIMIT,
+        max_new_tokens: int = 60,
+        banned_terms: Sequence[str] = (),
+    ) -> ConstraintState:
+        """Return the state of a batch before its first token; rows without room for a modifier are `full`.
+
+        Raises InputError for a budget or a number of tokens below 1 and for a banned term that is blank.
+        """
+        for name, value in (("token_budget", token_budget), ("max_new_tokens", max_new_tokens)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} must be a whole number of at least 1, it is {value!r}")
+        terms = self._check_terms(banned_terms)
+        banned = np.zeros(self.table.size, dtype=bool)
+        for term in terms:
+            banned[self.table.containing(term)] = True
+        state = ConstraintState([], token_budget, terms, banned)
+        state.rows = [self._begin_row(state, user_prompt, max_new_tokens) for user_prompt in user_prompts]
+        return state
+
+    def allowed(self, state: ConstraintState, rows: Sequence[int] | None = None) -> torch.Tensor:
+        """Return the mask of the next token, bool `(batch, vocabulary)` on the CPU, True = allowed.
+
+        `rows` selects rows of the batch. A row that is done allows the end token alone.
+        """
+        chosen = state.rows if rows is None else [state.rows[row] for row in rows]
+        masks = np.empty((len(chosen), self.table.size), dtype=bool)
+        for mask, row in zip(masks, chosen, strict=True):
+            if row.done:
+                mask[:] = False
+                mask[self.table.eos] = True
+            elif row.added:
+                self._body(state, row, mask)
+            else:
+                self._start(state, row, mask)
+        return torch.from_numpy(masks)
+
+    def advance(self, state: ConstraintState, tokens: torch.Tensor | Sequence[int]) -> None:
+        """Take the chosen token of each row, `(batch,)`, into the state; rows that are done ignore theirs."""
+        chosen = tokens.tolist() if isinstance(tokens, torch.Tensor) else tokens
+        for row, token in zip(state.rows, chosen, strict=True):
+            if row.done:
+                continue
+            if token == self.table.eos:
+                row.done = True
+                continue
+            text = self.table.texts[token]
+            row.steps_left -= 1
+            row.text += self.table.lower[token]
+            if token == self.table.separator:
+                self._use(row, words_of("".join(row.added)))
+                row.added.clear()
+            else:
+                row.added.append(text)
+            before, space, after = text.rpartition(" ")
+            if space:
+                row.count_before += self._count(row.chunk) + self._count(before)
+                row.chunk = after
+            else:
+                row.chunk += text
+
+    def replay(
+        self,
+        user_prompts: Sequence[str],
+        actions: Sequence[Sequence[int]],
+        token_budget: int = CLIP_TOKEN_LIMIT,
+        max_new_tokens: int = 60,
+        banned_terms: Sequence[str] = (),
+    ) -> torch.Tensor:
+        """Return the masks under which given actions were chosen, bool `(batch, length, vocabulary)`, True = allowed.
+
+        `actions` are decode's, the end token included; positions past a row's own actions allow every token.
+        Raises InputError when an action was not allowed where it stands.
+        """
+        state = self.begin(user_prompts, token_budget, max_new_tokens, banned_terms)
+        length = max(map(len, actions), default=0)
+        masks = torch.ones(len(actions), length, self.table.size, dtype=torch.bool)
+        for step in range(length):
+            allowed = self.allowed(state)
+            for row, own in enumerate(actions):
+                if step < len(own):
+                    if state.rows[row].done or not allowed[row, own[step]]:
+                        raise InputError(f"actions[{row}][{step}] = {own[step]} is not allowed there")
+                    masks[row, step] = allowed[row]
+            self.advance(state, [own[step] if step < len(own) else self.table.eos for own in actions])
+        return masks
+
+    @staticmethod
+    def _check_terms(banned_terms: Sequence[str]) -> tuple[str, ...]:
+        if isinstance(banned_terms, str):
+            raise InputError(f"banned_terms must be a list of strings, the string {banned_terms!r} came")
+        for term in banned_terms:
+            if not isinstance(term, str) or not term.strip():
+                raise InputError(f"banned_terms must be strings with at least one character, {term!r} came")
+        return tuple(dict.fromkeys(" ".join(term.lower().split()) for term in banned_terms))
+
+    def _begin_row(self, state: ConstraintState, user_prompt: str, max_new_tokens: int) -> _Row:
+        own = own_words(user_prompt)
+        chunks = (own + SEPARATOR).rpartition(" ")
+        row = _Row(
+            text=own.lower() + SEPARATOR,
+            chunk=chunks[2],
+            count_before=self._count_tokens(chunks[0]) if chunks[0] else 0,
+            steps_left=max_new_tokens,
+            unused=np.ones(self.table.size, dtype=bool),
+            used=set(),
+        )
+        before_comma = row.count_before + self._count(chunks[2][:-1])
+        row.full = min(state.token_budget - before_comma, max_new_tokens) < self.modifier_tokens
+        if not row.full:
+            unbanned = row.unused
+            for term in state.banned_terms:
+                unbanned[self.table.first_tokens(term)] = False
+            row.unused = unbanned.copy()
+            self._use(row, words_of(own))
+            mask = np.empty(self.table.size, dtype=bool)
+            self._start(state, row, mask)
+            if not mask.any():  # the prompt has used up every beginning: it may then repeat one of its own words
+                row.unused, row.used = unbanned, set()
+                self._start(state, row, mask)
+                row.full = not mask.any()
+        row.done = row.full
+        return row
+
+    def _use(self, row: _Row, words: Sequence[str]) -> None:
+        for word in words:
+            if word not in row.used:
+                row.used.add(word)
+                row.unused[self.table.first_tokens(word)] = False
+
+    def _count(self, chunk: str) -> int:
+        if not chunk:
+            return 0
+        if chunk not in self._counts:
+            if len(self._counts) >= 1 << 16:
+                self._counts.clear()
+            self._counts[chunk] = self._count_tokens(chunk)
+        return self._counts[chunk]
+
+    def _free(self, state: ConstraintState, row: _Row) -> int:
+        return state.token_budget - row.count_before - self._count(row.chunk)
+
+    def _start(self, state: ConstraintState, row: _Row, mask: np.ndarray) -> None:
+        """Write the mask at the start of a modifier (rules 2 to 5)."""
+        np.logical_and(self._start_mask(self._free(state, row)), row.unused, out=mask)
+        self._ban(state, row.text, mask)
+
+    def _body(self, state: ConstraintState, row: _Row, mask: np.ndarray) -> None:
+        """Write the mask inside a modifier (rules 3 to 6)."""
+        mask[:] = False
+        if row.steps_left > 0:
+            free = self._free(state, row)
+            self._fitting(row, free, mask)
+            word = words_of(row.added[-1] if row.added[-1].startswith(" ") else row.chunk)
+            if word:
+                mask[self.table.whole_words(word[-1])] = False
+            if " " not in "".join(row.added).lstrip() and row.chunk.isalnum():
+                mask[self.table.completing(row.chunk.lower(), row.used)] = False
+            mask[self.table.separator] = self._may_separate(state, row, free)
+            self._ban(state, row.text, mask)
+        mask[self.table.eos] = True
+
+    def _fitting(self, row: _Row, free: int, mask: np.ndarray) -> None:
+        """Write which tokens fit into `free` more: exactly where that is little, else by a bound on going on."""
+        room = free + self._count(row.chunk) - normal_bytes(row.chunk) - 1
+        if room >= EXACT_BELOW:
+            key = (min(free, 4 * EXACT_BELOW), min(room, 4 * EXACT_BELOW))
+            if key not in self._body_masks:
+                self._body_masks[key] = (self.table.cost <= key[0]) | (self.table.bytes <= key[1])
+            mask[:] = self._body_masks[key]
+        else:
+            np.less_equal(self.table.cost, free, out=mask)
+            mask |= self.table.bytes <= room
+            doubtful = np.flatnonzero(self.table.continues & ~mask)
+            mask[doubtful] = self._growth(row.chunk, doubtful) <= free
+
+    def _growth(self, chunk: str, tokens: np.ndarray) -> np.ndarray:
+        """Return how many tokens each of `tokens` adds to the count when it follows `chunk`; counted once."""
+        if chunk not in self._growths:
+            if len(self._growths) >= 1024:
+                self._growths.clear()
+            self._growths[chunk] = np.full(self.table.size, NEVER_FITS, dtype=np.int32)
+        growth = self._growths[chunk]
+        own = self._count(chunk)
+        for token in tokens[growth[tokens] == NEVER_FITS]:
+            growth[token] = self._count_tokens(chunk + self.table.texts[token]) - own
+        return growth[tokens]
+
+    def _start_mask(self, free: int) -> np.ndarray:
+        free = min(free, 4 * EXACT_BELOW)
+        if free not in self._start_masks:
+            self._start_masks[free] = self.table.starts & (self.table.cost <= free)
+        return self._start_masks[free]
+
+    def _may_separate(self, state: ConstraintState, row: _Row, free: int) -> bool:
+        """Whether a comma may follow: there is room for a modifier, and a token to begin it with."""
+        if min(free, row.steps_left) < self.modifier_tokens:
+            return False
+        growth = self._count(row.chunk + SEPARATOR) - self._count(row.chunk)
+        mask = self._start_mask(free - growth) & row.unused
+        words = words_of("".join(row.added))
+        if not state.banned_terms and np.count_nonzero(mask) > 16 * len(words):
+            return True
+        for word in words:
+            mask[self.table.first_tokens(word)] = False
+        self._ban(state, row.text + SEPARATOR, mask)
+        return bool(mask.any())
+
+    def _ban(self, state: ConstraintState, text: str, mask: np.ndarray) -> None:
+        """Take the tokens off that hold a banned term or complete one that `text` has begun."""
+        if not state.banned_terms:
+            return
+        mask[state.banned_tokens] = False
+        for term in state.banned_terms:
+            for begun in range(1, len(term)):
+                if text.endswith(term[:begun]):
+                    mask[self.table.beginning_with(term[begun:])] = False

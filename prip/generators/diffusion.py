@@ -1,0 +1,98 @@
+"""Any diffusers text-to-image pipeline as a frozen generator."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError, require
+from ..loading import quiet
+
+DEFAULTS_FILE = "generator.json"
+"""Beside a pipeline's own files: how many steps and how much guidance it was made for."""
+
+
+def latent_noise(seed: int, shape: tuple[int, ...]) -> Tensor:
+    """Initial noise as a function of the seed alone, the same on every device: float32 of `shape`."""
+    digest = hashlib.sha256(f"latents\0{seed}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    return torch.randn(shape, generator=generator)
+
+
+class DiffusersGenerator:
+    """A `Generator` around a diffusers pipeline. Nothing in it trains; an image depends on its prompt and seed alone."""
+
+    def __init__(
+        self, pipeline: Any, name: str = "diffusion", steps: int = 20, guidance: float = 7.5, batch_size: int = 64
+    ) -> None:
+        """pipeline: a text-to-image pipeline. steps, guidance: of its sampler. batch_size: images drawn at once."""
+        self.pipeline = pipeline
+        self.name = name
+        self.steps = steps
+        self.guidance = guidance
+        self.batch_size = batch_size
+        self.token_limit = pipeline.tokenizer.model_max_length - 2
+        pipeline.set_progress_bar_config(disable=True)
+        for part in pipeline.components.values():
+            if isinstance(part, torch.nn.Module):
+                part.requires_grad_(False).eval()
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str, device: str | None = None, **options: Any) -> DiffusersGenerator:
+        """Loads a pipeline from a folder or the Hub. `options` override the steps and the guidance stored with it.
+
+        Raises CheckpointError where there is no such pipeline, MissingExtraError without diffusers.
+        """
+        diffusers = require("diffusers", "generate")
+        defaults = Path(name_or_path) / DEFAULTS_FILE
+        if defaults.is_file():
+            options = {**json.loads(defaults.read_text(encoding="utf-8")), **options}
+        diffusers.utils.logging.disable_progress_bar()
+        try:
+            pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(name_or_path, torch_dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"generator: no diffusers pipeline at {name_or_path!r}: {error}") from error
+        return cls(pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), **options)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes the pipeline, and how it is to be sampled."""
+        with quiet():
+            self.pipeline.save_pretrained(folder, safe_serialization=True)
+        defaults = json.dumps({"steps": self.steps, "guidance": self.guidance})
+        (Path(folder) / DEFAULTS_FILE).write_text(defaults + "\n", encoding="utf-8")
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens as the text encoder counts them, without those that begin and end every text."""
+        return len(self.pipeline.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        """Draws one image for each (prompt, seed): uint8 (n, 3, height, width) on the CPU."""
+        if len(prompts) != len(seeds):
+            raise ValueError(f"seeds: wanted one for each of {len(prompts)} prompts, got {len(seeds)}")
+        starts = range(0, len(prompts), self.batch_size)
+        drawn = [self._draw(prompts[i : i + self.batch_size], seeds[i : i + self.batch_size]) for i in starts]
+        if drawn:
+            return torch.cat(drawn)
+        side = self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
+        return torch.zeros(0, 3, side, side, dtype=torch.uint8)
+
+    def _draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        unet = self.pipeline.unet
+        size = unet.config.sample_size
+        shape = (unet.config.in_channels, size, size)
+        latents = torch.stack([latent_noise(seed, shape) for seed in seeds])
+        images = self.pipeline(
+            prompt=list(prompts),
+            latents=latents.to(unet.device, unet.dtype),
+            num_inference_steps=self.steps,
+            guidance_scale=self.guidance,
+            output_type="pt",
+        ).images
+        return (images.float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)

@@ -1,0 +1,64 @@
+"""The judges of the miniature: rewards that measure and that training never opens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..protocols import Images, Reward
+from ..rewards import load_reward
+from .preference import expected_preference
+from .reader import Reader
+from .scene import parse
+
+
+def _requested(user_prompts: Sequence[str], factor: str) -> Tensor:
+    """What the prompts ask for of a factor, long (n,); -1 where a prompt leaves it open."""
+    asked = [parse(prompt)[factor] for prompt in user_prompts]
+    return torch.tensor([-1 if value is None else value for value in asked], dtype=torch.long)
+
+
+class Truth:
+    """The true preference, applied to what a reader sees."""
+
+    name = "truth"
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+
+    def __call__(self, user_prompts: Sequence[str], images: Images) -> Tensor:
+        """Expected preference, float32 (n,) in 0..1. Raises ValueError for a prompt without a known subject."""
+        subject = _requested(user_prompts, "subject")
+        if (subject < 0).any():
+            unknown = user_prompts[int((subject < 0).nonzero()[0])]
+            raise ValueError(f"user_prompts: wanted a subject of the miniature in each, got {unknown!r}")
+        return expected_preference(subject, _requested(user_prompts, "place"), self.reader.read(images))
+
+
+class SubjectAccuracy:
+    """1 where the reader sees the subject that the user asked for, else 0."""
+
+    name = "subject_accuracy"
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+
+    def __call__(self, user_prompts: Sequence[str], images: Images) -> Tensor:
+        """float32 (n,)."""
+        return (self.reader.read(images)[0].argmax(1) == _requested(user_prompts, "subject")).float()
+
+
+def load_judges(readers: str | Path, device: str | None = None) -> dict[str, Reward]:
+    """The judges by name: `truth` and `subject_accuracy` are of reader B, `second_reward` has reader C's trunk.
+
+    readers: the folder readers/ of a checkpoint. Raises CheckpointError where a part is missing.
+    """
+    reader = Reader.from_pretrained(Path(readers) / "b").to(device or "cpu").eval()
+    return {
+        "truth": Truth(reader),
+        "second_reward": load_reward(Path(readers) / "c", device),
+        "subject_accuracy": SubjectAccuracy(reader),
+    }

@@ -1,0 +1,106 @@
+"""The refiner's models: E, D, and the pair of them as one checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from transformers import PreTrainedConfig
+
+from .errors import CheckpointError, InputError
+from .loading import check_model_type, resolve_folder
+from .preference_encoder import PreferenceEncoder, PreferenceEncoderConfig
+from .prompt_decoder import PromptDecoder, PromptDecoderConfig, PromptDecoderOutput
+
+if TYPE_CHECKING:
+    import os
+
+    import torch
+
+__all__ = [
+    "PreferenceEncoder",
+    "PreferenceEncoderConfig",
+    "PripConfig",
+    "PripModel",
+    "PromptDecoder",
+    "PromptDecoderConfig",
+    "PromptDecoderOutput",
+]
+
+
+class PripConfig(PreTrainedConfig):
+    """What E and D agree on: the shape of the pivot."""
+
+    model_type = "prip"
+
+    pivot_length: int = 32
+    pivot_width: int = 768
+
+
+class PripModel(nn.Module):
+    """The pair of E (`encoder`) and D (`decoder`), saved as config.json, encoder/ and decoder/."""
+
+    def __init__(self, encoder: PreferenceEncoder, decoder: PromptDecoder) -> None:
+        """Raises InputError when the two do not agree on the pivot's shape."""
+        super().__init__()
+        shapes = [(part.config.pivot_length, part.config.pivot_width) for part in (encoder, decoder)]
+        if shapes[0] != shapes[1]:
+            raise InputError(f"encoder gives pivots of {shapes[0]}, decoder reads pivots of {shapes[1]}")
+        self.config = PripConfig(pivot_length=shapes[0][0], pivot_width=shapes[0][1])
+        self.encoder = encoder
+        self.decoder = decoder
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder's inputs must lie."""
+        return self.encoder.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The encoder's dtype."""
+        return self.encoder.dtype
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], max_shard_size: str = "5GB") -> None:
+        """Write both parts as sharded safetensors, with their configs, into a folder that is made if need be."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config.save_pretrained(folder)
+        self.encoder.save_pretrained(folder / "encoder", max_shard_size=max_shard_size)
+        self.decoder.save_pretrained(folder / "decoder", max_shard_size=max_shard_size)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        dtype: str | torch.dtype | None = None,
+        device_map: Any = None,
+        revision: str | None = None,
+    ) -> PripModel:
+        """Load both parts from a folder, the Hub or an embedded checkpoint, in evaluation mode.
+
+        `dtype`, `device_map` and `revision` are transformers' own; `dtype` None is float32 on the CPU and the
+        checkpoint's own elsewhere. A `device_map` that is a dict may name submodules as encoder.* and decoder.*.
+        Raises CheckpointError when a file is missing, damaged or foreign, or the parts do not fit together.
+        """
+        folder = resolve_folder(pretrained_model_name_or_path, revision)
+        check_model_type(folder, PripConfig.model_type)
+        for name in ("encoder", "decoder"):
+            if not (folder / name).is_dir():
+                raise CheckpointError(f"{folder / name} is missing")
+        maps = {name: _part_map(device_map, name) for name in ("encoder", "decoder")}
+        encoder = PreferenceEncoder.from_pretrained(folder / "encoder", dtype=dtype, device_map=maps["encoder"])
+        decoder = PromptDecoder.from_pretrained(folder / "decoder", dtype=dtype, device_map=maps["decoder"])
+        try:
+            return cls(encoder, decoder).eval()
+        except InputError as error:
+            raise CheckpointError(f"{folder}: {error}") from error
+
+
+def _part_map(device_map: Any, part: str) -> Any:
+    """Return the share of a device map that concerns one part."""
+    if not isinstance(device_map, dict) or not any(key.split(".")[0] in ("encoder", "decoder") for key in device_map):
+        return device_map
+    inner = {key.partition(".")[2]: place for key, place in device_map.items() if key.split(".")[0] == part}
+    return inner or None

@@ -1,0 +1,91 @@
+"""E, the preference encoder: user prompt to pivot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, T5Config, T5Model
+from transformers import initialization as init
+
+from .strict_model import StrictModel, load_foreign, nested_config
+
+if TYPE_CHECKING:
+    import os
+
+
+class PreferenceEncoderConfig(PreTrainedConfig):
+    """Shape of E: `t5` is the dict of a T5Config, the pivot is `(pivot_length, pivot_width)`."""
+
+    model_type = "prip_preference_encoder"
+
+    t5: dict | None = None
+    pivot_length: int = 32
+    pivot_width: int = 768
+
+
+class PreferenceEncoder(StrictModel):
+    """E: T5 reads the user prompt, its decoder reads learned queries, a linear layer gives the pivot."""
+
+    config_class = PreferenceEncoderConfig
+    base_model_prefix = "preference_encoder"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["T5Block"]
+    _keep_in_fp32_modules = ["wo"]
+    _supports_sdpa = True
+
+    def __init__(self, config: PreferenceEncoderConfig) -> None:
+        super().__init__(config)
+        t5_config = T5Config(**(config.t5 or {}))
+        self.t5 = T5Model(t5_config)
+        self.queries = nn.Parameter(torch.empty(config.pivot_length, t5_config.d_model))
+        self.projection = nn.Linear(t5_config.d_model, config.pivot_width)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self:
+            init.normal_(self.queries, mean=0.0, std=self.t5.config.initializer_factor)
+
+    @classmethod
+    def from_config(cls, config: PreferenceEncoderConfig) -> PreferenceEncoder:
+        """Build with random weights."""
+        return cls(config)
+
+    @classmethod
+    def from_t5(
+        cls, t5: str | os.PathLike[str] | T5Config, pivot_length: int, pivot_width: int, **options: Any
+    ) -> PreferenceEncoder:
+        """Build around a T5: random weights for a T5Config, the pretrained ones for a folder or Hub id.
+
+        `options` go to T5Model.from_pretrained (revision, dtype, device_map). The queries of a pretrained T5 start at
+        the scale of its embeddings. Raises CheckpointError when the T5 cannot be loaded.
+        """
+        if isinstance(t5, T5Config):
+            return cls(
+                PreferenceEncoderConfig(t5=nested_config(t5), pivot_length=pivot_length, pivot_width=pivot_width)
+            )
+        pretrained = load_foreign(T5Model, t5, options)
+        config = PreferenceEncoderConfig(
+            t5=nested_config(pretrained.config), pivot_length=pivot_length, pivot_width=pivot_width
+        )
+        model = cls(config).to(pretrained.dtype)
+        model.t5 = pretrained
+        with torch.no_grad():
+            model.queries.normal_(0.0, float(pretrained.shared.weight.detach().float().std()))
+        return model
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Map user prompts to pivots (Eq. 6 trains this).
+
+        `input_ids` int64 and `attention_mask` (1 = token, 0 = padding), both `(batch, length)`.
+        Returns the pivot `(batch, pivot_length, pivot_width)` in the model's dtype.
+        """
+        queries = self.queries.expand(input_ids.shape[0], -1, -1)
+        output = self.t5(
+            input_ids=input_ids, attention_mask=attention_mask, decoder_inputs_embeds=queries, use_cache=False
+        )
+        return self.projection(output.last_hidden_state)

@@ -1,0 +1,142 @@
+"""Text in and out of the refiner: checks, tokenizers, and the one way in which a prompt is joined to what D adds."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import CheckpointError, InputError
+from .loading import read_json, resolve_folder
+from .vocabulary import token_texts
+
+if TYPE_CHECKING:
+    import os
+
+    import torch
+    from transformers import PreTrainedTokenizerFast
+
+MAX_CHARACTERS = 10_000
+_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+def check_user_prompt(user_prompt: object) -> str:
+    """Return the user prompt when it can be refined.
+
+    Raises InputError when it is not a string, is empty, blank or only full stops and commas, is longer than
+    MAX_CHARACTERS, or holds control characters (NUL, tabs and line breaks among them) or unpaired surrogates.
+    """
+    if not isinstance(user_prompt, str):
+        raise InputError(f"prompt must be a string, a {type(user_prompt).__name__} came")
+    if len(user_prompt) > MAX_CHARACTERS:
+        raise InputError(f"prompt may have {MAX_CHARACTERS:,} characters, it has {len(user_prompt):,}")
+    for place, character in enumerate(user_prompt):
+        category = unicodedata.category(character)
+        if category in ("Cc", "Cs"):
+            what = "control character" if category == "Cc" else "unpaired surrogate"
+            raise InputError(f"prompt may hold no {what}: U+{ord(character):04X} stands at character {place + 1}")
+    if not own_words(user_prompt):
+        blank = "is empty" if not user_prompt else "is blank" if user_prompt.isspace() else f"is only {user_prompt!r}"
+        raise InputError(f"prompt must hold at least one word, it {blank}")
+    return user_prompt
+
+
+def own_words(user_prompt: str) -> str:
+    """Return the user prompt less its trailing spaces, full stops and commas."""
+    end = len(user_prompt)
+    while end and (user_prompt[end - 1] in ".," or user_prompt[end - 1].isspace()):
+        end -= 1
+    return user_prompt[:end]
+
+
+class PripProcessor:
+    """The two tokenizers of a checkpoint, and the prefix that D continues."""
+
+    def __init__(self, encoder_tokenizer: PreTrainedTokenizerFast, decoder_tokenizer: PreTrainedTokenizerFast) -> None:
+        """Raises InputError when the encoder's tokenizer has no padding token or the decoder's no end token."""
+        if encoder_tokenizer.pad_token_id is None:
+            raise InputError("encoder_tokenizer must have a padding token")
+        if decoder_tokenizer.eos_token_id is None:
+            raise InputError("decoder_tokenizer must have an end-of-sequence token")
+        self.encoder_tokenizer = encoder_tokenizer
+        self.decoder_tokenizer = decoder_tokenizer
+        self._texts = token_texts(decoder_tokenizer)
+
+    check_user_prompt = staticmethod(check_user_prompt)
+
+    def encode_user_prompts(self, user_prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return int64 (input_ids, attention_mask), `(batch, length)`, padded on the right: what E reads."""
+        encoded = self.encoder_tokenizer(
+            list(user_prompts), padding=True, padding_side="right", truncation=False, return_tensors="pt", verbose=False
+        )
+        return encoded["input_ids"], encoded["attention_mask"]
+
+    @staticmethod
+    def prefix(user_prompt: str) -> str:
+        """Return what D continues: the user's own words and a comma."""
+        return own_words(user_prompt) + ","
+
+    def prefix_ids(self, user_prompt: str) -> list[int]:
+        """Return the prefix as D's tokens, without special tokens."""
+        return self.decoder_tokenizer.encode(self.prefix(user_prompt), add_special_tokens=False, verbose=False)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Return what D's tokens spell, leading space kept, special tokens left out."""
+        return "".join(self._texts[token] or "" for token in tokens)
+
+    @classmethod
+    def join(cls, user_prompt: str, continuation: str) -> str:
+        """Return the refined prompt: the user's own characters, a comma, and what D added."""
+        return cls.prefix(user_prompt) + continuation
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
+        """Write encoder/tokenizer.json and decoder/tokenizer.json (with their tokenizer_config.json) into a folder."""
+        for name, tokenizer in (("encoder", self.encoder_tokenizer), ("decoder", self.decoder_tokenizer)):
+            save_tokenizer(tokenizer, Path(save_directory) / name)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], *, revision: str | None = None
+    ) -> PripProcessor:
+        """Load both tokenizers of a checkpoint. Raises CheckpointError when a file is missing or foreign."""
+        folder = resolve_folder(pretrained_model_name_or_path, revision)
+        try:
+            return cls(load_tokenizer(folder / "encoder"), load_tokenizer(folder / "decoder"))
+        except InputError as error:
+            raise CheckpointError(f"{folder}: {error}") from error
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | os.PathLike[str]) -> None:
+    """Write tokenizer.json and a tokenizer_config.json that names the special tokens."""
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    tokenizer.backend_tokenizer.save(str(target / "tokenizer.json"))
+    config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    config.update({name: token for name in _SPECIAL_TOKENS if (token := getattr(tokenizer, name, None)) is not None})
+    text = json.dumps(config, indent=2, ensure_ascii=False)
+    (target / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def load_tokenizer(folder: str | os.PathLike[str]) -> PreTrainedTokenizerFast:
+    """Load tokenizer.json with the special tokens that tokenizer_config.json names.
+
+    Raises CheckpointError, naming the file, when one of the two is missing or unreadable.
+    """
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    config = read_json(Path(folder) / "tokenizer_config.json")
+    file = Path(folder) / "tokenizer.json"
+    if not file.is_file():
+        raise CheckpointError(f"{file} is missing")
+    try:
+        backend = Tokenizer.from_file(str(file))
+    except Exception as error:  # the tokenizers library raises nothing narrower
+        raise CheckpointError(f"{file} cannot be read as a tokenizer: {error}") from error
+    backend.no_padding()
+    backend.no_truncation()
+    tokens = {name: config[name] for name in _SPECIAL_TOKENS if config.get(name) is not None}
+    named = {name: token["content"] if isinstance(token, dict) else token for name, token in tokens.items()}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **named)

@@ -1,0 +1,287 @@
+"""R, the refiner: user prompt to system prompt, by way of E's pivot and D."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .clip_tokens import CLIP_TOKEN_LIMIT
+from .constraints import Constraints
+from .decoding import decode, row_generator
+from .errors import CheckpointError, InputError, PripWarning
+from .loading import resolve_folder
+from .modeling import PripModel
+from .processing import PripProcessor
+
+if TYPE_CHECKING:
+    import os
+
+ALTERNATIVE_ROUNDS = 12
+"""How often sampling is tried again, each time hotter, for alternatives that came out equal."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One text to make."""
+
+    user_prompt: str
+    seed: int
+    alternative: int = 0
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """What every text of a call must keep to."""
+
+    max_new_tokens: int = 60
+    token_budget: int = CLIP_TOKEN_LIMIT
+    banned_terms: tuple[str, ...] = ()
+    batch_size: int = 256
+
+
+class Refiner:
+    """Loads once, refines many. As a `PromptRefiner` it is called with user prompts and seeds."""
+
+    def __init__(self, model: PripModel, processor: PripProcessor, name: str = "prip") -> None:
+        """`model` is put into evaluation mode: refining knows no dropout. `name` is what tables call it.
+
+        Raises CheckpointError when the decoder has fewer logits than its tokenizer has tokens.
+        """
+        self.model = model.eval()
+        self.processor = processor
+        self.name = name
+        for part, tokens, embedding in (
+            ("encoder", processor.encoder_tokenizer, model.encoder.t5.get_input_embeddings()),
+            ("decoder", processor.decoder_tokenizer, model.decoder.lm.get_input_embeddings()),
+        ):
+            if len(tokens) > embedding.num_embeddings:
+                raise CheckpointError(
+                    f"the {part} knows {embedding.num_embeddings:,} tokens, its tokenizer has {len(tokens):,}"
+                )
+        self.constraints = Constraints(
+            processor.decoder_tokenizer,
+            modifier_tokens=model.decoder.config.modifier_tokens,
+            vocabulary_size=model.decoder.lm.get_output_embeddings().weight.shape[0],
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | os.PathLike[str] = "prip-mini",
+        revision: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+    ) -> Refiner:
+        """Load a refiner: an embedded checkpoint, a folder, or "owner/name" on the Hub at `revision`.
+
+        `device` None takes a GPU when there is one; `dtype` None is float32 on the CPU and the checkpoint's own on a
+        GPU. Raises CheckpointError for anything wrong with the checkpoint, InputError for an unusable device.
+        """
+        place = _usable_device(device)
+        folder = resolve_folder(model, revision)
+        if dtype is None:
+            dtype = "float32" if place.type == "cpu" else "auto"
+        loaded = PripModel.from_pretrained(folder, dtype=dtype)
+        try:
+            return cls(loaded.to(place), PripProcessor.from_pretrained(folder))
+        except InputError as error:
+            raise CheckpointError(f"{folder}: {error}") from error
+
+    def refine(
+        self,
+        prompt: str | Sequence[str],
+        num_alternatives: int = 1,
+        seed: int = 0,
+        temperature: float = 0.0,
+        max_new_tokens: int = 60,
+        token_budget: int = CLIP_TOKEN_LIMIT,
+        banned_terms: Sequence[str] = (),
+        batch_size: int = 256,
+    ) -> Any:
+        """Return the refined prompt (str) of a string, the list of them (list[str]) for a list.
+
+        The user's words come back verbatim at the start, less trailing spaces, full stops and commas. A text depends
+        on its prompt, `seed` and these options alone, never on the batch it is in.
+        `temperature` 0 is greedy. `token_budget` bounds the whole prompt in CLIP's tokens, `max_new_tokens` what the
+        decoder adds in its own; a prompt that leaves no room for a modifier returns unchanged, with a PripWarning.
+        `banned_terms` never come about in what is added, in any casing.
+        With `num_alternatives` above 1 each prompt gives a list[str] of so many distinct texts, the greedy one first,
+        the others sampled at `temperature` (1 when that is 0); fewer, with a PripWarning, when no more can be found.
+        Raises InputError for a prompt or an option that cannot be used.
+        """
+        prompts = self._check_prompts(prompt)
+        _check_whole("num_alternatives", num_alternatives, 1)
+        _check_whole("batch_size", batch_size, 1)
+        _check_whole("seed", seed, None)
+        _check_temperature(temperature)
+        limits = _Limits(max_new_tokens, token_budget, _as_terms(banned_terms), batch_size)
+        if num_alternatives == 1:
+            texts = self._run([_Job(one, seed) for one in prompts], temperature, limits)
+            _warn_unchanged([one for one, text in zip(prompts, texts, strict=True) if text is None], token_budget)
+            single = [one if text is None else text for one, text in zip(prompts, texts, strict=True)]
+            return single[0] if isinstance(prompt, str) else single
+        lists = self._alternatives(prompts, num_alternatives, seed, temperature, limits)
+        return lists[0] if isinstance(prompt, str) else lists
+
+    def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
+        """Refine greedily, with the default options: the `PromptRefiner` protocol, one seed for each prompt."""
+        prompts = self._check_prompts(user_prompts)
+        if len(seeds) != len(prompts):
+            raise InputError(f"seeds must be one for each of the {len(prompts)} user prompts, {len(seeds)} came")
+        limits = _Limits()
+        jobs = [_Job(one, seed) for one, seed in zip(prompts, seeds, strict=True)]
+        texts = self._run(jobs, 0.0, limits)
+        _warn_unchanged([one for one, text in zip(prompts, texts, strict=True) if text is None], limits.token_budget)
+        return [one if text is None else text for one, text in zip(prompts, texts, strict=True)]
+
+    def _check_prompts(self, prompt: object) -> list[str]:
+        if isinstance(prompt, str):
+            return [self.processor.check_user_prompt(prompt)]
+        if not isinstance(prompt, Sequence) or isinstance(prompt, bytes | bytearray):
+            raise InputError(f"prompt must be a string or a list of strings, a {type(prompt).__name__} came")
+        for place, one in enumerate(prompt):
+            try:
+                self.processor.check_user_prompt(one)
+            except InputError as error:
+                raise InputError(f"prompt[{place}]: {error}") from error
+        return list(prompt)
+
+    def _alternatives(
+        self, prompts: list[str], wanted: int, seed: int, temperature: float, limits: _Limits
+    ) -> list[list[str]]:
+        firsts = self._run([_Job(one, seed) for one in prompts], 0.0, limits)
+        _warn_unchanged([one for one, text in zip(prompts, firsts, strict=True) if text is None], limits.token_budget)
+        found = {one: [one if text is None else text] for one, text in zip(prompts, firsts, strict=True)}
+        missing = {one: wanted - 1 for one, text in zip(prompts, firsts, strict=True) if text is not None}
+        tried = dict.fromkeys(missing, 0)
+        hotter = temperature or 1.0
+        for _ in range(ALTERNATIVE_ROUNDS):
+            jobs = [_Job(one, seed, tried[one] + i + 1) for one, count in missing.items() for i in range(count)]
+            if not jobs:
+                break
+            for job, text in zip(jobs, self._run(jobs, hotter, limits), strict=True):
+                tried[job.user_prompt] = job.alternative
+                if text is not None and text not in found[job.user_prompt]:
+                    found[job.user_prompt].append(text)
+                    missing[job.user_prompt] -= 1
+            hotter = max(1.5 * hotter, 0.5)
+        short = [one for one, count in missing.items() if count > 0]
+        if short:
+            warnings.warn(
+                f"{len(short)} of {len(prompts)} prompts have fewer than {wanted} alternatives: {_shown(short[0])}",
+                PripWarning,
+                stacklevel=3,
+            )
+        return [list(found[one]) for one in prompts]
+
+    def _run(self, jobs: Sequence[_Job], temperature: float, limits: _Limits) -> list[str | None]:
+        """Return the text of each job, None where there was no room; equal jobs are done once."""
+        distinct = list(dict.fromkeys(jobs))
+        texts: dict[_Job, str | None] = {}
+        for start in range(0, len(distinct), limits.batch_size):
+            batch = distinct[start : start + limits.batch_size]
+            texts.update(zip(batch, self._run_batch(batch, temperature, limits), strict=True))
+        return [texts[job] for job in jobs]
+
+    @torch.no_grad()
+    def _run_batch(self, jobs: Sequence[_Job], temperature: float, limits: _Limits) -> list[str | None]:
+        prompts = [job.user_prompt for job in jobs]
+        state = self.constraints.begin(prompts, limits.token_budget, limits.max_new_tokens, limits.banned_terms)
+        prefixes = {row: self.processor.prefix_ids(prompts[row]) for row, full in enumerate(state.full) if not full}
+        rows = [row for row, ids in prefixes.items() if self._fits(len(ids) + limits.max_new_tokens)]
+        texts: list[str | None] = [None] * len(jobs)
+        if not rows:
+            return texts
+        input_ids, mask = self.processor.encode_user_prompts([prompts[row] for row in rows])
+        pivot = self.model.encoder(input_ids.to(self.model.device), mask.to(self.model.device))
+        generators = [row_generator(jobs[row].seed, prompts[row], jobs[row].alternative) for row in rows]
+        actions = decode(
+            self.model.decoder,
+            pivot,
+            [prefixes[row] for row in rows],
+            self.constraints,
+            replace(state, rows=[state.rows[row] for row in rows]),
+            temperature,
+            generators,
+        )
+        for row, tokens in zip(rows, actions, strict=True):
+            texts[row] = self.processor.join(prompts[row], self.processor.decode(tokens))
+        return texts
+
+    def _fits(self, tokens: int) -> bool:
+        """Whether the decoder has positions for so many tokens behind its template and soft tokens."""
+        config = self.model.decoder.config
+        head = len(config.template_before_ids or ()) + len(config.template_after_ids or ()) + config.pivot_length
+        positions = getattr(self.model.decoder.lm.config, "max_position_embeddings", None)
+        return positions is None or head + tokens <= positions
+
+
+def refine(
+    prompt: str | Sequence[str],
+    model: str | os.PathLike[str] = "prip-mini",
+    device: str | None = None,
+    revision: str | None = None,
+    **options: Any,
+) -> Any:
+    """Refine a prompt, or a list of them; `options` are those of Refiner.refine. A loaded model is kept for next time.
+
+    >>> refine("a cat")  # doctest: +SKIP
+    'a cat, golden hour, sharp focus, highly detailed'
+    """
+    return _loaded(str(model), revision, device).refine(prompt, **options)
+
+
+@lru_cache(maxsize=4)
+def _loaded(model: str, revision: str | None, device: str | None) -> Refiner:
+    return Refiner.from_pretrained(model, revision=revision, device=device)
+
+
+def _usable_device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(f"device {str(device)!r} cannot be used: {reason}") from error
+    return place
+
+
+def _check_whole(name: str, value: object, least: int | None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
+        wanted = "a whole number" + ("" if least is None else f" of at least {least}")
+        raise InputError(f"{name} must be {wanted}, it is {value!r}")
+
+
+def _check_temperature(temperature: object) -> None:
+    if isinstance(temperature, bool) or not isinstance(temperature, int | float):
+        raise InputError(f"temperature must be a number, it is {temperature!r}")
+    if not math.isfinite(temperature) or temperature < 0:
+        raise InputError(f"temperature must be 0 (greedy) or above, it is {temperature!r}")
+
+
+def _as_terms(banned_terms: object) -> tuple[str, ...]:
+    if isinstance(banned_terms, str) or not isinstance(banned_terms, Sequence | set | frozenset):
+        raise InputError(f"banned_terms must be a list of strings, it is {banned_terms!r}")
+    return tuple(banned_terms)
+
+
+def _warn_unchanged(prompts: list[str], token_budget: int) -> None:
+    if prompts:
+        many = "a prompt returns" if len(prompts) == 1 else f"{len(prompts)} prompts return"
+        warnings.warn(
+            f"{many} unchanged, there is no room for a modifier within {token_budget} tokens: {_shown(prompts[0])}",
+            PripWarning,
+            stacklevel=3,
+        )
+
+
+def _shown(prompt: str) -> str:
+    return repr(prompt if len(prompt) <= 60 else prompt[:57] + "...")

@@ -1,0 +1,17 @@
+"""Rewards: images and user prompts to scores, higher is better."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..protocols import Reward
+from .standardised import StandardisedSum
+
+__all__ = ["StandardisedSum", "load_reward"]
+
+
+def load_reward(name_or_path: str | Path, device: str | None = None) -> Reward:
+    """Loads a reward from a folder or the Hub. Raises CheckpointError where there is none that PRIP can read."""
+    from .prompt_reward import PromptReward
+
+    return PromptReward.from_pretrained(name_or_path).to(device or "cpu").eval()

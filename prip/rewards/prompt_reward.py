@@ -1,0 +1,88 @@
+"""A small reward network: convolutional features of the image against a bag of the prompt's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedTokenizerFast
+
+from ..loading import resolve_folder
+from ..processing import load_tokenizer, save_tokenizer
+from ..protocols import Images
+from ..trunk import ConvTrunk, TrunkModel
+
+
+class PromptRewardConfig(PreTrainedConfig):
+    """Sizes of a PromptReward, its name, and the mean and deviation that its scores are given."""
+
+    model_type = "prip_prompt_reward"
+
+    name: str = "reward"
+    vocab_size: int = 1024
+    trunk_width: int = 128
+    width: int = 192
+    grid: int = 16
+    score_mean: float = 0.0
+    score_deviation: float = 1.0
+
+
+class PromptReward(TrunkModel):
+    """A `Reward`: how well people who typed the user prompt like the image."""
+
+    config_class = PromptRewardConfig
+    base_model_prefix = "prompt_reward"
+
+    def __init__(self, config: PromptRewardConfig) -> None:
+        super().__init__(config)
+        self.trunk = ConvTrunk(config.trunk_width)
+        self.image = nn.Sequential(nn.Linear(config.trunk_width * config.grid, config.width), nn.SiLU())
+        self.tokens = nn.Embedding(config.vocab_size, config.width)
+        self.text = nn.Sequential(nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, config.width))
+        self.score = nn.Sequential(nn.Linear(3 * config.width, config.width), nn.SiLU(), nn.Linear(config.width, 1))
+        self.tokenizer: PreTrainedTokenizerFast | None = None
+        self.post_init()
+
+    @property
+    def name(self) -> str:
+        """What tables call this reward."""
+        return self.config.name
+
+    def forward(self, images: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Raw scores: images (n, 3, size, size) in 0..255 and the prompts' tokens (n, length) to float (n,)."""
+        image = self.image(self.trunk(images).flatten(1))
+        mask = attention_mask[..., None].to(image.dtype)
+        text = self.text((self.tokens(input_ids) * mask).sum(1) / mask.sum(1).clamp(min=1).sqrt())
+        return self.score(torch.cat([image, text, image * text], 1))[:, 0]
+
+    def encode(self, user_prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids and mask of the prompts, each long (n, length), on the model's device."""
+        assert self.tokenizer is not None
+        batch = self.tokenizer([u.lower() for u in user_prompts], padding=True, return_tensors="pt", verbose=False)
+        return batch["input_ids"].to(self.device), batch["attention_mask"].to(self.device)
+
+    @torch.no_grad()
+    def __call__(self, user_prompts: Sequence[str], images: Images, batch_size: int = 256) -> Tensor:  # type: ignore[override]
+        """Scores, float32 (n,) on the CPU."""
+        scores = [
+            self.forward(images[i : i + batch_size].to(self.device), *self.encode(user_prompts[i : i + batch_size]))
+            for i in range(0, len(user_prompts), batch_size)
+        ]
+        raw = torch.cat(scores).float().cpu() if scores else torch.zeros(0)
+        return self.config.score_mean + self.config.score_deviation * raw
+
+    def save_pretrained(self, save_directory: Any, **options: Any) -> None:
+        """Writes the network and its tokenizer."""
+        super().save_pretrained(save_directory, **options)
+        assert self.tokenizer is not None
+        save_tokenizer(self.tokenizer, save_directory)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> PromptReward:  # type: ignore[override]
+        """Loads the network and its tokenizer; errors as in StrictModel."""
+        model = super().from_pretrained(name_or_path, **options)
+        model.tokenizer = load_tokenizer(resolve_folder(name_or_path))
+        return model

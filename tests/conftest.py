@@ -1,0 +1,57 @@
+"""A tiny checkpoint with random weights, built once: every test of the core runs on it, on the CPU and offline."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tiny_parts import USER_PROMPTS, build_tokenizer, llama_config, system_prompts, t5_config  # noqa: E402
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def tokenizers_pair():
+    """The encoder's and the decoder's tokenizer."""
+    return build_tokenizer(USER_PROMPTS * 3, frame=True), build_tokenizer(system_prompts())
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizers_pair) -> Path:
+    """The folder of a whole refiner with random weights: pivots of 4 x 16."""
+    import torch
+
+    from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
+    from prip.processing import PripProcessor
+
+    encoder_tokenizer, decoder_tokenizer = tokenizers_pair
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder = PreferenceEncoder.from_t5(t5_config(), pivot_length=4, pivot_width=16)
+        decoder = PromptDecoder.from_lm(llama_config(), decoder_tokenizer, pivot_length=4, pivot_width=16)
+    folder = tmp_path_factory.mktemp("tiny") / "refiner"
+    PripModel(encoder, decoder).save_pretrained(folder)
+    PripProcessor(encoder_tokenizer, decoder_tokenizer).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_checkpoint: Path):
+    """The tiny checkpoint's models; do not change them."""
+    from prip.modeling import PripModel
+
+    return PripModel.from_pretrained(tiny_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def tiny_processor(tiny_checkpoint: Path):
+    """The tiny checkpoint's tokenizers."""
+    from prip.processing import PripProcessor
+
+    return PripProcessor.from_pretrained(tiny_checkpoint)

@@ -1,0 +1,30 @@
+"""A whole checkpoint with random weights: refiner, warm-up, rewards and readers; the generator is left to each test."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def whole_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path, tokenizers_pair) -> Path:
+    """The folder of a checkpoint as `prip compare` and `prip evaluate` read it, with an empty generator/."""
+    import torch
+
+    from prip.miniature.reader import Reader, ReaderConfig
+    from prip.rewards.prompt_reward import PromptReward, PromptRewardConfig
+
+    root = tmp_path_factory.mktemp("whole") / "checkpoint"
+    shutil.copytree(tiny_checkpoint, root / "refiner")
+    shutil.copytree(tiny_checkpoint / "encoder", root / "warmup" / "encoder")
+    (root / "generator").mkdir()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        Reader(ReaderConfig(trunk_width=16, width=8)).save_pretrained(root / "readers" / "b")
+        for place, name in (("readers/c", "second_reward"), ("rewards/one", "one"), ("rewards/two", "two")):
+            reward = PromptReward(PromptRewardConfig(name=name, trunk_width=16, width=8))
+            reward.tokenizer = tokenizers_pair[0]
+            reward.save_pretrained(root / place)
+    return root

@@ -1,0 +1,111 @@
+"""`prip compare`, with the renderer in the place of a diffusion pipeline."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from prip.errors import InputError, MissingExtraError
+from prip.inference.cli import main
+from prip.inference.parts import Parts, load_refiner, load_rewards
+from prip.inference.sheet import BETTER, MARGIN, Column, draw_sheet, file_format
+from prip.miniature.renderer import Renderer
+
+
+@pytest.fixture
+def rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prip.generators.load_generator", lambda *given, **options: Renderer())
+
+
+def compare(checkpoint: Path, target: Path, *options: str) -> int:
+    return main(["compare", "a cat", "-o", str(target), "--checkpoint", str(checkpoint), "--device", "cpu", *options])
+
+
+def test_the_command_writes_a_picture_and_prints_prompts_and_scores(
+    whole_checkpoint: Path, tmp_path: Path, rendered: None, capsys
+) -> None:
+    target = tmp_path / "new" / "cat.png"
+    assert compare(whole_checkpoint, target, "--seed", "4", "--images", "3") == 0
+    lines = capsys.readouterr().out.splitlines()
+    parts = Parts.of_checkpoint(str(whole_checkpoint))
+    refined = load_refiner(parts.encoder, parts.decoder, "tiny", "cpu").refine("a cat", seed=4)
+    assert lines[:2] == ["plain    a cat", f"refined  {refined}"]
+    seeds = [4, 5, 6]
+    for line, reward in zip(lines[4:6], load_rewards(parts.rewards, "cpu"), strict=True):
+        means = [float(reward(["a cat"] * 3, Renderer()([text] * 3, seeds)).mean()) for text in ("a cat", refined)]
+        assert line.split() == [reward.name, f"{means[0]:.3f}", f"{means[1]:.3f}"]
+    with Image.open(target) as picture:
+        assert picture.format == "PNG"
+        pixels = torch.from_numpy(np.array(picture.crop((MARGIN, 60, MARGIN + 320, 380))))
+    assert torch.equal(pixels[::10, ::10].permute(2, 0, 1), Renderer()(["a cat"], [4])[0])
+    assert [path.name for path in target.parent.iterdir()] == ["cat.png"]
+    first = target.read_bytes()
+    assert compare(whole_checkpoint, target, "--seed", "4", "--images", "3") == 0
+    assert target.read_bytes() == first
+
+
+def columns(size: int, prompt: str = "a cat", count: int = 2) -> list[Column]:
+    images = torch.zeros(count, 3, size, size, dtype=torch.uint8)
+    return [
+        Column("plain", prompt, images, {"reward": [0.0] * count}),
+        Column("refined", prompt + ", golden hour", images, {"reward": [1.0] * count}),
+    ]
+
+
+@pytest.mark.parametrize(("size", "side"), [(32, 320), (64, 320), (512, 512)])
+def test_small_images_are_magnified_and_large_ones_kept(size: int, side: int, tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(draw_sheet(columns(size), [0, 1]))
+    with Image.open(tmp_path / "x.png") as picture:
+        assert picture.width == 2 * side + 16 + 2 * MARGIN
+        assert picture.height > 2 * side
+        colours = {colour for _, colour in picture.getcolors(1 << 20)}
+    assert tuple(bytes.fromhex(BETTER[1:])) in colours
+
+
+def test_long_prompts_and_long_words_are_wrapped(tmp_path: Path) -> None:
+    heights = []
+    for prompt in ("a cat", "a cat " * 40, "x" * 400):
+        (tmp_path / "x.png").write_bytes(draw_sheet(columns(32, prompt.strip()), [0, 1]))
+        with Image.open(tmp_path / "x.png") as picture:
+            heights.append(picture.height)
+            margin = picture.crop((picture.width - MARGIN + 2, 0, picture.width, picture.height))
+            assert margin.getcolors() == [(margin.width * margin.height, (255, 255, 255))]
+    assert heights[1] > heights[0] and heights[2] > heights[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compare", " ", "-o", "x.png"], "prompt must hold at least one word"),
+        (["compare", "a cat", "-o", "x.png", "--images", "0"], "images must be at least 1"),
+        (["compare", "a cat", "-o", "x.txt"], "ending must be that of an image"),
+        (["compare", "a cat", "-o", "x"], "ending must be that of an image"),
+        (["compare", "a cat", "-o", "x.png", "--checkpoint", "nowhere"], "unknown checkpoint 'nowhere'"),
+    ],
+)
+def test_bad_options_are_named(arguments: list[str], message: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("module", ["PIL.Image", "diffusers"])
+def test_a_missing_extra_is_named(module: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    assert main(["compare", "a cat", "-o", str(tmp_path / "x.png")]) == 2
+    assert 'pip install "prip[generate]"' in capsys.readouterr().err
+    if module == "PIL.Image":
+        with pytest.raises(MissingExtraError):
+            draw_sheet(columns(32), [0, 1])
+
+
+def test_formats_go_by_the_ending() -> None:
+    assert (file_format(".PNG"), file_format(".jpg")) == ("PNG", "JPEG")
+    with pytest.raises(InputError, match=r"as in cat.png; .psd came"):
+        file_format(".psd")

@@ -1,0 +1,175 @@
+"""`prip refine` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from prip.inference.cli import build_parser, main
+from prip.refiner import Refiner
+
+COMMAND = [sys.executable, "-m", "prip.inference.cli", "refine"]
+
+
+def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess:
+    """Run the command in a process of its own."""
+    return subprocess.run([*COMMAND, *arguments], input=stdin, capture_output=True, timeout=120)
+
+
+def test_one_prompt(tiny_checkpoint: Path) -> None:
+    result = run("a cat", "--model", str(tiny_checkpoint), "--device", "cpu")
+    assert result.returncode == 0, result.stderr
+    wanted = Refiner.from_pretrained(tiny_checkpoint, device="cpu").refine("a cat")
+    assert result.stdout.decode() == wanted + "\n"
+    assert result.stderr == b""
+
+
+def test_start_is_light() -> None:
+    """Nothing that refining does without is imported, and no model code before the prompt is known to be good."""
+    code = (
+        "import sys; from prip.inference.cli import main; code = main(['refine', '']); "
+        "heavy = {'torch', 'transformers', 'lightning', 'pandas', 'diffusers', 'numpy'}; "
+        "print(code, sorted(heavy & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "2 []"
+    assert result.stderr.startswith("prip refine: error: prompt 1:")
+
+
+def test_refining_imports_nothing_superfluous(tiny_checkpoint: Path) -> None:
+    code = (
+        "import sys; from prip.inference.cli import main; "
+        f"main(['refine', 'a cat', '--model', {str(tiny_checkpoint)!r}]); "
+        "print(sorted({'lightning', 'pandas', 'diffusers', 'peft', 'jsonargparse'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip().splitlines()[-1] == "[]"
+
+
+def invoke(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str, str]:
+    """Run the command within this process."""
+    code = main(["refine", *arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_several_prompts_and_options(tiny_checkpoint: Path, capsys) -> None:
+    options = ["--seed", "3", "--temperature", "0.9", "--max-new-tokens", "9", "--token-budget", "40"]
+    code, out, _ = invoke(
+        capsys,
+        "a cat",
+        "a dog",
+        "--model",
+        str(tiny_checkpoint),
+        *options,
+        "--banned-term",
+        "hour",
+        "--banned-term",
+        "golden",
+        "--batch-size",
+        "1",
+        "--dtype",
+        "float32",
+        "--device",
+        "cpu",
+    )
+    refiner = Refiner.from_pretrained(tiny_checkpoint, device="cpu")
+    wanted = refiner.refine(
+        ["a cat", "a dog"], seed=3, temperature=0.9, max_new_tokens=9, token_budget=40, banned_terms=["hour", "golden"]
+    )
+    assert (code, out.splitlines()) == (0, wanted)
+
+
+def test_json_and_alternatives(tiny_checkpoint: Path, capsys) -> None:
+    code, out, _ = invoke(capsys, "猫", "a dog", "--model", str(tiny_checkpoint), "-n", "3", "--json")
+    records = json.loads(out)
+    assert code == 0
+    assert [record["user_prompt"] for record in records] == ["猫", "a dog"]
+    assert [len(set(record["refined_prompts"])) for record in records] == [3, 3]
+    assert all(text.startswith("猫, ") for text in records[0]["refined_prompts"])
+
+
+def test_alternatives_as_text_stand_apart(tiny_checkpoint: Path, capsys) -> None:
+    _, out, _ = invoke(capsys, "a cat", "a dog", "--model", str(tiny_checkpoint), "-n", "2")
+    lines = out.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["a cat", "a cat", "", "a dog", "a dog"]
+
+
+@pytest.mark.parametrize("given", [[], ["-"]])
+def test_lines_of_standard_input(tiny_checkpoint: Path, given: list[str]) -> None:
+    result = run(*given, "--model", str(tiny_checkpoint), stdin="a cat\r\nein Hund über dem Fluß\n".encode())
+    lines = result.stdout.decode().splitlines()
+    assert result.returncode == 0, result.stderr
+    assert lines[0].startswith("a cat, ")
+    assert lines[1].startswith("ein Hund über dem Fluß, ")
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("stdin", "message"),
+    [(b"", "holds no prompt"), (b"a cat\n\na dog\n", "prompt 2: "), (b"\xff\xfe", "must be UTF-8")],
+)
+def test_bad_standard_input(stdin: bytes, message: str) -> None:
+    result = run(stdin=stdin)
+    assert result.returncode == 2
+    assert result.stdout == b""
+    assert message in result.stderr.decode()
+    assert result.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a\ncat"], "control character"),
+        (["a cat", "--temperature", "-1"], "temperature must be 0"),
+        (["a cat", "--model", "no-such-model"], "unknown checkpoint 'no-such-model'"),
+        (["a cat", "--model", "nobody/no-such-model"], "could not be reached"),
+        (["a cat", "--device", "toaster"], "device 'toaster' cannot be used"),
+        (["a cat", "-n", "0"], "num_alternatives"),
+    ],
+)
+def test_errors_are_one_line_and_code_2(arguments: list[str], message: str, tiny_checkpoint: Path, capsys) -> None:
+    if "--model" not in arguments:
+        arguments = [*arguments, "--model", str(tiny_checkpoint)]
+    code, out, err = invoke(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("prip refine: error: ")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_a_full_prompt_warns_and_passes(tiny_checkpoint: Path, capsys) -> None:
+    code, out, err = invoke(capsys, "a cat on a mat", "--model", str(tiny_checkpoint), "--token-budget", "6")
+    assert (code, out) == (0, "a cat on a mat\n")
+    assert err.startswith("prip refine: warning: a prompt returns unchanged")
+
+
+def test_help_shows_examples_and_every_option(capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["refine", "--help"])
+    out = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert 'prip refine "a cat" -n 4' in out
+    options = ["--json", "--num-alternatives", "--seed", "--temperature", "--max-new-tokens", "--token-budget"]
+    for option in [*options, "--banned-term", "--model", "--revision", "--device", "--dtype", "--batch-size"]:
+        assert option in out
+
+
+def test_no_command_prints_help(capsys) -> None:
+    assert main([]) == 2
+    assert "prip refine" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("prip ")
+
+
+def test_defaults_are_those_of_refine() -> None:
+    import inspect
+
+    parsed = vars(build_parser().parse_args(["refine", "a cat"]))
+    for name, parameter in inspect.signature(Refiner.refine).parameters.items():
+        if name in parsed:
+            assert parsed[name] == parameter.default, name

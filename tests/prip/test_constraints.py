@@ -1,0 +1,318 @@
+"""The rules of a system prompt, on random walks through what is allowed and on cases made by hand."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+import torch
+from tiny_parts import MODIFIERS, USER_PROMPTS, build_tokenizer, system_prompts
+
+from prip.clip_tokens import count_clip_tokens
+from prip.constraints import Constraints, ConstraintState
+from prip.errors import InputError
+from prip.processing import PripProcessor
+from prip.token_table import words_of
+
+LONG = (
+    "a portrait of an old fisherman with a red hat standing on the beach at night in the rain with his dog and a boat"
+)
+
+
+@pytest.fixture(scope="module")
+def constraints(tiny_processor: PripProcessor) -> Constraints:
+    return Constraints(tiny_processor.decoder_tokenizer)
+
+
+def encode(constraints: Constraints, text: str) -> list[int]:
+    return constraints.table.tokenizer.encode(text, add_special_tokens=False)
+
+
+def feed(constraints: Constraints, state: ConstraintState, text: str) -> None:
+    """Lead a state of one row through a text, one token after another."""
+    for token in encode(constraints, text):
+        constraints.advance(state, [token])
+
+
+def allowed_texts(constraints: Constraints, state: ConstraintState) -> set[str]:
+    mask = constraints.allowed(state)[0]
+    return {constraints.table.texts[token] for token in mask.nonzero().flatten().tolist()}
+
+
+def walk(constraints: Constraints, prompt: str, source: random.Random, **options) -> list[int]:
+    """Choose at random among what is allowed until the end token."""
+    state = constraints.begin([prompt], **options)
+    actions: list[int] = []
+    while not state.done[0]:
+        choices = constraints.allowed(state)[0].nonzero().flatten().tolist()
+        assert choices, "a row that goes on must have a choice"
+        ends = constraints.table.eos in choices and source.random() < 0.05
+        comma = constraints.table.separator in choices and source.random() < 0.2
+        token = constraints.table.eos if ends else constraints.table.separator if comma else source.choice(choices)
+        actions.append(token)
+        constraints.advance(state, [token])
+    return actions
+
+
+def check_walk(constraints: Constraints, prompt: str, actions: list[int], budget: int, limit: int) -> str:
+    """Assert every rule on a finished walk; return the refined prompt."""
+    assert actions.count(constraints.table.eos) == 1
+    assert actions[-1] == constraints.table.eos
+    assert 1 <= len(actions) - 1 <= limit
+    added = "".join(constraints.table.texts[token] for token in actions[:-1])
+    text = PripProcessor.join(prompt, added)
+    assert count_clip_tokens(text) <= budget
+    modifiers = added.split(",")
+    for modifier in modifiers:
+        assert re.match(r" [^\W_]", modifier), repr(added)
+        assert not modifier.endswith(" ")
+        assert "  " not in modifier
+    firsts = [words_of(modifier)[0] for modifier in modifiers]
+    used = set(words_of(prompt))
+    for modifier, first in zip(modifiers, firsts, strict=True):
+        assert first not in used, repr(text)
+        used.update(words_of(modifier))
+    return text
+
+
+@pytest.mark.parametrize("budget", [75, 40, 30])
+@pytest.mark.parametrize("prompt", ["a cat", "Ünïcödé 猫 🐈!!", "a dog, golden hour.", LONG])
+def test_random_walks_keep_every_rule(constraints: Constraints, prompt: str, budget: int) -> None:
+    source = random.Random(f"{prompt}{budget}")
+    for _ in range(20):
+        state = constraints.begin([prompt], token_budget=budget, max_new_tokens=50)
+        assert state.full[0] == (budget - count_clip_tokens(prompt.rstrip(".,")) < 4)
+        if not state.full[0]:
+            actions = walk(constraints, prompt, source, token_budget=budget, max_new_tokens=50)
+            check_walk(constraints, prompt, actions, budget, 50)
+
+
+@pytest.mark.parametrize("free", [4, 5, 6, 9])
+def test_the_smallest_room_is_used_and_never_exceeded(constraints: Constraints, free: int) -> None:
+    budget = count_clip_tokens(LONG) + free
+    source = random.Random(free)
+    for _ in range(20):
+        actions = walk(constraints, LONG, source, token_budget=budget, max_new_tokens=20)
+        check_walk(constraints, LONG, actions, budget, 20)
+    assert constraints.begin([LONG], token_budget=budget - free + 3).full == [True]
+
+
+@pytest.mark.parametrize(
+    "added", [" golden", " golden hour", " golden hour light", " golden hour s", " golden hour li"]
+)
+def test_budget_is_exact_where_it_is_tight(constraints: Constraints, added: str) -> None:
+    """Inside a word, a token fits exactly when the text with it does."""
+    state = constraints.begin(["a cat"], token_budget=6)
+    feed(constraints, state, added)
+    allowed = allowed_texts(constraints, state)
+    table = constraints.table
+    fitting = {
+        token: count_clip_tokens("a cat," + added + table.texts[token]) <= 6
+        for token in [*table.continues.nonzero()[0].tolist(), *table.begins_word.nonzero()[0].tolist()]
+    }
+    own = words_of(added)[-1]
+    for token, fits in fitting.items():
+        if words_of(table.texts[token]) != [own]:
+            assert (table.texts[token] in allowed) == fits, (added, table.texts[token])
+    if added != " golden":
+        assert len(set(fitting.values())) == 2, "the case should have tokens that fit and tokens that do not"
+
+
+def test_first_token_begins_a_modifier(constraints: Constraints) -> None:
+    texts = allowed_texts(constraints, constraints.begin(["two red apples"]))
+    assert " golden" in texts
+    assert "," not in texts
+    assert "" not in texts
+    assert all(re.match(r" [^\W_]", text) for text in texts)
+
+
+def test_end_and_comma_only_after_a_modifier(constraints: Constraints) -> None:
+    state = constraints.begin(["a cat"])
+    assert not constraints.allowed(state)[0, constraints.table.eos]
+    feed(constraints, state, " golden")
+    mask = constraints.allowed(state)[0]
+    assert mask[constraints.table.eos]
+    assert mask[constraints.table.separator]
+    feed(constraints, state, " hour,")
+    mask = constraints.allowed(state)[0]
+    assert not mask[constraints.table.eos]
+    assert not mask[constraints.table.separator]
+
+
+def test_modifiers_do_not_begin_with_used_words(constraints: Constraints) -> None:
+    state = constraints.begin(["a Golden cat"])
+    before = allowed_texts(constraints, state)
+    assert " sharp" in before
+    assert not {" golden", " Golden", " cat"} & before
+    feed(constraints, state, " sharp focus,")
+    after = allowed_texts(constraints, state)
+    assert not {" sharp", " focus"} & after
+    assert " wide" in after
+
+
+def test_a_used_word_cannot_be_spelled_in_pieces(constraints: Constraints) -> None:
+    table = constraints.table
+    piece = next(text for text in (" wi", " w") if text in table.texts)
+    state = constraints.begin(["a wide road"])
+    rest = "wide"[len(piece) - 1 :]
+    before = state.rows[0].unused.copy()
+    before[table.texts.index(piece)] = True  # as if the tokenizer's own first token were another
+    state.rows[0].unused = before
+    constraints.advance(state, [table.texts.index(piece)])
+    word = state.rows[0].chunk
+    for length in range(1, len(rest) + 1):
+        if rest[:length] in table.texts and word + rest[:length] == "wide":
+            assert rest[:length] not in allowed_texts(constraints, state)
+            return
+    for letter in rest[:-1]:
+        constraints.advance(state, [table.texts.index(letter)])
+    assert rest[-1] not in allowed_texts(constraints, state)
+    assert {"s", "r"} <= allowed_texts(constraints, state)
+
+
+def test_no_word_directly_follows_itself(constraints: Constraints) -> None:
+    state = constraints.begin(["a cat"])
+    feed(constraints, state, " golden")
+    assert " golden" not in allowed_texts(constraints, state)
+    assert " hour" in allowed_texts(constraints, state)
+
+
+def test_line_breaks_special_tokens_and_parts_of_characters_never(constraints: Constraints) -> None:
+    table = constraints.table
+    for character in ("\n", "\0", "\u2028"):
+        assert character not in table.texts
+    state = constraints.begin(["a cat"])
+    feed(constraints, state, " golden")
+    mask = constraints.allowed(state)[0]
+    assert not mask[table.tokenizer.pad_token_id]
+    assert not mask[table.tokenizer.bos_token_id]
+    lead = table.tokenizer.convert_tokens_to_ids("\u00c3")  # byte 0xC3, the first half of é
+    assert not mask[lead]
+
+
+@pytest.mark.parametrize("term", ["golden hour", "GOLDEN  Hour", "our", "o", "n h"])
+def test_banned_terms_never_come_about(constraints: Constraints, term: str) -> None:
+    source = random.Random(term)
+    plain = " ".join(term.lower().split())
+    for _ in range(25):
+        actions = walk(constraints, "a dog", source, banned_terms=[term], max_new_tokens=40)
+        text = check_walk(constraints, "a dog", actions, 75, 40)
+        assert plain not in text.lower().removeprefix("a dog,")
+
+
+def test_banned_term_is_stopped_at_its_first_and_at_its_last_token(constraints: Constraints) -> None:
+    state = constraints.begin(["a cat"], banned_terms=["sharp focus"])
+    assert not {" sharp", " Sharp"} & allowed_texts(constraints, state)
+    feed(constraints, state, " very sharp")
+    assert " focus" not in allowed_texts(constraints, state)
+    assert " light" in allowed_texts(constraints, state)
+
+
+def test_max_new_tokens_leave_only_the_end(constraints: Constraints) -> None:
+    state = constraints.begin(["a cat"], max_new_tokens=4)
+    feed(constraints, state, " golden hour light soft")
+    assert constraints.allowed(state)[0].nonzero().flatten().tolist() == [constraints.table.eos]
+    assert constraints.begin(["a cat"], max_new_tokens=3).full == [True]
+
+
+def test_comma_needs_room_for_a_modifier(constraints: Constraints) -> None:
+    for budget, may in ((8, True), (7, False)):
+        state = constraints.begin(["a cat"], token_budget=budget)
+        feed(constraints, state, " golden")  # a cat , golden = 4 tokens
+        assert constraints.allowed(state)[0, constraints.table.separator].item() is may
+
+
+def test_a_prompt_that_uses_up_every_beginning_still_gets_a_modifier(constraints: Constraints) -> None:
+    starts = [constraints.table.texts[token].strip() for token in constraints.table.starts.nonzero()[0]]
+    prompt = " ".join(starts)
+    state = constraints.begin([prompt], token_budget=count_clip_tokens(prompt) + 20)
+    assert state.full == [False]
+    assert constraints.allowed(state).any()
+
+
+def test_replay_gives_the_masks_that_sampling_saw(constraints: Constraints) -> None:
+    prompts = ["a cat", LONG, "a dog"]
+    budget = count_clip_tokens(LONG) + 3
+    options = {"token_budget": budget, "max_new_tokens": 30, "banned_terms": ["hour"]}
+    state = constraints.begin(prompts, **options)
+    assert state.full == [False, True, False]
+    source, actions, seen = random.Random(3), [[], [], []], [[], [], []]
+    while not all(state.done):
+        masks = constraints.allowed(state)
+        tokens = [source.choice(mask.nonzero().flatten().tolist()) for mask in masks]
+        for row, done in enumerate(state.done):
+            if not done:
+                actions[row].append(tokens[row])
+                seen[row].append(masks[row])
+        constraints.advance(state, torch.tensor(tokens))
+    replayed = constraints.replay(prompts, actions, **options)
+    assert replayed.shape == (3, max(map(len, actions)), constraints.table.size)
+    for row in range(3):
+        for step, mask in enumerate(seen[row]):
+            assert replayed[row, step].equal(mask)
+        assert replayed[row, len(actions[row]) :].all()
+
+
+def test_replay_refuses_what_was_not_allowed(constraints: Constraints) -> None:
+    with pytest.raises(InputError, match=r"actions\[0\]\[0\] = 1 is not allowed"):
+        constraints.replay(["a cat"], [[constraints.table.eos]])
+
+
+def test_rows_are_independent_of_their_batch(constraints: Constraints) -> None:
+    prompts = ["a cat", LONG, "a dog on the beach"]
+    together = constraints.allowed(constraints.begin(prompts))
+    for row, prompt in enumerate(prompts):
+        assert together[row].equal(constraints.allowed(constraints.begin([prompt]))[0])
+    assert constraints.allowed(constraints.begin(prompts), rows=[2])[0].equal(together[2])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"token_budget": 0}, "token_budget must be a whole number of at least 1, it is 0"),
+        ({"max_new_tokens": 2.5}, "max_new_tokens"),
+        ({"banned_terms": "hour"}, "banned_terms must be a list"),
+        ({"banned_terms": [" "]}, "at least one character"),
+    ],
+)
+def test_bad_options(constraints: Constraints, options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        constraints.begin(["a cat"], **options)
+
+
+def test_wider_logits_than_tokenizer_are_masked(tiny_processor: PripProcessor) -> None:
+    wide = Constraints(tiny_processor.decoder_tokenizer, vocabulary_size=512)
+    mask = wide.allowed(wide.begin(["a cat"]))
+    assert mask.shape == (1, 512)
+    assert not mask[:, len(tiny_processor.decoder_tokenizer) :].any()
+
+
+def test_metaspace_vocabulary_works_too() -> None:
+    """Llama 2 and T5 write spaces as a low line; decoding their tokens one by one would lose them."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE(unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    texts = [text.replace(",", " ,") for text in system_prompts()]
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>", "</s>"], show_progress=False)
+    backend.train_from_iterator([*texts, *MODIFIERS, *USER_PROMPTS, ","], trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>")
+    constraints = Constraints(tokenizer)
+    source = random.Random(5)
+    for _ in range(10):
+        check_walk(constraints, "a cat", walk(constraints, "a cat", source, max_new_tokens=30), 75, 30)
+
+
+def test_tokenizer_without_a_comma_is_refused() -> None:
+    tokenizer = build_tokenizer(["a b"], 300)
+    backend = tokenizer.backend_tokenizer
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {token: id_ for id_, token in enumerate(t for t in backend.get_vocab() if t != ",")}
+    bare = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(vocabulary, [])), eos_token="</s>")
+    with pytest.raises(InputError, match="exactly a comma"):
+        Constraints(bare)

@@ -1,0 +1,172 @@
+"""The decode loop: what it samples, what reinforcement learning computes again, and that batches do not matter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_parts import USER_PROMPTS, llama_config
+from transformers import GPT2Config
+
+from prip.constraints import Constraints
+from prip.decoding import decode, row_generator
+from prip.errors import InputError
+from prip.llama_step import LlamaStep
+from prip.modeling import PromptDecoder
+
+PROMPTS = [*USER_PROMPTS, "a golden castle of glass on a hill above the sea"]
+
+
+@pytest.fixture(scope="module")
+def constraints(tiny_processor) -> Constraints:
+    return Constraints(tiny_processor.decoder_tokenizer)
+
+
+@pytest.fixture(scope="module")
+def pivot() -> torch.Tensor:
+    return torch.randn(len(PROMPTS), 4, 16, generator=torch.Generator().manual_seed(0))
+
+
+def run(decoder, processor, constraints, prompts, pivot, temperature=1.0, seed=0, **options):
+    state = constraints.begin(prompts, max_new_tokens=24, **options)
+    generators = [row_generator(seed, prompt) for prompt in prompts]
+    prefixes = [processor.prefix_ids(prompt) for prompt in prompts]
+    return decode(decoder, pivot, prefixes, constraints, state, temperature, generators)
+
+
+def score(decoder, processor, prompts, pivot, actions):
+    """Logits of each action by the plain forward pass, as training computes them: `(batch, length, vocabulary)`."""
+    prefixes = [processor.prefix_ids(prompt) for prompt in prompts]
+    length = max(len(p) + len(a) for p, a in zip(prefixes, actions, strict=True))
+    ids, mask = torch.zeros(2, len(prompts), length, dtype=torch.long)
+    for row, (prefix, own) in enumerate(zip(prefixes, actions, strict=True)):
+        tokens = torch.tensor([*prefix, *own])
+        ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
+    with torch.no_grad():
+        logits = decoder(pivot, ids, mask).logits
+    return [logits[row, len(p) : len(p) + len(a)] for row, (p, a) in enumerate(zip(prefixes, actions, strict=True))]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "llama-grouped"])
+def test_log_probabilities_agree_with_the_forward_pass(
+    family, tiny_model, tiny_processor, constraints, pivot, monkeypatch
+) -> None:
+    """What sampling saw at each step equals forward's log-probabilities under replay's masks, to 1e-4."""
+    decoder = tiny_model.decoder
+    if family != "llama":
+        config = llama_config(num_key_value_heads=2)
+        if family == "gpt2":
+            config = GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=420, n_positions=256, initializer_range=0.2)
+        torch.manual_seed(1)
+        decoder = PromptDecoder.from_lm(config, tiny_processor.decoder_tokenizer, 4, 16).eval()
+    assert LlamaStep.supports(decoder.lm) is (family != "gpt2")
+    seen: list[list[torch.Tensor]] = [[] for _ in PROMPTS]
+    active = list(range(len(PROMPTS)))
+
+    import prip.decoding as decoding
+
+    original = decoding._Stream
+
+    class Spy(original):
+        def first(self):
+            self.rows = list(active)
+            return self._note(super().first())
+
+        def next(self, tokens):
+            return self._note(super().next(tokens))
+
+        def keep(self, places):
+            self.rows = [self.rows[place] for place in places.tolist()]
+            super().keep(places)
+
+        def _note(self, logits):
+            for row, own in zip(self.rows, logits, strict=True):
+                seen[row].append(own.clone())
+            return logits
+
+    monkeypatch.setattr(decoding, "_Stream", Spy)
+    actions = run(decoder, tiny_processor, constraints, PROMPTS, pivot, token_budget=18)
+    assert len(active) >= 2 * sum(len(own) == max(map(len, actions)) for own in actions), "rows should be dropped early"
+    masks = constraints.replay(PROMPTS, actions, token_budget=18, max_new_tokens=24)
+    scored = score(decoder, tiny_processor, PROMPTS, pivot, actions)
+    for row, own in enumerate(actions):
+        for step, token in enumerate(own):
+            mask = masks[row, step]
+            sampled = seen[row][step].masked_fill(~mask, float("-inf")).log_softmax(-1)[token]
+            again = scored[row][step].masked_fill(~mask, float("-inf")).log_softmax(-1)[token]
+            assert abs(sampled - again) < 1e-4
+
+
+def test_greedy_takes_the_likeliest_allowed_token(tiny_model, tiny_processor, constraints, pivot) -> None:
+    actions = run(tiny_model.decoder, tiny_processor, constraints, PROMPTS, pivot, temperature=0.0)
+    masks = constraints.replay(PROMPTS, actions, max_new_tokens=24)
+    for row, logits in enumerate(score(tiny_model.decoder, tiny_processor, PROMPTS, pivot, actions)):
+        best = logits.masked_fill(~masks[row, : len(logits)], float("-inf")).argmax(-1)
+        assert best.tolist() == actions[row]
+
+
+@pytest.mark.parametrize("budget", [18, 75])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_rows_do_not_depend_on_their_batch(tiny_model, tiny_processor, constraints, pivot, temperature, budget) -> None:
+    decoder, options = tiny_model.decoder, {"temperature": temperature, "token_budget": budget}
+    together = run(decoder, tiny_processor, constraints, PROMPTS, pivot, **options)
+    order = list(reversed(range(len(PROMPTS))))
+    turned = run(decoder, tiny_processor, constraints, [PROMPTS[i] for i in order], pivot[order], **options)
+    assert [turned[order.index(row)] for row in range(len(PROMPTS))] == together
+    for row, prompt in enumerate(PROMPTS):
+        alone = run(decoder, tiny_processor, constraints, [prompt], pivot[row : row + 1], **options)
+        assert alone == [together[row]]
+
+
+def test_sampling_follows_the_probabilities(tiny_model, tiny_processor, constraints, pivot) -> None:
+    """First tokens of 2,000 seeds against the masked softmax: total variation small, as for exact sampling."""
+    prompts = ["a cat"] * 2000
+    state = constraints.begin(prompts, max_new_tokens=4)
+    generators = [row_generator(seed, "a cat") for seed in range(2000)]
+    prefixes = [tiny_processor.prefix_ids("a cat")] * 2000
+    actions = decode(tiny_model.decoder, pivot[:1].expand(2000, -1, -1), prefixes, constraints, state, 0.7, generators)
+    logits = score(tiny_model.decoder, tiny_processor, ["a cat"], pivot[:1], actions[:1])[0][0] / 0.7
+    mask = constraints.allowed(constraints.begin(["a cat"], max_new_tokens=4))[0]
+    wanted = logits.masked_fill(~mask, float("-inf")).softmax(-1)
+    found = torch.bincount(torch.tensor([own[0] for own in actions]), minlength=len(wanted)) / 2000
+    expected_distance = 0.5 * (2 / torch.pi * wanted * (1 - wanted) / 2000).sqrt().sum()
+    assert 0.5 * (found - wanted).abs().sum() < 2 * expected_distance
+
+
+def test_seeds_differ_and_repeat(tiny_model, tiny_processor, constraints, pivot) -> None:
+    texts = [run(tiny_model.decoder, tiny_processor, constraints, PROMPTS, pivot, seed=seed) for seed in (1, 1, 2)]
+    assert texts[0] == texts[1]
+    assert texts[0] != texts[2]
+
+
+def test_full_rows_get_no_actions(tiny_model, tiny_processor, constraints, pivot) -> None:
+    actions = run(
+        tiny_model.decoder, tiny_processor, constraints, ["a cat", "a dog on the beach"], pivot[:2], token_budget=7
+    )
+    assert actions[0][-1] == constraints.table.eos
+    assert actions[1] == []
+
+
+def test_decoding_without_a_pivot(tiny_model, tiny_processor, constraints, pivot) -> None:
+    plain = run(tiny_model.decoder, tiny_processor, constraints, PROMPTS[:2], None, temperature=0.0)
+    assert plain != run(tiny_model.decoder, tiny_processor, constraints, PROMPTS[:2], pivot[:2], temperature=0.0)
+    logits = score(tiny_model.decoder, tiny_processor, PROMPTS[:1], None, plain[:1])[0]
+    masks = constraints.replay(PROMPTS[:1], plain[:1], max_new_tokens=24)
+    assert logits.masked_fill(~masks[0], float("-inf")).argmax(-1).tolist() == plain[0]
+
+
+def test_a_decoder_in_training_mode_is_refused(tiny_model, tiny_processor, constraints, pivot) -> None:
+    tiny_model.decoder.train()
+    try:
+        with pytest.raises(InputError, match="evaluation mode"):
+            run(tiny_model.decoder, tiny_processor, constraints, PROMPTS[:1], pivot[:1])
+    finally:
+        tiny_model.decoder.eval()
+
+
+def test_row_generator_depends_on_all_it_is_given() -> None:
+    draws = [
+        torch.rand(1, generator=row_generator(*key)).item()
+        for key in [(0, "a cat"), (1, "a cat"), (0, "a dog"), (0, "a cat", 1), (0, "a cat", 0)]
+    ]
+    assert draws[0] == draws[4]
+    assert len(set(draws)) == 4

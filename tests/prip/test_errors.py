@@ -1,0 +1,33 @@
+"""Errors of ours are also the built-in errors that a caller would expect."""
+
+from __future__ import annotations
+
+import pytest
+
+from prip.errors import CheckpointError, InputError, MissingExtraError, PripError, require
+
+
+@pytest.mark.parametrize(
+    ("error", "built_in"), [(InputError, ValueError), (CheckpointError, OSError), (MissingExtraError, ImportError)]
+)
+def test_kinds(error: type[Exception], built_in: type[Exception]) -> None:
+    assert issubclass(error, PripError)
+    assert issubclass(error, built_in)
+
+
+def test_require_returns_the_module() -> None:
+    assert require("json.decoder", "train").JSONDecoder is not None
+
+
+@pytest.mark.parametrize("module", ["no_such_module_of_anyone", "no_such_module_of_anyone.inner"])
+def test_require_names_the_extra(module: str) -> None:
+    with pytest.raises(MissingExtraError, match=r'pip install "prip\[train\]"'):
+        require(module, "train")
+
+
+def test_require_lets_other_import_errors_through(tmp_path, monkeypatch) -> None:
+    (tmp_path / "broken_module_for_test.py").write_text("import no_such_module_of_anyone")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        require("broken_module_for_test", "train")
+    assert not isinstance(caught.value, MissingExtraError)

@@ -1,0 +1,106 @@
+"""Checks of user prompts, the prefix, and the tokenizers on disk."""
+
+from __future__ import annotations
+
+import random
+import shutil
+
+import pytest
+
+from prip.errors import CheckpointError, InputError
+from prip.processing import MAX_CHARACTERS, PripProcessor, check_user_prompt, load_tokenizer, own_words
+from prip.vocabulary import token_bytes
+
+UNICODE_PROMPTS = [
+    "Ünïcödé 猫 🐈",
+    "кот на пляже",
+    "👩‍🚀 in space",
+    "قطة",
+    "e\u0301toile",
+    "“a cat”",
+    "\U0001f1e9\U0001f1ea",
+]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (None, "must be a string, a NoneType came"),
+        (b"a cat", "a bytes came"),
+        (7, "a int came"),
+        ("", "it is empty"),
+        ("  \u2003 ", "it is blank"),
+        (" ., ,.", "is only"),
+        ("a" * (MAX_CHARACTERS + 1), "10,000 characters, it has 10,001"),
+        ("a\0cat", r"no control character: U\+0000 stands at character 2"),
+        ("a cat\n", r"U\+000A"),
+        ("a\tcat", r"U\+0009"),
+        ("a\x85cat", r"U\+0085"),
+        ("a \ud83d cat", r"no unpaired surrogate: U\+D83D"),
+    ],
+)
+def test_bad_user_prompts(prompt: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_user_prompt(prompt)
+
+
+@pytest.mark.parametrize("prompt", [*UNICODE_PROMPTS, "a", "a" * MAX_CHARACTERS, "!!!", "  a cat . "])
+def test_good_user_prompts(prompt: str) -> None:
+    assert check_user_prompt(prompt) is prompt
+
+
+@pytest.mark.parametrize(
+    ("prompt", "own"),
+    [("a cat", "a cat"), ("a cat. ", "a cat"), ("  a cat,., ", "  a cat"), ("a. cat!", "a. cat!"), ("a\u3000", "a")],
+)
+def test_prefix_and_join(prompt: str, own: str) -> None:
+    assert own_words(prompt) == own
+    assert PripProcessor.prefix(prompt) == own + ","
+    assert PripProcessor.join(prompt, " golden hour") == own + ", golden hour"
+
+
+def test_prefix_ids_spell_the_prefix(tiny_processor: PripProcessor) -> None:
+    for prompt in UNICODE_PROMPTS:
+        spelled = token_bytes(tiny_processor.decoder_tokenizer)
+        pieces = [spelled[token] for token in tiny_processor.prefix_ids(prompt)]
+        assert b"".join(piece for piece in pieces if piece).decode() == prompt + ","
+
+
+def test_decode_keeps_spaces_and_leaves_special_tokens_out(tiny_processor: PripProcessor) -> None:
+    tokenizer = tiny_processor.decoder_tokenizer
+    tokens = tokenizer.encode(" golden hour, 8k", add_special_tokens=False)
+    assert tiny_processor.decode([*tokens, tokenizer.eos_token_id]) == " golden hour, 8k"
+
+
+def test_encode_user_prompts_pads_on_the_right(tiny_processor: PripProcessor) -> None:
+    input_ids, mask = tiny_processor.encode_user_prompts(["a cat", "a dog on the beach"])
+    assert input_ids.shape == mask.shape
+    assert mask[1].all()
+    own = int(mask[0].sum())
+    assert mask[0].tolist() == [1] * own + [0] * (mask.shape[1] - own)
+    assert input_ids[0, own - 1] == tiny_processor.encoder_tokenizer.eos_token_id
+    assert (input_ids[0, own:] == tiny_processor.encoder_tokenizer.pad_token_id).all()
+
+
+def test_tokenizers_come_back_equal(tiny_processor: PripProcessor, tmp_path) -> None:
+    tiny_processor.encode_user_prompts(["a cat", "a dog on the beach"])
+    tiny_processor.save_pretrained(tmp_path)
+    again = PripProcessor.from_pretrained(tmp_path)
+    source = random.Random(1)
+    for prompt in [*UNICODE_PROMPTS, "".join(source.choice("abc détail,.") for _ in range(40))]:
+        assert again.prefix_ids(prompt) == tiny_processor.prefix_ids(prompt)
+        assert again.encode_user_prompts([prompt])[0].equal(tiny_processor.encode_user_prompts([prompt])[0])
+    for name in ("pad_token_id", "eos_token_id", "bos_token_id"):
+        assert getattr(again.decoder_tokenizer, name) == getattr(tiny_processor.decoder_tokenizer, name)
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])
+def test_missing_or_damaged_tokenizer_files_are_named(tiny_checkpoint, tmp_path, file: str) -> None:
+    folder = tmp_path / "encoder"
+    shutil.copytree(tiny_checkpoint / "encoder", folder)
+    (folder / file).write_text("{ not json")
+    with pytest.raises(CheckpointError, match=str(folder / file)):
+        load_tokenizer(folder)
+    (folder / file).unlink()
+    with pytest.raises(CheckpointError, match=f"{folder / file} is missing"):
+        load_tokenizer(folder)

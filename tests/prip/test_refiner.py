@@ -1,0 +1,159 @@
+"""`refine` and `Refiner`: what a user relies on."""
+
+from __future__ import annotations
+
+import random
+import warnings
+
+import pytest
+import torch
+from tiny_parts import USER_PROMPTS
+
+import prip
+from prip.clip_tokens import count_clip_tokens
+from prip.errors import InputError, PripWarning
+from prip.protocols import PromptRefiner
+from prip.refiner import Refiner
+
+PROMPTS = [*USER_PROMPTS, "Ünïcödé 猫 🐈", "a cat.", "  two   dogs ,", "कुत्ता", "zxqv brrt 7"]
+LONG = "a very long prompt about many things " * 12
+
+
+@pytest.fixture(scope="module")
+def refiner(tiny_checkpoint) -> Refiner:
+    return Refiner.from_pretrained(tiny_checkpoint, device="cpu")
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_words_stay_and_a_modifier_is_added(refiner: Refiner, prompt: str) -> None:
+    text = refiner.refine(prompt)
+    own = prompt.rstrip(" .,")
+    assert text.startswith(own + ", ")
+    assert len(text) > len(own) + 2
+    assert count_clip_tokens(text) <= 75
+
+
+def test_str_gives_str_and_list_gives_list(refiner: Refiner) -> None:
+    assert isinstance(refiner.refine("a cat"), str)
+    assert refiner.refine(["a cat"]) == [refiner.refine("a cat")]
+    assert refiner.refine([]) == []
+    assert refiner.refine(("a cat", "a dog"))[0] == refiner.refine("a cat")
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_same_seed_same_text_in_any_batch(refiner: Refiner, temperature: float) -> None:
+    options = {"temperature": temperature, "seed": 5, "max_new_tokens": 20}
+    alone = {prompt: refiner.refine(prompt, **options) for prompt in PROMPTS}
+    shuffled = PROMPTS * 2
+    random.Random(0).shuffle(shuffled)
+    for batch_size in (1, 3, 256):
+        assert refiner.refine(shuffled, batch_size=batch_size, **options) == [alone[prompt] for prompt in shuffled]
+
+
+def test_seed_matters_when_sampling_only(refiner: Refiner) -> None:
+    assert refiner.refine("a cat", seed=1) == refiner.refine("a cat", seed=2)
+    assert refiner.refine("a cat", seed=1, temperature=1.0) != refiner.refine("a cat", seed=2, temperature=1.0)
+
+
+def test_global_random_state_is_untouched(refiner: Refiner) -> None:
+    before = torch.random.get_rng_state()
+    refiner.refine("a cat", temperature=1.0)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_alternatives(refiner: Refiner) -> None:
+    lists = refiner.refine(["a cat", "a dog on the beach"], num_alternatives=4, seed=1, max_new_tokens=15)
+    assert [len(set(texts)) for texts in lists] == [4, 4]
+    assert lists[0][0] == refiner.refine("a cat", max_new_tokens=15)
+    assert lists[0] == refiner.refine("a cat", num_alternatives=4, seed=1, max_new_tokens=15)
+    assert lists[0][:2] == refiner.refine("a cat", num_alternatives=2, seed=1, max_new_tokens=15)
+    assert all(text.startswith("a cat, ") for text in lists[0])
+
+
+def test_alternatives_stay_distinct_when_almost_greedy(refiner: Refiner) -> None:
+    texts = refiner.refine("a cat", num_alternatives=3, temperature=1e-4, max_new_tokens=6)
+    assert len(set(texts)) == 3
+
+
+def test_a_full_prompt_returns_unchanged_with_a_warning(refiner: Refiner) -> None:
+    with pytest.warns(PripWarning, match="a prompt returns unchanged.*75 tokens: 'a very long"):
+        assert refiner.refine(LONG) == LONG
+    with pytest.warns(PripWarning):
+        assert refiner.refine(LONG, num_alternatives=3) == [LONG]
+    with pytest.warns(PripWarning):
+        texts = refiner.refine([LONG, "a cat"])
+    assert texts[0] == LONG
+    assert texts[1] == refiner.refine("a cat")
+
+
+@pytest.mark.parametrize("free", [3, 4, 5])
+def test_four_free_tokens_are_enough(refiner: Refiner, free: int) -> None:
+    budget = count_clip_tokens("a cat on a mat") + free
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        text = refiner.refine("a cat on a mat", token_budget=budget)
+    assert (text != "a cat on a mat") is (free >= 4)
+    assert bool(caught) is (free < 4)
+    assert count_clip_tokens(text) <= budget
+
+
+def test_longer_than_the_decoder_reads(refiner: Refiner) -> None:
+    with pytest.warns(PripWarning):
+        assert refiner.refine(LONG, token_budget=5000) == LONG
+
+
+def test_max_new_tokens(refiner: Refiner) -> None:
+    text = refiner.refine("a cat", max_new_tokens=5)
+    added = refiner.processor.decoder_tokenizer.encode(text.removeprefix("a cat,"), add_special_tokens=False)
+    assert 1 <= len(added) <= 5
+
+
+def test_banned_terms(refiner: Refiner) -> None:
+    plain = refiner.refine("a cat")
+    banned = plain.removeprefix("a cat, ").split()[0].strip(",")
+    text = refiner.refine("a cat", banned_terms=[banned.upper()])
+    assert banned.lower() not in text.lower().removeprefix("a cat,")
+    assert text != plain
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prompt": 5}, "a string or a list of strings, a int came"),
+        ({"prompt": None}, "a NoneType came"),
+        ({"prompt": b"a cat"}, "a bytes came"),
+        ({"prompt": ["a cat", " "]}, r"prompt\[1\]: .* blank"),
+        ({"prompt": ["a cat", 3]}, r"prompt\[1\]: prompt must be a string"),
+        ({"num_alternatives": 0}, "num_alternatives must be a whole number of at least 1, it is 0"),
+        ({"seed": 1.5}, "seed must be a whole number, it is 1.5"),
+        ({"temperature": -1}, "temperature must be 0"),
+        ({"temperature": float("nan")}, "temperature must be 0"),
+        ({"temperature": "hot"}, "temperature must be a number"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"token_budget": True}, "token_budget"),
+        ({"banned_terms": "hour"}, "banned_terms must be a list of strings"),
+        ({"banned_terms": [""]}, "banned_terms"),
+        ({"batch_size": 0}, "batch_size"),
+    ],
+)
+def test_bad_input(refiner: Refiner, arguments: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        refiner.refine(**{"prompt": "a cat", **arguments})
+
+
+def test_bad_device(tiny_checkpoint) -> None:
+    with pytest.raises(InputError, match="device 'toaster' cannot be used"):
+        Refiner.from_pretrained(tiny_checkpoint, device="toaster")
+
+
+def test_is_a_prompt_refiner(refiner: Refiner) -> None:
+    assert isinstance(refiner, PromptRefiner)
+    assert refiner(["a cat", "a dog"], [1, 2]) == refiner.refine(["a cat", "a dog"])
+    with pytest.raises(InputError, match="one for each of the 2 user prompts, 1 came"):
+        refiner(["a cat", "a dog"], [1])
+
+
+def test_refine_keeps_what_it_has_loaded(tiny_checkpoint, refiner: Refiner, monkeypatch) -> None:
+    assert prip.refine("a cat", model=tiny_checkpoint, device="cpu") == refiner.refine("a cat")
+    monkeypatch.setattr(Refiner, "from_pretrained", lambda *a, **k: pytest.fail("loaded twice"))
+    assert prip.refine(["a dog"], model=str(tiny_checkpoint), device="cpu", seed=3) == refiner.refine(["a dog"])

@@ -1,0 +1,194 @@
+"""The distribution: what the wheel holds, where it can be imported from, and which package may import which."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parent.parent
+OFFLINE = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--disable-pip-version-check"]
+ROOMS = ("prip.training", "prip.inference", "prip.checkpoints")
+
+
+def setup_cfg() -> configparser.ConfigParser:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    return config
+
+
+def folder_of_package() -> dict[str, str]:
+    """Package -> folder at the repository root, as setup.cfg maps them."""
+    lines = setup_cfg()["options"]["package_dir"].split("\n")
+    return {package.strip(): folder.strip() for package, folder in (line.split("=") for line in lines if line.strip())}
+
+
+def repository_files() -> list[str]:
+    """Tracked files, and new ones that git does not ignore, relative to the root."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    command = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    return [name for name in names if name and (ROOT / name).is_file()]
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Run a command; its standard output. A failure shows what it printed."""
+    process = subprocess.run([str(word) for word in command], cwd=cwd, capture_output=True, text=True)
+    assert process.returncode == 0, f"{command}:\n{process.stdout}\n{process.stderr}"
+    return process.stdout.strip()
+
+
+def pip(*arguments: str | Path, cwd: Path) -> None:
+    run(sys.executable, "-m", "pip", *arguments, *OFFLINE, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository's files, free of what earlier builds left in the checkout."""
+    folder = tmp_path_factory.mktemp("source")
+    for name in repository_files():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    pip("wheel", source, "--wheel-dir", folder, cwd=folder)
+    (path,) = folder.glob("prip-*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that stands for site-packages, with the wheel in it."""
+    folder = tmp_path_factory.mktemp("site")
+    pip("install", wheel, "--target", folder, cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def editable(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that stands for site-packages, with an editable install of `source` in it."""
+    prefix = tmp_path_factory.mktemp("prefix")
+    pip("install", "--ignore-installed", "--prefix", prefix, "--editable", source, cwd=prefix)
+    (finder,) = prefix.rglob("__editable__*.pth")
+    return finder.parent
+
+
+def test_the_wheel_holds_exactly_the_files_of_the_packages(wheel: Path) -> None:
+    expected = set()
+    for package, folder in folder_of_package().items():
+        target = package.replace(".", "/")
+        expected |= {
+            f"{target}/{name[len(folder) + 1 :]}" for name in repository_files() if name.startswith(folder + "/")
+        }
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name and not name.endswith("/")}
+    assert sorted(expected - held) == [], "missing in the wheel: add the package or its data to setup.cfg"
+    assert sorted(held - expected) == [], "in the wheel, but no file of the repository"
+
+
+def test_the_wheel_carries_licence_notice_and_commands(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        texts = {name.split(".dist-info/")[1]: name for name in archive.namelist() if ".dist-info/" in name}
+        for name in ("LICENSE", "NOTICE"):
+            assert archive.read(texts[f"licenses/{name}"]) == (ROOT / name).read_bytes()
+        commands = archive.read(texts["entry_points.txt"]).decode()
+    assert "prip = prip.inference.cli:main" in commands and "prip-train = prip.training.cli:main" in commands
+
+
+# What a program run from a folder prints: where prip and its three rooms come from.
+SHOW = f"import importlib, prip; print(*[importlib.import_module(n).__file__ for n in ('prip', *{ROOMS!r})], sep='\\n')"
+
+
+def origins(site: Path, cwd: Path) -> list[Path]:
+    """The four packages' __init__ files, as a program sees them that runs in `cwd` with `site` as its site-packages.
+
+    -S keeps the environment's own install of prip out; sys.path[0] is `cwd`, as it is for `python -m` and `python -c`.
+    """
+    lines = run(sys.executable, "-S", "-c", f"import site; site.addsitedir({str(site)!r}); {SHOW}", cwd=cwd)
+    return [Path(line).resolve() for line in lines.splitlines()]
+
+
+def test_an_installed_wheel_is_imported_from_elsewhere(installed: Path, tmp_path: Path) -> None:
+    names = ("prip", *(room.replace(".", "/") for room in ROOMS))
+    assert origins(installed, tmp_path) == [installed.resolve() / name / "__init__.py" for name in names]
+
+
+@pytest.mark.parametrize("how", ["installed", "editable"])
+def test_a_run_from_the_root_finds_the_rooms_of_the_checkout(
+    how: str, source: Path, request: pytest.FixtureRequest
+) -> None:
+    site = request.getfixturevalue(how)
+    assert origins(site, source) == [
+        source.resolve() / folder / "__init__.py" for folder in folder_of_package().values()
+    ]
+
+
+def test_an_editable_install_is_imported_from_elsewhere(editable: Path, source: Path, tmp_path: Path) -> None:
+    folders = folder_of_package().values()
+    assert origins(editable, tmp_path) == [source.resolve() / folder / "__init__.py" for folder in folders]
+
+
+def test_importing_prip_loads_neither_torch_nor_transformers() -> None:
+    heavy = "('torch', 'transformers', 'tokenizers', 'diffusers', 'lightning', 'pandas')"
+    loaded = run(sys.executable, "-c", f"import prip, sys; print([n for n in {heavy} if n in sys.modules])", cwd=ROOT)
+    assert loaded == "[]"
+
+
+def test_version_bounds_admit_what_was_promised() -> None:
+    lines = setup_cfg()["options"]["install_requires"].strip().splitlines()
+    wanted = {requirement.name: requirement.specifier for requirement in map(Requirement, lines)}
+    assert all(wanted["torch"].contains(version) for version in ("2.11.0", "2.12.1", "2.13.0", "2.13.0+cpu"))
+    assert all(wanted["transformers"].contains(version) for version in ("5.17.0", "5.23.0", "5.99.0"))
+    assert not any(requirement.startswith("torchvision") for requirement in (ROOT / "setup.cfg").read_text().split())
+
+
+def imported_names(path: Path, package: str) -> Iterator[str]:
+    """Dotted names that a source file imports, relative ones resolved, and strings such as import_module is given."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")
+            base = parents[: len(parents) - node.level + 1] if node.level else []
+            module = ".".join(base + ([node.module] if node.module else []))
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+        elif (
+            isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"prip(\.\w+)+", node.value)
+        ):
+            yield node.value
+
+
+@pytest.mark.parametrize(
+    ("room", "forbidden"),
+    [
+        ("prip", ("prip.training", "prip.inference")),
+        ("prip.training", ("prip.inference",)),
+        ("prip.inference", ("prip.training",)),
+    ],
+)
+def test_rooms_import_only_what_they_may(room: str, forbidden: tuple[str, ...]) -> None:
+    folder = ROOT / folder_of_package()[room]
+    paths = sorted(folder.rglob("*.py"))
+    assert paths
+    forbidden += ("training", "inference", "checkpoints")  # as top-level names they exist only in a run from the root
+    offences = []
+    for path in paths:
+        package = ".".join([room, *path.relative_to(folder).parts[:-1]])
+        for name in imported_names(path, package):
+            if any(f"{name}.".startswith(f"{other}.") for other in forbidden):
+                offences.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert offences == []

@@ -1,0 +1,171 @@
+"""The pivot cache, the tables, tokenizers, dropped words, and the order of the data."""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from made_data import PIVOT_LENGTH, PIVOT_WIDTH, write_data
+from safetensors.torch import load_file
+
+from prip.errors import CheckpointError, InputError
+from prip.training.data.pairs import drop_prefix_words, drop_words, read_preferred_images, read_system_prompts
+from prip.training.data.pivot_cache import PivotCache, PivotCacheWriter
+from prip.training.seeds import derive_seed, permutation_indices, seed_everything
+from prip.training.tokenizers import train_decoder_tokenizer, train_encoder_tokenizer
+
+
+def test_pivots_come_back_by_name_in_any_order(tmp_path: Path) -> None:
+    pivots = torch.randn(5, 3, 4)
+    with PivotCacheWriter(tmp_path / "pivots") as writer:
+        writer.add(["a", "b"], pivots[:2])
+        writer.add(["c", "d", "e"], pivots[2:])
+    cache = PivotCache(tmp_path / "pivots")
+    assert (len(cache), cache.pivot_length, cache.pivot_width) == (5, 3, 4)
+    assert cache.names == list("abcde") and "c" in cache and "z" not in cache
+    found = cache[["e", "a", "e"]]
+    assert found.dtype == torch.float32
+    assert torch.equal(found, pivots[[4, 0, 4]].half().float())
+
+
+def test_the_cache_is_a_plain_safetensors_file(tmp_path: Path) -> None:
+    pivots = torch.randn(2, 3, 4)
+    with PivotCacheWriter(tmp_path / "pivots") as writer:
+        writer.add(["a", "b"], pivots)
+    stored = load_file(tmp_path / "pivots" / "pivots.safetensors")
+    assert list(stored) == ["pivots"] and torch.equal(stored["pivots"], pivots.half())
+    index = pd.read_parquet(tmp_path / "pivots" / "index.parquet")
+    assert index.to_dict("list") == {"image_name": ["a", "b"], "row": [0, 1]}
+
+
+def test_an_unfinished_cache_leaves_the_old_one(tmp_path: Path) -> None:
+    with PivotCacheWriter(tmp_path / "pivots") as writer:
+        writer.add(["a"], torch.zeros(1, 2, 2))
+    with pytest.raises(RuntimeError), PivotCacheWriter(tmp_path / "pivots") as writer:
+        writer.add(["b"], torch.ones(1, 2, 2))
+        raise RuntimeError
+    assert PivotCache(tmp_path / "pivots").names == ["a"]
+    assert [path.name for path in tmp_path.iterdir()] == ["pivots"]
+    with PivotCacheWriter(tmp_path / "pivots") as writer:
+        writer.add(["b"], torch.ones(1, 2, 2))
+    assert PivotCache(tmp_path / "pivots").names == ["b"]
+
+
+def test_the_writer_refuses_what_it_cannot_store(tmp_path: Path) -> None:
+    writer = PivotCacheWriter(tmp_path / "pivots")
+    with pytest.raises(InputError, match="at least one image"):
+        writer.close()
+    writer.add(["a"], torch.zeros(1, 2, 3))
+    with pytest.raises(InputError, match="'a' again"):
+        writer.add(["a"], torch.zeros(1, 2, 3))
+    with pytest.raises(InputError, match=re.escape("wanted (2, 3)")):
+        writer.add(["b"], torch.zeros(1, 3, 2))
+    with pytest.raises(InputError, match=re.escape("wanted (2, pivot_length, pivot_width)")):
+        writer.add(["b", "c"], torch.zeros(1, 2, 3))
+    with pytest.raises(InputError, match="fp16"):
+        writer.add(["b"], torch.full((1, 2, 3), 1e6))
+
+
+def test_the_cache_refuses_what_it_does_not_hold(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no pivot of 'foreign'"):
+        PivotCache(data / "pivots")[["foreign"]]
+    with pytest.raises(CheckpointError, match=r"pivots\.safetensors is missing"):
+        PivotCache(tmp_path)
+
+
+def test_tables_give_texts_with_the_chosen_images(data: Path) -> None:
+    preferred, random_ = read_preferred_images(data, "preferred"), read_preferred_images(data, "random")
+    assert preferred.train.texts == random_.train.texts
+    assert preferred.train.image_names != random_.train.image_names
+    assert set(preferred.train.texts).isdisjoint(preferred.dev.texts)
+    assert (preferred.pivots.pivot_length, preferred.pivots.pivot_width) == (PIVOT_LENGTH, PIVOT_WIDTH)
+    assert all(text.count(",") == 2 for text in read_system_prompts(data).train.texts)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("split", None, "columns are missing: split"),
+        ("split", "train", "no row has the split 'dev'"),
+        ("image_name", "foreign", "have no pivot, 'foreign'"),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused(tmp_path: Path, column: str, value: str | None, message: str) -> None:
+    path = write_data(tmp_path) / "system_prompts.parquet"
+    table = pd.read_parquet(path)
+    (table.drop(columns=column) if value is None else table.assign(**{column: value})).to_parquet(path)
+    with pytest.raises(CheckpointError, match=message):
+        read_system_prompts(tmp_path)
+
+
+def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="prip-train prepare wrote"):
+        read_preferred_images(tmp_path, "preferred")
+
+
+def test_dropped_words_become_pseudo_words() -> None:
+    text = 'a cat, "in" the park'
+    assert drop_words(text, 0.0, random.Random(0)) == text
+    changed = drop_words(text, 1.0, random.Random(0))
+    assert re.fullmatch(r'[a-z]{3,9} [a-z]{3,9}, "[a-z]{3,9}" [a-z]{3,9} [a-z]{3,9}', changed)
+    assert changed == drop_words(text, 1.0, random.Random(0)) != drop_words(text, 1.0, random.Random(1))
+    many = " ".join(["word"] * 2000)
+    share = sum(word != "word" for word in drop_words(many, 0.3, random.Random(2)).split()) / 2000
+    assert share == pytest.approx(0.3, abs=0.04)
+
+
+def test_only_words_before_the_first_comma_are_dropped() -> None:
+    text = "a cat, golden hour, sharp focus"
+    changed, skipped = drop_prefix_words(text, 1.0, random.Random(0))
+    assert changed[skipped:] == ", golden hour, sharp focus" and "cat" not in changed
+    assert drop_prefix_words(text, 0.0, random.Random(0)) == (text, 0)
+
+
+TEXTS = ["a cat in a park, golden hour", "a dog in a desert, soft light, sharp focus"]
+
+
+def test_the_encoder_tokenizer_closes_every_text(tmp_path: Path) -> None:
+    tokenizer = train_encoder_tokenizer(TEXTS * 5, 300)
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (0, 1) and len(tokenizer) <= 300
+    tokenizer.save_pretrained(tmp_path)
+    again = type(tokenizer).from_pretrained(tmp_path)
+    batch = again(["a cat", "a dog in a desert"], padding=True)
+    assert [row[sum(mask) - 1] for row, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)] == [1, 1]
+    assert batch["input_ids"][0][-1] == 0
+
+
+@pytest.mark.parametrize("text", [*TEXTS, "naïve 猫 🐈, x-ray!?", "  two  spaces\n"])
+def test_the_decoder_tokenizer_gives_every_text_back(text: str) -> None:
+    tokenizer = train_decoder_tokenizer(TEXTS * 5, 300)
+    ids = tokenizer(text)["input_ids"]
+    assert 1 not in ids and tokenizer.decode(ids) == text
+    prefix, comma, rest = text.partition(",")
+    assert tokenizer(prefix + comma)["input_ids"] + tokenizer(rest)["input_ids"] == ids
+
+
+def test_tokenizers_are_a_function_of_their_texts() -> None:
+    first, second = (train_decoder_tokenizer(TEXTS * 5, 320).backend_tokenizer.to_str() for _ in range(2))
+    assert first == second
+
+
+def test_every_pass_visits_everything_once() -> None:
+    places = permutation_indices(0, 30, 10, 5, "encoder")
+    assert [sorted(places[at : at + 10]) for at in (0, 10, 20)] == [list(range(10))] * 3
+    assert places[:10] != places[10:20]
+    for start in range(25):
+        assert permutation_indices(start, 5, 10, 5, "encoder") == places[start : start + 5]
+    assert permutation_indices(0, 10, 10, 6, "encoder") != places[:10]
+
+
+def test_seeds_depend_on_every_part() -> None:
+    seeds = {derive_seed(*parts) for parts in [(0, "a", 1), (0, "a", 2), (1, "a", 1), (0, "b", 1), (0, "a", 1, 0)]}
+    assert len(seeds) == 5 and all(0 <= seed < 2**63 for seed in seeds)
+    draws = []
+    for _ in range(2):
+        seed_everything(1, "stage", 2)
+        draws.append((torch.rand(1).item(), random.random()))
+    assert draws[0] == draws[1]

@@ -1,0 +1,351 @@
+"""The stage prepare: draw, score, mine, cache pivots; on made objects, on real images, and as a command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from made_parts import (
+    ColourPivots,
+    ColourReward,
+    MadeGenerator,
+    system_prompts,
+    user_prompts,
+    write_parts,
+    write_prompts,
+)
+from test_diffusiondb import REAL_IMAGES
+
+from prip.errors import CheckpointError, InputError, PripError
+from prip.training import prepare as stage
+from prip.training.data.hashing import hash_of
+from prip.training.data.images import read_image
+from prip.training.data.pairs import read_preferred_images, read_system_prompts
+from prip.training.data.preferred import mine_preferred
+from prip.training.data.scoring import means_and_deviations
+from prip.training.data.splits import read_prompts, split_by_prompt
+from prip.training.data.system_prompts import filter_system_prompts
+from prip.training.settings import PrepareSettings, SystemPromptSettings
+
+FORBIDDEN = ("renderer", "preference", "reader", "judges")
+
+
+def made(generator: MadeGenerator | None = None) -> stage.Parts:
+    rewards = [ColourReward("mini-reward", 0, 1 / 64, -2.0), ColourReward("mini-hps", 1, 1 / 32, 27.0)]
+    return stage.Parts(lambda: generator or MadeGenerator(), rewards, ColourPivots())
+
+
+def settings_for(run: Path, **options: Any) -> PrepareSettings:
+    return PrepareSettings(run=run, progress=False, device="cpu", **{"batch_size": 7, **options})
+
+
+def run_made(run: Path, parts: stage.Parts | None = None, **options: Any) -> dict[str, Any]:
+    """Runs the stage on the made parts, in place of those in RUN/parts."""
+    settings = settings_for(run, **options)
+    if settings.diffusiondb is None and not (run / "parts").exists():
+        write_prompts(run)
+    for name in ("generator", "pivot_encoder", "rewards/made"):
+        (run / "parts" / name).mkdir(parents=True, exist_ok=True)
+    hashes = {name: hash_of(path) for name, path in stage.part_paths(settings).items()}
+    return stage.prepare(settings, stage.begin(settings, hashes), parts or made())
+
+
+def table(run: Path, name: str) -> pd.DataFrame:
+    return pd.read_parquet(run / "data" / f"{name}.parquet")
+
+
+def colours(run: Path) -> dict[str, list[int]]:
+    """Mean colour by image name, read from the files."""
+    return {path.name: read_image(path)[:, 0, 0].tolist() for path in (run / "data").rglob("*.png")}
+
+
+def test_the_best_image_of_each_prompt_is_preferred(tmp_path: Path) -> None:
+    metrics = run_made(tmp_path)
+    preferred, prompts, pixel = table(tmp_path, "preferred_images"), table(tmp_path, "prompts"), colours(tmp_path)
+    drawn = user_prompts()[lambda rows: rows["split"] != "test"]
+    assert dict(zip(preferred["user_prompt"], preferred["split"], strict=True)) == dict(
+        zip(drawn["user_prompt"], drawn["split"], strict=True)
+    )
+    red, green = (
+        pd.Series([pixel[name][c] for name in prompts.loc[prompts["origin"] == "user", "image_name"]]) for c in (0, 1)
+    )
+    for row in preferred.itertuples():
+        names = prompts.loc[prompts["prompt"] == row.user_prompt, "image_name"].tolist()
+        assert len(names) == 8 and row.random_image_name in names
+        score = {
+            name: (pixel[name][0] - red.mean()) / red.std(ddof=0) + (pixel[name][1] - green.mean()) / green.std(ddof=0)
+            for name in names
+        }
+        assert row.image_name == max(score, key=score.__getitem__)
+    assert not (preferred["image_name"] == preferred["random_image_name"]).all()
+    assert metrics["standardised_sum"]["preferred"] > metrics["standardised_sum"]["random"] + 0.3
+    assert metrics["counts"]["drawn"] == 7 * 8 + 20 and len(pixel) == 76
+
+
+def test_rewards_json_holds_mean_and_deviation_of_unrefined_images(tmp_path: Path) -> None:
+    parts = made()
+    run_made(tmp_path, parts)
+    prompts, pixel = table(tmp_path, "prompts"), colours(tmp_path)
+    red = torch.tensor([pixel[n][0] for n in prompts.loc[prompts["origin"] == "user", "image_name"]]).double() / 64 - 2
+    written = json.loads((tmp_path / "data" / "rewards.json").read_text())
+    assert written["means"]["mini-reward"] == pytest.approx(red.mean().item(), abs=1e-5)
+    assert written["deviations"]["mini-reward"] == pytest.approx(red.std(correction=0).item(), abs=1e-5)
+    scores = table(tmp_path, "scores").set_index("image_name")
+    assert scores.columns.tolist() == ["mini-reward", "mini-hps"] and len(scores) == 76
+    for name, (r, g, _) in pixel.items():
+        assert scores.loc[name, "mini-reward"] == pytest.approx(r / 64 - 2, abs=1e-5)
+        assert scores.loc[name, "mini-hps"] == pytest.approx(g / 32 + 27, abs=1e-5)
+    assert set(parts.rewards[0].asked) == set(prompts["prompt"])
+
+
+def test_system_prompts_are_those_with_good_images(tmp_path: Path) -> None:
+    run_made(tmp_path, system=SystemPromptSettings(keep_share=0.25, thresholds={"mini-hps": 28.0}))
+    kept, scores = table(tmp_path, "system_prompts"), table(tmp_path, "scores").set_index("image_name")
+    wanted = system_prompts().set_index("system_prompt")["split"]
+    assert {"train", "dev"} == set(kept["split"]) and 2 <= len(kept) <= 5
+    assert all(wanted[row.system_prompt] == row.split for row in kept.itertuples())
+    assert (scores.loc[kept["image_name"], "mini-hps"] > 28).all()
+    prompts = table(tmp_path, "prompts").set_index("image_name")
+    assert prompts.loc[kept["image_name"], "prompt"].tolist() == kept["system_prompt"].tolist()
+
+
+def test_system_prompts_can_be_scored_for_their_start(tmp_path: Path) -> None:
+    parts = made()
+    run_made(tmp_path, parts, system=SystemPromptSettings(scored_for="start"))
+    asked = parts.rewards[1].asked
+    assert len(asked) == 76 and set(asked) == {f"a {name}" for name in user_prompts()["subject"][:7]}
+
+
+def test_what_it_writes_is_what_the_warm_ups_read(tmp_path: Path) -> None:
+    metrics = run_made(tmp_path, preferred_per_prompt=2)
+    pixel = colours(tmp_path)
+    for splits in (
+        read_preferred_images(tmp_path / "data", "preferred"),
+        read_preferred_images(tmp_path / "data", "random"),
+        read_system_prompts(tmp_path / "data"),
+    ):
+        assert len(splits.train) and len(splits.dev)
+        name = splits.train.image_names[0]
+        assert splits.pivots[[name]][0].tolist() == [pixel[name]] * 2
+        assert len(splits.pivots) == metrics["counts"]["pivots"] < 76
+    manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
+    assert manifest["sha256"]["preferred_images.parquet"] == hash_of(tmp_path / "data" / "preferred_images.parquet")
+    assert manifest["settings"]["preferred_per_prompt"] == 2 and manifest["counts"]["preferred_images"] == 14
+    assert set(manifest["inputs"]) == {"user_prompts", "system_prompts", "generator", "pivot_encoder", "rewards/made"}
+
+
+def test_the_seed_decides(tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run_made(tmp_path / name, seed=seed)
+    hashes = [json.loads((tmp_path / name / "data" / "manifest.json").read_text())["sha256"] for name in "abc"]
+    assert hashes[0] == hashes[1] and hashes[0]["preferred_images.parquet"] != hashes[2]["preferred_images.parquet"]
+
+
+@pytest.mark.parametrize("stopped", ["drawing", "scoring", "pivots"])
+def test_a_stopped_run_goes_on_to_the_same_data(tmp_path: Path, stopped: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    run_made(tmp_path / "whole")
+    parts = made(MadeGenerator(fail_at=4 if stopped == "drawing" else 0))
+    with monkeypatch.context() as patch:
+        if stopped == "scoring":
+            patch.setattr(stage, "mine", stop)
+        if stopped == "pivots":
+            patch.setattr(ColourPivots, "__call__", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_made(tmp_path / "cut", parts)
+    with pytest.raises(InputError, match="--resume"):
+        run_made(tmp_path / "cut")
+    parts = made()
+    metrics = run_made(tmp_path / "cut", parts, resume=True)
+    assert metrics["counts"]["drawn"] == (76 - 3 * 7 if stopped == "drawing" else 0)
+    assert len(parts.rewards[0].asked) == (76 if stopped == "drawing" else 0)
+    hashes = [
+        json.loads((tmp_path / name / "data" / "manifest.json").read_text())["sha256"] for name in ("whole", "cut")
+    ]
+    assert hashes[0] == hashes[1]
+    assert not list((tmp_path / "cut").rglob("*.tmp"))
+
+
+def test_a_run_is_never_mixed_with_another(tmp_path: Path) -> None:
+    run_made(tmp_path)
+    with pytest.raises(InputError, match="add --resume"):
+        run_made(tmp_path)
+    (tmp_path / "parts" / "generator" / "weights").write_bytes(b"other")
+    with pytest.raises(InputError, match=r"inputs .* have changed: \['generator'\]"):
+        run_made(tmp_path, resume=True)
+    assert run_made(tmp_path, overwrite=True)["counts"]["drawn"] == 76
+    foreign = tmp_path / "foreign"
+    (foreign / "data").mkdir(parents=True)
+    with pytest.raises(InputError, match="was not made by prepare"):
+        run_made(foreign)
+
+
+def test_mining_by_hand() -> None:
+    images = pd.DataFrame(
+        [("b", "b1", 1.0), ("b", "b2", 3.0), ("b", "b3", 3.0), ("c", "c1", 9.0), ("a", "a2", -1.0), ("a", "a1", -2.0)],
+        columns=["prompt", "image_name", "score"],
+    ).assign(split="train")
+    mined = mine_preferred(images, 1, seed=0)
+    assert mined[["user_prompt", "image_name"]].to_numpy().tolist() == [["a", "a2"], ["b", "b2"]]
+    two = mine_preferred(images.sample(frac=1, random_state=3), 2, seed=0)
+    assert two["image_name"].tolist() == ["a2", "a1", "b2", "b3"]
+    assert (
+        two["random_image_name"].nunique() == 4
+        and two["random_image_name"].iloc[0] == mined["random_image_name"].iloc[0]
+    )
+    chosen = [mine_preferred(images, 1, seed)["random_image_name"].iloc[1] for seed in range(300)]
+    assert all(70 <= chosen.count(name) <= 130 for name in ("b1", "b2", "b3")), "uniform over the prompt's images"
+
+
+def test_filtering_by_hand() -> None:
+    images = pd.DataFrame(
+        [
+            ("a", "a1", 1.0, 5.0),
+            ("a", "a2", 2.0, 4.0),
+            ("b", "b1", 3.0, 6.0),
+            ("c", "c1", 0.0, 7.0),
+            ("d", "d1", 4.0, 1.0),
+        ],
+        columns=["prompt", "image_name", "score", "aesthetic"],
+    ).assign(split="train")
+    kept = filter_system_prompts(images, 0.5, {})
+    assert kept.to_numpy().tolist() == [["b", "b1", "train"], ["d", "d1", "train"]]
+    assert filter_system_prompts(images, 1.0, {"aesthetic": 4.0})["system_prompt"].tolist() == ["b", "c"]
+    images.loc[images["prompt"].isin(["a", "c"]), "split"] = "dev"
+    assert filter_system_prompts(images, 0.5, {})["system_prompt"].tolist() == ["a", "d"]
+    with pytest.raises(InputError, match="thresholds: wanted names of rewards that are used, got clip"):
+        filter_system_prompts(images, 0.5, {"clip": 0.28})
+
+
+def test_prompts_keep_their_splits_apart(tmp_path: Path) -> None:
+    rows = [("a", "train"), ("b", "train"), ("b", "dev"), ("c", "dev"), ("d", "train"), ("d", "test"), ("a", "train")]
+    path = tmp_path / "prompts.parquet"
+    pd.DataFrame(rows, columns=["user_prompt", "split"]).to_parquet(path)
+    found = read_prompts(path, "user_prompt", 0, 0)
+    assert found.to_numpy().tolist() == [["a", "train"], ["b", "dev"], ["c", "dev"]]
+    with pytest.raises(InputError, match="wanted prompts of the split"):
+        read_prompts(path, "user_prompt", 1, 0)
+    with pytest.raises(CheckpointError, match="columns are missing: system_prompt"):
+        read_prompts(path, "system_prompt", 0, 0)
+    prompts = pd.Series([f"prompt {number}" for number in range(2000)])
+    splits = split_by_prompt(prompts, 0.1)
+    assert 150 < (splits == "dev").sum() < 250 and splits[5] == split_by_prompt(prompts[5:6], 0.1).item()
+
+
+def test_a_reward_that_tells_nothing_is_an_error() -> None:
+    with pytest.raises(InputError, match="flat gives one score to all images"):
+        means_and_deviations(pd.DataFrame({"flat": [1.0, 1.0]}), ["flat"])
+
+
+def test_bad_images_are_set_aside_up_to_a_share(tmp_path: Path) -> None:
+    run_made(tmp_path / "drawn")
+    source = tmp_path / "drawn" / "data" / "diffusiondb"
+    files = sorted(source.rglob("*.png"))
+    files[0].write_bytes(b"")
+    files[1].unlink()
+    parts = made()
+    parts.rewards[0].shift = float("nan")
+    with pytest.raises(PripError, match="max_bad_share: wanted at most 0.01, but 76 of 76 images are bad"):
+        run_made(tmp_path / "nan", parts, diffusiondb=source)
+    with pytest.raises(PripError, match="max_bad_share: wanted at most 0.01, but 2 of 76 images are bad"):
+        run_made(tmp_path / "run", diffusiondb=source, dev_share=0.4)
+    metrics = run_made(tmp_path / "run", diffusiondb=source, dev_share=0.4, max_bad_share=0.03, overwrite=True)
+    aside = table(tmp_path / "run", "set_aside").set_index("image_name")["reason"].to_dict()
+    assert aside == {
+        files[0].name: "it cannot be decoded: UnidentifiedImageError",
+        files[1].name: "its file is missing",
+    }
+    assert (metrics["counts"]["images"], metrics["counts"]["set_aside"], metrics["counts"]["drawn"]) == (74, 2, 0)
+
+
+@pytest.mark.skipif(not REAL_IMAGES.is_dir(), reason="real images are not beside the repository")
+def test_real_images_are_mined_as_they_are(tmp_path: Path) -> None:
+    system = SystemPromptSettings(keep_share=0.6)
+    metrics = run_made(tmp_path, diffusiondb=REAL_IMAGES, dev_share=0.3, system=system, preferred_per_prompt=2)
+    assert metrics["counts"]["images"] == 74 and metrics["counts"]["system_prompts"] == 54
+    preferred, kept = table(tmp_path, "preferred_images"), table(tmp_path, "system_prompts")
+    assert preferred["user_prompt"].nunique() == 16 and len(preferred) == 32 and 31 <= len(kept) <= 34
+    splits = pd.concat(
+        [preferred.rename(columns={"user_prompt": "prompt"}), kept.rename(columns={"system_prompt": "prompt"})]
+    )
+    assert splits.groupby("prompt")["split"].nunique().max() == 1, "a prompt is in one split, whatever it is used for"
+    assert len(read_system_prompts(tmp_path / "data").pivots) == metrics["counts"]["pivots"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"images_per_user_prompt": 1}, "images_per_user_prompt: wanted at least 2, got 1"),
+        ({"preferred_per_prompt": 9}, r"preferred_per_prompt: wanted at most images_per_user_prompt \(8\), got 9"),
+        ({"max_bad_share": 1.5}, "max_bad_share: wanted a number between 0 and 1, got 1.5"),
+        ({"diffusiondb": Path("x"), "system": SystemPromptSettings(scored_for="start")}, "scored_for: wanted 'prompt'"),
+    ],
+)
+def test_settings_that_do_not_fit(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        PrepareSettings(run=Path("r"), **options)
+    with pytest.raises(InputError, match="keep_share: wanted more than 0, got 0"):
+        SystemPromptSettings(keep_share=0)
+
+
+COMMAND = f"""
+import sys
+for name in {FORBIDDEN}:
+    sys.modules["prip.miniature." + name] = None
+from prip.training.cli import main
+sys.exit(main(["prepare", *sys.argv[1:]]))
+"""
+
+
+def command(run: Path, *arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-c", before + COMMAND, "--config", "smoke", "--run", str(run), "--device", "cpu"]
+    return subprocess.run(
+        [*words, *arguments], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+
+
+def test_the_command_draws_with_the_diffusion_generator_without_the_worlds_modules(tmp_path: Path) -> None:
+    missing = command(tmp_path)
+    assert missing.returncode == 1 and "does prip-train world come first?" in missing.stderr
+    write_parts(tmp_path)
+    done = command(tmp_path)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert "draw: 100%" in done.stderr and "prepare: 34 images" in done.stderr
+    splits = read_preferred_images(tmp_path / "data", "preferred")
+    assert (splits.pivots.pivot_length, splits.pivots.pivot_width) == (2, 16)
+    assert command(tmp_path, "--resume").returncode == 0
+    refused = command(tmp_path)
+    assert refused.returncode == 2 and "--resume" in refused.stderr
+
+
+def test_a_killed_command_goes_on_to_the_same_data(tmp_path: Path) -> None:
+    for name in ("whole", "cut"):
+        write_parts(tmp_path / name)
+    assert command(tmp_path / "whole", "--batch_size", "8").returncode == 0
+    kill = f"""
+import os
+from prip.training.data import drawing
+write, calls = drawing.write_png, []
+def killing(path, image):
+    calls.append(path)
+    os.kill(os.getpid(), {int(signal.SIGKILL)}) if len(calls) == 13 else write(path, image)
+drawing.write_png = killing
+"""
+    killed = command(tmp_path / "cut", "--batch_size", "8", before=kill)
+    assert killed.returncode == -signal.SIGKILL and len(list((tmp_path / "cut").rglob("*.png"))) == 12
+    resumed = command(tmp_path / "cut", "--batch_size", "8", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    manifests = [json.loads((tmp_path / name / "data" / "manifest.json").read_text()) for name in ("whole", "cut")]
+    assert manifests[0]["sha256"] == manifests[1]["sha256"]
+    metrics = json.loads((tmp_path / "cut" / "prepare" / "metrics.json").read_text())
+    assert metrics["counts"]["drawn"] == 34 - 8

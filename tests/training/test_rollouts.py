@@ -1,0 +1,158 @@
+"""Rollouts: the same text as the refiner's, the same probabilities as when sampled, rewards against the plain prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from made_rl import Brightness, Painter
+
+from prip.errors import InputError
+from prip.refiner import Refiner
+from prip.rewards import StandardisedSum
+from prip.training import ppo
+from prip.training.baselines import BaselineCache, ImageScorer, RewardStatistics
+from prip.training.rollouts import Policy, Refinement, score_refinements, write_rollouts
+
+PROMPTS = ["a cat", "a dog on the beach.", "two red apples in a bowl", "a cat"]
+
+
+@pytest.fixture
+def policy(tiny_model, tiny_processor) -> Policy:
+    return Policy(Refiner(tiny_model, tiny_processor), max_new_tokens=14, token_budget=40)
+
+
+@pytest.fixture
+def scorer(tmp_path: Path) -> ImageScorer:
+    return ImageScorer(Painter(), [Brightness("red", 0, 1.0), Brightness("green", 1, 0.01)], cache(tmp_path))
+
+
+def cache(folder: Path) -> BaselineCache:
+    return BaselineCache(folder / "baseline.sqlite")
+
+
+def test_greedy_refinements_are_the_refiners(policy: Policy) -> None:
+    texts = [one.refined_prompt for one in policy.refine(PROMPTS)]
+    assert texts == policy.refiner.refine(PROMPTS, max_new_tokens=14, token_budget=40)
+
+
+def test_a_sample_depends_on_its_own_seed_alone(policy: Policy) -> None:
+    seeds = [(3, 0), (3, 1), (3, 2), (3, 3)]
+    together = policy.refine(PROMPTS, 1.0, seeds)
+    alone = policy.refine(PROMPTS[3:], 1.0, seeds[3:])
+    assert together[3] == alone[0]
+    assert together[0].actions != together[3].actions
+
+
+def test_actions_are_scored_as_they_were_chosen(policy: Policy) -> None:
+    """One row at a time, token by token, without padding: the log-probabilities of the batch."""
+    refinements = policy.refine(PROMPTS, 1.0, [(0, place) for place in range(4)])
+    batch = policy.collate(refinements)
+    model, constraints = policy.refiner.model, policy.refiner.constraints
+    logits, hidden = policy.score(model.encoder, batch)
+    found = ppo.token_log_probabilities(logits, batch.allowed, batch.actions, batch.mask)
+    assert hidden.shape == (*found.shape, 32)
+    assert batch.mask.sum(dim=1).tolist() == [len(one.actions) for one in refinements]
+    for row, one in enumerate(refinements):
+        state = constraints.begin([one.user_prompt], 40, 14)
+        ids, mask = policy.refiner.processor.encode_user_prompts([one.user_prompt])
+        pivot = model.encoder(ids, mask)
+        tokens = policy.refiner.processor.prefix_ids(one.user_prompt)
+        for step, action in enumerate(one.actions):
+            chosen = model.decoder(pivot, torch.tensor([[*tokens, action]])).logits[0, -1]
+            allowed = constraints.allowed(state)[0]
+            expected = chosen.masked_fill(~allowed, -torch.inf).log_softmax(-1)[action]
+            assert found[row, step].item() == pytest.approx(expected.item(), abs=1e-4)
+            constraints.advance(state, [action])
+            tokens = [*tokens, action]
+        assert (found[row, len(one.actions) :] == 0).all()
+
+
+def test_the_gradient_reaches_the_encoder_through_the_frozen_decoder(policy: Policy) -> None:
+    model = policy.refiner.model
+    batch = policy.collate(policy.refine(PROMPTS))
+    logits, _ = policy.score(model.encoder, batch)
+    loss = ppo.token_log_probabilities(logits, batch.allowed, batch.actions, batch.mask).sum()
+    gradients = torch.autograd.grad(loss, [model.encoder.queries, model.encoder.projection.weight])
+    assert all(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+def test_rows_without_room_have_no_actions(policy: Policy) -> None:
+    full = "a cat " * 40 + "a cat"
+    assert policy.has_room(["a cat", full]) == [True, False]
+    refinements = policy.refine(["a cat", full])
+    assert refinements[1] == Refinement(full, full, [])
+    assert policy.collate(refinements).mask.any(dim=1).tolist() == [True, False]
+
+
+def test_rows_are_chosen_together(policy: Policy) -> None:
+    batch = policy.collate(policy.refine(PROMPTS))
+    some = batch.rows(torch.tensor([2, 0]))
+    assert len(some) == 2 and torch.equal(some.input_ids, batch.input_ids[[2, 0]])
+    assert torch.equal(some.allowed, batch.allowed[[2, 0]])
+
+
+def test_the_reward_is_the_gain_over_the_plain_image_of_the_same_seed(scorer: ImageScorer) -> None:
+    total = StandardisedSum(scorer.rewards, {"red": 10.0, "green": 0.2}, {"red": 5.0, "green": 0.1})
+    refinements = [Refinement("a cat", "a cat, neon light", [5]), Refinement("a dog", "a dog, soft focus", [6])]
+    scores = score_refinements(scorer, total, refinements, [[1, 2], [3, 4]])
+    painter, (red, green) = Painter(), scorer.rewards
+    for row, one in enumerate(refinements):
+        gains = []
+        for seed in ([1, 2], [3, 4])[row]:
+            pair = painter([one.refined_prompt, one.user_prompt], [seed, seed])
+            raw = [reward(["", ""], pair) for reward in (red, green)]
+            gains.append((raw[0][0] - raw[0][1]) / 5 / 2 + (raw[1][0] - raw[1][1]) / 0.1 / 2)
+        assert scores.gain[row].item() == pytest.approx(sum(gains).item() / 2, abs=1e-4)
+    assert scores.gain[0] > 1 and scores.gain[1] > 1
+    assert scores.refined["red"].shape == scores.plain["green"].shape == (2,)
+
+
+def test_plain_images_are_drawn_once_and_equal_ones_too(tmp_path: Path, scorer: ImageScorer) -> None:
+    first = scorer.score_plain(["a cat", "a dog", "a cat"], [1, 1, 1])
+    assert scorer.generator.drawn == [("a cat", 1), ("a dog", 1)]
+    later = ImageScorer(Painter(), scorer.rewards, cache(tmp_path))
+    again = later.score_plain(["a dog", "a cat", "a cat"], [1, 1, 2])
+    assert later.generator.drawn == [("a cat", 2)]
+    assert all(torch.equal(again[name][:2], first[name][[1, 0]]) for name in ("red", "green"))
+    assert len(later.cache) == 3 * 2
+
+
+def test_a_new_reward_is_not_taken_for_known(tmp_path: Path, scorer: ImageScorer) -> None:
+    scorer.score_plain(["a cat"], [1])
+    more = ImageScorer(Painter(), [*scorer.rewards, Brightness("blue", 2, 1.0)], cache(tmp_path))
+    assert more.score_plain(["a cat"], [1])["blue"].shape == (1,)
+
+
+def test_rewards_need_names_of_their_own(tmp_path: Path) -> None:
+    for rewards in ([], [Brightness("red", 0, 1.0), Brightness("red", 1, 1.0)]):
+        with pytest.raises(InputError, match="rewards: wanted one or more of different names"):
+            ImageScorer(Painter(), rewards, cache(tmp_path))
+
+
+def test_statistics_come_back_from_their_file(tmp_path: Path) -> None:
+    path = tmp_path / "statistics.json"
+    assert RewardStatistics.read(path, ["red"]) is None
+    measured = RewardStatistics.measure({"red": torch.tensor([1.0, 2.0, 3.0]), "green": torch.tensor([0.0, 4.0, 2.0])})
+    assert measured == RewardStatistics({"red": 2.0, "green": 2.0}, {"red": 1.0, "green": 2.0})
+    measured.write(path)
+    assert RewardStatistics.read(path, ["red", "green"]) == measured
+    assert RewardStatistics.read(path, ["red", "blue"]) is None
+    with pytest.raises(InputError, match="red gave one value only"):
+        RewardStatistics.measure({"red": torch.ones(3)})
+
+
+def test_an_iteration_written_twice_is_there_once(tmp_path: Path, scorer: ImageScorer) -> None:
+    total = StandardisedSum(scorer.rewards, {"red": 10.0, "green": 0.2}, {"red": 5.0, "green": 0.1})
+    refinements = [Refinement("a cat", "a cat, neon light", [5, 1])]
+    scores = score_refinements(scorer, total, refinements, [[7]])
+    for iteration in (0, 1, 1):
+        write_rollouts(tmp_path / "rollouts", iteration, refinements, [[7]], scores, torch.tensor([-1.5]))
+    (tmp_path / "rollouts" / ".iteration-000002.parquet.tmp").write_bytes(b"half a file")
+    table = pd.read_parquet(tmp_path / "rollouts")
+    assert table.iteration.tolist() == [0, 1]
+    assert table.refined_prompt[0] == "a cat, neon light" and table.seeds[0].tolist() == [7]
+    assert table.log_probability[0] == -1.5 and table.reward[0] == pytest.approx(scores.gain.item())
+    assert {"red", "green", "red_plain", "green_plain"} <= set(table.columns)

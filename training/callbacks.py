@@ -1,0 +1,146 @@
+"""The two Lightning callbacks of every stage: the loop around its steps, and the guard against NaN."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch.optim import Optimizer
+
+from prip.errors import CheckpointError, PripError
+
+from .atomic import replace_file, replace_folder
+from .seeds import seed_everything
+from .settings import LoopSettings
+
+if TYPE_CHECKING:
+    from .harness import StageModule
+
+
+class NonFiniteError(PripError):
+    """A loss or a gradient that is NaN or infinite."""
+
+
+class NonFiniteGuard(Callback):
+    """Stops the stage before a loss or gradient that is not finite can reach the weights, and saves the batch."""
+
+    def __init__(self, stage: str, folder: Path) -> None:
+        self._stage, self._folder = stage, folder
+        self._batch: Any = None
+        self._step = 0
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, step: int) -> None:
+        self._batch, self._step = batch, step
+
+    def on_before_backward(self, trainer: L.Trainer, module: L.LightningModule, loss: Tensor) -> None:
+        self._check("loss", loss)
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, module: L.LightningModule, optimizer: Optimizer) -> None:
+        gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self._check("gradient norm", norm)
+        module.log("gradient_norm", norm)
+
+    def _check(self, name: str, value: Tensor) -> None:
+        if torch.isfinite(value):
+            return
+        path = self._folder / f"bad_batch_{self._step}.pt"
+        content = {"step": self._step, name: value.item(), "batch": self._batch}
+        replace_file(path, lambda temporary: torch.save(content, temporary))
+        raise NonFiniteError(
+            f"{self._stage}: the {name} of step {self._step} is {value.item()}; its batch is in {path}"
+        )
+
+
+class StageLoop(Callback):
+    """Around every step: seeds before it; after it, when due, the dev split, the best part and a checkpoint, in this
+    order, so that a checkpoint knows all that happened up to it.
+
+    After the last step no checkpoint is written: metrics.json says that the stage is finished.
+    """
+
+    def __init__(
+        self,
+        module: StageModule,
+        loop: LoopSettings,
+        seed: int,
+        folder: Path,
+        monitor: str,
+        mode: Literal["min", "max"],
+    ) -> None:
+        self._module, self.loop, self._seed, self._folder = module, loop, seed, folder
+        self._monitor, self._sign = monitor, {"min": 1.0, "max": -1.0}[mode]
+        self.checkpoint_path = folder / "state" / "last.ckpt"
+        self.steps_done = 0
+        self.best_step = -1
+        self.best_metrics: dict[str, float] = {}
+        self.last_metrics: dict[str, float] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        names = ("steps_done", "best_step", "best_metrics", "last_metrics")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for name, value in state_dict.items():
+            setattr(self, name, value)
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, step: int) -> None:
+        seed_everything(self._seed, self._module.stage, step, trainer.global_rank)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, step: int
+    ) -> None:
+        self.steps_done = step + 1
+        last = self.steps_done == self.loop.steps
+        if last or self.steps_done % self.loop.validate_every == 0:
+            self._validate(trainer)
+        if not last and self.steps_done % self.loop.checkpoint_every == 0:
+            replace_file(self.checkpoint_path, trainer.save_checkpoint)
+
+    def _validate(self, trainer: L.Trainer) -> None:
+        metrics = measure(self._module)
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, self.steps_done - 1)
+            logger.save()
+        self.last_metrics = metrics
+        if not math.isfinite(metrics[self._monitor]):
+            raise NonFiniteError(
+                f"{self._module.stage}: {self._monitor} is {metrics[self._monitor]} after {self.steps_done} steps"
+            )
+        best = self.best_metrics.get(self._monitor)
+        if best is None or self._sign * metrics[self._monitor] < self._sign * best:
+            self.best_step, self.best_metrics = self.steps_done, metrics
+            if trainer.is_global_zero:
+                replace_folder(self._folder / "part", self._module.export)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        kept = _trained_keys(module)
+        checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in kept}
+
+    def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        wanted, got = set(_trained_keys(module)), set(checkpoint["state_dict"])
+        if wanted != got:
+            raise CheckpointError(f"{self.checkpoint_path}: keys that fit only one side: {sorted(wanted ^ got)}")
+
+
+def measure(module: StageModule) -> dict[str, float]:
+    """Returns module.evaluate(), called in eval mode and without gradients; every submodule then has its mode back."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            return module.evaluate()
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def _trained_keys(module: L.LightningModule) -> list[str]:
+    """Names in the module's state dict, less those of frozen parameters."""
+    frozen = {name for name, value in module.named_parameters(remove_duplicate=False) if not value.requires_grad}
+    return [name for name in module.state_dict() if name not in frozen]

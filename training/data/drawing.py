@@ -1,0 +1,72 @@
+"""Drawing: which images of which prompts, and a folder in DiffusionDB's layout that holds them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from prip.errors import InputError
+from prip.protocols import Generator
+
+from ..seeds import derive_seed
+from .diffusiondb import PART_SIZE, Sampling, image_name, part_folder, write_metadata, write_part_json
+from .images import read_image, write_png
+
+SEEDS = 2**31
+"""Seeds of drawings lie in range(SEEDS)."""
+
+
+def plan_drawings(prompts: pd.DataFrame, origin: str, images_per_prompt: int, seed: int) -> pd.DataFrame:
+    """Returns image_name, prompt, seed, origin, split: images_per_prompt rows for each row of `prompts`.
+
+    prompts: prompt, split. The seeds of a prompt are consecutive, from a number that depends on `seed` and the prompt.
+    """
+    rows = []
+    for prompt, split in zip(prompts["prompt"], prompts["split"], strict=True):
+        first = derive_seed(seed, "drawing", prompt)
+        for number in ((first + place) % SEEDS for place in range(images_per_prompt)):
+            rows.append((image_name(prompt, number), prompt, number, origin, split))
+    return pd.DataFrame(rows, columns=["image_name", "prompt", "seed", "origin", "split"])
+
+
+def draw_all(
+    plan: pd.DataFrame, generator: Generator, sampling: Sampling, folder: Path, batch_size: int, progress: bool
+) -> int:
+    """Draws the images of `plan` (prompt, seed) into `folder` in DiffusionDB's layout; returns how many it drew.
+
+    A batch is passed over if all its files are there, else drawn whole: what a run that was killed leaves behind and
+    what its continuation adds are the same images as those of one run.
+    """
+    unique = plan.drop_duplicates("image_name")
+    prompts, seeds = unique["prompt"].tolist(), unique["seed"].tolist()
+    drawn = 0
+    with tqdm(total=len(prompts), desc="draw", unit="image", disable=not progress, mininterval=1) as bar:
+        for start in range(0, len(prompts), PART_SIZE):
+            part = part_folder(folder, start // PART_SIZE + 1)
+            part.mkdir(parents=True, exist_ok=True)
+            end = min(start + PART_SIZE, len(prompts))
+            for at in range(start, end, batch_size):
+                to = min(at + batch_size, end)
+                drawn += _draw_batch(prompts[at:to], seeds[at:to], generator, part)
+                bar.update(to - at)
+            write_part_json(part, prompts[start:end], seeds[start:end], sampling)
+    _, height, width = read_image(part_folder(folder, 1) / image_name(prompts[0], seeds[0])).shape
+    write_metadata(folder, prompts, seeds, sampling, width, height)
+    return drawn
+
+
+def _draw_batch(prompts: list[str], seeds: list[int], generator: Generator, part: Path) -> int:
+    paths = [part / image_name(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+    if all(path.is_file() and path.stat().st_size for path in paths):
+        return 0
+    images = generator(prompts, seeds)
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[:2] != (len(prompts), 3):
+        raise InputError(
+            f"generator: wanted uint8 ({len(prompts)}, 3, height, width), got {images.dtype} {tuple(images.shape)}"
+        )
+    for path, image in zip(paths, images, strict=True):
+        write_png(path, image)
+    return len(prompts)

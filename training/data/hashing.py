@@ -1,0 +1,29 @@
+"""What a file or a folder holds, as one hash."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+
+def hash_of(path: str | Path) -> str:
+    """Returns the sha256 of a file, or of the names and contents of all files in a folder; else `path` as it is.
+
+    A path that is neither is taken for the name of something on the Hub.
+    """
+    root = Path(path)
+    if root.is_file():
+        return _digest(root)
+    if not root.is_dir():
+        return str(path)
+    files = sorted(file for file in root.rglob("*") if file.is_file())
+    lines = [f"{file.relative_to(root).as_posix()} {_digest(file)}\n" for file in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

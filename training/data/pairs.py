@@ -1,0 +1,109 @@
+"""The tables that prepare wrote, as pairs of a text and an image, and what is done to their words in training."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from prip.errors import CheckpointError
+
+from .pivot_cache import PivotCache
+
+PREFERRED_IMAGES, SYSTEM_PROMPTS, PIVOTS = "preferred_images.parquet", "system_prompts.parquet", "pivots"
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Texts, and for each the name of an image."""
+
+    texts: list[str]
+    image_names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The pairs that train and those that choose the best checkpoint, with the pivots of their images."""
+
+    train: Pairs
+    dev: Pairs
+    pivots: PivotCache
+
+
+def read_preferred_images(data: Path, images: Literal["preferred", "random"]) -> Splits:
+    """Reads user prompts, each with its preferred image or with a random one of its images.
+
+    Raises CheckpointError if a file, a column or a pivot is missing in the folder `data`.
+    """
+    column = {"preferred": "image_name", "random": "random_image_name"}[images]
+    return _read(data, PREFERRED_IMAGES, "user_prompt", column)
+
+
+def read_system_prompts(data: Path) -> Splits:
+    """Reads system prompts, each with an image made from it; errors as in read_preferred_images."""
+    return _read(data, SYSTEM_PROMPTS, "system_prompt", "image_name")
+
+
+def _read(data: Path, table: str, text_column: str, image_column: str) -> Splits:
+    if not (data / table).is_file():
+        raise CheckpointError(f"data: wanted a folder that prip-train prepare wrote, but {data / table} is missing")
+    frame = pd.read_parquet(data / table)
+    missing = {text_column, image_column, "split"} - set(frame.columns)
+    if missing:
+        raise CheckpointError(f"{data / table}: columns are missing: {', '.join(sorted(missing))}")
+    pivots = PivotCache(data / PIVOTS)
+    foreign = [name for name in frame[image_column] if name not in pivots]
+    if foreign:
+        raise CheckpointError(f"{data / table}: {len(foreign)} images have no pivot, {foreign[0]!r} among them")
+    parts = {}
+    for split in ("train", "dev"):
+        rows = frame[frame["split"] == split]
+        if rows.empty:
+            raise CheckpointError(f"{data / table}: no row has the split {split!r}")
+        parts[split] = Pairs(rows[text_column].tolist(), rows[image_column].tolist())
+    return Splits(parts["train"], parts["dev"], pivots)
+
+
+def drop_words(text: str, probability: float, generator: random.Random) -> str:
+    """Replaces each word of `text`, with `probability`, by a pseudo-word of 3 to 9 random letters.
+
+    What a user names and the training data does not is like a pseudo-word: a model that has met many of them gives
+    it the average, not noise. Words are what spaces separate; their punctuation stays.
+    """
+    words = text.split(" ")
+    for place, word in enumerate(words):
+        core = word.strip(".,;:!?\"'()")
+        if core and generator.random() < probability:
+            pseudo = "".join(generator.choices(LETTERS, k=generator.randint(3, 9)))
+            words[place] = word.replace(core, pseudo, 1)
+    return " ".join(words)
+
+
+def drop_prefix_words(text: str, probability: float, generator: random.Random) -> tuple[str, int]:
+    """Does drop_words to what stands before the first comma.
+
+    Returns the text, and the number of its leading characters that are not worth learning: those up to the comma where
+    a word was replaced, else 0.
+    """
+    prefix, comma, rest = text.partition(",")
+    dropped = drop_words(prefix, probability, generator)
+    return dropped + comma + rest, len(dropped) if dropped != prefix else 0
+
+
+def batches_of(pairs: Pairs, batch_size: int) -> list[Pairs]:
+    """Cuts the pairs, in their order, into batches; the last may be smaller."""
+    starts = range(0, len(pairs), batch_size)
+    return [Pairs(pairs.texts[at : at + batch_size], pairs.image_names[at : at + batch_size]) for at in starts]
+
+
+def choose(pairs: Pairs, indices: Sequence[int]) -> Pairs:
+    """Returns the pairs at `indices`."""
+    return Pairs([pairs.texts[index] for index in indices], [pairs.image_names[index] for index in indices])

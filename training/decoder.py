@@ -1,0 +1,189 @@
+"""Stage 2: warm up the prompt decoder, from an image's pivot to the system prompt that it was made from (Eq. 7)."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
+
+from prip.errors import require
+from prip.loading import quiet
+from prip.modeling import PromptDecoder
+
+from .data.pairs import Pairs, Splits, batches_of, choose, drop_prefix_words, read_system_prompts
+from .harness import StageModule, stage_folder, train
+from .optimizers import build_optimizer, build_scheduler, train_only
+from .seeds import derive_seed, permutation_indices, seed_everything
+from .settings import DecoderSettings, LlamaSizes, LoopSettings, LoraSettings, OptimizerSettings
+from .tokenizers import train_decoder_tokenizer
+
+
+class DecoderModule(StageModule):
+    """Language-modelling loss on the system prompt and its end, given the pivot or (use_pivot False) nothing."""
+
+    stage = "decoder"
+
+    def __init__(
+        self,
+        decoder: PromptDecoder,
+        tokenizer: PreTrainedTokenizerFast,
+        splits: Splits,
+        *,
+        use_pivot: bool,
+        seed: int,
+        word_dropout: float,
+        max_tokens: int,
+        loop: LoopSettings,
+        optimizer: OptimizerSettings,
+    ) -> None:
+        super().__init__()
+        self.decoder, self.tokenizer, self.splits = decoder, tokenizer, splits
+        self.use_pivot, self.seed, self.word_dropout, self.max_tokens = use_pivot, seed, word_dropout, max_tokens
+        self.loop, self.optimizer = loop, optimizer
+        language_model = "decoder.lm.*lora_*" if hasattr(decoder.lm, "peft_config") else "decoder.lm.*"
+        self.trained = train_only(self, language_model, *(["decoder.projection.*"] if use_pivot else []))
+
+    def batch_at(self, step: int) -> dict[str, Tensor]:
+        """Returns the batch of `step`, as `collate` describes it."""
+        total = self.loop.batch_size * self.trainer.world_size
+        places = permutation_indices(step * total, total, len(self.splits.train), self.seed, self.stage, "order")
+        pairs = choose(self.splits.train, places[self.global_rank :: self.trainer.world_size])
+        words = random.Random(derive_seed(self.seed, self.stage, "words", step, self.global_rank))
+        dropped = [drop_prefix_words(text, self.word_dropout, words) for text in pairs.texts]
+        return self.collate(pairs, [text for text, _ in dropped], [skipped for _, skipped in dropped])
+
+    def collate(self, pairs: Pairs, texts: list[str], skipped: list[int]) -> dict[str, Tensor]:
+        """Returns the batch of these texts, of whose leading characters `skipped` give no loss.
+
+        input_ids and attention_mask (batch, length), padded on the right; learned bool (batch, length), where the loss
+        is taken; pivot (batch, pivot_length, pivot_width) if the decoder reads one.
+        """
+        eos = self.tokenizer.eos_token_id
+        encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        rows = [ids[: self.max_tokens] if len(ids) > self.max_tokens else [*ids, eos] for ids in encoded["input_ids"]]
+        shape = (len(rows), max(len(row) for row in rows))
+        batch = {
+            "input_ids": torch.full(shape, eos),
+            "attention_mask": torch.zeros(shape, dtype=torch.long),
+            "learned": torch.zeros(shape, dtype=torch.bool),
+        }
+        for place, (row, offsets) in enumerate(zip(rows, encoded["offset_mapping"], strict=True)):
+            unlearned = sum(end <= skipped[place] for _, end in offsets[: len(row)])
+            batch["input_ids"][place, : len(row)] = torch.tensor(row)
+            batch["attention_mask"][place, : len(row)] = 1
+            batch["learned"][place, unlearned : len(row)] = True
+        if self.use_pivot:
+            batch["pivot"] = self.splits.pivots[pairs.image_names]
+        return batch
+
+    def token_losses(self, batch: dict[str, Tensor]) -> Tensor:
+        """Returns minus the log-probability of each token: (batch, length)."""
+        output = self.decoder(batch.get("pivot"), batch["input_ids"], batch["attention_mask"])
+        return cross_entropy(output.logits.float().transpose(1, 2), batch["input_ids"], reduction="none")
+
+    def training_step(self, batch: dict[str, Tensor], step: int) -> Tensor:
+        loss = self.token_losses(batch)[batch["learned"]].mean()
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.optimizer, self.trained)
+        scheduler = build_scheduler(self.optimizer, optimizer, self.loop.steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def evaluate(self) -> dict[str, float]:
+        """Returns, in nats per token: dev_loss, over all; dev_modifier_loss, over what follows the first comma, as
+        that is what the decoder is for; and, with a pivot, dev_pivot_gain: how much more the latter is with the pivot
+        of another prompt.
+        """
+        sums = {"all": 0.0, "modifiers": 0.0, "other": 0.0}
+        tokens = {"all": 0, "modifiers": 0}
+        for pairs in batches_of(self.splits.dev, self.loop.batch_size):
+            prefixes = [len(text.partition(",")[0]) + 1 for text in pairs.texts]
+            batch = self.collate(pairs, pairs.texts, prefixes)
+            batch = {name: value.to(self.device) for name, value in batch.items()}
+            losses, real, modifiers = self.token_losses(batch), batch["attention_mask"].bool(), batch["learned"]
+            sums["all"] += losses[real].sum().item()
+            sums["modifiers"] += losses[modifiers].sum().item()
+            tokens["all"] += int(real.sum())
+            tokens["modifiers"] += int(modifiers.sum())
+            if self.use_pivot:
+                batch["pivot"] = batch["pivot"].roll(1, dims=0)
+                sums["other"] += self.token_losses(batch)[modifiers].sum().item()
+        metrics = {
+            "dev_loss": sums["all"] / tokens["all"],
+            "dev_modifier_loss": sums["modifiers"] / max(1, tokens["modifiers"]),
+        }
+        if self.use_pivot:
+            metrics["dev_pivot_gain"] = (sums["other"] - sums["modifiers"]) / max(1, tokens["modifiers"])
+        return metrics
+
+    def export(self, folder: Path) -> None:
+        with quiet():
+            self.decoder.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def run(settings: DecoderSettings) -> dict[str, Any]:
+    """Trains the prompt decoder and returns its metrics; the part is in RUN/decoder/part."""
+    splits = read_system_prompts(settings.data or settings.run / "data")
+    seed_everything(settings.seed, DecoderModule.stage, "weights")
+    decoder, tokenizer = build_decoder(settings.base, settings.sizes, settings.template, splits)
+    if settings.lora.rank:
+        add_adapters(decoder, settings.lora)
+    module = DecoderModule(
+        decoder,
+        tokenizer,
+        splits,
+        use_pivot=settings.pivot == "image",
+        seed=settings.seed,
+        word_dropout=settings.word_dropout,
+        max_tokens=settings.max_tokens,
+        loop=settings.loop,
+        optimizer=settings.optimizer,
+    )
+    folder = stage_folder(settings, module.stage)
+    clip = settings.optimizer.clip
+    return train(module, settings, settings.loop, folder, monitor="dev_modifier_loss", mode="min", clip=clip)
+
+
+def build_decoder(
+    base: str | None, sizes: LlamaSizes, template: str, splits: Splits
+) -> tuple[PromptDecoder, PreTrainedTokenizerFast]:
+    """Returns the decoder and its tokenizer: the pretrained `base`, or a new Llama at `sizes`, for these pivots."""
+    shape = {"pivot_length": splits.pivots.pivot_length, "pivot_width": splits.pivots.pivot_width}
+    if base is not None:
+        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(base)  # type: ignore[assignment]
+        return PromptDecoder.from_lm(base, tokenizer, template=template, **shape), tokenizer
+    tokenizer = train_decoder_tokenizer(splits.train.texts, sizes.vocab_size)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=sizes.hidden_size,
+        intermediate_size=sizes.intermediate_size,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.heads,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return PromptDecoder.from_lm(config, tokenizer, template=template, **shape), tokenizer
+
+
+def add_adapters(decoder: PromptDecoder, settings: LoraSettings) -> None:
+    """Puts LoRA adapters on the decoder's language model."""
+    peft = require("peft", "train")
+    config = peft.LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=list(settings.modules) or "all-linear",
+        task_type="CAUSAL_LM",
+    )
+    decoder.lm = peft.get_peft_model(decoder.lm, config)

@@ -1,0 +1,134 @@
+"""Stage 1: warm up the preference encoder, from a user prompt to the pivot of its preferred image (Eq. 6)."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config
+
+from prip.loading import quiet
+from prip.modeling import PreferenceEncoder
+
+from .data.pairs import Pairs, Splits, batches_of, choose, drop_words, read_preferred_images
+from .harness import StageModule, stage_folder, train
+from .optimizers import build_optimizer, build_scheduler, train_only
+from .seeds import derive_seed, permutation_indices, seed_everything
+from .settings import EncoderSettings, LoopSettings, OptimizerSettings, T5Sizes
+from .tokenizers import train_encoder_tokenizer
+
+
+class EncoderModule(StageModule):
+    """Mean squared error between the encoder's pivot and the target's, over user prompts with dropped words."""
+
+    stage = "encoder"
+
+    def __init__(
+        self,
+        encoder: PreferenceEncoder,
+        tokenizer: PreTrainedTokenizerBase,
+        splits: Splits,
+        *,
+        seed: int,
+        word_dropout: float,
+        max_tokens: int,
+        loop: LoopSettings,
+        optimizer: OptimizerSettings,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.tokenizer, self.splits = encoder, tokenizer, splits
+        self.seed, self.word_dropout, self.max_tokens = seed, word_dropout, max_tokens
+        self.loop, self.optimizer = loop, optimizer
+        self.trained = train_only(self, "encoder.*")
+
+    def batch_at(self, step: int) -> dict[str, Tensor]:
+        """Returns input_ids and attention_mask (batch, length), and target (batch, pivot_length, pivot_width)."""
+        total = self.loop.batch_size * self.trainer.world_size
+        places = permutation_indices(step * total, total, len(self.splits.train), self.seed, self.stage, "order")
+        pairs = choose(self.splits.train, places[self.global_rank :: self.trainer.world_size])
+        words = random.Random(derive_seed(self.seed, self.stage, "words", step, self.global_rank))
+        return self.collate(pairs, [drop_words(text, self.word_dropout, words) for text in pairs.texts])
+
+    def collate(self, pairs: Pairs, texts: list[str]) -> dict[str, Tensor]:
+        """Returns the batch of these texts with the pivots of the pairs' images."""
+        encoded = self.tokenizer(
+            texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt", verbose=False
+        )
+        target = self.splits.pivots[pairs.image_names]
+        return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "target": target}
+
+    def training_step(self, batch: dict[str, Tensor], step: int) -> Tensor:
+        pivot = self.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        loss = torch.nn.functional.mse_loss(pivot, batch["target"])
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.optimizer, self.trained)
+        scheduler = build_scheduler(self.optimizer, optimizer, self.loop.steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def evaluate(self) -> dict[str, float]:
+        """Returns dev_loss, and dev_r2: the share of the targets' variance that the encoder explains."""
+        error = count = 0.0
+        sums = squares = torch.zeros((), dtype=torch.float64)
+        for pairs in batches_of(self.splits.dev, self.loop.batch_size):
+            batch = {name: value.to(self.device) for name, value in self.collate(pairs, pairs.texts).items()}
+            pivot = self.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+            target = batch["target"].double().cpu()
+            error += (pivot.double().cpu() - target).square().sum().item()
+            sums, squares = sums + target.sum(dim=0), squares + target.square().sum(dim=0)
+            count += len(target)
+        variance = (squares - sums.square() / count).sum().item()
+        return {"dev_loss": error / (count * sums.numel()), "dev_r2": 1 - error / max(variance, 1e-12)}
+
+    def export(self, folder: Path) -> None:
+        with quiet():
+            self.encoder.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def run(settings: EncoderSettings) -> dict[str, Any]:
+    """Trains the preference encoder and returns its metrics; the part is in RUN/encoder/part."""
+    splits = read_preferred_images(settings.data or settings.run / "data", settings.images)
+    seed_everything(settings.seed, EncoderModule.stage, "weights")
+    encoder, tokenizer = build_encoder(settings.base, settings.sizes, splits)
+    module = EncoderModule(
+        encoder,
+        tokenizer,
+        splits,
+        seed=settings.seed,
+        word_dropout=settings.word_dropout,
+        max_tokens=settings.max_tokens,
+        loop=settings.loop,
+        optimizer=settings.optimizer,
+    )
+    folder = stage_folder(settings, module.stage)
+    clip = settings.optimizer.clip
+    return train(module, settings, settings.loop, folder, monitor="dev_loss", mode="min", clip=clip)
+
+
+def build_encoder(
+    base: str | None, sizes: T5Sizes, splits: Splits
+) -> tuple[PreferenceEncoder, PreTrainedTokenizerBase]:
+    """Returns the encoder and its tokenizer: from the pretrained T5 `base`, or new at `sizes`, for these pivots."""
+    shape = {"pivot_length": splits.pivots.pivot_length, "pivot_width": splits.pivots.pivot_width}
+    if base is not None:
+        return PreferenceEncoder.from_t5(base, **shape), AutoTokenizer.from_pretrained(base)
+    tokenizer = train_encoder_tokenizer(splits.train.texts, sizes.vocab_size)
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=sizes.d_model,
+        d_kv=sizes.d_model // sizes.heads,
+        d_ff=sizes.d_ff,
+        num_layers=sizes.layers,
+        num_heads=sizes.heads,
+        dropout_rate=sizes.dropout,
+        feed_forward_proj="gated-gelu",
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return PreferenceEncoder.from_t5(config, **shape), tokenizer

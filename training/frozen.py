@@ -1,0 +1,54 @@
+"""Proof that a frozen part stayed as it was."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+_DEPTH = 4
+
+
+def freeze(part: object) -> None:
+    """Puts every torch module inside `part` into evaluation mode, without gradients."""
+    for value in _leaves(part, _DEPTH):
+        if isinstance(value, nn.Module):
+            value.eval().requires_grad_(False)
+
+
+def fingerprint(part: object) -> str:
+    """Returns a hash of all tensors inside `part`: a module, or an object that holds modules or tensors, be it in
+    lists, dicts, pipelines or further objects.
+
+    Two fingerprints are equal if and only if every tensor has the same name and the same bytes.
+    """
+    digest = hashlib.sha256()
+    for value in _leaves(part, _DEPTH):
+        tensors = value.state_dict() if isinstance(value, nn.Module) else {"": value}
+        for name, tensor in tensors.items():
+            plain = tensor.detach().cpu().contiguous()
+            digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
+            digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _leaves(part: object, depth: int) -> Iterator[nn.Module | Tensor]:
+    """Yields the modules and tensors inside `part`, in an order that does not change."""
+    if isinstance(part, nn.Module | Tensor):
+        yield part
+    elif depth:
+        for child in _children(part):
+            yield from _leaves(child, depth - 1)
+
+
+def _children(part: object) -> list[object]:
+    if isinstance(part, Mapping):
+        return list(part.values())
+    if isinstance(part, list | tuple):
+        return list(part)
+    components = getattr(part, "components", None)
+    if isinstance(components, dict):
+        return list(components.values())
+    return list(vars(part).values()) if hasattr(part, "__dict__") else []

@@ -1,0 +1,201 @@
+"""What the stages share: a folder in the run, one training loop with exact resume, and the best part by the dev split.
+
+A stage is a StageModule and a call of `train`. Batch and randomness of a step are functions of (seed, stage, step,
+rank), so that a run that was killed goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+import time
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import lightning as L
+import yaml
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from prip.errors import InputError
+
+from .atomic import replace_text
+from .callbacks import NonFiniteGuard, StageLoop
+from .metrics import CsvLogger
+from .settings import LoopSettings, RunSettings
+
+_log = logging.getLogger(__name__)
+_ACCELERATORS = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}
+_NOT_COMPARED = ("run", "data", "resume", "overwrite", "progress", "device")
+_EXPECTED_WARNINGS = (
+    ".*does not have many workers.*",
+    ".*dataloader is not resumable.*",
+    ".*GPU available but not used.*",
+    ".*module.*in eval mode at the start of training.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
+)
+
+
+class StageModule(L.LightningModule):
+    """A stage: which batch stands at which step, how it is measured, and what it leaves behind.
+
+    Subclasses add training_step and configure_optimizers as Lightning wants them, with automatic or manual
+    optimization. Parameters that do not require gradients are left out of the checkpoints: __init__ must bring them
+    back.
+    """
+
+    stage: ClassVar[str]
+    """Name of the stage: its folder in the run, and part of every seed."""
+
+    @abstractmethod
+    def batch_at(self, step: int) -> Any:
+        """Returns the batch of `step`, on the CPU: a pure function of the seed, the stage, the step and the rank."""
+
+    @abstractmethod
+    def evaluate(self) -> dict[str, float]:
+        """Measures the module on the dev split. Called in eval mode, without gradients."""
+
+    @abstractmethod
+    def export(self, folder: Path) -> None:
+        """Writes the trained part into the empty folder `folder`."""
+
+
+def stage_folder(settings: RunSettings, stage: str) -> Path:
+    """Makes RUN/stage ready and writes settings.yaml there; returns it.
+
+    Raises InputError if the folder holds an earlier run and neither resume nor overwrite is set, or if resume is set
+    and the settings differ from those that the run began with.
+    """
+    folder = settings.run / stage
+    path = folder / "settings.yaml"
+    plain = _plain(settings)
+    if path.exists() and settings.overwrite:
+        shutil.rmtree(folder)
+    elif path.exists() and not settings.resume:
+        raise InputError(
+            f"run: {folder} holds an earlier run: add --resume to continue it or --overwrite to replace it"
+        )
+    elif path.exists():
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        names = [name for name in plain.keys() | before.keys() if name not in _NOT_COMPARED]
+        changed = sorted(name for name in names if plain.get(name) != before.get(name))
+        if changed:
+            pairs = "; ".join(f"{name} was {before.get(name)}, is {plain.get(name)}" for name in changed)
+            raise InputError(f"resume: wanted the settings that {folder} began with, but {pairs}")
+    replace_text(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+    return folder
+
+
+def train(
+    module: StageModule,
+    settings: RunSettings,
+    loop: LoopSettings,
+    folder: Path,
+    *,
+    monitor: str,
+    mode: Literal["min", "max"],
+    clip: float = 0.0,
+) -> dict[str, Any]:
+    """Trains `module` for loop.steps steps, or for those that remain, and returns what it writes to metrics.json.
+
+    folder: from stage_folder. monitor, mode: the entry of `module.evaluate()` by which folder/part is chosen, and
+    whether it is to be small or large. clip: largest gradient norm, 0 for none; under manual optimization the module
+    clips for itself.
+
+    Raises NonFiniteError, with the batch saved, as soon as a loss or a gradient is not finite.
+    """
+    finished = folder / "metrics.json"
+    if finished.exists():
+        _log.info("%s is finished already", folder)
+        return json.loads(finished.read_text(encoding="utf-8"))
+    began = time.monotonic()
+    guard = NonFiniteGuard(module.stage, folder / "state")
+    progress = StageLoop(module, loop, settings.seed, folder, monitor, mode)
+    checkpoint = progress.checkpoint_path if settings.resume and progress.checkpoint_path.exists() else None
+    data: DataLoader[Any] = DataLoader(_StepBatches(module, loop.steps), None, sampler=_RemainingSteps(progress))
+    module.strict_loading = False
+    with warnings.catch_warnings():
+        for message in _EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        trainer = _trainer(settings, loop, folder, [guard, progress], clip)
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    parameters = list(module.parameters())
+    metrics = {
+        "stage": module.stage,
+        "steps": loop.steps,
+        "best_step": progress.best_step,
+        "best": progress.best_metrics,
+        "last": progress.last_metrics,
+        "trained_parameters": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        "parameters": sum(parameter.numel() for parameter in parameters),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    replace_text(finished, json.dumps(metrics, indent=2) + "\n")
+    _log.info(
+        "%s: best %s %.6g after step %d", module.stage, monitor, progress.best_metrics[monitor], progress.best_step
+    )
+    return metrics
+
+
+def _trainer(
+    settings: RunSettings, loop: LoopSettings, folder: Path, callbacks: list[Callback], clip: float
+) -> L.Trainer:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    refresh_rate = 1 if sys.stderr.isatty() else max(1, loop.steps // 10)
+    if settings.progress:
+        callbacks = [*callbacks, TQDMProgressBar(refresh_rate=refresh_rate)]
+    return L.Trainer(
+        accelerator=_ACCELERATORS[settings.device],
+        devices=1,
+        precision=loop.precision,
+        max_epochs=1,
+        limit_val_batches=0,
+        log_every_n_steps=loop.log_every,
+        gradient_clip_val=clip or None,
+        logger=[TensorBoardLogger(folder, "logs", ""), CsvLogger(folder / "logs" / "metrics.csv")],
+        callbacks=callbacks,
+        enable_progress_bar=settings.progress,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+    )
+
+
+class _StepBatches(Dataset[Any]):
+    """The module's batches, indexed by the step."""
+
+    def __init__(self, module: StageModule, steps: int) -> None:
+        self._module, self._steps = module, steps
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> Any:
+        return self._module.batch_at(step)
+
+
+class _RemainingSteps(Sampler[int]):
+    """Steps not yet done. Its length is all steps, as Lightning counts those of a resumed epoch."""
+
+    def __init__(self, progress: StageLoop) -> None:
+        self._progress = progress
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self._progress.steps_done, len(self)))
+
+    def __len__(self) -> int:
+        return self._progress.loop.steps
+
+
+def _plain(settings: RunSettings) -> dict[str, Any]:
+    """Returns the settings as YAML holds them: paths as text, tuples as lists."""
+    return json.loads(json.dumps(asdict(settings), default=str))

@@ -1,0 +1,56 @@
+"""A log of metrics as one CSV file, which a resumed run continues."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+
+from .atomic import replace_file
+
+
+class CsvLogger(Logger):
+    """Writes one row per step and one column per metric; a step logged again overwrites its row.
+
+    `path` may hold the rows of an earlier part of the same run: they are kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._rows: dict[int, dict[str, Any]] = {}
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    step = int(row.pop("step"))
+                    self._rows[step] = {name: value for name, value in row.items() if value}
+
+    @property
+    def name(self) -> str:
+        return self.path.parent.name
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Writes nothing: the settings have a file of their own."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Adds `metrics` to the row of `step`."""
+        row = {name: f"{float(value):.6g}" for name, value in metrics.items() if name != "epoch"}
+        self._rows.setdefault(step or 0, {}).update(row)
+
+    def save(self) -> None:
+        """Brings all rows to the disk."""
+        columns = dict.fromkeys(name for row in self._rows.values() for name in row)
+
+        def write(path: Path) -> None:
+            with path.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, ["step", *columns])
+                writer.writeheader()
+                writer.writerows({"step": step, **self._rows[step]} for step in sorted(self._rows))
+
+        replace_file(self.path, write)

@@ -1,0 +1,72 @@
+"""What is trained, by which optimizer, at which learning rate."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from transformers.optimization import Adafactor
+
+from prip.errors import InputError
+
+from .settings import OptimizerSettings
+
+_log = logging.getLogger(__name__)
+
+
+def train_only(module: nn.Module, *patterns: str) -> list[nn.Parameter]:
+    """Freezes all of `module`, then unfreezes the parameters whose name fits one of the shell-style `patterns`.
+
+    Returns those. Raises InputError for a pattern that fits no parameter.
+    """
+    module.requires_grad_(False)
+    trained: dict[str, nn.Parameter] = {}
+    for pattern in patterns:
+        found = {name: value for name, value in module.named_parameters() if fnmatchcase(name, pattern)}
+        if not found:
+            raise InputError(f"patterns: wanted names of parameters of {type(module).__name__}, got {pattern!r}")
+        trained |= found
+    for parameter in trained.values():
+        parameter.requires_grad_(True)
+    total = sum(parameter.numel() for parameter in module.parameters())
+    _log.info("training %s of %s parameters", f"{sum(p.numel() for p in trained.values()):,}", f"{total:,}")
+    return list(trained.values())
+
+
+def build_optimizer(settings: OptimizerSettings, parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """Returns the optimizer that `settings` names, over `parameters`."""
+    if settings.name == "adafactor":
+        return Adafactor(
+            list(parameters),
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            scale_parameter=False,
+            relative_step=False,
+            warmup_init=False,
+        )
+    return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+
+
+def build_scheduler(settings: OptimizerSettings, optimizer: Optimizer, steps: int) -> LambdaLR:
+    """Returns the schedule of the learning rate over `steps` optimizer steps."""
+    return LambdaLR(optimizer, learning_rate_factor(settings, steps))
+
+
+def learning_rate_factor(settings: OptimizerSettings, steps: int) -> Callable[[int], float]:
+    """Returns the function from the step, counted from 0, to what lr is multiplied by there."""
+
+    def factor(step: int) -> float:
+        if step < settings.warmup_steps:
+            return (step + 1) / settings.warmup_steps
+        if settings.schedule == "constant":
+            return 1.0
+        done = (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+    return factor

@@ -1,0 +1,70 @@
+"""The refiner that a run ends with: a whole checkpoint, and the record of how it was made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prip.modeling import PripModel
+from prip.processing import PripProcessor
+
+from .atomic import replace_folder, replace_text
+
+_OF_THE_MACHINE = ("run", "resume", "overwrite", "progress", "device")
+_LIBRARIES = ("prip", "torch", "transformers", "diffusers", "lightning")
+
+
+def write_refiner(folder: Path, model: PripModel, processor: PripProcessor, record: dict[str, Any]) -> None:
+    """Writes what Refiner.from_pretrained reads, and `record` as training.json."""
+
+    def write(temporary: Path) -> None:
+        model.save_pretrained(temporary)
+        processor.save_pretrained(temporary)
+        replace_text(temporary / "training.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+    replace_folder(folder, write)
+
+
+def training_record(run: Path, stages: dict[str, Path], data: list[Path]) -> dict[str, Any]:
+    """Returns stages (settings and metrics of each), data (SHA-256 by file name) and the libraries' versions.
+
+    stages: the folder of each; what has neither settings.yaml nor metrics.json is left out. data: files that the stages
+    read. Paths are given relative to the run, or by their last name.
+    """
+    record: dict[str, Any] = {}
+    for stage, folder in stages.items():
+        entry: dict[str, Any] = {}
+        settings, metrics = folder / "settings.yaml", folder / "metrics.json"
+        if settings.is_file():
+            held = yaml.safe_load(settings.read_text(encoding="utf-8"))
+            kept = {name: value for name, value in held.items() if name not in _OF_THE_MACHINE}
+            entry["seed"] = held.get("seed")
+            entry["settings"] = _portable(kept, run)
+        if metrics.is_file():
+            entry["metrics"] = _portable(json.loads(metrics.read_text(encoding="utf-8")), run)
+        if entry:
+            record[stage] = entry
+    return {
+        "stages": record,
+        "data": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in data if file.is_file()},
+        "libraries": {name: version(name) for name in _LIBRARIES},
+    }
+
+
+def _portable(value: Any, run: Path) -> Any:
+    """Returns `value` with every path in it made to mean something on another machine."""
+    if isinstance(value, dict):
+        return {name: _portable(own, run) for name, own in value.items()}
+    if isinstance(value, list):
+        return [_portable(own, run) for own in value]
+    if not isinstance(value, str):
+        return value
+    path = Path(value)
+    if path.is_relative_to(run):
+        return str(Path("RUN") / path.relative_to(run))
+    return path.name if path.is_absolute() else value

@@ -1,0 +1,95 @@
+"""What reinforcement learning works with: loaded parts, user prompts, image seeds and the rewards' scales."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from prip.errors import CheckpointError, InputError
+from prip.generators import load_generator
+from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
+from prip.processing import PripProcessor, load_tokenizer
+from prip.protocols import Generator, Reward
+from prip.rewards import load_reward
+
+from .baselines import ImageScorer, RewardStatistics
+from .seeds import permutation_indices
+from .settings import RlSettings
+
+DEV_SEED = 900_000
+"""First image seed on the dev split: training's lie below it, those of evaluation from 1,000,000 upwards."""
+
+
+@dataclass(frozen=True)
+class RlParts:
+    """What the stage works with, loaded."""
+
+    model: PripModel
+    """The warmed-up encoder and the decoder."""
+    processor: PripProcessor
+    generator: Generator
+    rewards: Sequence[Reward]
+    train_prompts: Sequence[str]
+    dev_prompts: Sequence[str]
+
+
+def load_parts(settings: RlSettings) -> RlParts:
+    """Loads the parts that the settings name. Raises CheckpointError or InputError for one that is not there."""
+    named, run_folder = settings.parts, settings.run
+    device = {"auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(settings.device, settings.device)
+    encoder_folder, decoder_folder = part_folders(settings)
+    names = named.rewards or sorted(str(path) for path in (run_folder / "parts" / "rewards").glob("*") if path.is_dir())
+    table = prompts_file(settings)
+    if not table.is_file():
+        raise InputError(f"user_prompts: wanted a parquet file, there is none at {table}")
+    prompts = pd.read_parquet(table, columns=["user_prompt", "split"])
+    train_prompts, dev_prompts = (prompts.user_prompt[prompts.split == split].tolist() for split in ("train", "dev"))
+    for prompt in (*train_prompts, *dev_prompts):
+        PripProcessor.check_user_prompt(prompt)
+    return RlParts(
+        PripModel(PreferenceEncoder.from_pretrained(encoder_folder), PromptDecoder.from_pretrained(decoder_folder)),
+        PripProcessor(load_tokenizer(encoder_folder), load_tokenizer(decoder_folder)),
+        load_generator(named.generator or str(run_folder / "parts" / "generator"), device, **named.generator_options),
+        [load_reward(name, device) for name in names],
+        train_prompts,
+        dev_prompts,
+    )
+
+
+def part_folders(settings: RlSettings) -> tuple[Path, Path]:
+    """Returns the folders of the encoder and the decoder."""
+    named, run_folder = settings.parts, settings.run
+    return named.encoder or run_folder / "encoder" / "part", named.decoder or run_folder / "decoder" / "part"
+
+
+def prompts_file(settings: RlSettings) -> Path:
+    """Returns the file of the user prompts."""
+    return settings.parts.user_prompts or settings.run / "parts" / "prompts" / "user_prompts.parquet"
+
+
+def image_seed(user_prompt: str, place: int, seed_pool: int) -> int:
+    """Returns the seed of an image in training: number `place` of the user prompt's pool."""
+    base = int.from_bytes(hashlib.sha256(user_prompt.encode()).digest()[:8], "big") % (DEV_SEED // seed_pool)
+    return base * seed_pool + place
+
+
+def reward_statistics(parts: RlParts, settings: RlSettings, folder: Path, scorer: ImageScorer) -> RewardStatistics:
+    """Returns the rewards' statistics: of this run, of the file that the settings name, or measured; and keeps them."""
+    kept = folder / "reward_statistics.json"
+    given = settings.parts.statistics or settings.run / "data" / "rewards.json"
+    statistics = RewardStatistics.read(kept, scorer.names) or RewardStatistics.read(given, scorer.names)
+    if statistics is None and settings.parts.statistics is not None:
+        raise CheckpointError(f"{given}: wanted the means and deviations of {', '.join(scorer.names)}")
+    if statistics is None:
+        prompts, pool = list(dict.fromkeys(parts.train_prompts)), settings.rollouts.seed_pool
+        count = settings.rollouts.statistics_images
+        order = permutation_indices(0, count, len(prompts), settings.seed, "rl", "statistics")
+        seeds = [image_seed(prompts[place], number // len(prompts) % pool, pool) for number, place in enumerate(order)]
+        statistics = RewardStatistics.measure(scorer.score_plain([prompts[place] for place in order], seeds))
+    statistics.write(kept)
+    return statistics

@@ -1,0 +1,199 @@
+"""Rollouts: user prompts are refined by sampling, drawn, and scored against the plain prompt with the same seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from prip.decoding import decode, row_generator
+from prip.modeling import PreferenceEncoder
+from prip.refiner import Refiner
+from prip.rewards import StandardisedSum
+
+from .atomic import replace_file
+from .baselines import ImageScorer
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """One user prompt and what the policy made of it."""
+
+    user_prompt: str
+    refined_prompt: str
+    actions: list[int]
+    """Tokens after the prefix, the end token included; empty if the user prompt left no room."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How D continues a prefix: by which refiner's models and constraints, and within which limits."""
+
+    refiner: Refiner
+    max_new_tokens: int
+    token_budget: int
+
+    @torch.no_grad()
+    def refine(
+        self, user_prompts: Sequence[str], temperature: float = 0.0, seeds: Sequence[tuple[int, int]] | None = None
+    ) -> list[Refinement]:
+        """Returns one refinement for each user prompt, as Refiner.refine makes it, with its actions.
+
+        seeds: (seed, alternative) of each row, where the temperature is above 0.
+        """
+        constraints, processor, model = self.refiner.constraints, self.refiner.processor, self.refiner.model
+        state = constraints.begin(user_prompts, self.token_budget, self.max_new_tokens)
+        input_ids, mask = processor.encode_user_prompts(user_prompts)
+        pivot = model.encoder(input_ids.to(model.device), mask.to(model.device))
+        prefixes = [processor.prefix_ids(prompt) for prompt in user_prompts]
+        generators = None
+        if seeds is not None:
+            generators = [
+                row_generator(seed, prompt, alternative)
+                for prompt, (seed, alternative) in zip(user_prompts, seeds, strict=True)
+            ]
+        actions = decode(model.decoder, pivot, prefixes, constraints, state, temperature, generators)
+        return [
+            Refinement(prompt, processor.join(prompt, processor.decode(own)) if own else prompt, own)
+            for prompt, own in zip(user_prompts, actions, strict=True)
+        ]
+
+    def has_room(self, user_prompts: Sequence[str]) -> list[bool]:
+        """Returns which user prompts leave room for a modifier."""
+        return [
+            not full
+            for full in self.refiner.constraints.begin(user_prompts, self.token_budget, self.max_new_tokens).full
+        ]
+
+    def collate(self, refinements: Sequence[Refinement]) -> ActionBatch:
+        """Returns the tensors from which the refinements' actions are scored again, on the CPU."""
+        processor = self.refiner.processor
+        prompts = [one.user_prompt for one in refinements]
+        prefixes = [processor.prefix_ids(prompt) for prompt in prompts]
+        encoder_ids, encoder_mask = processor.encode_user_prompts(prompts)
+        rows = len(refinements)
+        width = max(len(prefix) + len(one.actions) for prefix, one in zip(prefixes, refinements, strict=True))
+        length = max(1, *(len(one.actions) for one in refinements), 1)
+        batch = ActionBatch(
+            encoder_ids=encoder_ids,
+            encoder_mask=encoder_mask,
+            input_ids=torch.zeros(rows, width, dtype=torch.long),
+            attention_mask=torch.zeros(rows, width, dtype=torch.long),
+            positions=torch.zeros(rows, length, dtype=torch.long),
+            actions=torch.zeros(rows, length, dtype=torch.long),
+            mask=torch.zeros(rows, length, dtype=torch.bool),
+            allowed=torch.ones(rows, length, self.refiner.constraints.table.size, dtype=torch.bool),
+        )
+        replayed = self.refiner.constraints.replay(
+            prompts, [one.actions for one in refinements], self.token_budget, self.max_new_tokens
+        )
+        batch.allowed[:, : replayed.shape[1]] = replayed
+        for row, (prefix, one) in enumerate(zip(prefixes, refinements, strict=True)):
+            begin, count = len(prefix), len(one.actions)
+            batch.input_ids[row, : begin + count] = torch.tensor([*prefix, *one.actions])
+            batch.attention_mask[row, : begin + count] = 1
+            batch.positions[row, :count] = torch.arange(begin, begin + count)
+            batch.actions[row, :count] = torch.tensor(one.actions, dtype=torch.long)
+            batch.mask[row, :count] = True
+        return batch
+
+    def score(self, encoder: PreferenceEncoder, batch: ActionBatch) -> tuple[Tensor, Tensor]:
+        """Returns what chose each action, given the pivot of `encoder`: logits (batch, length, vocab) and hidden states
+        (batch, length, hidden size). The gradient reaches `encoder` through the frozen decoder."""
+        pivot = encoder(input_ids=batch.encoder_ids, attention_mask=batch.encoder_mask)
+        output = self.refiner.model.decoder(pivot, batch.input_ids, batch.attention_mask)
+        places = batch.positions.unsqueeze(-1)
+        logits = output.logits.gather(1, places.expand(-1, -1, output.logits.shape[-1]))
+        return logits, output.hidden.gather(1, places.expand(-1, -1, output.hidden.shape[-1]))
+
+
+@dataclass(frozen=True)
+class ActionBatch:
+    """Refinements as tensors; rows are padded on the right."""
+
+    encoder_ids: Tensor
+    """int64 (batch, user prompt length): what E reads"""
+    encoder_mask: Tensor
+    """int64, 1 = token"""
+    input_ids: Tensor
+    """int64 (batch, width): prefix and actions, what D reads"""
+    attention_mask: Tensor
+    """int64 (batch, width), 1 = token"""
+    positions: Tensor
+    """int64 (batch, length): where in input_ids each action stands"""
+    actions: Tensor
+    """int64 (batch, length)"""
+    mask: Tensor
+    """bool (batch, length): True where an action was taken"""
+    allowed: Tensor
+    """bool (batch, length, vocab): the constraints under which it was taken"""
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    def to(self, device: torch.device) -> ActionBatch:
+        """Returns the batch on `device`."""
+        return ActionBatch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+    def rows(self, chosen: Tensor) -> ActionBatch:
+        """Returns the rows `chosen`, int64 (n,)."""
+        return ActionBatch(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What refinements earned: raw scores by reward, each the mean over a refinement's images, float32 (batch,)."""
+
+    refined: dict[str, Tensor]
+    plain: dict[str, Tensor]
+    gain: Tensor
+    """(batch,): mean over images of the standardised sum of the refined image less that of the plain one"""
+
+
+def score_refinements(
+    scorer: ImageScorer, total: StandardisedSum, refinements: Sequence[Refinement], seeds: Sequence[Sequence[int]]
+) -> Scores:
+    """Draws each refinement with each of its seeds, and compares it with its plain prompt drawn with the same."""
+    jobs = [(one, seed) for one, own in zip(refinements, seeds, strict=True) for seed in own]
+    owners, flat = [one.user_prompt for one, _ in jobs], [seed for _, seed in jobs]
+    plain = scorer.score_plain(owners, flat)
+    refined = scorer.score(owners, [one.refined_prompt for one, _ in jobs], flat)
+    gain = total.combine(refined) - total.combine(plain)
+
+    def per_refinement(values: Tensor) -> Tensor:
+        return values.view(len(refinements), -1).mean(dim=1)
+
+    means = [{name: per_refinement(values) for name, values in scores.items()} for scores in (refined, plain)]
+    return Scores(refined=means[0], plain=means[1], gain=per_refinement(gain))
+
+
+def write_rollouts(
+    folder: Path,
+    iteration: int,
+    refinements: Sequence[Refinement],
+    seeds: Sequence[Sequence[int]],
+    scores: Scores,
+    log_probabilities: Tensor,
+) -> None:
+    """Writes the rollouts of an iteration as one file of the parquet dataset `folder`, in place of an earlier one.
+
+    log_probabilities: (batch,), of the whole continuation.
+    """
+    table = pd.DataFrame(
+        {
+            "iteration": iteration,
+            "user_prompt": [one.user_prompt for one in refinements],
+            "refined_prompt": [one.refined_prompt for one in refinements],
+            "tokens": [len(one.actions) for one in refinements],
+            "log_probability": log_probabilities.tolist(),
+            "reward": scores.gain.tolist(),
+            **{name: values.tolist() for name, values in scores.refined.items()},
+            **{f"{name}_plain": values.tolist() for name, values in scores.plain.items()},
+            "seeds": [list(own) for own in seeds],
+        }
+    )
+    replace_file(folder / f"iteration-{iteration:06}.parquet", lambda path: table.to_parquet(path, index=False))

@@ -1,0 +1,29 @@
+"""Settings of every stage: frozen dataclasses, checked when they are made."""
+
+from __future__ import annotations
+
+from .decoder import DecoderSettings, LlamaSizes, LoraSettings
+from .encoder import EncoderSettings, T5Sizes
+from .prepare import PrepareSettings, SystemPromptSettings
+from .rl import PartsSettings, PpoSettings, RlSettings, RolloutSettings
+from .shared import LoopSettings, OptimizerSettings, RunSettings
+from .world import UnetSizes, WorldSettings
+
+__all__ = [
+    "DecoderSettings",
+    "EncoderSettings",
+    "LlamaSizes",
+    "LoopSettings",
+    "LoraSettings",
+    "OptimizerSettings",
+    "PartsSettings",
+    "PpoSettings",
+    "RlSettings",
+    "RolloutSettings",
+    "PrepareSettings",
+    "RunSettings",
+    "SystemPromptSettings",
+    "T5Sizes",
+    "UnetSizes",
+    "WorldSettings",
+]

@@ -1,0 +1,103 @@
+"""Settings of the decoder warm-up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from prip.errors import InputError
+
+from .shared import LoopSettings, OptimizerSettings, RunSettings, check_at_least, check_fraction, check_heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaSizes:
+    """Sizes of a Llama that is built from scratch."""
+
+    vocab_size: int = 1024
+    """Entries of the byte-level BPE tokenizer that is trained on the system prompts; at least 260."""
+
+    hidden_size: int = 128
+    """Width of the hidden states."""
+
+    intermediate_size: int = 384
+    """Width of the feed-forward layers."""
+
+    layers: int = 3
+    """Layers."""
+
+    heads: int = 4
+    """Attention heads."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 260, "vocab_size")
+        check_at_least(self, 1, "hidden_size", "intermediate_size", "layers", "heads")
+        check_heads("hidden_size", self.hidden_size, self.heads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """Low-rank adapters (peft) on the language model, in place of full fine-tuning."""
+
+    rank: int = 0
+    """Rank of the adapters; 0 trains all weights instead."""
+
+    alpha: float = 16.0
+    """The adapters' output is scaled by alpha / rank."""
+
+    dropout: float = 0.0
+    """Dropout probability before the adapters."""
+
+    modules: tuple[str, ...] = ()
+    """Names of the linear layers that get an adapter; empty means every linear layer but the output."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 0, "rank")
+        check_fraction(self, "dropout")
+        if not self.alpha > 0:
+            raise InputError(f"alpha: wanted a number above 0, got {self.alpha!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderSettings(RunSettings):
+    """Decoder warm-up: from the pivot of an image to the system prompt that it was made from (Eq. 7)."""
+
+    data: Path | None = None
+    """Folder that prepare wrote; null means RUN/data."""
+
+    pivot: Literal["image", "none"] = "image"
+    """image: the decoder reads the image's pivot. none: plain language modelling; the soft tokens then enter later
+    through a projection that was never trained (ablation)."""
+
+    base: str | None = None
+    """Pretrained causal language model by Hub name or folder; null builds a Llama from `sizes`, with a tokenizer of
+    its own."""
+
+    sizes: LlamaSizes = field(default_factory=LlamaSizes)
+    """Sizes of the Llama where base is null."""
+
+    template: str = "{pivot}"
+    """Fixed text around the soft tokens; {pivot} marks their place."""
+
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    """Low-rank adapters."""
+
+    word_dropout: float = 0.05
+    """Probability that a word before the first comma is replaced by a pseudo-word of random letters."""
+
+    max_tokens: int = 128
+    """Longer system prompts are cut here, without an end."""
+
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    """The optimizer."""
+
+    loop: LoopSettings = field(default_factory=LoopSettings)
+    """The training loop."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fraction(self, "word_dropout")
+        check_at_least(self, 2, "max_tokens")
+        if self.template.count("{pivot}") != 1:
+            raise InputError(f"template: wanted {{pivot}} in it once, got {self.template!r}")

@@ -1,0 +1,152 @@
+"""Settings of end-to-end reinforcement learning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from prip.errors import InputError
+
+from .shared import LoopSettings, OptimizerSettings, RunSettings, check_at_least, check_fraction
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartsSettings:
+    """The parts that the encoder is trained with, by path or Hub name."""
+
+    encoder: Path | None = None
+    """The warmed-up preference encoder; null means RUN/encoder/part."""
+
+    decoder: Path | None = None
+    """The prompt decoder; null means RUN/decoder/part."""
+
+    generator: str | None = None
+    """The generator; null means RUN/parts/generator."""
+
+    generator_options: dict[str, Any] = field(default_factory=dict)
+    """What the generator is loaded with: steps, guidance and batch_size for a diffusion pipeline."""
+
+    rewards: tuple[str, ...] = ()
+    """The rewards; empty means every folder in RUN/parts/rewards."""
+
+    user_prompts: Path | None = None
+    """Parquet file with the columns user_prompt and split; null means RUN/parts/prompts/user_prompts.parquet."""
+
+    statistics: Path | None = None
+    """JSON file with the rewards' means and deviations on unrefined images; null means RUN/data/rewards.json where that
+    has them, and else that they are measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutSettings:
+    """How user prompts are refined, drawn and rewarded. loop.batch_size says how many there are in an iteration."""
+
+    samples_per_prompt: int = 3
+    """Refinements of each user prompt in an iteration; they share their images' seeds."""
+
+    images_per_prompt: int = 1
+    """Images of each refinement, over which its reward is the mean."""
+
+    seed_pool: int = 8
+    """Image seeds that each user prompt has; an iteration takes images_per_prompt of them."""
+
+    max_new_tokens: int = 60
+    """Tokens that the decoder adds at most."""
+
+    token_budget: int = 75
+    """Tokens of the whole refined prompt at most, as CLIP counts them."""
+
+    statistics_images: int = 128
+    """Unrefined images on which the rewards' means and deviations are measured, where that is to be done."""
+
+    dev_prompts: int = 48
+    """User prompts of the dev split on which the best encoder is chosen, refined greedily."""
+
+    dev_images_per_prompt: int = 2
+    """Images of each of them; their seeds stay the same."""
+
+    preview_every: int = 10
+    """Iterations between two pictures of plain and refined images of the dev split; 0 draws none."""
+
+    preview_prompts: int = 6
+    """User prompts in such a picture."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "samples_per_prompt", "images_per_prompt", "seed_pool", "max_new_tokens")
+        check_at_least(self, 1, "token_budget", "dev_prompts", "dev_images_per_prompt", "preview_prompts")
+        check_at_least(self, 2, "statistics_images")
+        check_at_least(self, 0, "preview_every")
+        if self.images_per_prompt > self.seed_pool:
+            raise InputError(
+                f"images_per_prompt: wanted at most seed_pool ({self.seed_pool}), got {self.images_per_prompt}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PpoSettings:
+    """Token-level proximal policy optimisation."""
+
+    baseline: Literal["group", "value"] = "group"
+    """group: a refinement's advantage is its reward against those of the same user prompt, and the KL is in the loss.
+    value: a value head and generalised advantages, and the KL is in the reward."""
+
+    epochs: int = 3
+    """Passes over the rollouts of an iteration."""
+
+    minibatch: int = 64
+    """Rollouts in an optimizer step."""
+
+    ratio_clip: float = 0.2
+    """How far the ratio of new to old probability may leave 1."""
+
+    value_clip: float = 0.2
+    """How far a value may leave the old one. With baseline: value."""
+
+    kl: float = 0.03
+    """Weight of the KL to the decoder given the warmed-up encoder."""
+
+    entropy: float = 0.0
+    """Weight of the entropy bonus."""
+
+    discount: float = 1.0
+    """Discount of later rewards (gamma). With baseline: value."""
+
+    trace: float = 0.95
+    """Decay of the generalised advantages (lambda). With baseline: value."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "epochs", "minibatch")
+        check_at_least(self, 0, "kl", "entropy")
+        check_fraction(self, "discount", "trace")
+        for name in ("ratio_clip", "value_clip"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name}: wanted a number above 0, got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RlSettings(RunSettings):
+    """End-to-end reinforcement learning of the encoder: the reward of the refined prompt's images less that of the
+    plain prompt's (Eq. 3). A step of the loop is an iteration: rollouts, and the updates on them."""
+
+    parts: PartsSettings = field(default_factory=PartsSettings)
+    """The parts."""
+
+    rollouts: RolloutSettings = field(default_factory=RolloutSettings)
+    """Refining, drawing and rewarding."""
+
+    ppo: PpoSettings = field(default_factory=PpoSettings)
+    """The policy's updates."""
+
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    """The optimizer; its schedule counts iterations."""
+
+    loop: LoopSettings = field(default_factory=LoopSettings)
+    """The training loop: steps are iterations, batch_size is the number of user prompts in one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ppo.baseline == "group" and self.rollouts.samples_per_prompt < 2:
+            raise InputError(
+                f"samples_per_prompt: wanted at least 2 for baseline: group, got {self.rollouts.samples_per_prompt}"
+            )

@@ -1,0 +1,111 @@
+"""Settings that several stages share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from prip.errors import InputError
+
+
+def check_at_least(settings: object, minimum: float, *names: str) -> None:
+    """Raises InputError for the first of the fields `names` that is less than `minimum`."""
+    for name in names:
+        value = getattr(settings, name)
+        if not value >= minimum:
+            raise InputError(f"{name}: wanted at least {minimum:g}, got {value!r}")
+
+
+def check_fraction(settings: object, *names: str) -> None:
+    """Raises InputError for the first of the fields `names` that lies outside [0, 1]."""
+    for name in names:
+        value = getattr(settings, name)
+        if not 0 <= value <= 1:
+            raise InputError(f"{name}: wanted a number between 0 and 1, got {value!r}")
+
+
+def check_heads(width_name: str, width: int, heads: int) -> None:
+    """Raises InputError unless the width can be shared out among the attention heads."""
+    if width % heads:
+        raise InputError(f"{width_name}: wanted a multiple of heads ({heads}), got {width}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """Which run this is and where it happens. The settings of every stage extend this."""
+
+    run: Path
+    """Folder of the run. Each stage writes into a folder of its own name inside it."""
+
+    seed: int = 0
+    """Seed of all randomness and of the data order."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto takes a GPU if there is one."""
+
+    resume: bool = False
+    """Continue this stage of the run where it stopped."""
+
+    overwrite: bool = False
+    """Throw away what this stage of the run holds already, and start anew."""
+
+    progress: bool = True
+    """Show a progress bar."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 0, "seed")
+        if self.resume and self.overwrite:
+            raise InputError("resume, overwrite: wanted one of them at most, got both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopSettings:
+    """Length and rhythm of a stage's training loop."""
+
+    steps: int = 2000
+    """Training steps in all."""
+
+    batch_size: int = 64
+    """Examples in a step, on each device."""
+
+    log_every: int = 10
+    """Steps between two rows of the training log."""
+
+    validate_every: int = 200
+    """Steps between two measurements on the dev split; the last step is always measured."""
+
+    checkpoint_every: int = 200
+    """Steps between two checkpoints to resume from."""
+
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Number format of the computation; weights stay in 32 bits."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "steps", "batch_size", "log_every", "validate_every", "checkpoint_every")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """The optimizer and its learning rate."""
+
+    name: Literal["adafactor", "adamw"] = "adamw"
+    """adafactor: without parameter scaling or relative steps, as for T5. adamw: betas 0.9 and 0.999."""
+
+    lr: float = 1e-3
+    """Highest learning rate."""
+
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises from 0 to lr."""
+
+    schedule: Literal["constant", "cosine"] = "constant"
+    """What the learning rate does after the warm-up; cosine falls to 0 at the last step."""
+
+    clip: float = 1.0
+    """Largest norm of the gradient, to which it is scaled down; 0 switches this off."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 0, "lr", "weight_decay", "warmup_steps", "clip")

@@ -1,0 +1,140 @@
+"""Settings of the miniature's world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from prip.errors import InputError
+
+from .shared import LoopSettings, OptimizerSettings, RunSettings, check_at_least, check_fraction
+
+PARTS = (
+    "reader_a",
+    "reader_b",
+    "reader_c",
+    "trunk",
+    "mini-reward",
+    "mini-hps",
+    "second_reward",
+    "pivot_encoder",
+    "text_encoder",
+    "generator",
+)
+"""The parts in the order in which they are trained: each needs some of those before it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnetSizes:
+    """Sizes of the generator."""
+
+    channels: tuple[int, ...] = (96, 192)
+    """Channels of the UNet's levels; each level halves the resolution."""
+
+    patch_size: int = 8
+    """Side of the image patches that become one latent position."""
+
+    latent_channels: int = 64
+    """Principal components kept of a patch."""
+
+    text_width: int = 128
+    """Width of the text encoder."""
+
+    text_layers: int = 2
+    """Layers of the text encoder."""
+
+    vocab_size: int = 800
+    """Entries of its byte-level BPE tokenizer."""
+
+    max_tokens: int = 77
+    """Length of its texts, begin and end included."""
+
+    steps: int = 8
+    """Sampling steps."""
+
+    guidance: float = 2.0
+    """Strength of classifier-free guidance."""
+
+    prompt_dropout: float = 0.1
+    """Probability that training leaves the prompt out, for guidance."""
+
+    subject_weight: float = 4.0
+    """How much more the loss counts the subject's pixels than the others."""
+
+    noise_power: float = 1.5
+    """Above 1, training sees more of the noisy steps, where the prompt decides."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "patch_size", "latent_channels", "text_width", "text_layers", "vocab_size", "steps")
+        check_at_least(self, 0, "guidance", "subject_weight")
+        check_fraction(self, "prompt_dropout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldSettings(RunSettings):
+    """The miniature's frozen parts: generator, pivot encoder, two rewards, three readers, and its prompts."""
+
+    parts: tuple[str, ...] = PARTS
+    """Which parts to train; those that a part needs must be there or be named too."""
+
+    image_size: int = 32
+    """Side of the images in pixels."""
+
+    renders: int = 12000
+    """Renders on which each reader, reward and the pivot encoder learns; each has its own."""
+
+    generator_renders: int = 40000
+    """Renders on which the generator learns."""
+
+    trunk_width: int = 128
+    """Width of the vision trunks."""
+
+    pivot_length: int = 8
+    """Vectors in a pivot."""
+
+    pivot_width: int = 64
+    """Width of a pivot's vectors."""
+
+    label_noise: float = 0.06
+    """Temperature of the preference labels from which rewards learn: larger, and more of them are wrong."""
+
+    system_prompts: int = 6000
+    """System prompts written for prepare."""
+
+    user_phrasings: int = 4
+    """User prompts written for each subject-place combination."""
+
+    obedience_drawings: int = 500
+    """Drawings of held-out prompts by which the generator's obedience is measured."""
+
+    unet: UnetSizes = field(default_factory=UnetSizes)
+    """Sizes of the generator."""
+
+    generator_optimizer: OptimizerSettings = field(
+        default_factory=lambda: OptimizerSettings(lr=2e-3, warmup_steps=100, schedule="cosine", weight_decay=1e-3)
+    )
+    """Optimizer of the generator."""
+
+    generator_loop: LoopSettings = field(
+        default_factory=lambda: LoopSettings(steps=8000, validate_every=1000, checkpoint_every=200)
+    )
+    """Training loop of the generator."""
+
+    optimizer: OptimizerSettings = field(
+        default_factory=lambda: OptimizerSettings(lr=2e-3, warmup_steps=50, schedule="cosine")
+    )
+    """Optimizer of the other parts."""
+
+    loop: LoopSettings = field(
+        default_factory=lambda: LoopSettings(steps=1000, validate_every=500, checkpoint_every=250)
+    )
+    """Training loop of the other parts."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unknown = sorted(set(self.parts) - set(PARTS))
+        if unknown:
+            raise InputError(f"parts: wanted some of {', '.join(PARTS)}, got {', '.join(unknown)}")
+        check_at_least(self, 64, "renders", "generator_renders")
+        check_at_least(self, 1, "system_prompts", "user_phrasings", "obedience_drawings", "trunk_width")
+        if self.image_size % self.unet.patch_size or self.image_size % 8:
+            raise InputError(f"image_size: wanted a multiple of 8 and of unet.patch_size, got {self.image_size}")

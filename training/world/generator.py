@@ -1,0 +1,212 @@
+"""The seen generator: a small Stable Diffusion, from its text encoder to a pipeline on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from tokenizers import processors
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+
+from prip.generators.autoencoder import PatchAutoencoder
+from prip.generators.diffusion import DiffusersGenerator
+from prip.loading import quiet
+from prip.miniature.scene import FACTOR_SIZES
+
+from ..settings import LoopSettings, OptimizerSettings, UnetSizes, WorldSettings
+from ..tokenizers import train_encoder_tokenizer
+from .part import Part, part_folder
+from .renders import OPEN, Renders, requested
+
+TRAIN_TIMESTEPS = 1000
+VARIANCE_FLOOR = 0.05
+"""Added to an image's variance, by the inverse of which its loss is weighted."""
+
+
+def train_text_tokenizer(captions: list[str], sizes: UnetSizes) -> PreTrainedTokenizerFast:
+    """A byte-level BPE with CLIP's habits: a begin and an end token, padding with the end token."""
+    backend = train_encoder_tokenizer(captions, sizes.vocab_size).backend_tokenizer
+    backend.add_special_tokens(["<s>"])
+    begin, end = backend.token_to_id("<s>"), backend.token_to_id("</s>")
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", begin), ("</s>", end)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_max_length=sizes.max_tokens,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def tokenize(tokenizer: PreTrainedTokenizerFast, prompts: list[str]) -> Tensor:
+    """As the pipeline does it: long (n, max_tokens), padded and cut."""
+    return tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")["input_ids"]
+
+
+class TextEncoderPart(Part):
+    """Pre-training of the text encoder: tell from a caption what it asks for."""
+
+    monitor = "accuracy"
+    trained = ("model.*", "head.*")
+
+    def __init__(self, name: str, settings: WorldSettings) -> None:
+        super().__init__(name, settings)
+        self.draw(settings.renders)
+        sizes = settings.unet
+        self.tokenizer = train_text_tokenizer(self.renders.captions, sizes)
+        self.model = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(self.tokenizer),
+                hidden_size=sizes.text_width,
+                intermediate_size=2 * sizes.text_width,
+                num_hidden_layers=sizes.text_layers,
+                num_attention_heads=4,
+                max_position_embeddings=sizes.max_tokens,
+                pad_token_id=self.tokenizer.pad_token_id,
+                bos_token_id=self.tokenizer.bos_token_id,
+                eos_token_id=self.tokenizer.eos_token_id,
+                hidden_act="gelu",
+            )
+        )
+        self.head = nn.Linear(sizes.text_width, sum(FACTOR_SIZES))
+
+    def read(self, captions: list[str]) -> list[Tensor]:
+        """Logits of every factor, each (n, values)."""
+        ids = tokenize(self.tokenizer, captions).to(self.device)
+        hidden = self.model(ids).last_hidden_state
+        words = (ids != self.tokenizer.pad_token_id)[..., None]
+        return list(self.head((hidden * words).sum(1) / words.sum(1)).split(FACTOR_SIZES, 1))
+
+    def training_step(self, batch: list[int], step: int) -> Tensor:
+        captions = [self.renders.captions[i] for i in batch]
+        asked = requested(captions).to(self.device)
+        losses = [F.cross_entropy(found, asked[:, i], reduction="sum") for i, found in enumerate(self.read(captions))]
+        loss = torch.stack(losses).sum() / (asked != OPEN).sum()
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def evaluate(self) -> dict[str, float]:
+        """Share of what captions ask for that is read rightly."""
+        asked = requested(self.dev_renders.captions)
+        found = torch.stack([logits.cpu().argmax(1) for logits in self.read(self.dev_renders.captions)], 1)
+        return {"accuracy": float((found == asked)[asked != OPEN].float().mean())}
+
+    def export(self, folder: Path) -> None:
+        with quiet():
+            self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+class GeneratorPart(Part):
+    """Denoising of latents given captions, predicting the clean image; text encoder and UNet learn."""
+
+    monitor, mode = "dev_loss", "min"
+    trained = ("unet.*", "text_encoder.*")
+
+    def __init__(self, name: str, settings: WorldSettings) -> None:
+        super().__init__(name, settings)
+        self.draw(settings.generator_renders)
+        sizes, folder = settings.unet, part_folder(settings, "text_encoder")
+        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        self.text_encoder = CLIPTextModel.from_pretrained(folder)
+        self.autoencoder = PatchAutoencoder(sizes.patch_size, sizes.latent_channels)
+        self.kept_variance = self.autoencoder.fit(self.renders.images[:4000].float() / 127.5 - 1)
+        levels = len(sizes.channels)
+        self.unet = UNet2DConditionModel(
+            sample_size=settings.image_size // sizes.patch_size,
+            in_channels=sizes.latent_channels,
+            out_channels=sizes.latent_channels,
+            block_out_channels=sizes.channels,
+            down_block_types=["CrossAttnDownBlock2D"] + ["DownBlock2D"] * (levels - 1),
+            up_block_types=["UpBlock2D"] * (levels - 1) + ["CrossAttnUpBlock2D"],
+            layers_per_block=1,
+            cross_attention_dim=sizes.text_width,
+            attention_head_dim=8,
+            norm_num_groups=16,
+            addition_embed_type="text",
+            addition_embed_type_num_heads=8,
+            resnet_time_scale_shift="scale_shift",
+        )
+        self.scheduler = DDIMScheduler(
+            TRAIN_TIMESTEPS,
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            prediction_type="sample",
+            rescale_betas_zero_snr=True,
+            timestep_spacing="trailing",
+            clip_sample=False,
+            steps_offset=1,
+        )
+        self.tokens = tokenize(self.tokenizer, self.renders.captions)
+        self.empty = tokenize(self.tokenizer, [""])
+        self.dev_tokens = tokenize(self.tokenizer, self.dev_renders.captions)
+
+    @property
+    def loop(self) -> LoopSettings:
+        return self.settings.generator_loop
+
+    @property
+    def optimizer(self) -> OptimizerSettings:
+        return self.settings.generator_optimizer
+
+    def loss(self, renders: Renders, rows: list[int], tokens: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
+        """Squared error of the pixels of the predicted clean images, by subject mask and inverse variance."""
+        images = renders.images[rows].to(self.device).float() / 127.5 - 1
+        masks = renders.subject_masks[rows].to(self.device).float() / 255
+        noisy = self.scheduler.add_noise(self.autoencoder.encode(images), noise.to(self.device), timesteps)
+        text = self.text_encoder(tokens.to(self.device)).last_hidden_state
+        clean = self.autoencoder.decode(self.unet(noisy, timesteps, text).sample).sample
+        weight = (1 + self.settings.unet.subject_weight * masks) / (images.var((1, 2, 3), keepdim=True) + VARIANCE_FLOOR)
+        return (weight * (clean - images) ** 2).mean()
+
+    def noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Noise for latents of `count` images."""
+        side = self.settings.image_size // self.settings.unet.patch_size
+        return torch.randn(count, self.settings.unet.latent_channels, side, side, generator=generator)
+
+    def training_step(self, batch: list[int], step: int) -> Tensor:
+        sizes, count = self.settings.unet, len(batch)
+        dropped = torch.rand(count, 1) < sizes.prompt_dropout
+        tokens = torch.where(dropped, self.empty, self.tokens[batch])
+        timesteps = (TRAIN_TIMESTEPS - 1) * (1 - torch.rand(count) ** sizes.noise_power)
+        loss = self.loss(self.renders, batch, tokens, timesteps.long().to(self.device), self.noise(count))
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def evaluate(self) -> dict[str, float]:
+        """The loss on the dev renders, at evenly spread timesteps and with fixed noise."""
+        total, size = 0.0, self.loop.batch_size
+        generator = torch.Generator().manual_seed(0)
+        for start in range(0, len(self.dev_renders), size):
+            rows = list(range(start, min(start + size, len(self.dev_renders))))
+            timesteps = torch.linspace(0, TRAIN_TIMESTEPS - 1, len(rows)).long().to(self.device)
+            noise = self.noise(len(rows), generator)
+            total += len(rows) * float(self.loss(self.dev_renders, rows, self.dev_tokens[rows], timesteps, noise))
+        return {"dev_loss": total / len(self.dev_renders)}
+
+    def generator(self) -> DiffusersGenerator:
+        """The pipeline of these parts."""
+        pipeline = StableDiffusionPipeline(
+            vae=self.autoencoder,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=self.unet,
+            scheduler=self.scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        return DiffusersGenerator(pipeline, steps=self.settings.unet.steps, guidance=self.settings.unet.guidance)
+
+    def export(self, folder: Path) -> None:
+        wants_gradient = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        self.generator().save_pretrained(folder)
+        for parameter in wants_gradient:
+            parameter.requires_grad_(True)

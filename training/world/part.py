@@ -1,0 +1,69 @@
+"""What the parts of the world share: a StageModule on renders."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from prip.errors import InputError
+
+from ..harness import StageModule, stage_folder, train
+from ..optimizers import build_optimizer, build_scheduler, train_only
+from ..seeds import permutation_indices, seed_everything
+from ..settings import LoopSettings, OptimizerSettings, WorldSettings
+from .renders import Renders, make_renders
+
+
+class Part(StageModule):
+    """One part of the world. Its batches are indices into `renders`, all of them once a pass."""
+
+    monitor: ClassVar[str]
+    """Entry of `evaluate()` by which the best part is chosen."""
+    mode: ClassVar[Literal["min", "max"]] = "max"
+    """Whether that entry is to be small or large."""
+    trained: ClassVar[tuple[str, ...]] = ("model.*",)
+    """Patterns of the parameters that learn."""
+
+    def __init__(self, name: str, settings: WorldSettings) -> None:
+        super().__init__()
+        self.stage = f"world/{name}"  # type: ignore[misc]
+        self.settings = settings
+        seed_everything(settings.seed, self.stage, "weights")
+
+    @property
+    def loop(self) -> LoopSettings:
+        """The training loop of this part."""
+        return self.settings.loop
+
+    @property
+    def optimizer(self) -> OptimizerSettings:
+        """The optimizer of this part."""
+        return self.settings.optimizer
+
+    def draw(self, train: int, dev: int = 1000) -> None:
+        """Draws the renders that this part learns from and those that measure it; no two parts share any."""
+        size, progress = self.settings.image_size, self.settings.progress
+        self.renders: Renders = make_renders(train, size, self.settings.seed, self.stage, progress=progress)
+        self.dev_renders: Renders = make_renders(min(dev, train), size, self.settings.seed, self.stage, "dev")
+
+    def batch_at(self, step: int) -> list[int]:
+        """Indices of the step's renders."""
+        count = self.loop.batch_size
+        return permutation_indices(step * count, count, len(self.renders), self.settings.seed, self.stage, "order")
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.optimizer, train_only(self, *self.trained))
+        scheduler = build_scheduler(self.optimizer, optimizer, self.loop.steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def fit(self) -> dict[str, Any]:
+        """Trains the part, unless it is finished, and returns its metrics."""
+        folder = stage_folder(self.settings, self.stage)
+        return train(self, self.settings, self.loop, folder, monitor=self.monitor, mode=self.mode, clip=self.optimizer.clip)
+
+
+def part_folder(settings: WorldSettings, name: str) -> str:
+    """Where a part that was trained lies. Raises InputError if it was not."""
+    folder = settings.run / "world" / name / "part"
+    if not folder.is_dir():
+        raise InputError(f"parts: {name} is needed first, but {folder} is missing")
+    return str(folder)

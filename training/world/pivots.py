@@ -1,0 +1,80 @@
+"""The pivot encoder: a Q-Former over the frozen trunk, trained to tell what an image shows and which caption is its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prip.miniature.reader import Reader
+from prip.miniature.scene import FACTOR_SIZES, FACTORS
+from prip.pivot_encoder import QFormerPivotEncoder, QFormerPivotEncoderConfig
+
+from ..settings import WorldSettings
+from ..tokenizers import train_encoder_tokenizer
+from .part import Part, part_folder
+from .renders import augment
+
+CONTRAST_WIDTH, TEMPERATURE = 64, 0.07
+
+
+class PivotEncoderPart(Part):
+    """Cross-entropy of every factor, read from the pivot by one linear layer, and an image-text contrastive loss."""
+
+    monitor = "accuracy"
+    trained = (
+        "model.position",
+        "model.norm.*",
+        "model.query",
+        "model.qformer.*",
+        "factors.*",
+        "image_side.*",
+        "text_side.*",
+    )
+
+    def __init__(self, name: str, settings: WorldSettings) -> None:
+        super().__init__(name, settings)
+        self.draw(settings.renders)
+        self.model = QFormerPivotEncoder(
+            QFormerPivotEncoderConfig(
+                pivot_length=settings.pivot_length,
+                pivot_width=settings.pivot_width,
+                trunk_width=settings.trunk_width,
+                grid=(settings.image_size // 8) ** 2,
+            )
+        )
+        trained = Reader.from_pretrained(part_folder(settings, "trunk"))
+        self.model.trunk.load_state_dict(trained.trunk.state_dict())
+        size = settings.pivot_length * settings.pivot_width
+        self.factors = nn.Linear(size, sum(FACTOR_SIZES))
+        self.tokenizer = train_encoder_tokenizer(self.renders.captions, 800)
+        self.image_side = nn.Linear(size, CONTRAST_WIDTH)
+        self.text_side = nn.EmbeddingBag(len(self.tokenizer), CONTRAST_WIDTH)
+
+    def training_step(self, batch: list[int], step: int) -> Tensor:
+        pivots = self.model.forward(augment(self.renders.images[batch]).to(self.device)).flatten(1)
+        scenes = self.renders.scenes[batch].to(self.device)
+        logits = self.factors(pivots).split(FACTOR_SIZES, 1)
+        classification = torch.stack([F.cross_entropy(found, scenes[:, i]) for i, found in enumerate(logits)]).sum()
+        captions = self.tokenizer([self.renders.captions[i] for i in batch], padding=True, return_tensors="pt")
+        text = F.normalize(self.text_side(captions["input_ids"].to(self.device)), dim=1)
+        likeness = F.normalize(self.image_side(pivots), dim=1) @ text.T / TEMPERATURE
+        own = torch.arange(len(batch), device=self.device)
+        contrast = (F.cross_entropy(likeness, own) + F.cross_entropy(likeness.T, own)) / 2
+        self.log("classification", classification, prog_bar=True)
+        self.log("contrast", contrast, prog_bar=True)
+        return classification + contrast
+
+    def evaluate(self) -> dict[str, float]:
+        """Accuracy of each factor as the linear layer reads it from the pivot, and their mean."""
+        logits = self.factors(self.model(self.dev_renders.images).flatten(1).to(self.device)).split(FACTOR_SIZES, 1)
+        right = {
+            name: float((found.cpu().argmax(1) == self.dev_renders.scenes[:, i]).float().mean())
+            for i, (name, found) in enumerate(zip(FACTORS, logits, strict=True))
+        }
+        return {"accuracy": sum(right.values()) / len(right), **right}
+
+    def export(self, folder: Path) -> None:
+        self.model.save_pretrained(folder)

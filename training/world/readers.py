@@ -1,0 +1,53 @@
+"""Readers, and the trunk that rewards and pivot encoder begin with: classifiers of renders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prip.miniature.reader import Reader, ReaderConfig
+from prip.miniature.scene import FACTORS
+
+from ..settings import WorldSettings
+from .part import Part
+from .renders import augment
+
+
+class ReaderPart(Part):
+    """Cross-entropy of every factor."""
+
+    monitor = "accuracy"
+
+    def __init__(self, name: str, settings: WorldSettings) -> None:
+        super().__init__(name, settings)
+        self.model = Reader(ReaderConfig(trunk_width=settings.trunk_width, grid=(settings.image_size // 8) ** 2))
+        self.draw(settings.renders)
+
+    def training_step(self, batch: list[int], step: int) -> Tensor:
+        images = augment(self.renders.images[batch]).to(self.device)
+        scenes = self.renders.scenes[batch].to(self.device)
+        losses = [F.cross_entropy(logits, scenes[:, i]) for i, logits in enumerate(self.model(images))]
+        loss = torch.stack(losses).sum()
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def evaluate(self) -> dict[str, float]:
+        """Accuracy of each factor, and their mean."""
+        found = self.model.read(self.dev_renders.images)
+        right = {
+            name: float((p.argmax(1) == self.dev_renders.scenes[:, i]).float().mean())
+            for i, (name, p) in enumerate(zip(FACTORS, found, strict=True))
+        }
+        return {"accuracy": sum(right.values()) / len(right), **right}
+
+    def export(self, folder: Path) -> None:
+        self.model.save_pretrained(folder)
+
+
+def train_reader(name: str, settings: WorldSettings) -> dict[str, Any]:
+    """Trains one reader."""
+    return ReaderPart(name, settings).fit()

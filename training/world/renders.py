@@ -1,0 +1,63 @@
+"""Renders with their captions: the data of everything that `prip-train world` trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from prip.miniature.prompts import caption
+from prip.miniature.renderer import glyph_masks, render, sample_jitter
+from prip.miniature.scene import parse, random_generator, sample_scene
+
+OPEN = -100
+"""Label of a factor that a prompt leaves open: what cross_entropy ignores."""
+CHUNK = 250
+
+
+@dataclass(frozen=True)
+class Renders:
+    """Captions, and what was drawn from them."""
+
+    captions: list[str]
+    scenes: Tensor
+    """What the images show, long (n, factors)."""
+    images: Tensor
+    """uint8 (n, 3, size, size)"""
+    subject_masks: Tensor
+    """How much of each pixel is the subject's, uint8 (n, 1, size, size)."""
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
+def make_renders(count: int, image_size: int, *key: object, progress: bool = False) -> Renders:
+    """Draws `count` captions, a function of the key."""
+    captions, scenes, jitter = [], [], []
+    for index in range(count):
+        generator = random_generator("renders", *key, index)
+        text = caption(generator)
+        scene = sample_scene(parse(text), generator)
+        captions.append(text)
+        scenes.append(scene)
+        jitter.append(sample_jitter(generator))
+    all_scenes, all_jitter = torch.tensor(scenes), torch.tensor(jitter)
+    images, masks = [], []
+    for start in tqdm(range(0, count, CHUNK), desc="drawing", unit_scale=CHUNK, unit="render", disable=not progress):
+        chunk = slice(start, start + CHUNK)
+        images.append(render(all_scenes[chunk], all_jitter[chunk], image_size))
+        masks.append(glyph_masks(all_scenes[chunk], all_jitter[chunk], image_size))
+    return Renders(captions, all_scenes, torch.cat(images), torch.cat(masks))
+
+
+def requested(prompts: list[str]) -> Tensor:
+    """What prompts ask for, long (n, factors); OPEN where they leave a factor open."""
+    return torch.tensor([[OPEN if value is None else value for value in parse(p).values] for p in prompts])
+
+
+def augment(images: Tensor) -> Tensor:
+    """Images (n, 3, size, size) as float in 0..255, with pixel noise of a random strength each."""
+    strength = 20 * torch.rand(len(images), 1, 1, 1)
+    return (images.float() + strength * torch.randn(images.shape)).clamp(0, 255)
