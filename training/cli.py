@@ -34,6 +34,7 @@ STAGES = {
     "encoder": Stage("encoder", "EncoderSettings", "warm up the preference encoder: user prompt to pivot"),
     "decoder": Stage("decoder", "DecoderSettings", "warm up the prompt decoder: pivot to system prompt"),
     "rl": Stage("rl", "RlSettings", "train the encoder end to end by PPO"),
+    "export": Stage("export", "ExportSettings", "put all parts of a run together as one checkpoint"),
 }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from prip.errors import CheckpointError, InputError
+from prip.errors import CheckpointError
 from prip.generators import load_generator
 from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
 from prip.processing import PripProcessor, load_tokenizer
@@ -39,15 +39,15 @@ class RlParts:
 
 
 def load_parts(settings: RlSettings) -> RlParts:
-    """Loads the parts that the settings name. Raises CheckpointError or InputError for one that is not there."""
+    """Loads the parts that the settings name. Raises CheckpointError for one that is not there."""
     named, run_folder = settings.parts, settings.run
     device = {"auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(settings.device, settings.device)
     encoder_folder, decoder_folder = part_folders(settings)
+    for stage, path in {"world": prompts_file(settings), "encoder": encoder_folder, "decoder": decoder_folder}.items():
+        if not path.exists():
+            raise CheckpointError(f"{path} is missing: does prip-train {stage} come first?")
     names = named.rewards or sorted(str(path) for path in (run_folder / "parts" / "rewards").glob("*") if path.is_dir())
-    table = prompts_file(settings)
-    if not table.is_file():
-        raise InputError(f"user_prompts: wanted a parquet file, there is none at {table}")
-    prompts = pd.read_parquet(table, columns=["user_prompt", "split"])
+    prompts = pd.read_parquet(prompts_file(settings), columns=["user_prompt", "split"])
     train_prompts, dev_prompts = (prompts.user_prompt[prompts.split == split].tolist() for split in ("train", "dev"))
     for prompt in (*train_prompts, *dev_prompts):
         PripProcessor.check_user_prompt(prompt)

@@ -18,8 +18,8 @@ SPLITS = ("test", "dev")
 STEPS = (("none", "random"), ("none", "warmup"), ("warmup", "rl"))
 """Refiners that are tested against each other: (from, to)."""
 
-FIRST_EVALUATION_SEED, FIRST_SEARCH_SEED = 1_000_000, 1_500_000
-"""Training draws from seeds below the first; `best` searches on seeds from the second on."""
+FIRST_EVALUATION_SEED, FIRST_SEARCH_SEED = 3_000_000_000, 3_000_500_000
+"""Training draws from seeds below 2**31, so none of these; `best` searches on seeds from the second on."""
 SEEDS_PER_EVALUATION = 1_000_000
 """Evaluations with different `--seed` share no image seed."""
 

@@ -70,7 +70,7 @@ def mean_difference(differences: Floats, weights: Floats) -> Estimate:
     draws = weights @ differences
     tail = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0)) + 1
     low, high = _interval(draws)
-    return Estimate(float(differences.mean()), low, high, min(1.0, tail / (len(draws) + 1)))
+    return Estimate(float(differences.mean()), low, high, min(1.0, 2 * tail / (len(draws) + 1)))
 
 
 def ratio_of_means(

@@ -20,11 +20,20 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
     """
 
     @register_to_config
-    def __init__(self, patch_size: int = 8, latent_channels: int = 64, scaling_factor: float = 1.0) -> None:
+    def __init__(
+        self,
+        patch_size: int = 8,
+        latent_channels: int = 64,
+        scaling_factor: float = 1.0,
+        force_upcast: bool = False,
+        block_out_channels: list[int] | None = None,
+    ) -> None:
+        """scaling_factor, force_upcast and block_out_channels are read by pipelines: the last one's length tells how
+        often the resolution is halved. Raises ValueError unless patch_size is a power of two."""
         super().__init__()
         if patch_size & (patch_size - 1):
             raise ValueError(f"patch_size: wanted a power of two, got {patch_size}")
-        self.register_to_config(block_out_channels=[1] * (int(math.log2(patch_size)) + 1), force_upcast=False)
+        self.register_to_config(block_out_channels=[1] * (int(math.log2(patch_size)) + 1))
         self.components = nn.Parameter(torch.zeros(latent_channels, 3, patch_size, patch_size), requires_grad=False)
         self.mean = nn.Parameter(torch.zeros(1, 3, patch_size, patch_size), requires_grad=False)
         self.scale = nn.Parameter(torch.ones(1), requires_grad=False)

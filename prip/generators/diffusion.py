@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +51,23 @@ class DiffusersGenerator:
         Raises CheckpointError where there is no such pipeline, MissingExtraError without diffusers.
         """
         diffusers = require("diffusers", "generate")
+        import_module(".autoencoder", __package__)  # diffusers finds a class of ours only where its module is loaded
         defaults = Path(name_or_path) / DEFAULTS_FILE
         if defaults.is_file():
             options = {**json.loads(defaults.read_text(encoding="utf-8")), **options}
-        diffusers.utils.logging.disable_progress_bar()
+        logging = diffusers.utils.logging
+        logging.disable_progress_bar()
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()
         try:
-            pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(name_or_path, torch_dtype=torch.float32)
+            with quiet():
+                pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(name_or_path)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"generator: no diffusers pipeline at {name_or_path!r}: {error}") from error
-        return cls(pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), **options)
+        finally:
+            logging.set_verbosity(verbosity)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(pipeline.to(device, torch.float32), **options)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the pipeline, and how it is to be sampled."""

@@ -24,7 +24,7 @@ class PromptRewardConfig(PreTrainedConfig):
     name: str = "reward"
     vocab_size: int = 1024
     trunk_width: int = 128
-    width: int = 192
+    width: int = 256
     grid: int = 16
     score_mean: float = 0.0
     score_deviation: float = 1.0
@@ -53,7 +53,11 @@ class PromptReward(TrunkModel):
 
     def forward(self, images: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Raw scores: images (n, 3, size, size) in 0..255 and the prompts' tokens (n, length) to float (n,)."""
-        image = self.image(self.trunk(images).flatten(1))
+        return self.score_features(self.trunk(images).flatten(1), input_ids, attention_mask)
+
+    def score_features(self, features: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Raw scores, float (n,), of images whose flattened trunk features (n, trunk_width * grid) are known."""
+        image = self.image(features)
         mask = attention_mask[..., None].to(image.dtype)
         text = self.text((self.tokens(input_ids) * mask).sum(1) / mask.sum(1).clamp(min=1).sqrt())
         return self.score(torch.cat([image, text, image * text], 1))[:, 0]

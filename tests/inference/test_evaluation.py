@@ -33,7 +33,7 @@ PROMPTS = [
     Prompt("a cat by the sea", "cat", "cat/beach"),
     Prompt("one kitty by the sea", "cat", "cat/beach"),
     Prompt("a dog in town", "dog", "dog/city"),
-    Prompt("a fox indoors", "fox", "fox/room"),
+    Prompt("an owl indoors", "owl", "owl/room"),
 ]
 SETTINGS = EvaluationSettings(bootstrap_draws=200, search_images=2, batch_size=7)
 
@@ -110,7 +110,7 @@ def test_rows_hold_what_the_format_says_and_are_right() -> None:
     none, warmup, rl, best = (row(result, name) for name in ("none", "warmup", "rl", "best"))
     assert all(r["n"] == 4 and r["generator"] == "diffusion" for r in (none, warmup, rl, best))
     assert (none["difference"], none["p_value"]) == (0.0, None)
-    # a subject counts once: cats gain 2 a modifier, dog and fox 1
+    # a subject counts once: cats gain 2 a modifier, dog and owl 1
     for found, modifiers in ((warmup, 1), (rl, 3), (best, 5)):
         assert found["difference"] == pytest.approx(modifiers * 4 / 3)
         assert found["low"] == pytest.approx(modifiers) and found["high"] == pytest.approx(2 * modifiers)
@@ -128,7 +128,7 @@ def test_rows_hold_what_the_format_says_and_are_right() -> None:
 
 def test_all_refiners_get_the_same_seeds_and_no_other_evaluation_does() -> None:
     _, refiners = measured(with_best=False)
-    assert refiners[1].seeds == refiners[2].seeds == list(range(1_000_000, 1_000_008))
+    assert refiners[1].seeds == refiners[2].seeds == list(range(3_000_000_000, 3_000_000_008))
     _, others = measured(with_best=False, seed=1)
     assert not set(refiners[1].seeds) & set(others[1].seeds)
     assert min(image_seeds(FIRST_SEARCH_SEED, 3, 0)) > max(image_seeds(FIRST_EVALUATION_SEED, 500_000, 0))
@@ -282,7 +282,7 @@ def test_tables_show_what_was_found() -> None:
 
 
 def test_presets_and_files_are_read_and_checked(tmp_path) -> None:
-    assert read_settings("miniature").images_per_prompt == 2
+    assert read_settings("miniature").images_per_prompt == 4
     assert read_settings("miniature", images_per_prompt=5).images_per_prompt == 5
     assert read_settings("smoke", images_per_prompt=None).subjects == 3
     own = tmp_path / "own.yaml"

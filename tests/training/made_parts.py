@@ -26,7 +26,9 @@ class MadeGenerator:
         self.calls += 1
         if self.calls == self.fail_at:
             raise KeyboardInterrupt
-        colours = [list(zlib.crc32(f"{p}/{s}".encode()).to_bytes(4, "big")[:3]) for p, s in zip(prompts, seeds)]  # noqa: B905
+        colours = [
+            list(zlib.crc32(f"{p}/{s}".encode()).to_bytes(4, "big")[:3]) for p, s in zip(prompts, seeds, strict=True)
+        ]
         return torch.tensor(colours, dtype=torch.uint8)[:, :, None, None].expand(-1, -1, self.size, self.size)
 
     def count_tokens(self, text: str) -> int:

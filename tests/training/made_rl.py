@@ -42,6 +42,7 @@ class Painter:
     def __init__(self) -> None:
         self.layer = torch.nn.Linear(2, 3)
         torch.nn.init.constant_(self.layer.weight, 40.0)
+        torch.nn.init.zeros_(self.layer.bias)
         self.drawn: list[tuple[str, int]] = []
 
     def count_tokens(self, text: str) -> int:

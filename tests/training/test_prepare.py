@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from test_diffusiondb import REAL_IMAGES
 
 from prip.errors import CheckpointError, InputError, PripError
 from prip.training import prepare as stage
+from prip.training.cli import main
 from prip.training.data.hashing import hash_of
 from prip.training.data.images import read_image
 from prip.training.data.pairs import read_preferred_images, read_system_prompts
@@ -314,38 +316,46 @@ def command(run: Path, *arguments: str, before: str = "") -> subprocess.Complete
     )
 
 
-def test_the_command_draws_with_the_diffusion_generator_without_the_worlds_modules(tmp_path: Path) -> None:
-    missing = command(tmp_path)
-    assert missing.returncode == 1 and "does prip-train world come first?" in missing.stderr
-    write_parts(tmp_path)
-    done = command(tmp_path)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the command, with real parts and without the modules that prepare must not need."""
+    run = tmp_path_factory.mktemp("whole")
+    write_parts(run)
+    done = command(run)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     assert "draw: 100%" in done.stderr and "prepare: 34 images" in done.stderr
-    splits = read_preferred_images(tmp_path / "data", "preferred")
+    return run
+
+
+def test_the_command_draws_with_the_diffusion_generator(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    splits = read_preferred_images(whole / "data", "preferred")
     assert (splits.pivots.pivot_length, splits.pivots.pivot_width) == (2, 16)
-    assert command(tmp_path, "--resume").returncode == 0
-    refused = command(tmp_path)
-    assert refused.returncode == 2 and "--resume" in refused.stderr
+    assert table(whole, "scores").columns.tolist() == ["image_name", "mini-hps", "mini-reward"]
+    again = ["prepare", "--config", "smoke", "--run", str(whole), "--device", "cpu"]
+    assert main([*again, "--resume"]) == 0, "a finished stage is passed over"
+    assert main(again) == 2 and "--resume" in capsys.readouterr().err
 
 
-def test_a_killed_command_goes_on_to_the_same_data(tmp_path: Path) -> None:
-    for name in ("whole", "cut"):
-        write_parts(tmp_path / name)
-    assert command(tmp_path / "whole", "--batch_size", "8").returncode == 0
+def test_a_run_without_a_world_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare", "--config", "miniature", "--run", str(tmp_path)]) == 1
+    assert "does prip-train world come first?" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_a_killed_command_goes_on_to_the_same_data(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole / "parts", tmp_path / "parts")
     kill = f"""
 import os
 from prip.training.data import drawing
 write, calls = drawing.write_png, []
 def killing(path, image):
     calls.append(path)
-    os.kill(os.getpid(), {int(signal.SIGKILL)}) if len(calls) == 13 else write(path, image)
+    os.kill(os.getpid(), {int(signal.SIGKILL)}) if len(calls) == 33 else write(path, image)
 drawing.write_png = killing
 """
-    killed = command(tmp_path / "cut", "--batch_size", "8", before=kill)
-    assert killed.returncode == -signal.SIGKILL and len(list((tmp_path / "cut").rglob("*.png"))) == 12
-    resumed = command(tmp_path / "cut", "--batch_size", "8", "--resume")
+    killed = command(tmp_path, before=kill)
+    assert killed.returncode == -signal.SIGKILL and len(list(tmp_path.rglob("*.png"))) == 32
+    resumed = command(tmp_path, "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    manifests = [json.loads((tmp_path / name / "data" / "manifest.json").read_text()) for name in ("whole", "cut")]
+    manifests = [json.loads((run / "data" / "manifest.json").read_text()) for run in (whole, tmp_path)]
     assert manifests[0]["sha256"] == manifests[1]["sha256"]
-    metrics = json.loads((tmp_path / "cut" / "prepare" / "metrics.json").read_text())
-    assert metrics["counts"]["drawn"] == 34 - 8
+    assert json.loads((tmp_path / "prepare" / "metrics.json").read_text())["counts"]["drawn"] == 34 - 32

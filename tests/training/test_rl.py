@@ -281,7 +281,7 @@ def test_nan_in_a_reward_stops_it(tmp_path: Path, warm: Path, monkeypatch: pytes
 
 def test_prompts_without_room_are_left_out(tmp_path: Path, warm: Path) -> None:
     parts = make_parts(warm)
-    full = "a cat " * 30 + "a cat"
+    full = "a cat " * 40 + "a cat"
     module = rl.build_module(
         replace(parts, train_prompts=[full, *parts.train_prompts]), rl_settings(tmp_path), tmp_path / "rl"
     )

@@ -1,4 +1,4 @@
-"""Rollouts: the same text as the refiner's, the same probabilities as when sampled, rewards against the plain prompt."""
+"""Rollouts: the same text as the refiner's, the probabilities it was sampled with, rewards against the plain prompt."""
 
 from __future__ import annotations
 

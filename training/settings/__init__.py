@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .decoder import DecoderSettings, LlamaSizes, LoraSettings
 from .encoder import EncoderSettings, T5Sizes
+from .export import ExportSettings
 from .prepare import PrepareSettings, SystemPromptSettings
 from .rl import PartsSettings, PpoSettings, RlSettings, RolloutSettings
 from .shared import LoopSettings, OptimizerSettings, RunSettings
@@ -12,6 +13,7 @@ from .world import UnetSizes, WorldSettings
 __all__ = [
     "DecoderSettings",
     "EncoderSettings",
+    "ExportSettings",
     "LlamaSizes",
     "LoopSettings",
     "LoraSettings",

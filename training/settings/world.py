@@ -27,13 +27,13 @@ PARTS = (
 class UnetSizes:
     """Sizes of the generator."""
 
-    channels: tuple[int, ...] = (96, 192)
-    """Channels of the UNet's levels; each level halves the resolution."""
+    channels: tuple[int, ...] = (256,)
+    """Channels of the UNet's levels; each further level halves the resolution."""
 
-    patch_size: int = 8
+    patch_size: int = 16
     """Side of the image patches that become one latent position."""
 
-    latent_channels: int = 64
+    latent_channels: int = 192
     """Principal components kept of a patch."""
 
     text_width: int = 128
@@ -110,7 +110,7 @@ class WorldSettings(RunSettings):
     """Sizes of the generator."""
 
     generator_optimizer: OptimizerSettings = field(
-        default_factory=lambda: OptimizerSettings(lr=2e-3, warmup_steps=100, schedule="cosine", weight_decay=1e-3)
+        default_factory=lambda: OptimizerSettings(lr=1e-3, warmup_steps=50, schedule="cosine", weight_decay=1e-3)
     )
     """Optimizer of the generator."""
 
@@ -122,12 +122,17 @@ class WorldSettings(RunSettings):
     optimizer: OptimizerSettings = field(
         default_factory=lambda: OptimizerSettings(lr=2e-3, warmup_steps=50, schedule="cosine")
     )
-    """Optimizer of the other parts."""
+    """Optimizer of all other parts."""
 
     loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(steps=1000, validate_every=500, checkpoint_every=250)
     )
-    """Training loop of the other parts."""
+    """Training loop of readers, trunk, pivot encoder and the text encoder's pre-training."""
+
+    reward_loop: LoopSettings = field(
+        default_factory=lambda: LoopSettings(steps=3000, batch_size=192, validate_every=500, checkpoint_every=500)
+    )
+    """Training loop of the rewards; an example is a pair."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -89,9 +89,7 @@ def write_prompts(settings: WorldSettings) -> None:
 
     def fill(folder: Path) -> None:
         pd.DataFrame(rows).to_parquet(folder / "user_prompts.parquet", index=False)
-        pd.DataFrame(system).drop_duplicates("system_prompt").to_parquet(
-            folder / "system_prompts.parquet", index=False
-        )
+        pd.DataFrame(system).drop_duplicates("system_prompt").to_parquet(folder / "system_prompts.parquet", index=False)
 
     replace_folder(settings.run / "parts" / "prompts", fill)
 
@@ -101,7 +99,8 @@ def assemble(settings: WorldSettings) -> dict[str, float]:
     for name, place in PLACES_IN_CHECKPOINT.items():
         source = part_folder(settings, name)
         replace_folder(
-            settings.run / "parts" / place, lambda folder, source=source: shutil.copytree(source, folder, dirs_exist_ok=True)
+            settings.run / "parts" / place,
+            lambda folder, source=source: shutil.copytree(source, folder, dirs_exist_ok=True),
         )
     generator = DiffusersGenerator.from_pretrained(str(settings.run / "parts" / "generator"))
     reader = Reader.from_pretrained(settings.run / "parts" / "readers" / "a")

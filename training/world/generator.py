@@ -50,7 +50,11 @@ def tokenize(tokenizer: PreTrainedTokenizerFast, prompts: list[str]) -> Tensor:
 
 
 class TextEncoderPart(Part):
-    """Pre-training of the text encoder: tell from a caption what it asks for."""
+    """Pre-training of the text encoder: tell from a caption what it asks for.
+
+    It is read off the end token and the padding behind it, which the causal mask lets see all words: a pooled text then
+    holds the whole request, and so does most of what cross-attention finds.
+    """
 
     monitor = "accuracy"
     trained = ("model.*", "head.*")
@@ -80,8 +84,8 @@ class TextEncoderPart(Part):
         """Logits of every factor, each (n, values)."""
         ids = tokenize(self.tokenizer, captions).to(self.device)
         hidden = self.model(ids).last_hidden_state
-        words = (ids != self.tokenizer.pad_token_id)[..., None]
-        return list(self.head((hidden * words).sum(1) / words.sum(1)).split(FACTOR_SIZES, 1))
+        ended = (ids == self.tokenizer.eos_token_id).cumsum(1).clamp(max=1)[..., None]
+        return list(self.head((hidden * ended).sum(1) / ended.sum(1)).split(FACTOR_SIZES, 1))
 
     def training_step(self, batch: list[int], step: int) -> Tensor:
         captions = [self.renders.captions[i] for i in batch]
@@ -104,10 +108,10 @@ class TextEncoderPart(Part):
 
 
 class GeneratorPart(Part):
-    """Denoising of latents given captions, predicting the clean image; text encoder and UNet learn."""
+    """Denoising of latents given captions, predicting the clean image; the UNet learns, the text encoder is frozen."""
 
     monitor, mode = "dev_loss", "min"
-    trained = ("unet.*", "text_encoder.*")
+    trained = ("unet.*",)
 
     def __init__(self, name: str, settings: WorldSettings) -> None:
         super().__init__(name, settings)
@@ -161,9 +165,12 @@ class GeneratorPart(Part):
         images = renders.images[rows].to(self.device).float() / 127.5 - 1
         masks = renders.subject_masks[rows].to(self.device).float() / 255
         noisy = self.scheduler.add_noise(self.autoencoder.encode(images), noise.to(self.device), timesteps)
-        text = self.text_encoder(tokens.to(self.device)).last_hidden_state
+        with torch.no_grad():
+            text = self.text_encoder(tokens.to(self.device)).last_hidden_state
         clean = self.autoencoder.decode(self.unet(noisy, timesteps, text).sample).sample
-        weight = (1 + self.settings.unet.subject_weight * masks) / (images.var((1, 2, 3), keepdim=True) + VARIANCE_FLOOR)
+        weight = (1 + self.settings.unet.subject_weight * masks) / (
+            images.var((1, 2, 3), keepdim=True) + VARIANCE_FLOOR
+        )
         return (weight * (clean - images) ** 2).mean()
 
     def noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:

@@ -58,7 +58,9 @@ class Part(StageModule):
     def fit(self) -> dict[str, Any]:
         """Trains the part, unless it is finished, and returns its metrics."""
         folder = stage_folder(self.settings, self.stage)
-        return train(self, self.settings, self.loop, folder, monitor=self.monitor, mode=self.mode, clip=self.optimizer.clip)
+        return train(
+            self, self.settings, self.loop, folder, monitor=self.monitor, mode=self.mode, clip=self.optimizer.clip
+        )
 
 
 def part_folder(settings: WorldSettings, name: str) -> str:

@@ -1,4 +1,4 @@
-"""The pivot encoder: a Q-Former over the frozen trunk, trained to tell what an image shows and which caption is its own."""
+"""The pivot encoder: a Q-Former over the frozen trunk, trained to tell what images show and to find their captions."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -12,31 +12,48 @@ from torch import Tensor
 from prip.miniature.preference import scene_preference
 from prip.miniature.prompts import user_prompt
 from prip.miniature.reader import Reader
-from prip.miniature.scene import parse, random_generator
+from prip.miniature.scene import random_generator
 from prip.miniature.vocabulary import PLACES, SUBJECTS
 from prip.rewards.prompt_reward import PromptReward, PromptRewardConfig
 
 from ..seeds import derive_seed
-from ..settings import WorldSettings
+from ..settings import LoopSettings, WorldSettings
 from ..tokenizers import train_encoder_tokenizer
 from .part import Part, part_folder
-from .renders import augment
+from .renders import Renders, augment
 
 MISMATCH = 0.15
-"""Share of the pairs in which one image shows another subject than the prompt's."""
+"""Share of the pairs whose second image may show another subject than the prompt's."""
+PLACE_NAMED = 0.7
+"""Share of the prompts that name a place."""
+OPEN_PLACE = -1
+"""Place of a prompt that names none."""
+PHRASINGS = 6
+"""User prompts written for each subject and place."""
 
 
 class RewardPart(Part):
-    """Bradley-Terry loss on pairs that the true preference has labelled, with noise."""
+    """Bradley-Terry loss on pairs that the true preference has labelled, with noise.
+
+    The trunk is a trained reader's and stays as it is, so that the features of all renders are computed once.
+    """
 
     monitor = "pairs_right"
+    trained = ("model.image.*", "model.tokens.*", "model.text.*", "model.score.*")
 
     def __init__(
         self, name: str, settings: WorldSettings, trunk: str, score_mean: float, score_deviation: float
     ) -> None:
         super().__init__(name, settings)
         self.draw(settings.renders)
-        prompts = [user_prompt(s, p, random_generator(name, i)) for s in SUBJECTS for p in PLACES for i in range(6)]
+        asked = [
+            (s, p, i) for s in range(len(SUBJECTS)) for p in (*range(len(PLACES)), OPEN_PLACE) for i in range(PHRASINGS)
+        ]
+        prompts = [
+            user_prompt(SUBJECTS[s], None if p == OPEN_PLACE else PLACES[p], random_generator(name, s, p, i))
+            for s, p, i in asked
+        ]
+        self.prompts, self.asked = prompts, torch.tensor(asked)
         tokenizer = train_encoder_tokenizer(prompts, 600)
         self.model = PromptReward(
             PromptRewardConfig(
@@ -49,60 +66,65 @@ class RewardPart(Part):
             )
         )
         self.model.tokenizer = tokenizer
-        trained = Reader.from_pretrained(part_folder(settings, trunk))
-        self.model.trunk.load_state_dict(trained.trunk.state_dict())
-        self.by_subject = {
-            split: [torch.nonzero(renders.scenes[:, 0] == index)[:, 0].tolist() for index in range(len(SUBJECTS))]
-            for split, renders in (("train", self.renders), ("dev", self.dev_renders))
-        }
+        reader = Reader.from_pretrained(part_folder(settings, trunk))
+        self.model.trunk.load_state_dict(reader.trunk.state_dict())
+        self.model.image[0].load_state_dict(reader.head[1].state_dict())
+        self.features = self.trunk_features(self.renders)
+        self.tokens, self.token_mask = self.model.encode(prompts)
 
-    def pairs(self, split: str, count: int, key: int) -> tuple[list[str], list[int], list[int]]:
-        """User prompts, and for each the indices of two renders of its subject."""
-        chance = random.Random(key)
-        prompts, first, second = [], [], []
-        rows = self.by_subject[split]
-        renders = self.renders if split == "train" else self.dev_renders
-        known = [index for index, own in enumerate(rows) if len(own) > 1]
-        for number in range(count):
-            subject = chance.choice(known)
-            a, b = chance.sample(rows[subject], 2)
-            if chance.random() < MISMATCH:
-                b = chance.randrange(len(renders))
-            place = PLACES[int(renders.scenes[a, 1])] if chance.random() < 0.7 else None
-            prompts.append(user_prompt(SUBJECTS[subject], place, random_generator("pair", key, number)))
-            first.append(a)
-            second.append(b)
-        return prompts, first, second
+    @property
+    def loop(self) -> LoopSettings:
+        return self.settings.reward_loop
 
-    def label(self, split: str, prompts: list[str], indices: list[int]) -> Tensor:
-        """The true preference of each render for its prompt, float (n,)."""
-        asked = [parse(prompt) for prompt in prompts]
-        place = [-1 if request["place"] is None else int(request["place"]) for request in asked]
-        renders = self.renders if split == "train" else self.dev_renders
-        subject = torch.tensor([int(request["subject"] or 0) for request in asked])
-        return scene_preference(subject, torch.tensor(place), renders.scenes[indices])
+    @torch.no_grad()
+    def trunk_features(self, renders: Renders) -> Tensor:
+        """Flattened features of all renders, with pixel noise, float (renders, trunk_width * grid)."""
+        chunks = renders.images.split(256)
+        return torch.cat([self.model.trunk(augment(chunk)).flatten(1) for chunk in chunks])
 
-    def batch_at(self, step: int) -> tuple[list[str], list[int], list[int]]:
-        """Pairs of the step: as many images as the other parts see."""
-        return self.pairs("train", self.loop.batch_size // 2, derive_seed(self.settings.seed, self.stage, "pairs", step))
+    def pairs(self, renders: Renders, count: int, key: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Indices of user prompts, and for each of two renders: each long (count,).
 
-    def training_step(self, batch: tuple[list[str], list[int], list[int]], step: int) -> Tensor:
-        prompts, first, second = batch
-        gap = self.label("train", prompts, first) - self.label("train", prompts, second)
+        The first render shows the prompt's subject, and its place where one is named; the second shows that subject or,
+        at times, any.
+        """
+        chance = torch.Generator().manual_seed(key)
+        first = torch.randint(len(renders), (count,), generator=chance)
+        subject, place = renders.scenes[first, 0], renders.scenes[first, 1]
+        place = torch.where(torch.rand(count, generator=chance) < PLACE_NAMED, place, OPEN_PLACE)
+        phrasing = torch.randint(PHRASINGS, (count,), generator=chance)
+        prompts = (subject * (len(PLACES) + 1) + place % (len(PLACES) + 1)) * PHRASINGS + phrasing
+        likely = (renders.scenes[:, 0] == subject[:, None]).float()
+        likely = torch.where(torch.rand(count, 1, generator=chance) < MISMATCH, torch.ones_like(likely), likely)
+        return prompts, first, torch.multinomial(likely, 1, generator=chance)[:, 0]
+
+    def truth(self, renders: Renders, prompts: Tensor, rows: Tensor) -> Tensor:
+        """The true preference of renders for user prompts, both by index: float (n,)."""
+        return scene_preference(self.asked[prompts, 0], self.asked[prompts, 1], renders.scenes[rows])
+
+    def batch_at(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Pairs of the step."""
+        return self.pairs(
+            self.renders, self.loop.batch_size, derive_seed(self.settings.seed, self.stage, "pairs", step)
+        )
+
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], step: int) -> Tensor:
+        prompts, first, second = (rows.cpu() for rows in batch)
+        gap = self.truth(self.renders, prompts, first) - self.truth(self.renders, prompts, second)
         chosen = torch.bernoulli(torch.sigmoid(gap / self.settings.label_noise)).to(self.device)
-        images = augment(self.renders.images[first + second]).to(self.device)
-        scores = self.model.forward(images, *self.model.encode(prompts + prompts))
-        margin = scores[: len(prompts)] - scores[len(prompts) :]
-        loss = F.binary_cross_entropy_with_logits(margin, chosen)
+        text = self.tokens[prompts].to(self.device), self.token_mask[prompts].to(self.device)
+        scores = [self.model.score_features(self.features[rows].to(self.device), *text) for rows in (first, second)]
+        loss = F.binary_cross_entropy_with_logits(scores[0] - scores[1], chosen)
         self.log("loss", loss, prog_bar=True)
         return loss
 
     def evaluate(self) -> dict[str, float]:
         """Share of dev pairs that are ordered as by the truth, and the correlation with it."""
-        prompts, first, second = self.pairs("dev", 1000, derive_seed(self.settings.seed, self.stage, "dev"))
-        images = self.dev_renders.images
-        scores = torch.stack([self.model(prompts, images[first]), self.model(prompts, images[second])])
-        truth = torch.stack([self.label("dev", prompts, first), self.label("dev", prompts, second)])
+        renders = self.dev_renders
+        prompts, first, second = self.pairs(renders, 1000, derive_seed(self.settings.seed, self.stage, "dev"))
+        texts = [self.prompts[index] for index in prompts.tolist()]
+        scores = torch.stack([self.model(texts, renders.images[rows]) for rows in (first, second)])
+        truth = torch.stack([self.truth(renders, prompts, rows) for rows in (first, second)])
         right = ((scores[0] > scores[1]) == (truth[0] > truth[1])).float().mean()
         correlation = torch.corrcoef(torch.stack([scores.flatten(), truth.flatten()]))[0, 1]
         return {"pairs_right": float(right), "correlation": float(correlation)}

@@ -1,0 +1,84 @@
+"""What `refine` keeps to on prompts that it was not made for: PartiPrompts, or any file with a prompt a line.
+
+    python benchmarks/parti_prompts.py PartiPrompts.tsv
+
+Prints the share of prompts that come back verbatim, without a repeated modifier, without a subject of the miniature that
+the user did not name, and within CLIP's 75 tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from prip import Refiner
+from prip.clip_tokens import count_clip_tokens
+from prip.errors import InputError
+from prip.miniature.scene import mentioned_subjects
+from prip.processing import own_words
+
+TOKEN_BUDGET = 75
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The first column of a .tsv file with a header, or the lines of any other file."""
+    with path.open(encoding="utf-8", newline="") as file:
+        if path.suffix == ".tsv":
+            return [row[0] for row in list(csv.reader(file, delimiter="\t"))[1:] if row]
+        return [line.rstrip("\n") for line in file if line.strip()]
+
+
+def is_verbatim(user: str, refined: str) -> bool:
+    """The user's own words stand at the start."""
+    return refined.startswith(own_words(user))
+
+
+def repeats_nothing(user: str, refined: str) -> bool:
+    """No modifier occurs twice, nor among the user's own."""
+    own = [part.strip().lower() for part in own_words(user).split(",")]
+    added = [part.strip().lower() for part in refined[len(own_words(user)) :].split(",") if part.strip()]
+    return len(set(added)) == len(added) and not set(own) & set(added)
+
+
+def names_no_other_subject(user: str, refined: str) -> bool:
+    """What was added names no subject that the user did not."""
+    return mentioned_subjects(refined[len(own_words(user)) :]) <= mentioned_subjects(user)
+
+
+def is_within_budget(user: str, refined: str) -> bool:
+    """The refined prompt fits, or it is a prompt without room that came back unchanged."""
+    return count_clip_tokens(refined) <= TOKEN_BUDGET or refined == user
+
+
+CHECKS: dict[str, Callable[[str, str], bool]] = {
+    "the user's words verbatim": is_verbatim,
+    "no repeated modifier": repeats_nothing,
+    "no foreign subject noun": names_no_other_subject,
+    "within the token budget": is_within_budget,
+    "something was added": lambda user, refined: len(refined) > len(user),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Check refine on prompts that it was not made for.")
+    parser.add_argument("file", type=Path, help="PartiPrompts.tsv, or a text file with a prompt a line")
+    parser.add_argument("--model", default="prip-mini", help="checkpoint (default: prip-mini)")
+    arguments = parser.parse_args()
+    prompts = read_prompts(arguments.file)
+    if not prompts:
+        raise InputError(f"file: wanted prompts, {arguments.file} holds none")
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        refined = Refiner.from_pretrained(arguments.model).refine(prompts)
+    for name, check in CHECKS.items():
+        right = [check(*pair) for pair in zip(prompts, refined, strict=True)]
+        print(f"{name:28} {sum(right):5} of {len(right)}  {sum(right) / len(right):.2%}")
+        for place in [place for place, good in enumerate(right) if not good][:3]:
+            print(f"    {prompts[place][:60]!r} -> {refined[place][-80:]!r}")
+
+
+if __name__ == "__main__":
+    main()

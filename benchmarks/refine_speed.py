@@ -1,0 +1,75 @@
+"""Speed of the embedded default: one prompt warm, a batch of 256, and a cold process against one that only imports.
+
+    python benchmarks/refine_speed.py
+
+The peer of the cold start is a process that imports torch and the three transformers classes that the checkpoint needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+
+PEER = "import torch; from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, T5Model"
+COLD = [sys.executable, "-m", "prip.inference.cli", "refine", "a cat"]
+
+
+def warm(repeats: int) -> float:
+    """Median milliseconds of one prompt; every prompt is another one."""
+    from prip import Refiner
+
+    refiner = Refiner.from_pretrained("prip-mini")
+    for number in range(5):
+        refiner.refine(f"warming up number {number}")
+    times = []
+    for number in range(repeats):
+        began = time.perf_counter()
+        refiner.refine(f"a cat and {number} dogs on a beach")
+        times.append(time.perf_counter() - began)
+    return 1000 * statistics.median(times)
+
+
+def batch(size: int, repeats: int) -> float:
+    """Prompts a second in batches of `size`, the best of `repeats`."""
+    from prip import Refiner
+
+    refiner = Refiner.from_pretrained("prip-mini")
+    rates = []
+    for repeat in range(repeats + 1):
+        prompts = [f"a cat and {repeat} dogs on beach number {number}" for number in range(size)]
+        began = time.perf_counter()
+        refiner.refine(prompts)
+        rates.append(size / (time.perf_counter() - began))
+    return max(rates[1:])
+
+
+def cold(repeats: int) -> tuple[float, float]:
+    """Median seconds of `prip refine "a cat"` and of the peer, run in turns."""
+    own, peer = [], []
+    for _ in range(repeats):
+        for command, times in ((COLD, own), ([sys.executable, "-c", PEER], peer)):
+            began = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True)
+            times.append(time.perf_counter() - began)
+    return statistics.median(own), statistics.median(peer)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Speed of the embedded default.")
+    parser.add_argument("--repeats", type=int, default=50, help="prompts timed one by one (default: 50)")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads (default: 2)")
+    arguments = parser.parse_args()
+    own, peer = cold(7)
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    print(f"one prompt, warm       {warm(arguments.repeats):8.1f} ms (median of {arguments.repeats})")
+    print(f"batch of 256           {batch(256, 3):8.1f} prompts/s")
+    print(f"cold process           {own / peer:8.2f} times the imports alone ({own:.2f} s, {peer:.2f} s)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The diffusers generator on a tiny Stable Diffusion with random weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from prip.errors import CheckpointError
+from prip.generators import load_generator
+from prip.protocols import Generator
+
+diffusers = pytest.importorskip("diffusers", reason="the generate extra is not installed")
+
+PROMPTS = ["a cat in town", "one robot, golden hour", "a cat in town"]
+
+
+@pytest.fixture(scope="module")
+def generator():
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from prip.generators.autoencoder import PatchAutoencoder
+    from prip.generators.diffusion import DiffusersGenerator
+    from prip.training.settings import UnetSizes
+    from prip.training.world.generator import train_text_tokenizer
+
+    torch.manual_seed(0)
+    tokenizer = train_text_tokenizer(PROMPTS, UnetSizes(vocab_size=300, max_tokens=32))
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=32,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    autoencoder = PatchAutoencoder(patch_size=8, latent_channels=16)
+    autoencoder.fit(torch.rand(64, 3, 32, 32) * 2 - 1)
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=4,
+        in_channels=16,
+        out_channels=16,
+        block_out_channels=(16, 16),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=32,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    )
+    pipeline = diffusers.StableDiffusionPipeline(
+        vae=autoencoder,
+        text_encoder=CLIPTextModel(text),
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=diffusers.DDIMScheduler(clip_sample=False, steps_offset=1),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    return DiffusersGenerator(pipeline, steps=3, guidance=2.0, batch_size=2)
+
+
+def test_an_image_depends_on_its_prompt_and_seed_alone(generator):
+    assert isinstance(generator, Generator)
+    images = generator(PROMPTS, [5, 6, 5])
+    assert images.shape == (3, 3, 32, 32) and images.dtype == torch.uint8
+    difference = (images[0].int() - images[2].int()).abs().max()
+    assert difference <= 1, "a pair gives the same image wherever it stands, to one rounding step"
+    assert not torch.equal(images[0], generator(PROMPTS[:1], [8])[0])
+    assert generator([], []).shape == (0, 3, 32, 32)
+    with pytest.raises(ValueError, match="seeds"):
+        generator(PROMPTS, [1])
+
+
+def test_nothing_trains_and_tokens_are_counted(generator):
+    parts = [part for part in generator.pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    assert parts and not any(parameter.requires_grad for part in parts for parameter in part.parameters())
+    assert generator.token_limit == 30
+    assert generator.count_tokens("a cat in town") == 4
+
+
+def test_it_saves_and_loads_with_its_sampling(generator, tmp_path):
+    generator.save_pretrained(tmp_path)
+    loaded = load_generator(str(tmp_path))
+    assert (loaded.steps, loaded.guidance) == (3, 2.0)
+    assert torch.equal(loaded(PROMPTS, [1, 2, 3]), generator(PROMPTS, [1, 2, 3]))
+    assert load_generator(str(tmp_path), steps=2).steps == 2
+    with pytest.raises(CheckpointError, match="no diffusers pipeline"):
+        load_generator(str(tmp_path / "unet" / "nothing"))
+
+
+def test_the_autoencoder_keeps_what_its_components_span():
+    from prip.generators.autoencoder import PatchAutoencoder
+
+    torch.manual_seed(0)
+    basis = torch.randn(6, 3 * 8 * 8)
+    images = (torch.randn(40 * 16, 6) @ basis).view(40, 16, 192).transpose(1, 2)
+    images = torch.nn.functional.fold(images, 32, 8, stride=8)
+    autoencoder = PatchAutoencoder(8, 6)
+    assert autoencoder.fit(images) == pytest.approx(1, abs=1e-4)
+    latents = autoencoder.encode(images)
+    assert latents.shape == (40, 6, 4, 4) and float(latents.var()) == pytest.approx(1, rel=0.05)
+    torch.testing.assert_close(autoencoder.decode(latents).sample, images, rtol=1e-3, atol=1e-2)
+    with pytest.raises(ValueError, match="power of two"):
+        PatchAutoencoder(6)

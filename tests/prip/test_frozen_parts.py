@@ -1,0 +1,86 @@
+"""Generator, rewards and pivot encoder, with random weights: shapes, saving and loading, and independence of the batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from prip.errors import CheckpointError, InputError
+from prip.miniature.judges import load_judges
+from prip.miniature.reader import Reader, ReaderConfig
+from prip.pivot_encoder import QFormerPivotEncoder, QFormerPivotEncoderConfig, load_pivot_encoder
+from prip.protocols import PivotEncoder, Reward
+from prip.rewards import StandardisedSum, load_reward
+from prip.rewards.prompt_reward import PromptReward, PromptRewardConfig
+
+USERS = ["a cat in town", "one robot", "a very long prompt about a castle among dunes and more"]
+
+
+@pytest.fixture()
+def images() -> torch.Tensor:
+    return torch.randint(0, 256, (3, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def make_reward(tiny_checkpoint, name: str = "tiny") -> PromptReward:
+    from prip.processing import load_tokenizer
+
+    tokenizer = load_tokenizer(tiny_checkpoint / "encoder")
+    torch.manual_seed(0)
+    model = PromptReward(PromptRewardConfig(name=name, vocab_size=len(tokenizer), trunk_width=32, width=16)).eval()
+    model.tokenizer = tokenizer
+    return model
+
+
+def test_a_reward_scores_alike_alone_in_a_batch_and_after_saving(tiny_checkpoint, tmp_path, images):
+    reward = make_reward(tiny_checkpoint)
+    assert isinstance(reward, Reward)
+    scores = reward(USERS, images)
+    assert scores.shape == (3,) and scores.dtype == torch.float32
+    alone = torch.cat([reward([user], images[i : i + 1]) for i, user in enumerate(USERS)])
+    torch.testing.assert_close(scores, alone, rtol=1e-5, atol=1e-5)
+    assert reward([], images[:0]).shape == (0,)
+    reward.save_pretrained(tmp_path / "reward")
+    loaded = load_reward(tmp_path / "reward")
+    assert loaded.name == "tiny"
+    torch.testing.assert_close(loaded(USERS, images), scores, rtol=0, atol=0)
+    assert not torch.allclose(reward(USERS[::-1], images), scores)
+
+
+def test_standardised_sum_by_hand(tiny_checkpoint, images):
+    first, second = make_reward(tiny_checkpoint, "first"), make_reward(tiny_checkpoint, "second")
+    second.config.score_mean, second.config.score_deviation = 27.0, 2.0
+    total = StandardisedSum([first, second], {"first": 0.5, "second": 28.0}, {"first": 2.0, "second": 4.0})
+    a, b = first(USERS, images), second(USERS, images)
+    torch.testing.assert_close(total(USERS, images), ((a - 0.5) / 2 + (b - 28) / 4) / 2)
+    assert set(total.parts(USERS, images)) == {"first", "second"}
+    with pytest.raises(InputError, match="second"):
+        StandardisedSum([first, second], {"first": 0.0}, {"first": 1.0})
+
+
+def test_a_pivot_encoder_saves_loads_and_does_not_train(tmp_path, images):
+    torch.manual_seed(0)
+    config = QFormerPivotEncoderConfig(pivot_length=4, pivot_width=32, trunk_width=32, layers=1)
+    encoder = QFormerPivotEncoder(config).eval()
+    assert isinstance(encoder, PivotEncoder)
+    pivots = encoder(images)
+    assert pivots.shape == (3, 4, 32) and pivots.dtype == torch.float32
+    torch.testing.assert_close(encoder(images[1:2])[0], pivots[1], rtol=1e-4, atol=1e-5)
+    encoder.save_pretrained(tmp_path)
+    loaded = load_pivot_encoder(tmp_path)
+    torch.testing.assert_close(loaded(images), pivots, rtol=0, atol=0)
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    with pytest.raises(CheckpointError, match="foreign"):
+        load_reward(tmp_path)
+
+
+def test_judges_read_what_readers_see(tiny_checkpoint, tmp_path, images):
+    torch.manual_seed(0)
+    Reader(ReaderConfig(trunk_width=32, width=16)).save_pretrained(tmp_path / "b")
+    make_reward(tiny_checkpoint, "second_reward").save_pretrained(tmp_path / "c")
+    judges = load_judges(tmp_path)
+    assert set(judges) == {"truth", "second_reward", "subject_accuracy"}
+    for name, judge in judges.items():
+        assert judge.name == name and judge(USERS, images).shape == (3,)
+    assert ((judges["truth"](USERS, images) >= 0) & (judges["truth"](USERS, images) <= 1)).all()
+    with pytest.raises(ValueError, match="an unknown thing"):
+        judges["truth"](["an unknown thing"], images[:1])

@@ -1,0 +1,69 @@
+"""All of PRIP from nothing: every stage by its command at the smoke preset, then the checkpoint that comes out."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("diffusers", reason="the train extra is not installed")
+STAGES = ("world", "prepare", "encoder", "decoder", "rl")
+
+
+@pytest.fixture(scope="module")
+def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """A finished smoke run, and the seconds that it took."""
+    from prip.training.cli import main
+
+    run = tmp_path_factory.mktemp("smoke") / "run"
+    began = time.monotonic()
+    for stage in STAGES:
+        assert main([stage, "--config", "smoke", "--run", str(run), "--no_progress"]) == 0, stage
+    assert main(["export", "--run", str(run), "--to", str(run / "checkpoint")]) == 0
+    return run, time.monotonic() - began
+
+
+def test_smoke_takes_less_than_90_seconds(smoke_run):
+    assert smoke_run[1] < 90
+
+
+def test_world_prints_and_stores_obedience(smoke_run):
+    shares = json.loads((smoke_run[0] / "parts" / "generator" / "obedience.json").read_text())
+    assert set(shares) == {"subject", "place", "light", "color", "style", "focus", "composition"}
+    assert all(0 <= share <= 1 for share in shares.values())
+
+
+def test_world_is_not_trained_again_on_resume(smoke_run):
+    from prip.training.cli import main
+
+    file = smoke_run[0] / "world" / "generator" / "metrics.json"
+    before = file.stat().st_mtime_ns
+    command = ["world", "--config", "smoke", "--run", str(smoke_run[0]), "--no_progress"]
+    assert main([*command, "--resume"]) == 0
+    assert file.stat().st_mtime_ns == before
+    assert main(command) == 2
+
+
+def test_the_checkpoint_refines_and_says_how_it_was_made(smoke_run):
+    from prip.refiner import Refiner
+
+    folder = smoke_run[0] / "checkpoint"
+    refined = Refiner.from_pretrained(str(folder / "refiner")).refine("a cat")
+    assert refined.startswith("a cat, ")
+    record = json.loads((folder / "training.json").read_text())
+    assert set(record["stages"]) >= {"prepare", "encoder", "decoder", "rl", "world/generator"}
+    assert "golden hour" in (folder / "README.md").read_text()
+    assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
+
+
+def test_the_checkpoint_is_in_fp16(smoke_run):
+    from safetensors import safe_open
+
+    files = sorted((smoke_run[0] / "checkpoint").rglob("*.safetensors"))
+    assert len(files) >= 11
+    for file in files:
+        with safe_open(file, "pt") as tensors:
+            kinds = {tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118
+        assert kinds <= {"F16", "I64"}, file

@@ -1,0 +1,82 @@
+"""The command prip-train rl, on real small parts: a diffusion pipeline, two rewards, random encoder and decoder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from made_parts import system_prompts, user_prompts, write_parts
+from transformers import LlamaConfig, T5Config
+
+from prip.modeling import PreferenceEncoder, PromptDecoder
+from prip.processing import save_tokenizer
+from prip.refiner import Refiner
+from prip.training.cli import main
+from prip.training.tokenizers import train_decoder_tokenizer, train_encoder_tokenizer
+
+FORBIDDEN = ["renderer", "preference", "reader", "judges"]
+COMMAND = f"""
+import sys
+for name in {FORBIDDEN}:
+    sys.modules["prip.miniature." + name] = None
+from prip.training.cli import main
+sys.exit(main(["rl", *sys.argv[1:]]))
+"""
+
+
+def write_models(run: Path) -> None:
+    """Writes RUN/encoder/part and RUN/decoder/part with random weights."""
+    encoder_tokenizer = train_encoder_tokenizer(user_prompts()["user_prompt"], 280)
+    decoder_tokenizer = train_decoder_tokenizer(system_prompts()["system_prompt"], 300)
+    t5 = T5Config(vocab_size=len(encoder_tokenizer), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    llama = LlamaConfig(
+        vocab_size=len(decoder_tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        eos_token_id=decoder_tokenizer.eos_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder = PreferenceEncoder.from_t5(t5, pivot_length=2, pivot_width=16)
+        decoder = PromptDecoder.from_lm(llama, decoder_tokenizer, pivot_length=2, pivot_width=16)
+    for name, model, tokenizer in (
+        ("encoder", encoder, encoder_tokenizer),
+        ("decoder", decoder, decoder_tokenizer),
+    ):
+        model.save_pretrained(run / name / "part")
+        save_tokenizer(tokenizer, run / name / "part")
+
+
+def test_the_command_trains_without_the_modules_that_only_world_may_import(tmp_path: Path) -> None:
+    write_parts(tmp_path)
+    write_models(tmp_path)
+    words = [sys.executable, "-c", COMMAND, "--config", "smoke", "--run", str(tmp_path), "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert "rl: dev_reward of the warmed-up encoder" in done.stderr and "rl: best dev_reward" in done.stderr
+    folder = tmp_path / "rl"
+    assert Refiner.from_pretrained(folder / "refiner", device="cpu").refine("a cat").startswith("a cat, ")
+    assert len(pd.read_parquet(folder / "rollouts")) == 3 * 4 * 2
+    statistics = json.loads((folder / "reward_statistics.json").read_text())
+    assert statistics["means"].keys() == {"mini-reward", "mini-hps"} and statistics["means"]["mini-hps"] > 20
+    record = json.loads((folder / "refiner" / "training.json").read_text())
+    assert record["data"].keys() == {"user_prompts.parquet"}
+    again = ["rl", "--config", "smoke", "--run", str(tmp_path), "--device", "cpu"]
+    assert main([*again, "--resume"]) == 0, "a finished stage is passed over"
+    assert main(again) == 2
+
+
+def test_what_comes_first_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_models(tmp_path)
+    assert main(["rl", "--config", "smoke", "--run", str(tmp_path)]) == 1
+    assert "user_prompts.parquet is missing: does prip-train world come first?" in capsys.readouterr().err
+    assert not (tmp_path / "rl").exists()

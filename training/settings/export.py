@@ -1,0 +1,20 @@
+"""Settings of the export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """Put all parts of a finished run together as one checkpoint, in fp16, with its model card."""
+
+    run: Path
+    """Folder of the run, with all its stages done."""
+
+    to: Path
+    """Folder of the checkpoint; one that is there is replaced."""
+
+    evaluation: Path | None = None
+    """JSON file of prip evaluate, whose figures go into the model card; null means RUN/evaluation.json if it is there."""
