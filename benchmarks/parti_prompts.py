@@ -2,8 +2,8 @@
 
     python benchmarks/parti_prompts.py PartiPrompts.tsv
 
-Prints the share of prompts that come back verbatim, without a repeated modifier, without a subject of the miniature that
-the user did not name, and within CLIP's 75 tokens.
+Prints the share of prompts that come back verbatim, without a repeated modifier, without a subject of the miniature
+that the user did not name, and within CLIP's 75 tokens.
 """
 
 from __future__ import annotations

@@ -12,9 +12,10 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 PEER = "import torch; from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, T5Model"
-COLD = [sys.executable, "-m", "prip.inference.cli", "refine", "a cat"]
+COLD = [str(Path(sys.executable).with_name("prip")), "refine", "a cat"]
 
 
 def warm(repeats: int) -> float:

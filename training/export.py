@@ -29,7 +29,13 @@ RECORDED_STAGES = (*(f"world/{part}" for part in PARTS), "prepare", "encoder", "
 def run(settings: ExportSettings) -> dict[str, Any]:
     """Writes the checkpoint and returns its size in MB. Raises InputError where a part of the run is missing."""
     refiner, parts = settings.run / "rl" / "refiner", settings.run / "parts"
-    for folder in (refiner, settings.run / "encoder" / "part", parts / "generator", parts / "readers", parts / "rewards"):
+    for folder in (
+        refiner,
+        settings.run / "encoder" / "part",
+        parts / "generator",
+        parts / "readers",
+        parts / "rewards",
+    ):
         if not folder.is_dir():
             raise InputError(f"run: wanted a run with all its stages done, but {folder} is missing")
     evaluation = settings.evaluation or settings.run / "evaluation.json"

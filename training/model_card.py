@@ -25,8 +25,9 @@ measured that.
 
 ## What it is not for
 
-Refining prompts for a real image model where the result matters: it has never seen a photograph, and its preferences are
-those of a made-up world. It knows English alone. About subjects that it does not know it says what is liked on average.
+Refining prompts for a real image model where the result matters: it has never seen a photograph, and its preferences
+are those of a made-up world. It knows English alone. About subjects that it does not know it says what is liked on
+average.
 """
 
 
@@ -45,8 +46,17 @@ def model_card(obedience: dict[str, float], evaluation: dict[str, Any] | None) -
     lines += ["", "## How well its generator obeys", "", "| factor | share of drawings |", "| --- | --- |"]
     lines += [f"| {factor} | {share:.3f} |" for factor, share in obedience.items()]
     if evaluation is not None:
-        lines += ["", "## What it was measured to do", "", "Test split; difference to the plain prompt, 95 % interval.", ""]
-        lines += ["| refiner | generator | judge | mean | difference | interval |", "| --- | --- | --- | --- | --- | --- |"]
+        lines += [
+            "",
+            "## What it was measured to do",
+            "",
+            "Test split; difference to the plain prompt, 95 % interval.",
+            "",
+        ]
+        lines += [
+            "| refiner | generator | judge | mean | difference | interval |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
         for row in evaluation["rows"]:
             interval = "" if row["refiner"] == "none" else f"{row['low']:+.3f} to {row['high']:+.3f}"
             cells = [row["refiner"], row["generator"], row["judge"], f"{row['mean']:.3f}", f"{row['difference']:+.3f}"]

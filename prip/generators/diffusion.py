@@ -27,7 +27,7 @@ def latent_noise(seed: int, shape: tuple[int, ...]) -> Tensor:
 
 
 class DiffusersGenerator:
-    """A `Generator` around a diffusers pipeline. Nothing in it trains; an image depends on its prompt and seed alone."""
+    """A `Generator` around a diffusers pipeline, frozen; an image depends on its prompt and seed alone."""
 
     def __init__(
         self, pipeline: Any, name: str = "diffusion", steps: int = 20, guidance: float = 7.5, batch_size: int = 64

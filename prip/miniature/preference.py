@@ -1,6 +1,7 @@
 """The true preference: how much the users of the miniature like a scene that was drawn for a subject.
 
-Training never sees it. `prip-train world` labels noisy pairs with it, from which the rewards learn; `prip evaluate` judges by it.
+PRIP's training never sees it: `prip-train world` labels noisy pairs with it, from which the rewards learn, and
+`prip evaluate` judges by it.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def user_prompt(subject: Subject, place: Place | None, generator: torch.Generato
 def user_prompts(split: str, per_combination: int, seed: int, open_place: bool = False) -> list[tuple[str, str]]:
     """Rows (user prompt, subject name) of a split, duplicates removed.
 
-    With `open_place`, prompts that name no place are added, `per_combination` for each subject: no split holds them back.
+    With `open_place`, prompts that name no place are added, `per_combination` for each subject.
     """
     rows: dict[str, str] = {}
     pairs: list[tuple[Subject, Place | None]] = [*combinations(split)]

@@ -215,7 +215,7 @@ def sample_jitter(generator: torch.Generator) -> list[int]:
 
 
 class Renderer:
-    """The `Generator` that follows every prompt of the miniature exactly; what it does not know is chosen by the seed."""
+    """The `Generator` that follows every prompt of the miniature exactly; the seed decides what the prompt does not."""
 
     name = "renderer"
     token_limit = 75

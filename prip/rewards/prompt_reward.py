@@ -41,8 +41,9 @@ class PromptReward(TrunkModel):
         self.trunk = ConvTrunk(config.trunk_width)
         self.image = nn.Sequential(nn.Linear(config.trunk_width * config.grid, config.width), nn.SiLU())
         self.tokens = nn.Embedding(config.vocab_size, config.width)
-        self.text = nn.Sequential(nn.Linear(config.width, config.width), nn.SiLU(), nn.Linear(config.width, config.width))
-        self.score = nn.Sequential(nn.Linear(3 * config.width, config.width), nn.SiLU(), nn.Linear(config.width, 1))
+        width = config.width
+        self.text = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.score = nn.Sequential(nn.Linear(3 * width, width), nn.SiLU(), nn.Linear(width, 1))
         self.tokenizer: PreTrainedTokenizerFast | None = None
         self.post_init()
 

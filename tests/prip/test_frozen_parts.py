@@ -1,4 +1,4 @@
-"""Generator, rewards and pivot encoder, with random weights: shapes, saving and loading, and independence of the batch."""
+"""Rewards, judges and pivot encoder, with random weights: shapes, saving and loading, independence of the batch."""
 
 from __future__ import annotations
 

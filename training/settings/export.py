@@ -17,4 +17,4 @@ class ExportSettings:
     """Folder of the checkpoint; one that is there is replaced."""
 
     evaluation: Path | None = None
-    """JSON file of prip evaluate, whose figures go into the model card; null means RUN/evaluation.json if it is there."""
+    """JSON file of prip evaluate, whose figures go into the model card; null means RUN/evaluation.json, if any."""
