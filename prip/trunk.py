@@ -39,7 +39,7 @@ class ConvTrunk(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images.to(self.layers[0].weight.dtype) / 127.5 - 1)
+        return self.layers(images.to(next(self.layers.parameters()).dtype) / 127.5 - 1)
 
 
 class TrunkModel(StrictModel):

@@ -20,7 +20,8 @@ def freeze(part: object) -> None:
 
 def fingerprint(part: object) -> str:
     """Returns a hash of all tensors inside `part`: a module, or an object that holds modules or tensors, be it in
-    lists, dicts, pipelines or further objects.
+    lists, dicts, pipelines or further objects. Of a pipeline the modules count: a scheduler's tensors say where sampling
+    is.
 
     Two fingerprints are equal if and only if every tensor has the same name and the same bytes.
     """
@@ -50,5 +51,5 @@ def _children(part: object) -> list[object]:
         return list(part)
     components = getattr(part, "components", None)
     if isinstance(components, dict):
-        return list(components.values())
+        return [component for component in components.values() if isinstance(component, nn.Module)]
     return list(vars(part).values()) if hasattr(part, "__dict__") else []

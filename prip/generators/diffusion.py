@@ -66,8 +66,7 @@ class DiffusersGenerator:
             raise CheckpointError(f"generator: no diffusers pipeline at {name_or_path!r}: {error}") from error
         finally:
             logging.set_verbosity(verbosity)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(pipeline.to(device, torch.float32), **options)
+        return cls(pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), **options)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the pipeline, and how it is to be sampled."""
