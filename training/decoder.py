@@ -37,6 +37,7 @@ class DecoderModule(StageModule):
         use_pivot: bool,
         seed: int,
         word_dropout: float,
+        pivot_noise: float,
         max_tokens: int,
         loop: LoopSettings,
         optimizer: OptimizerSettings,
@@ -44,7 +45,7 @@ class DecoderModule(StageModule):
         super().__init__()
         self.decoder, self.tokenizer, self.splits = decoder, tokenizer, splits
         self.use_pivot, self.seed, self.word_dropout, self.max_tokens = use_pivot, seed, word_dropout, max_tokens
-        self.loop, self.optimizer = loop, optimizer
+        self.pivot_noise, self.loop, self.optimizer = pivot_noise, loop, optimizer
         language_model = "decoder.lm.*lora_*" if hasattr(decoder.lm, "peft_config") else "decoder.lm.*"
         self.trained = train_only(self, language_model, *(["decoder.projection.*"] if use_pivot else []))
 
@@ -87,6 +88,8 @@ class DecoderModule(StageModule):
         return cross_entropy(output.logits.float().transpose(1, 2), batch["input_ids"], reduction="none")
 
     def training_step(self, batch: dict[str, Tensor], step: int) -> Tensor:
+        if self.use_pivot and self.pivot_noise:
+            batch["pivot"] = batch["pivot"] + self.pivot_noise * torch.randn_like(batch["pivot"])
         loss = self.token_losses(batch)[batch["learned"]].mean()
         self.log("loss", loss, prog_bar=True)
         return loss
@@ -143,6 +146,7 @@ def run(settings: DecoderSettings) -> dict[str, Any]:
         use_pivot=settings.pivot == "image",
         seed=settings.seed,
         word_dropout=settings.word_dropout,
+        pivot_noise=settings.pivot_noise,
         max_tokens=settings.max_tokens,
         loop=settings.loop,
         optimizer=settings.optimizer,

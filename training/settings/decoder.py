@@ -86,6 +86,10 @@ class DecoderSettings(RunSettings):
     word_dropout: float = 0.05
     """Probability that a word before the first comma is replaced by a pseudo-word of random letters."""
 
+    pivot_noise: float = 0.0
+    """Deviation of the noise that training adds to the pivots: it keeps a decoder of few images from learning each by
+    heart, and the encoder's pivots, which are averages, are not foreign to it."""
+
     max_tokens: int = 128
     """Longer system prompts are cut here, without an end."""
 
@@ -99,5 +103,6 @@ class DecoderSettings(RunSettings):
         super().__post_init__()
         check_fraction(self, "word_dropout")
         check_at_least(self, 2, "max_tokens")
+        check_at_least(self, 0, "pivot_noise")
         if self.template.count("{pivot}") != 1:
             raise InputError(f"template: wanted {{pivot}} in it once, got {self.template!r}")

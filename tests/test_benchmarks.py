@@ -1,0 +1,61 @@
+"""The benchmarks run, and the embedded default holds to what they measure."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTI_PROMPTS = ROOT.parent / "shared" / "data" / "PartiPrompts.tsv"
+
+
+def run(script: str, *arguments: str) -> str:
+    command = [sys.executable, str(ROOT / "benchmarks" / script), *arguments]
+    process = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+def shares(printed: str) -> dict[str, float]:
+    """Name of a check to the share of prompts that pass it."""
+    lines = re.findall(r"^(.*?) +\d+ of \d+ +([\d.]+)%$", printed, re.M)
+    return {name: float(percent) / 100 for name, percent in lines}
+
+
+def test_the_checks_tell_good_from_bad(tmp_path: Path) -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import parti_prompts as checks
+    finally:
+        sys.path.pop(0)
+    assert checks.is_verbatim("a cat.", "a cat, bokeh") and not checks.is_verbatim("a cat", "A cat, bokeh")
+    assert not checks.repeats_nothing("a cat", "a cat, bokeh, 8k, bokeh")
+    assert not checks.repeats_nothing("a cat, bokeh", "a cat, bokeh, Bokeh")
+    assert checks.repeats_nothing("a cat, bokeh", "a cat, bokeh, 8k")
+    assert not checks.names_no_other_subject("a cat", "a cat, a robot") and checks.names_no_other_subject(
+        "a cat", "a cat, 8k"
+    )
+    assert not checks.is_within_budget("a cat", "a cat, " + ", ".join(["bokeh"] * 60))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PARTI_PROMPTS.is_file(), reason="PartiPrompts.tsv is not beside the checkout")
+def test_parti_prompts() -> None:
+    found = shares(run("parti_prompts.py", str(PARTI_PROMPTS)))
+    assert found["the user's words verbatim"] == 1
+    assert found["no repeated modifier"] == 1
+    assert found["within the token budget"] == 1
+    assert found["no foreign subject noun"] >= 0.99
+
+
+@pytest.mark.slow
+def test_speed_is_measured() -> None:
+    printed = run("refine_speed.py", "--repeats", "20")
+    assert re.search(r"one prompt, warm +[\d.]+ ms", printed)
+    assert re.search(r"batch of 256 +[\d.]+ prompts/s", printed)
+    assert float(re.search(r"cold process +([\d.]+) times", printed).group(1)) <= 1.3
