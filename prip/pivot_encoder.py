@@ -68,7 +68,7 @@ class QFormerPivotEncoder(TrunkModel):
         return self.qformer(queries, encoder_hidden_states=self.norm(grid) + self.position).last_hidden_state
 
     @torch.no_grad()
-    def __call__(self, images: Images, batch_size: int = 256) -> Tensor:  # type: ignore[override]
+    def __call__(self, images: Images, batch_size: int = 256) -> Tensor:
         """Pivots, float32 (n, pivot_length, pivot_width) on the CPU."""
         starts = range(0, len(images), batch_size)
         pivots = [self.forward(images[i : i + batch_size].to(self.device)).float().cpu() for i in starts]

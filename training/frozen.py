@@ -20,8 +20,8 @@ def freeze(part: object) -> None:
 
 def fingerprint(part: object) -> str:
     """Returns a hash of all tensors inside `part`: a module, or an object that holds modules or tensors, be it in
-    lists, dicts, pipelines or further objects. Of a pipeline the modules count: a scheduler's tensors say where sampling
-    is.
+    lists, dicts, pipelines or further objects. Of a pipeline the modules count: a scheduler's tensors say where
+    sampling is.
 
     Two fingerprints are equal if and only if every tensor has the same name and the same bytes.
     """

@@ -41,7 +41,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
     @torch.no_grad()
     def fit(self, images: Tensor) -> float:
         """Sets mean, components and scale from images in -1..1. Returns the share of variance that is kept."""
-        patch, channels = self.config.patch_size, self.config.latent_channels
+        channels, _, patch, _ = self.components.shape
         patches = F.unfold(images, patch, stride=patch).transpose(1, 2).reshape(-1, 3 * patch * patch)
         mean = patches.mean(0)
         variance, vectors = torch.linalg.eigh(torch.cov((patches - mean).T))
@@ -56,7 +56,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
 
     def encode(self, images: Tensor) -> Tensor:
         """Images to latents."""
-        patch = self.config.patch_size
+        patch = self.components.shape[-1]
         mean = self._tiled_mean(images.shape[-2] // patch, images.shape[-1] // patch)
         return F.conv2d(images - mean, self.components, stride=patch) * self.scale
 
@@ -64,6 +64,6 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         self, latents: Tensor, return_dict: bool = True, generator: object = None
     ) -> DecoderOutput | tuple[Tensor]:
         """Latents to images."""
-        images = F.conv_transpose2d(latents / self.scale, self.components, stride=self.config.patch_size)
+        images = F.conv_transpose2d(latents / self.scale, self.components, stride=self.components.shape[-1])
         images = images + self._tiled_mean(*latents.shape[-2:])
         return DecoderOutput(sample=images) if return_dict else (images,)

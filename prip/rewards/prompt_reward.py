@@ -70,7 +70,7 @@ class PromptReward(TrunkModel):
         return batch["input_ids"].to(self.device), batch["attention_mask"].to(self.device)
 
     @torch.no_grad()
-    def __call__(self, user_prompts: Sequence[str], images: Images, batch_size: int = 256) -> Tensor:  # type: ignore[override]
+    def __call__(self, user_prompts: Sequence[str], images: Images, batch_size: int = 256) -> Tensor:
         """Scores, float32 (n,) on the CPU."""
         scores = [
             self.forward(images[i : i + batch_size].to(self.device), *self.encode(user_prompts[i : i + batch_size]))
@@ -79,7 +79,7 @@ class PromptReward(TrunkModel):
         raw = torch.cat(scores).float().cpu() if scores else torch.zeros(0)
         return self.config.score_mean + self.config.score_deviation * raw
 
-    def save_pretrained(self, save_directory: Any, **options: Any) -> None:
+    def save_pretrained(self, save_directory: Any, **options: Any) -> None:  # type: ignore[override]
         """Writes the network and its tokenizer."""
         super().save_pretrained(save_directory, **options)
         assert self.tokenizer is not None

@@ -97,11 +97,8 @@ def write_prompts(settings: WorldSettings) -> None:
 def assemble(settings: WorldSettings) -> dict[str, float]:
     """Copies the parts to where a checkpoint has them, and measures and prints the generator's obedience."""
     for name, place in PLACES_IN_CHECKPOINT.items():
-        source = part_folder(settings, name)
-        replace_folder(
-            settings.run / "parts" / place,
-            lambda folder, source=source: shutil.copytree(source, folder, dirs_exist_ok=True),
-        )
+        copy = partial(shutil.copytree, part_folder(settings, name), dirs_exist_ok=True)
+        replace_folder(settings.run / "parts" / place, copy)
     generator = DiffusersGenerator.from_pretrained(str(settings.run / "parts" / "generator"))
     reader = Reader.from_pretrained(settings.run / "parts" / "readers" / "a")
     shares = measure_obedience(generator, reader, settings.obedience_drawings)

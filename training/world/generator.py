@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -122,7 +123,7 @@ class GeneratorPart(Part):
         self.autoencoder = PatchAutoencoder(sizes.patch_size, sizes.latent_channels)
         self.kept_variance = self.autoencoder.fit(self.renders.images[:4000].float() / 127.5 - 1)
         levels = len(sizes.channels)
-        self.unet = UNet2DConditionModel(
+        self.unet: Any = UNet2DConditionModel(
             sample_size=settings.image_size // sizes.patch_size,
             in_channels=sizes.latent_channels,
             out_channels=sizes.latent_channels,
@@ -137,7 +138,7 @@ class GeneratorPart(Part):
             addition_embed_type_num_heads=8,
             resnet_time_scale_shift="scale_shift",
         )
-        self.scheduler = DDIMScheduler(
+        self.scheduler: Any = DDIMScheduler(
             TRAIN_TIMESTEPS,
             beta_start=0.00085,
             beta_end=0.012,
@@ -168,10 +169,8 @@ class GeneratorPart(Part):
         with torch.no_grad():
             text = self.text_encoder(tokens.to(self.device)).last_hidden_state
         clean = self.autoencoder.decode(self.unet(noisy, timesteps, text).sample).sample
-        weight = (1 + self.settings.unet.subject_weight * masks) / (
-            images.var((1, 2, 3), keepdim=True) + VARIANCE_FLOOR
-        )
-        return (weight * (clean - images) ** 2).mean()
+        error = (1 + self.settings.unet.subject_weight * masks) * (clean - images) ** 2
+        return (error / (images.var((1, 2, 3), keepdim=True) + VARIANCE_FLOOR)).mean()
 
     def noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Noise for latents of `count` images."""

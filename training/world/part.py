@@ -45,7 +45,7 @@ class Part(StageModule):
         self.renders: Renders = make_renders(train, size, self.settings.seed, self.stage, progress=progress)
         self.dev_renders: Renders = make_renders(min(dev, train), size, self.settings.seed, self.stage, "dev")
 
-    def batch_at(self, step: int) -> list[int]:
+    def batch_at(self, step: int) -> Any:
         """Indices of the step's renders."""
         count = self.loop.batch_size
         return permutation_indices(step * count, count, len(self.renders), self.settings.seed, self.stage, "order")
