@@ -27,19 +27,36 @@ VARIANTS = {
 """Name: the settings encoder.images and decoder.pivot."""
 
 
+def program(name: str) -> str:
+    """The command of this installation."""
+    return str(Path(sys.executable).with_name(name))
+
+
 def train(stage: str, config: str, run: Path, seed: int, *flags: str) -> None:
     """Runs one stage, or what remains of it."""
-    command = ["prip-train", stage, "--config", config, "--run", str(run), "--seed", str(seed), "--no_progress"]
+    command = [
+        program("prip-train"),
+        stage,
+        "--config",
+        config,
+        "--run",
+        str(run),
+        "--seed",
+        str(seed),
+        "--no_progress",
+    ]
     if (run / stage / "settings.yaml").is_file():
         command.append("--resume")
     subprocess.run([*command, *flags], check=True, stdout=subprocess.DEVNULL)
 
 
 def link(target: Path, source: Path) -> None:
-    """Makes `target` a link to `source`, unless it is there."""
+    """Makes `target` a link to `source`. Raises SystemExit where it leads elsewhere: another run was meant before."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not target.exists():
+    if not target.is_symlink():
         os.symlink(source.resolve(), target)
+    elif Path(os.readlink(target)) != source.resolve():
+        raise SystemExit(f"{target} leads to {os.readlink(target)}, not to {source}: choose another --out")
 
 
 def train_variant(name: str, seed: int, arguments: argparse.Namespace) -> Path:
@@ -64,7 +81,7 @@ def measure(run: Path, arguments: argparse.Namespace) -> dict[str, float]:
     refiners = ["none", "warmup", *(["rl"] if arguments.rl else [])]
     file = run / f"evaluation-{'-'.join(refiners)}.json"
     if not file.is_file():
-        command = ["prip", "evaluate", "--config", arguments.config, "--json", str(file), "--run", str(run)]
+        command = [program("prip"), "evaluate", "--config", arguments.config, "--json", str(file), "--run", str(run)]
         command += ["--refiners", *refiners, "--generators", "diffusion"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     rows = json.loads(file.read_text(encoding="utf-8"))["rows"]

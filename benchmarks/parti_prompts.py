@@ -27,7 +27,7 @@ def read_prompts(path: Path) -> list[str]:
     """The first column of a .tsv file with a header, or the lines of any other file."""
     with path.open(encoding="utf-8", newline="") as file:
         if path.suffix == ".tsv":
-            return [row[0] for row in list(csv.reader(file, delimiter="\t"))[1:] if row]
+            return [row[0] for row in list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))[1:] if row]
         return [line.rstrip("\n") for line in file if line.strip()]
 
 

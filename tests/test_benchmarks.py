@@ -47,6 +47,7 @@ def test_the_checks_tell_good_from_bad(tmp_path: Path) -> None:
 @pytest.mark.skipif(not PARTI_PROMPTS.is_file(), reason="PartiPrompts.tsv is not beside the checkout")
 def test_parti_prompts() -> None:
     found = shares(run("parti_prompts.py", str(PARTI_PROMPTS)))
+    assert found["something was added"] > 0.99
     assert found["the user's words verbatim"] == 1
     assert found["no repeated modifier"] == 1
     assert found["within the token budget"] == 1

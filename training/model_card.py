@@ -63,6 +63,7 @@ def model_card(obedience: dict[str, float], evaluation: dict[str, Any] | None) -
             lines.append(f"| {' | '.join(cells)} | {interval} |")
         lines += ["", "Share of the gap from plain to best that is closed:", ""]
         for generator, (share, low, high) in evaluation["gap_closed"].items():
-            lines.append(f"- {generator}: {share:.0%} ({low:.0%} to {high:.0%})")
+            interval = "no interval" if low is None else f"{low:.0%} to {high:.0%}"
+            lines.append(f"- {generator}: " + ("best is no better" if share is None else f"{share:.0%} ({interval})"))
     lines += ["", "How it was made, with settings, seeds and data hashes: `training.json`.", ""]
     return "\n".join(lines)

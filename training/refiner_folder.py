@@ -31,7 +31,7 @@ def write_refiner(folder: Path, model: PripModel, processor: PripProcessor, reco
 
 
 def training_record(run: Path, stages: dict[str, Path], data: list[Path]) -> dict[str, Any]:
-    """Returns stages (settings and metrics of each), data (SHA-256 by file name) and the libraries' versions.
+    """Returns stages (settings and metrics of each), data (SHA-256 by file) and the libraries' versions.
 
     stages: the folder of each; what has neither settings.yaml nor metrics.json is left out. data: files that the stages
     read. Paths are given relative to the run, or by their last name.
@@ -51,7 +51,9 @@ def training_record(run: Path, stages: dict[str, Path], data: list[Path]) -> dic
             record[stage] = entry
     return {
         "stages": record,
-        "data": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in data if file.is_file()},
+        "data": {
+            _relative(file, run): hashlib.sha256(file.read_bytes()).hexdigest() for file in data if file.is_file()
+        },
         "libraries": {name: version(name) for name in _LIBRARIES},
     }
 
@@ -64,7 +66,11 @@ def _portable(value: Any, run: Path) -> Any:
         return [_portable(own, run) for own in value]
     if not isinstance(value, str):
         return value
-    path = Path(value)
-    if path.is_relative_to(run):
-        return str(Path("RUN") / path.relative_to(run))
-    return path.name if path.is_absolute() else value
+    return _relative(Path(value), run) if "/" in value else value
+
+
+def _relative(path: Path, run: Path) -> str:
+    """Returns a path as seen from the run, or its last name where it lies elsewhere on this machine."""
+    if path.absolute().is_relative_to(run.absolute()):
+        return str(Path("RUN") / path.absolute().relative_to(run.absolute()))
+    return path.name if path.is_absolute() else str(path)

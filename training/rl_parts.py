@@ -22,7 +22,7 @@ from .seeds import permutation_indices
 from .settings import RlSettings
 
 DEV_SEED = 900_000
-"""First image seed on the dev split: training's lie below it, those of evaluation from 1,000,000 upwards."""
+"""First image seed on the dev split: training's lie below it, those of evaluation far above."""
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class DiffusersGenerator:
         logging.set_verbosity_error()
         try:
             with quiet():
-                pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(name_or_path)
+                pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(name_or_path, use_safetensors=True)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"generator: no diffusers pipeline at {name_or_path!r}: {error}") from error
         finally:

@@ -18,4 +18,4 @@ def load_reward(name_or_path: str | Path, device: str | None = None) -> Reward:
 
     reward = PromptReward.from_pretrained(name_or_path).eval()
     torch.nn.Module.to(reward, device or "cpu")
-    return reward
+    return reward.requires_grad_(False)

@@ -59,7 +59,6 @@ PLACES_IN_CHECKPOINT = {
 
 def run(settings: WorldSettings) -> dict[str, Any]:
     """Trains the parts that `settings.parts` names, writes the prompts, and returns all metrics."""
-    write_prompts(settings)
     metrics: dict[str, Any] = {}
     for name, build in BUILDERS.items():
         if name in settings.parts:
@@ -68,6 +67,7 @@ def run(settings: WorldSettings) -> dict[str, Any]:
                 metrics[name] = json.loads(finished.read_text(encoding="utf-8"))
             else:
                 metrics[name] = build(name, settings).fit()
+    write_prompts(settings)
     trained = [name for name in PLACES_IN_CHECKPOINT if (settings.run / "world" / name / "metrics.json").is_file()]
     if len(trained) == len(PLACES_IN_CHECKPOINT):
         metrics["obedience"] = assemble(settings)
@@ -99,7 +99,8 @@ def assemble(settings: WorldSettings) -> dict[str, float]:
     for name, place in PLACES_IN_CHECKPOINT.items():
         copy = partial(shutil.copytree, part_folder(settings, name), dirs_exist_ok=True)
         replace_folder(settings.run / "parts" / place, copy)
-    generator = DiffusersGenerator.from_pretrained(str(settings.run / "parts" / "generator"))
+    device = None if settings.device == "auto" else settings.device
+    generator = DiffusersGenerator.from_pretrained(str(settings.run / "parts" / "generator"), device)
     reader = Reader.from_pretrained(settings.run / "parts" / "readers" / "a")
     shares = measure_obedience(generator, reader, settings.obedience_drawings)
     replace_text(settings.run / "parts" / "generator" / "obedience.json", json.dumps(shares, indent=2) + "\n")

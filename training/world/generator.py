@@ -121,7 +121,7 @@ class GeneratorPart(Part):
         self.tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
         self.text_encoder = CLIPTextModel.from_pretrained(folder)
         self.autoencoder = PatchAutoencoder(sizes.patch_size, sizes.latent_channels)
-        self.kept_variance = self.autoencoder.fit(self.renders.images[:4000].float() / 127.5 - 1)
+        self.autoencoder.fit(self.renders.images[:4000].float() / 127.5 - 1)
         levels = len(sizes.channels)
         self.unet: Any = UNet2DConditionModel(
             sample_size=settings.image_size // sizes.patch_size,

@@ -51,13 +51,14 @@ class Part(StageModule):
         return permutation_indices(step * count, count, len(self.renders), self.settings.seed, self.stage, "order")
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.optimizer, train_only(self, *self.trained))
+        optimizer = build_optimizer(self.optimizer, [p for p in self.parameters() if p.requires_grad])
         scheduler = build_scheduler(self.optimizer, optimizer, self.loop.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def fit(self) -> dict[str, Any]:
         """Trains the part, unless it is finished, and returns its metrics."""
         folder = stage_folder(self.settings, self.stage)
+        train_only(self, *self.trained)
         return train(
             self, self.settings, self.loop, folder, monitor=self.monitor, mode=self.mode, clip=self.optimizer.clip
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,8 +45,3 @@ class ReaderPart(Part):
 
     def export(self, folder: Path) -> None:
         self.model.save_pretrained(folder)
-
-
-def train_reader(name: str, settings: WorldSettings) -> dict[str, Any]:
-    """Trains one reader."""
-    return ReaderPart(name, settings).fit()

@@ -1,0 +1,71 @@
+"""The world's parts: an interrupted one goes on as if it had not been, and each learns what it should."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from prip.training.cli import main
+from prip.training.world.generator import GeneratorPart
+from prip.training.world.obedience import held_out_prompts
+from prip.training.world.renders import OPEN, make_renders, requested
+
+FLAGS = ("--config", "smoke", "--no_progress")
+
+
+def world(run: Path, parts: str, *flags: str) -> int:
+    return main(["world", *FLAGS, "--run", str(run), f"--parts=[{parts}]", *flags])
+
+
+def test_an_interrupted_generator_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert world(whole, "text_encoder,generator") == 0
+    step_of = GeneratorPart.training_step
+
+    def interrupted(self: GeneratorPart, batch: list[int], step: int) -> torch.Tensor:
+        if step == 6:
+            raise RuntimeError("the power went")
+        return step_of(self, batch, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GeneratorPart, "training_step", interrupted)
+        with pytest.raises(RuntimeError, match="power"):
+            world(cut, "text_encoder,generator")
+    assert (cut / "world" / "generator" / "state" / "last.ckpt").is_file()
+    assert world(cut, "text_encoder,generator", "--resume") == 0
+    weights = [
+        load_file(run / "world" / "generator" / "part" / "unet" / "diffusion_pytorch_model.safetensors")
+        for run in (whole, cut)
+    ]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_the_text_encoder_is_frozen_while_the_generator_learns(tmp_path: Path) -> None:
+    assert world(tmp_path, "text_encoder,generator") == 0
+    folder = tmp_path / "world"
+    before = load_file(folder / "text_encoder" / "part" / "model.safetensors")
+    after = load_file(folder / "generator" / "part" / "text_encoder" / "model.safetensors")
+    assert before and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_part_that_is_needed_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert world(tmp_path, "generator") == 2
+    assert "text_encoder is needed first" in capsys.readouterr().err
+    assert not (tmp_path / "parts").exists(), "a refused command leaves nothing behind"
+
+
+def test_renders_are_a_function_of_their_key() -> None:
+    first, second = (make_renders(20, 32, "key", 1) for _ in range(2))
+    assert first.captions == second.captions and torch.equal(first.images, second.images)
+    assert not torch.equal(first.images, make_renders(20, 32, "key", 2).images)
+    asked = requested(first.captions)
+    assert ((asked == OPEN) | (asked == first.scenes)).all(), "an image shows what its caption asks for"
+
+
+def test_obedience_asks_for_every_subject() -> None:
+    asked = requested(held_out_prompts(200))
+    assert len(set(asked[:, 0].tolist())) >= 16 and (asked[:, :2] != OPEN).all()
