@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 
 from .scene import random_generator
@@ -88,10 +90,19 @@ def system_prompt(split: str, generator: torch.Generator) -> str:
     return ", ".join([system_subject(subject, None if open_place else place), *sample_modifiers(generator)])
 
 
+@cache
+def _seen_combinations() -> list[tuple[Subject, Place | None]]:
+    return [*combinations("train"), *combinations("dev")]
+
+
 def caption(generator: torch.Generator) -> str:
-    """A prompt in user or system language with no, some or all attributes: what image models are trained on."""
-    subject = _choice(SUBJECTS, generator)
-    place = None if float(torch.rand((), generator=generator)) < 0.15 else _choice(PLACES, generator)
+    """A prompt in user or system language with no, some or all attributes: what image models are trained on.
+
+    Test combinations are held back.
+    """
+    subject, place = _choice(_seen_combinations(), generator)
+    if float(torch.rand((), generator=generator)) < 0.15:
+        place = None
     in_user_language = float(torch.rand((), generator=generator)) < 0.5
     start = user_prompt(subject, place, generator) if in_user_language else system_subject(subject, place)
     plain = float(torch.rand((), generator=generator)) < 0.2

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prip.miniature.preference import expected_preference, preference_table, scene_preference
-from prip.miniature.prompts import SPLITS, combinations, sample_modifiers, system_prompt, user_prompts
+from prip.miniature.prompts import SPLITS, caption, combinations, sample_modifiers, system_prompt, user_prompts
 from prip.miniature.renderer import Renderer, glyph_masks, render
 from prip.miniature.scene import FACTOR_SIZES, FACTORS, mentioned_subjects, parse, random_generator, sample_scene
 from prip.miniature.vocabulary import ATTRIBUTES, MODIFIERS, OPEN_DISTRIBUTION, PLACES, POOR, SUBJECTS
@@ -115,6 +115,13 @@ def test_every_value_shows():
         assert (gaps + 1e9 * torch.eye(size)).min() > 3, FACTORS[column]
     masks = glyph_masks(torch.tensor([[0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 1]]), jitter[:2], 32)
     assert masks.shape == (2, 1, 32, 32) and masks[0].float().mean() > 2 * masks[1].float().mean()
+
+
+def test_captions_hold_test_combinations_back():
+    seen = {parse(caption(random_generator(number))).values[:2] for number in range(600)}
+    held_back = {(SUBJECTS.index(s), PLACES.index(p)) for s, p in combinations("test")}
+    assert not seen & held_back
+    assert len(seen) > len(SUBJECTS) * 5 and any(place is None for _, place in seen)
 
 
 def test_random_modifiers_are_a_function_of_the_generator():
