@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "support"))  # not tests/ itself, where prip/ would shadow the package
 
 from tiny_parts import USER_PROMPTS, build_tokenizer, llama_config, system_prompts, t5_config  # noqa: E402
 
