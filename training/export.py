@@ -19,7 +19,7 @@ from prip.rewards.prompt_reward import PromptReward
 
 from .atomic import replace_folder, replace_text
 from .model_card import model_card
-from .refiner_folder import training_record
+from .refiner_folder import portable, training_record
 from .settings import ExportSettings
 from .settings.world import PARTS
 
@@ -70,7 +70,7 @@ def run(settings: ExportSettings) -> dict[str, Any]:
         obedience = json.loads((parts / "generator" / "obedience.json").read_text(encoding="utf-8"))
         record["obedience"] = obedience
         if figures is not None:
-            record["evaluation"] = figures
+            record["evaluation"] = portable(figures, settings.run)
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         for place in (folder, folder / "refiner"):
             replace_text(place / "training.json", text)

@@ -44,9 +44,9 @@ def training_record(run: Path, stages: dict[str, Path], data: list[Path]) -> dic
             held = yaml.safe_load(settings.read_text(encoding="utf-8"))
             kept = {name: value for name, value in held.items() if name not in _OF_THE_MACHINE}
             entry["seed"] = held.get("seed")
-            entry["settings"] = _portable(kept, run)
+            entry["settings"] = portable(kept, run)
         if metrics.is_file():
-            entry["metrics"] = _portable(json.loads(metrics.read_text(encoding="utf-8")), run)
+            entry["metrics"] = portable(json.loads(metrics.read_text(encoding="utf-8")), run)
         if entry:
             record[stage] = entry
     return {
@@ -58,12 +58,12 @@ def training_record(run: Path, stages: dict[str, Path], data: list[Path]) -> dic
     }
 
 
-def _portable(value: Any, run: Path) -> Any:
+def portable(value: Any, run: Path) -> Any:
     """Returns `value` with every path in it made to mean something on another machine."""
     if isinstance(value, dict):
-        return {name: _portable(own, run) for name, own in value.items()}
+        return {name: portable(own, run) for name, own in value.items()}
     if isinstance(value, list):
-        return [_portable(own, run) for own in value]
+        return [portable(own, run) for own in value]
     if not isinstance(value, str):
         return value
     return _relative(Path(value), run) if "/" in value else value
