@@ -69,7 +69,7 @@ def test_the_command_trains_without_the_modules_that_only_world_may_import(tmp_p
     statistics = json.loads((folder / "reward_statistics.json").read_text())
     assert statistics["means"].keys() == {"mini-reward", "mini-hps"} and statistics["means"]["mini-hps"] > 20
     record = json.loads((folder / "refiner" / "training.json").read_text())
-    assert record["data"].keys() == {"user_prompts.parquet"}
+    assert record["data"].keys() == {"RUN/parts/prompts/user_prompts.parquet"}
     again = ["rl", "--config", "smoke", "--run", str(tmp_path), "--device", "cpu"]
     assert main([*again, "--resume"]) == 0, "a finished stage is passed over"
     assert main(again) == 2

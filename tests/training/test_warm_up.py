@@ -198,6 +198,7 @@ def make_decoder_module(data: Path, max_tokens: int = 128) -> decoder.DecoderMod
         use_pivot=True,
         seed=0,
         word_dropout=0.0,
+        pivot_noise=0.0,
         max_tokens=max_tokens,
         loop=LOOP,
         optimizer=OptimizerSettings(),
