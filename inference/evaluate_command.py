@@ -72,21 +72,23 @@ def run(arguments: argparse.Namespace) -> int:
     named = arguments.training_run is None
     parts = Parts.of_checkpoint(arguments.checkpoint) if named else Parts.of_run(arguments.training_run)
 
-    from prip.miniature.judges import load_judges
+    from prip.miniature.judges import Truth, load_judges
 
     from .evaluation.refiners import make_refiners
     from .evaluation.run import agreement_on_renders, evaluate
     from .evaluation.table import tables, to_markdown, to_text
 
     judges = load_judges(existing(parts.readers), device)
-    generators = {name: _load_generator(name, parts, device) for name in generator_names}
+    truth = judges["truth"]
+    assert isinstance(truth, Truth)
+    side = truth.reader.image_size
+    generators = {name: _load_generator(name, parts, side, device) for name in generator_names}
     refiners = make_refiners(names, parts, device)
     found = evaluate(
         prompts, refiners, generators, judges, settings, arguments.seed, with_best="best" in names, progress=True
     )
     examples = found.pop("examples")
-    side = generators[generator_names[0]]([prompts[0].text], [0]).shape[-1]
-    agreement = agreement_on_renders(judges["truth"], prompts, settings.agreement_images, side, arguments.seed)
+    agreement = agreement_on_renders(truth, prompts, settings.agreement_images, side, arguments.seed)
     about = {
         "checkpoint": arguments.checkpoint if named else str(arguments.training_run),
         "split": arguments.split,
@@ -117,11 +119,12 @@ def _selected(option: str, given: Sequence[str] | None, known: Sequence[str], al
     return [name for name in known if name in wanted or name == always]
 
 
-def _load_generator(name: str, parts: Parts, device: str) -> Generator:
+def _load_generator(name: str, parts: Parts, side: int, device: str) -> Generator:
+    """Load a generator whose images the judges can read: `side` pixels wide and high."""
     from prip.generators import load_generator
 
     from .parts import existing
 
     if name == "renderer":
-        return load_generator("renderer")
+        return load_generator("renderer", size=side)
     return load_generator(str(existing(parts.generator)), device=device)

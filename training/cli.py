@@ -15,6 +15,7 @@ import docstring_parser
 from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 from prip.errors import InputError, PripError
+from prip.loading import quiet
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 
@@ -50,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("prip").setLevel(logging.INFO)
     try:
         settings = parse_settings(name, arguments[1:])
-        importlib.import_module(f".{STAGES[name].module}", __package__).run(settings)
+        with quiet():
+            module = importlib.import_module(f".{STAGES[name].module}", __package__)
+        module.run(settings)
     except PripError as error:
         print(f"prip-train {name}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1

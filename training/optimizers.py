@@ -50,7 +50,7 @@ def build_optimizer(settings: OptimizerSettings, parameters: Iterable[nn.Paramet
             relative_step=False,
             warmup_init=False,
         )
-    return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+    return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 
 def build_scheduler(settings: OptimizerSettings, optimizer: Optimizer, steps: int) -> LambdaLR:

@@ -264,11 +264,24 @@ class RlModule(StageModule):
 
     def on_train_start(self) -> None:
         self._before = {name: fingerprint(part) for name, part in self.frozen.items()}
+        self._check_same_parts()
         path = self.folder / "warm_up.json"
         if not path.exists():
             metrics = measure(self)
             _log.info("rl: dev_reward of the warmed-up encoder %.4f", metrics["dev_reward"])
             replace_text(path, json.dumps(metrics, indent=2) + "\n")
+
+    def _check_same_parts(self) -> None:
+        """Keeps the frozen parts' fingerprints; raises InputError if the run began with others."""
+        path = self.folder / "parts.json"
+        if not path.exists():
+            replace_text(path, json.dumps(self._before, indent=2) + "\n")
+        began = json.loads(path.read_text(encoding="utf-8"))
+        names = began.keys() | self._before.keys()
+        changed = sorted(name for name in names if began.get(name) != self._before.get(name))
+        if changed:
+            names = ", ".join(changed)
+            raise InputError(f"resume: wanted the parts that {self.folder} began with, but {names} changed")
 
     def on_train_end(self) -> None:
         """Raises PripError if a frozen part changed, which nothing here may do."""

@@ -19,11 +19,15 @@ DEFAULTS_FILE = "generator.json"
 """Beside a pipeline's own files: how many steps and how much guidance it was made for."""
 
 
+def seeded_generator(purpose: str, seed: int) -> torch.Generator:
+    """A torch.Generator on the CPU, whose numbers are the same on every device, for one purpose of an image's seed."""
+    digest = hashlib.sha256(f"{purpose}\0{seed}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
 def latent_noise(seed: int, shape: tuple[int, ...]) -> Tensor:
-    """Initial noise as a function of the seed alone, the same on every device: float32 of `shape`."""
-    digest = hashlib.sha256(f"latents\0{seed}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-    return torch.randn(shape, generator=generator)
+    """Initial noise as a function of the seed alone: float32 of `shape`. Samplers that add noise draw it apart."""
+    return torch.randn(shape, generator=seeded_generator("latents", seed))
 
 
 class DiffusersGenerator:
@@ -99,6 +103,7 @@ class DiffusersGenerator:
         images = self.pipeline(
             prompt=list(prompts),
             latents=latents.to(unet.device, unet.dtype),
+            generator=[seeded_generator("steps", seed) for seed in seeds],
             num_inference_steps=self.steps,
             guidance_scale=self.guidance,
             output_type="pt",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
@@ -43,6 +45,11 @@ class Reader(TrunkModel):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images (n, 3, size, size) in 0..255 to one tensor of logits (n, values) a factor."""
         return list(self.head(self.trunk(images)).split(self.factor_sizes, 1))
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the images that it reads."""
+        return 8 * math.isqrt(self.config.grid)
 
     @torch.no_grad()
     def read(self, images: Images, batch_size: int = 256) -> list[Tensor]:

@@ -138,12 +138,16 @@ def _spare(image: Tensor, changed: Tensor, alpha: Tensor, share: float) -> Tenso
 
 
 def _color(image: Tensor, color: Tensor) -> Tensor:
-    """Vivid, pastel, monochrome, washed out."""
+    """Vivid: all colours stronger. Pastel: under a pink haze. Monochrome: grey. Washed out: pale and greenish.
+
+    Applied to the lit image, so that each is as easy to see by night as by day.
+    """
     grey = image.mean(1, keepdim=True)
-    vivid = 0.45 + 1.25 * (grey + 1.7 * (image - grey) - 0.45)
-    pastel = 0.52 + 0.46 * (grey + 1.15 * (image - grey))
-    monochrome = (0.5 + 1.35 * (grey - 0.5)).expand_as(image)
-    washed_out = 0.58 + 0.38 * (grey + 0.35 * (image - grey) - 0.5)
+    hue = image - grey
+    vivid = grey + 0.15 * (grey - 0.4) + 2.0 * hue
+    pastel = 0.60 * (grey + hue) + torch.tensor([0.40, 0.26, 0.36]).view(3, 1, 1)
+    monochrome = (grey + 0.2 * (grey - 0.4)).expand_as(image)
+    washed_out = 0.50 * (grey + 0.4 * hue) + torch.tensor([0.13, 0.22, 0.14]).view(3, 1, 1)
     return _choose(color, vivid, pastel, monochrome, washed_out).clamp(0, 1)
 
 
@@ -197,8 +201,8 @@ def render(scenes: Tensor, jitter: Tensor, size: int) -> Tensor:
     image = background * (1 - glyph[:, 3:]) + glyph[:, :3]
     alpha = glyph[:, 3:]
     image = _focus(image, background, glyph, focus).clamp(0, 1)
-    image = _spare(image, _color(image, color), alpha, 0.45)
     image = _spare(image, _light(image, light), alpha, 0.45)
+    image = _spare(image, _color(image, color), alpha, 0.35)
     image = _spare(image, _finish(image, style, focus), alpha, 0.75)
     return (image * 255).round().to(torch.uint8)
 

@@ -75,6 +75,18 @@ def test_an_image_depends_on_its_prompt_and_seed_alone(generator):
         generator(PROMPTS, [1])
 
 
+def test_a_sampler_that_adds_noise_takes_it_from_the_seed(generator, tmp_path):
+    generator.save_pretrained(tmp_path)
+    ancestral = load_generator(str(tmp_path))
+    scheduler = ancestral.pipeline.scheduler
+    ancestral.pipeline.scheduler = diffusers.EulerAncestralDiscreteScheduler.from_config(scheduler.config)
+    images = ancestral(PROMPTS, [5, 6, 5])
+    torch.manual_seed(1)
+    again = ancestral(PROMPTS[::-1], [5, 6, 5]).flip(0)
+    assert (images.int() - again.int()).abs().max() <= 1
+    assert not torch.equal(images[0], ancestral(PROMPTS[:1], [8])[0])
+
+
 def test_nothing_trains_and_tokens_are_counted(generator):
     parts = [part for part in generator.pipeline.components.values() if isinstance(part, torch.nn.Module)]
     assert parts and not any(parameter.requires_grad for part in parts for parameter in part.parameters())

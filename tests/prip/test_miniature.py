@@ -118,10 +118,20 @@ def test_every_value_shows():
 
 
 def test_captions_hold_test_combinations_back():
-    seen = {parse(caption(random_generator(number))).values[:2] for number in range(600)}
+    seen = {parse(caption(random_generator(number))).values[:2] for number in range(3000)}
     held_back = {(SUBJECTS.index(s), PLACES.index(p)) for s, p in combinations("test")}
     assert not seen & held_back
-    assert len(seen) > len(SUBJECTS) * 5 and any(place is None for _, place in seen)
+    assert len(seen) > len(SUBJECTS) * 6, "nearly all others are there"
+    assert any(place is None for _, place in seen)
+
+
+def test_there_is_a_glyph_for_each_subject():
+    assert len(SUBJECTS) >= 40 and {subject.category for subject in SUBJECTS} >= {"animal", "food", "building"}
+    scenes = torch.zeros(len(SUBJECTS), len(FACTOR_SIZES), dtype=torch.long)
+    scenes[:, 0] = torch.arange(len(SUBJECTS))
+    masks = glyph_masks(scenes, torch.zeros(len(SUBJECTS), 2), 32).flatten(1).float()
+    assert masks.mean(1).min() > 0.1 * 255, "none is missing"
+    assert torch.cdist(masks, masks).fill_diagonal_(1e9).min() > 255, "no two have the same outline"
 
 
 def test_random_modifiers_are_a_function_of_the_generator():

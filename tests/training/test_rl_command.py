@@ -75,6 +75,19 @@ def test_the_command_trains_without_the_modules_that_only_world_may_import(tmp_p
     assert main(again) == 2
 
 
+def test_resume_wants_the_parts_that_the_run_began_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_parts(tmp_path)
+    write_models(tmp_path)
+    words = ["rl", "--config", "smoke", "--run", str(tmp_path), "--device", "cpu", "--no_progress"]
+    assert main(words) == 0
+    (tmp_path / "rl" / "metrics.json").unlink()
+    decoder = PromptDecoder.from_pretrained(tmp_path / "decoder" / "part")
+    next(decoder.parameters()).data.add_(1)
+    decoder.save_pretrained(tmp_path / "decoder" / "part")
+    assert main([*words, "--resume"]) == 2
+    assert "began with, but decoder changed" in capsys.readouterr().err
+
+
 def test_what_comes_first_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_models(tmp_path)
     assert main(["rl", "--config", "smoke", "--run", str(tmp_path)]) == 1

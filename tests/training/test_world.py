@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from prip.miniature.vocabulary import SUBJECTS
 from prip.training.cli import main
 from prip.training.world.generator import GeneratorPart
 from prip.training.world.obedience import held_out_prompts
@@ -44,6 +45,36 @@ def test_an_interrupted_generator_resumes_to_the_same_weights(tmp_path: Path, mo
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def test_a_finished_part_is_kept_only_under_the_settings_it_was_made_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert world(tmp_path, "text_encoder") == 0
+    assert world(tmp_path, "text_encoder", "--resume") == 0
+    assert world(tmp_path, "text_encoder", "--resume", "--unet.text_width=16") == 2
+    assert "text_width" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--unet.patch_size=6", "unet.patch_size: wanted a power of two, got 6"),
+        ("--unet.latent_channels=4000", "unet.latent_channels: wanted at most"),
+        ("--unet.channels=[24]", "unet.channels: wanted multiples of 16"),
+        ("--unet.channels=[16,16,16,16,16]", "unet.channels: wanted at most as many levels"),
+        ("--unet.text_width=30", "unet.text_width: wanted a multiple"),
+        ("--trunk_width=40", "trunk_width: wanted a multiple of 16"),
+        ("--label_noise=0", "label_noise: wanted a number above 0"),
+        ("--image_size=36", "image_size: wanted a multiple of 8"),
+    ],
+)
+def test_sizes_that_cannot_be_built_are_told_at_once(
+    flag: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert world(tmp_path, "text_encoder", flag) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_text_encoder_is_frozen_while_the_generator_learns(tmp_path: Path) -> None:
     assert world(tmp_path, "text_encoder,generator") == 0
     folder = tmp_path / "world"
@@ -68,4 +99,4 @@ def test_renders_are_a_function_of_their_key() -> None:
 
 def test_obedience_asks_for_every_subject() -> None:
     asked = requested(held_out_prompts(200))
-    assert len(set(asked[:, 0].tolist())) >= 16 and (asked[:, :2] != OPEN).all()
+    assert len(set(asked[:, 0].tolist())) == len(SUBJECTS) and (asked[:, :2] != OPEN).all()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from prip.errors import InputError
 
-from .shared import LoopSettings, OptimizerSettings, RunSettings, check_at_least, check_fraction
+from .shared import LoopSettings, OptimizerSettings, RunSettings, check_at_least, check_fraction, check_heads
 
 PARTS = (
     "reader_a",
@@ -21,6 +21,9 @@ PARTS = (
     "generator",
 )
 """The parts in the order in which they are trained: each needs some of those before it."""
+
+TEXT_HEADS = 4
+"""Attention heads of the generator's text encoder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +68,19 @@ class UnetSizes:
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "patch_size", "latent_channels", "text_width", "text_layers", "vocab_size", "steps")
-        check_at_least(self, 0, "guidance", "subject_weight")
+        check_at_least(self, 0, "guidance", "subject_weight", "noise_power")
+        check_at_least(self, 3, "max_tokens")
         check_fraction(self, "prompt_dropout")
+        if self.patch_size & (self.patch_size - 1):
+            raise InputError(f"unet.patch_size: wanted a power of two, got {self.patch_size}")
+        if self.latent_channels > 3 * self.patch_size**2:
+            raise InputError(
+                f"unet.latent_channels: wanted at most the {3 * self.patch_size**2} values of a patch, "
+                f"got {self.latent_channels}"
+            )
+        if not self.channels or any(width < 16 or width % 16 for width in self.channels):
+            raise InputError(f"unet.channels: wanted multiples of 16, got {list(self.channels)}")
+        check_heads("unet.text_width", self.text_width, TEXT_HEADS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,5 +155,15 @@ class WorldSettings(RunSettings):
             raise InputError(f"parts: wanted some of {', '.join(PARTS)}, got {', '.join(unknown)}")
         check_at_least(self, 64, "renders", "generator_renders")
         check_at_least(self, 1, "system_prompts", "user_phrasings", "obedience_drawings", "trunk_width")
+        check_at_least(self, 1, "image_size", "pivot_length", "pivot_width")
+        if not self.label_noise > 0:
+            raise InputError(f"label_noise: wanted a number above 0, got {self.label_noise!r}")
+        if self.trunk_width % 16:
+            raise InputError(f"trunk_width: wanted a multiple of 16, got {self.trunk_width}")
         if self.image_size % self.unet.patch_size or self.image_size % 8:
             raise InputError(f"image_size: wanted a multiple of 8 and of unet.patch_size, got {self.image_size}")
+        if (self.image_size // self.unet.patch_size) % 2 ** (len(self.unet.channels) - 1):
+            raise InputError(
+                f"unet.channels: wanted at most as many levels as image_size / patch_size can be halved for, "
+                f"got {len(self.unet.channels)}"
+            )

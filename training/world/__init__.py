@@ -21,6 +21,7 @@ from prip.miniature.reader import Reader
 from prip.miniature.scene import random_generator
 
 from ..atomic import replace_folder, replace_text
+from ..harness import stage_folder
 from ..settings import WorldSettings
 from .generator import GeneratorPart, TextEncoderPart
 from .obedience import measure_obedience
@@ -62,11 +63,12 @@ def run(settings: WorldSettings) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     for name, build in BUILDERS.items():
         if name in settings.parts:
-            finished = settings.run / "world" / name / "metrics.json"
-            if settings.resume and finished.is_file():
+            folder = stage_folder(settings, f"world/{name}")
+            finished = folder / "metrics.json"
+            if finished.is_file():
                 metrics[name] = json.loads(finished.read_text(encoding="utf-8"))
             else:
-                metrics[name] = build(name, settings).fit()
+                metrics[name] = build(name, settings).fit(folder)
     write_prompts(settings)
     trained = [name for name in PLACES_IN_CHECKPOINT if (settings.run / "world" / name / "metrics.json").is_file()]
     if len(trained) == len(PLACES_IN_CHECKPOINT):

@@ -18,6 +18,7 @@ from prip.loading import quiet
 from prip.miniature.scene import FACTOR_SIZES
 
 from ..settings import LoopSettings, OptimizerSettings, UnetSizes, WorldSettings
+from ..settings.world import TEXT_HEADS
 from ..tokenizers import train_encoder_tokenizer
 from .part import Part, part_folder
 from .renders import OPEN, Renders, requested
@@ -71,7 +72,7 @@ class TextEncoderPart(Part):
                 hidden_size=sizes.text_width,
                 intermediate_size=2 * sizes.text_width,
                 num_hidden_layers=sizes.text_layers,
-                num_attention_heads=4,
+                num_attention_heads=TEXT_HEADS,
                 max_position_embeddings=sizes.max_tokens,
                 pad_token_id=self.tokenizer.pad_token_id,
                 bos_token_id=self.tokenizer.bos_token_id,
@@ -119,7 +120,8 @@ class GeneratorPart(Part):
         self.draw(settings.generator_renders)
         sizes, folder = settings.unet, part_folder(settings, "text_encoder")
         self.tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-        self.text_encoder = CLIPTextModel.from_pretrained(folder)
+        with quiet():
+            self.text_encoder = CLIPTextModel.from_pretrained(folder)
         self.autoencoder = PatchAutoencoder(sizes.patch_size, sizes.latent_channels)
         self.autoencoder.fit(self.renders.images[:4000].float() / 127.5 - 1)
         levels = len(sizes.channels)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from prip.errors import InputError
 
-from ..harness import StageModule, stage_folder, train
+from ..harness import StageModule, train
 from ..optimizers import build_optimizer, build_scheduler, train_only
 from ..seeds import permutation_indices, seed_everything
 from ..settings import LoopSettings, OptimizerSettings, WorldSettings
@@ -55,9 +56,8 @@ class Part(StageModule):
         scheduler = build_scheduler(self.optimizer, optimizer, self.loop.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def fit(self) -> dict[str, Any]:
-        """Trains the part, unless it is finished, and returns its metrics."""
-        folder = stage_folder(self.settings, self.stage)
+    def fit(self, folder: Path) -> dict[str, Any]:
+        """Trains the part in its stage folder, and returns its metrics."""
         train_only(self, *self.trained)
         return train(
             self, self.settings, self.loop, folder, monitor=self.monitor, mode=self.mode, clip=self.optimizer.clip
