@@ -55,3 +55,13 @@ def tiny_processor(tiny_checkpoint: Path):
     from prip.processing import PripProcessor
 
     return PripProcessor.from_pretrained(tiny_checkpoint)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips the tests marked `gpu` where there is no CUDA device, with that as the reason."""
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device, there is none"))

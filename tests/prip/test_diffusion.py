@@ -87,6 +87,13 @@ def test_a_sampler_that_adds_noise_takes_it_from_the_seed(generator, tmp_path):
     assert not torch.equal(images[0], ancestral(PROMPTS[:1], [8])[0])
 
 
+@pytest.mark.gpu
+def test_a_gpu_draws_what_the_cpu_draws(generator, tmp_path):
+    generator.save_pretrained(tmp_path)
+    images = load_generator(str(tmp_path), device="cuda")(PROMPTS, [5, 6, 5])
+    assert (images.int() - generator(PROMPTS, [5, 6, 5]).int()).abs().max() <= 2
+
+
 def test_nothing_trains_and_tokens_are_counted(generator):
     parts = [part for part in generator.pipeline.components.values() if isinstance(part, torch.nn.Module)]
     assert parts and not any(parameter.requires_grad for part in parts for parameter in part.parameters())

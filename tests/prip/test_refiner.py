@@ -157,3 +157,11 @@ def test_refine_keeps_what_it_has_loaded(tiny_checkpoint, refiner: Refiner, monk
     assert prip.refine("a cat", model=tiny_checkpoint, device="cpu") == refiner.refine("a cat")
     monkeypatch.setattr(Refiner, "from_pretrained", lambda *a, **k: pytest.fail("loaded twice"))
     assert prip.refine(["a dog"], model=str(tiny_checkpoint), device="cpu", seed=3) == refiner.refine(["a dog"])
+
+
+@pytest.mark.gpu
+def test_a_gpu_refines_as_the_cpu_does(refiner: Refiner, tiny_checkpoint) -> None:
+    on_gpu = Refiner.from_pretrained(tiny_checkpoint, device="cuda")
+    assert on_gpu.refine(PROMPTS) == refiner.refine(PROMPTS), "greedy"
+    sampled = [one.refine(PROMPTS, temperature=1.0, seed=3) for one in (on_gpu, refiner)]
+    assert sampled[0] == sampled[1], "random numbers are drawn on the CPU"
