@@ -4,7 +4,8 @@
     python benchmarks/ablation.py --run runs/miniature --out runs/ablation --seeds 0 1 2 --rl
 
 --run is a run whose stages world and prepare are done: every ablation reads its parts and data. Each stage is a command
-of its own, and one that is done is not done again, so that the runner can be stopped and started at will.
+of its own, and one that is done is not done again, so that the runner can be stopped and started at will, or once for
+each seed at the same time and then for all.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ def train_variant(name: str, seed: int, arguments: argparse.Namespace) -> Path:
         train(stage, arguments.config, shared, seed, f"{flag}={setting}")
         link(run / stage, shared / stage)
     if arguments.rl:
-        train("rl", arguments.config, run, seed)
+        steps = [] if arguments.rl_steps is None else [f"--loop.steps={arguments.rl_steps}"]
+        train("rl", arguments.config, run, seed, *steps)
     return run
 
 
@@ -101,6 +103,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="training seeds (default: 0 1 2)")
     parser.add_argument("--config", default="miniature", help="preset of all stages (default: miniature)")
     parser.add_argument("--rl", action="store_true", help="train with reinforcement learning too")
+    parser.add_argument("--rl-steps", type=int, metavar="N", help="iterations of it, in place of the preset's")
     arguments = parser.parse_args()
     for name in VARIANTS:
         means: dict[str, list[float]] = {}

@@ -84,6 +84,8 @@ def run(settings: ExportSettings) -> dict[str, Any]:
 def write_generator(source: Path, target: Path) -> None:
     """Copies a generator with its networks in fp16, and the file of its obedience."""
     generator = DiffusersGenerator.from_pretrained(str(source), device="cpu")
-    generator.pipeline.to(torch.float16)
+    for part in generator.pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.half()
     generator.save_pretrained(target)
     shutil.copy(source / "obedience.json", target / "obedience.json")

@@ -93,9 +93,12 @@ class RewardPart(Part):
         place = torch.where(torch.rand(count, generator=chance) < PLACE_NAMED, place, OPEN_PLACE)
         phrasing = torch.randint(PHRASINGS, (count,), generator=chance)
         prompts = (subject * (len(PLACES) + 1) + place % (len(PLACES) + 1)) * PHRASINGS + phrasing
-        likely = (renders.scenes[:, 0] == subject[:, None]).float()
-        likely = torch.where(torch.rand(count, 1, generator=chance) < MISMATCH, torch.ones_like(likely), likely)
-        return prompts, first, torch.multinomial(likely, 1, generator=chance)[:, 0]
+        by_subject = renders.scenes[:, 0].argsort(stable=True)
+        sizes = renders.scenes[:, 0].bincount(minlength=len(SUBJECTS))
+        place_among_them = (torch.rand(count, generator=chance) * sizes[subject]).long()
+        alike = by_subject[(sizes.cumsum(0) - sizes)[subject] + place_among_them]
+        mismatch = torch.rand(count, generator=chance) < MISMATCH
+        return prompts, first, torch.where(mismatch, torch.randint(len(renders), (count,), generator=chance), alike)
 
     def truth(self, renders: Renders, prompts: Tensor, rows: Tensor) -> Tensor:
         """The true preference of renders for user prompts, both by index: float (n,)."""
