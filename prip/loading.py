@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import CheckpointError, require
+from .errors import CheckpointError, InputError, require
 
 if TYPE_CHECKING:
     import os
@@ -31,9 +31,11 @@ def resolve_folder(model: str | os.PathLike[str], revision: str | None = None) -
 
     `model` is the name of an embedded checkpoint, a local folder, or "owner/name" on the Hub, there at `revision`
     (branch, tag or commit). Raises CheckpointError when there is none such, or the Hub cannot be reached and has left
-    no copy in the cache.
+    no copy in the cache; InputError for the revision of what is not on the Hub.
     """
     name = str(model)
+    if revision is not None and (name in EMBEDDED or Path(name).expanduser().is_dir()):
+        raise InputError(f"revision must be left out for {name!r}, which is not on the Hub; {revision!r} came")
     if name in EMBEDDED:
         package, *parts = EMBEDDED[name]
         folder = Path(str(resources.files(package).joinpath(*parts)))
@@ -51,6 +53,13 @@ def resolve_folder(model: str | os.PathLike[str], revision: str | None = None) -
             f"unknown checkpoint {name!r}: neither embedded ({known}) nor a folder nor an owner/name on the Hub"
         )
     return _fetch(name, revision)
+
+
+def refiner_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:
+    """Return the folder of a refiner: the checkpoint's own, or refiner/ in a whole checkpoint with all its parts."""
+    folder = resolve_folder(model, revision)
+    inner = folder / "refiner"
+    return inner if inner.is_dir() and not (folder / "config.json").exists() else folder
 
 
 def _fetch(repository: str, revision: str | None) -> Path:

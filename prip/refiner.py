@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,7 @@ from .clip_tokens import CLIP_TOKEN_LIMIT
 from .constraints import Constraints
 from .decoding import decode, row_generator
 from .errors import CheckpointError, InputError, PripWarning
-from .loading import resolve_folder
+from .loading import refiner_folder
 from .modeling import PripModel
 from .processing import PripProcessor
 
@@ -78,13 +79,14 @@ class Refiner:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
     ) -> Refiner:
-        """Load a refiner: an embedded checkpoint, a folder, or "owner/name" on the Hub at `revision`.
+        """Load a refiner, alone or in a whole checkpoint: an embedded one, a folder, or "owner/name" on the Hub at
+        `revision`.
 
         `device` None takes a GPU when there is one; `dtype` None is float32 on the CPU and the checkpoint's own on a
         GPU. Raises CheckpointError for anything wrong with the checkpoint, InputError for an unusable device.
         """
         place = _usable_device(device)
-        folder = resolve_folder(model, revision)
+        folder = refiner_folder(model, revision)
         if dtype is None:
             dtype = "float32" if place.type == "cpu" else "auto"
         loaded = PripModel.from_pretrained(folder, dtype=dtype)
@@ -123,7 +125,7 @@ class Refiner:
         limits = _Limits(max_new_tokens, token_budget, _as_terms(banned_terms), batch_size)
         if num_alternatives == 1:
             texts = self._run([_Job(one, seed) for one in prompts], temperature, limits)
-            _warn_unchanged([one for one, text in zip(prompts, texts, strict=True) if text is None], token_budget)
+            _warn_unchanged([one for one, text in zip(prompts, texts, strict=True) if text is None], limits)
             single = [one if text is None else text for one, text in zip(prompts, texts, strict=True)]
             return single[0] if isinstance(prompt, str) else single
         lists = self._alternatives(prompts, num_alternatives, seed, temperature, limits)
@@ -137,7 +139,7 @@ class Refiner:
         limits = _Limits()
         jobs = [_Job(one, seed) for one, seed in zip(prompts, seeds, strict=True)]
         texts = self._run(jobs, 0.0, limits)
-        _warn_unchanged([one for one, text in zip(prompts, texts, strict=True) if text is None], limits.token_budget)
+        _warn_unchanged([one for one, text in zip(prompts, texts, strict=True) if text is None], limits)
         return [one if text is None else text for one, text in zip(prompts, texts, strict=True)]
 
     def _check_prompts(self, prompt: object) -> list[str]:
@@ -156,7 +158,7 @@ class Refiner:
         self, prompts: list[str], wanted: int, seed: int, temperature: float, limits: _Limits
     ) -> list[list[str]]:
         firsts = self._run([_Job(one, seed) for one in prompts], 0.0, limits)
-        _warn_unchanged([one for one, text in zip(prompts, firsts, strict=True) if text is None], limits.token_budget)
+        _warn_unchanged([one for one, text in zip(prompts, firsts, strict=True) if text is None], limits)
         found = {one: [one if text is None else text] for one, text in zip(prompts, firsts, strict=True)}
         missing = {one: wanted - 1 for one, text in zip(prompts, firsts, strict=True) if text is not None}
         tried = dict.fromkeys(missing, 0)
@@ -189,30 +191,60 @@ class Refiner:
             texts.update(zip(batch, self._run_batch(batch, temperature, limits), strict=True))
         return [texts[job] for job in jobs]
 
-    @torch.no_grad()
     def _run_batch(self, jobs: Sequence[_Job], temperature: float, limits: _Limits) -> list[str | None]:
         prompts = [job.user_prompt for job in jobs]
-        state = self.constraints.begin(prompts, limits.token_budget, limits.max_new_tokens, limits.banned_terms)
-        prefixes = {row: self.processor.prefix_ids(prompts[row]) for row, full in enumerate(state.full) if not full}
-        rows = [row for row, ids in prefixes.items() if self._fits(len(ids) + limits.max_new_tokens)]
-        texts: list[str | None] = [None] * len(jobs)
+        seeds = [(job.seed, job.alternative) for job in jobs]
+        found = self.actions(
+            prompts, seeds, temperature, limits.max_new_tokens, limits.token_budget, limits.banned_terms
+        )
+        return [self.text(prompt, own) if own else None for prompt, own in zip(prompts, found, strict=True)]
+
+    @torch.no_grad()
+    def actions(
+        self,
+        user_prompts: Sequence[str],
+        seeds: Sequence[tuple[int, int]],
+        temperature: float,
+        max_new_tokens: int,
+        token_budget: int,
+        banned_terms: Sequence[str] = (),
+    ) -> list[list[int]]:
+        """Return the tokens that the decoder adds to each prompt, the end token included; none where there is no room.
+
+        `seeds` are a (seed, number of the alternative) for each prompt. Reinforcement learning samples with this too.
+        """
+        state = self.constraints.begin(user_prompts, token_budget, max_new_tokens, banned_terms)
+        prefixes = [self.processor.prefix_ids(prompt) for prompt in user_prompts]
+        rows = [
+            row for row, ids in enumerate(prefixes) if not state.full[row] and self._fits(len(ids) + max_new_tokens)
+        ]
+        found: list[list[int]] = [[] for _ in user_prompts]
         if not rows:
-            return texts
-        input_ids, mask = self.processor.encode_user_prompts([prompts[row] for row in rows])
+            return found
+        input_ids, mask = self.processor.encode_user_prompts([user_prompts[row] for row in rows])
         pivot = self.model.encoder(input_ids.to(self.model.device), mask.to(self.model.device))
-        generators = [row_generator(jobs[row].seed, prompts[row], jobs[row].alternative) for row in rows]
-        actions = decode(
+        decoded = decode(
             self.model.decoder,
             pivot,
             [prefixes[row] for row in rows],
             self.constraints,
             replace(state, rows=[state.rows[row] for row in rows]),
             temperature,
-            generators,
+            [row_generator(seeds[row][0], user_prompts[row], seeds[row][1]) for row in rows],
         )
-        for row, tokens in zip(rows, actions, strict=True):
-            texts[row] = self.processor.join(prompts[row], self.processor.decode(tokens))
-        return texts
+        for row, tokens in zip(rows, decoded, strict=True):
+            found[row] = tokens
+        return found
+
+    def text(self, user_prompt: str, actions: Sequence[int]) -> str:
+        """Return the refined prompt that these actions make of a user prompt; no actions leave it as it is."""
+        return self.processor.join(user_prompt, self.processor.decode(list(actions))) if actions else user_prompt
+
+    def has_room(self, user_prompts: Sequence[str], max_new_tokens: int, token_budget: int) -> list[bool]:
+        """Return which prompts leave room for a modifier."""
+        full = self.constraints.begin(user_prompts, token_budget, max_new_tokens).full
+        lengths = [len(self.processor.prefix_ids(prompt)) for prompt in user_prompts]
+        return [not one and self._fits(length + max_new_tokens) for one, length in zip(full, lengths, strict=True)]
 
     def _fits(self, tokens: int) -> bool:
         """Whether the decoder has positions for so many tokens behind its template and soft tokens."""
@@ -234,12 +266,17 @@ def refine(
     >>> refine("a cat")  # doctest: +SKIP
     'a cat, golden hour, sharp focus, highly detailed'
     """
-    return _loaded(str(model), revision, device).refine(prompt, **options)
+    return _loaded(str(model), revision, device, _last_change(model)).refine(prompt, **options)
 
 
 @lru_cache(maxsize=4)
-def _loaded(model: str, revision: str | None, device: str | None) -> Refiner:
+def _loaded(model: str, revision: str | None, device: str | None, last_change: int) -> Refiner:
     return Refiner.from_pretrained(model, revision=revision, device=device)
+
+
+def _last_change(model: str | os.PathLike[str]) -> int:
+    """When a checkpoint in a folder changed last, in nanoseconds: what is trained anew is loaded anew."""
+    return max((file.stat().st_mtime_ns for file in Path(model).glob("**/*.safetensors")), default=0)
 
 
 def _usable_device(device: str | torch.device | None) -> torch.device:
@@ -273,11 +310,12 @@ def _as_terms(banned_terms: object) -> tuple[str, ...]:
     return tuple(banned_terms)
 
 
-def _warn_unchanged(prompts: list[str], token_budget: int) -> None:
+def _warn_unchanged(prompts: list[str], limits: _Limits) -> None:
     if prompts:
         many = "a prompt returns" if len(prompts) == 1 else f"{len(prompts)} prompts return"
         warnings.warn(
-            f"{many} unchanged, there is no room for a modifier within {token_budget} tokens: {_shown(prompts[0])}",
+            f"{many} unchanged, there is no room for a modifier within token_budget={limits.token_budget} and "
+            f"max_new_tokens={limits.max_new_tokens}: {_shown(prompts[0])}",
             PripWarning,
             stacklevel=3,
         )

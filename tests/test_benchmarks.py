@@ -60,3 +60,22 @@ def test_speed_is_measured() -> None:
     assert re.search(r"one prompt, warm +[\d.]+ ms", printed)
     assert re.search(r"batch of 256 +[\d.]+ prompts/s", printed)
     assert float(re.search(r"cold process +([\d.]+) times", printed).group(1)) <= 1.3
+
+
+@pytest.mark.slow
+def test_ablations_train_what_differs_once_and_print_every_variant(tmp_path: Path) -> None:
+    from prip.training.cli import main
+
+    source = tmp_path / "run"
+    for stage in ("world", "prepare"):
+        assert main([stage, "--config", "smoke", "--run", str(source), "--no_progress"]) == 0
+    words = ["ablation.py", "--run", str(source), "--out", str(tmp_path / "out"), "--config", "smoke", "--seeds", "0"]
+    printed = run(*words, "--rl", "--rl-steps", "2")
+    for variant in ("full", "without preferred images", "without pivot"):
+        assert re.search(rf"^{variant} +rl +0\.\d+", printed, re.MULTILINE), printed
+        assert re.search(rf"^{variant} +iteration +2 +gain on dev", printed, re.MULTILINE)
+    encoders = sorted(path.name for path in (tmp_path / "out" / "shared").glob("encoder-*"))
+    assert encoders == ["encoder-preferred-0", "encoder-random-0"], "shared by the variants that have it in common"
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.safetensors")}
+    assert run(*words, "--rl", "--rl-steps", "2") == printed
+    assert made and made == {path: path.stat().st_mtime_ns for path in made}, "what is done is not done again"

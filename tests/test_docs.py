@@ -55,6 +55,14 @@ def test_commands_of_ours_accept_the_flags_shown(words: tuple[str, ...]) -> None
         assert re.search(rf"(?<![\w-]){re.escape(flag)}(?![\w-])", text), f"{program} {subcommand} does not know {flag}"
 
 
+def test_the_python_lines_of_the_readme_run() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.S)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+
+
 def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     assert {target for words in commands_of("make") for target in words[1:]} <= targets

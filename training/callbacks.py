@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,7 +45,8 @@ class NonFiniteGuard(Callback):
         gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         self._check("gradient norm", norm)
-        module.log("gradient_norm", norm)
+        if module.automatic_optimization:
+            module.log("gradient_norm", norm)
 
     def _check(self, name: str, value: Tensor) -> None:
         if torch.isfinite(value):
@@ -59,7 +61,8 @@ class NonFiniteGuard(Callback):
 
 class StageLoop(Callback):
     """Around every step: seeds before it; after it, when due, the dev split, the best part and a checkpoint, in this
-    order, so that a checkpoint knows all that happened up to it.
+    order, so that a checkpoint knows all that happened up to it. What starts trained is measured before the first step
+    too, and is the best part until a better one comes.
 
     After the last step no checkpoint is written: metrics.json says that the stage is finished.
     """
@@ -77,17 +80,28 @@ class StageLoop(Callback):
         self._monitor, self._sign = monitor, {"min": 1.0, "max": -1.0}[mode]
         self.checkpoint_path = folder / "state" / "last.ckpt"
         self.steps_done = 0
+        self._seconds_before, self._began = 0.0, time.monotonic()
         self.best_step = -1
         self.best_metrics: dict[str, float] = {}
         self.last_metrics: dict[str, float] = {}
 
+    @property
+    def seconds(self) -> float:
+        """Seconds that the stage has taken, those before an interruption included."""
+        return self._seconds_before + time.monotonic() - self._began
+
     def state_dict(self) -> dict[str, Any]:
-        names = ("steps_done", "best_step", "best_metrics", "last_metrics")
+        names = ("steps_done", "best_step", "best_metrics", "last_metrics", "seconds")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for name, value in state_dict.items():
-            setattr(self, name, value)
+        self._seconds_before = state_dict["seconds"]
+        for name in state_dict.keys() - {"seconds"}:
+            setattr(self, name, state_dict[name])
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self._module.starts_trained and not self.best_metrics:
+            self._validate(trainer)
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, step: int) -> None:
         seed_everything(self._seed, self._module.stage, step, trainer.global_rank)

@@ -15,7 +15,16 @@ from prip.errors import require
 from prip.loading import quiet
 from prip.modeling import PromptDecoder
 
-from .data.pairs import Pairs, Splits, batches_of, choose, drop_prefix_words, read_system_prompts
+from .data.pairs import (
+    SYSTEM_PROMPTS,
+    Pairs,
+    Splits,
+    batches_of,
+    choose,
+    data_hashes,
+    drop_prefix_words,
+    read_system_prompts,
+)
 from .harness import StageModule, stage_folder, train
 from .optimizers import build_optimizer, build_scheduler, train_only
 from .seeds import derive_seed, permutation_indices, seed_everything
@@ -134,7 +143,8 @@ class DecoderModule(StageModule):
 
 def run(settings: DecoderSettings) -> dict[str, Any]:
     """Trains the prompt decoder and returns its metrics; the part is in RUN/decoder/part."""
-    splits = read_system_prompts(settings.data or settings.run / "data")
+    data = settings.data or settings.run / "data"
+    splits = read_system_prompts(data)
     seed_everything(settings.seed, DecoderModule.stage, "weights")
     decoder, tokenizer = build_decoder(settings.base, settings.sizes, settings.template, splits)
     if settings.lora.rank:
@@ -151,7 +161,7 @@ def run(settings: DecoderSettings) -> dict[str, Any]:
         loop=settings.loop,
         optimizer=settings.optimizer,
     )
-    folder = stage_folder(settings, module.stage)
+    folder = stage_folder(settings, module.stage, data_hashes(data, SYSTEM_PROMPTS))
     clip = settings.optimizer.clip
     return train(module, settings, settings.loop, folder, monitor="dev_modifier_loss", mode="min", clip=clip)
 

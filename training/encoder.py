@@ -13,7 +13,16 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config
 from prip.loading import quiet
 from prip.modeling import PreferenceEncoder
 
-from .data.pairs import Pairs, Splits, batches_of, choose, drop_words, read_preferred_images
+from .data.pairs import (
+    PREFERRED_IMAGES,
+    Pairs,
+    Splits,
+    batches_of,
+    choose,
+    data_hashes,
+    drop_words,
+    read_preferred_images,
+)
 from .harness import StageModule, stage_folder, train
 from .optimizers import build_optimizer, build_scheduler, train_only
 from .seeds import derive_seed, permutation_indices, seed_everything
@@ -93,7 +102,8 @@ class EncoderModule(StageModule):
 
 def run(settings: EncoderSettings) -> dict[str, Any]:
     """Trains the preference encoder and returns its metrics; the part is in RUN/encoder/part."""
-    splits = read_preferred_images(settings.data or settings.run / "data", settings.images)
+    data = settings.data or settings.run / "data"
+    splits = read_preferred_images(data, settings.images)
     seed_everything(settings.seed, EncoderModule.stage, "weights")
     encoder, tokenizer = build_encoder(settings.base, settings.sizes, splits)
     module = EncoderModule(
@@ -106,7 +116,7 @@ def run(settings: EncoderSettings) -> dict[str, Any]:
         loop=settings.loop,
         optimizer=settings.optimizer,
     )
-    folder = stage_folder(settings, module.stage)
+    folder = stage_folder(settings, module.stage, data_hashes(data, PREFERRED_IMAGES))
     clip = settings.optimizer.clip
     return train(module, settings, settings.loop, folder, monitor="dev_loss", mode="min", clip=clip)
 

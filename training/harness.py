@@ -10,10 +10,9 @@ import json
 import logging
 import shutil
 import sys
-import time
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -33,7 +32,7 @@ from .settings import LoopSettings, RunSettings
 
 _log = logging.getLogger(__name__)
 _ACCELERATORS = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}
-_NOT_COMPARED = ("run", "data", "parts", "resume", "overwrite", "progress", "device")
+_NOT_COMPARED = ("run", "data", "resume", "overwrite", "progress", "device")
 _EXPECTED_WARNINGS = (
     ".*does not have many workers.*",
     ".*dataloader is not resumable.*",
@@ -54,6 +53,8 @@ class StageModule(L.LightningModule):
 
     stage: ClassVar[str]
     """Name of the stage: its folder in the run, and part of every seed."""
+    starts_trained: ClassVar[bool] = False
+    """Whether what it trains comes from an earlier stage: it is then measured before the first step, as step 0."""
 
     @abstractmethod
     def batch_at(self, step: int) -> Any:
@@ -68,11 +69,12 @@ class StageModule(L.LightningModule):
         """Writes the trained part into the empty folder `folder`."""
 
 
-def stage_folder(settings: RunSettings, stage: str) -> Path:
-    """Makes RUN/stage ready and writes settings.yaml there; returns it.
+def stage_folder(settings: RunSettings, stage: str, inputs: Mapping[str, str] | None = None) -> Path:
+    """Makes RUN/stage ready and writes settings.yaml and inputs.json there; returns it.
 
-    Raises InputError if the folder holds an earlier run and neither resume nor overwrite is set, or if resume is set
-    and the settings differ from those that the run began with.
+    inputs: hashes of what the stage reads, by name. Raises InputError if the folder holds an earlier run and neither
+    resume nor overwrite is set, or if resume is set and the settings or the inputs differ from those that the run
+    began with.
     """
     folder = settings.run / stage
     path = folder / "settings.yaml"
@@ -91,7 +93,18 @@ def stage_folder(settings: RunSettings, stage: str) -> Path:
             pairs = "; ".join(f"{name} was {before.get(name)}, is {plain.get(name)}" for name in changed)
             raise InputError(f"resume: wanted the settings that {folder} began with, but {pairs}")
     replace_text(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+    _check_inputs(folder, dict(inputs or {}))
     return folder
+
+
+def _check_inputs(folder: Path, inputs: dict[str, str]) -> None:
+    path = folder / "inputs.json"
+    if not path.exists():
+        replace_text(path, json.dumps(inputs, indent=2) + "\n")
+    before = json.loads(path.read_text(encoding="utf-8"))
+    changed = sorted(name for name in before.keys() | inputs.keys() if before.get(name) != inputs.get(name))
+    if changed:
+        raise InputError(f"resume: wanted what {folder} began with, but changed since: {', '.join(changed)}")
 
 
 def train(
@@ -116,7 +129,6 @@ def train(
     if finished.exists():
         _log.info("%s is finished already", folder)
         return json.loads(finished.read_text(encoding="utf-8"))
-    began = time.monotonic()
     guard = NonFiniteGuard(module.stage, folder / "state")
     progress = StageLoop(module, loop, settings.seed, folder, monitor, mode)
     checkpoint = progress.checkpoint_path if settings.resume and progress.checkpoint_path.exists() else None
@@ -136,7 +148,7 @@ def train(
         "last": progress.last_metrics,
         "trained_parameters": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         "parameters": sum(parameter.numel() for parameter in parameters),
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": round(progress.seconds, 1),
     }
     replace_text(finished, json.dumps(metrics, indent=2) + "\n")
     _log.info(

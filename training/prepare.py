@@ -30,7 +30,7 @@ from .data.diffusiondb import Sampling, read_diffusiondb
 from .data.drawing import draw_all, plan_drawings
 from .data.hashing import hash_of
 from .data.images import read_batches
-from .data.pairs import PIVOTS, PREFERRED_IMAGES, SYSTEM_PROMPTS
+from .data.pairs import MANIFEST, PIVOTS, PREFERRED_IMAGES, SYSTEM_PROMPTS
 from .data.pivot_cache import PivotCacheWriter
 from .data.preferred import mine_preferred
 from .data.scoring import means_and_deviations, raw_scores, score_parts
@@ -40,13 +40,7 @@ from .harness import stage_folder
 from .settings import PrepareSettings
 
 STAGE = "prepare"
-PROMPTS, SCORES, SET_ASIDE, REWARDS, MANIFEST = (
-    "prompts.parquet",
-    "scores.parquet",
-    "set_aside.parquet",
-    "rewards.json",
-    "manifest.json",
-)
+PROMPTS, SCORES, SET_ASIDE, REWARDS = "prompts.parquet", "scores.parquet", "set_aside.parquet", "rewards.json"
 _log = logging.getLogger(__name__)
 
 
@@ -108,18 +102,12 @@ def begin(settings: PrepareSettings, inputs: dict[str, str]) -> Path:
     inputs: hashes of what the stage reads. Raises InputError for a RUN/data that this stage did not make, and for
     a continuation whose inputs have changed.
     """
-    data, path = settings.run / "data", settings.run / STAGE / "inputs.json"
+    data = settings.run / "data"
     if settings.overwrite:
         shutil.rmtree(data, ignore_errors=True)
-    elif data.exists() and not path.exists():
+    elif data.exists() and not (settings.run / STAGE / "inputs.json").exists():
         raise InputError(f"run: {data} was not made by prepare in this run: add --overwrite to replace it")
-    folder = stage_folder(settings, STAGE)
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else inputs
-    changed = sorted(name for name in before.keys() | inputs.keys() if before.get(name) != inputs.get(name))
-    if changed:
-        raise InputError(f"resume: wanted the inputs that {folder} began with, but these have changed: {changed}")
-    replace_text(path, json.dumps(inputs, indent=2) + "\n")
-    return folder
+    return stage_folder(settings, STAGE, inputs)
 
 
 def prepare(settings: PrepareSettings, folder: Path, parts: Parts) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +21,8 @@ from prip.refiner import Refiner
 from prip.rewards import StandardisedSum
 
 from . import ppo
-from .atomic import replace_text
 from .baselines import BaselineCache, ImageScorer
-from .callbacks import measure
+from .data.hashing import hash_of_texts
 from .frozen import fingerprint, freeze
 from .harness import StageModule, stage_folder, train
 from .optimizers import build_optimizer, build_scheduler, train_only
@@ -58,6 +57,7 @@ class RlModule(StageModule):
     """
 
     stage = "rl"
+    starts_trained = True
 
     def __init__(
         self,
@@ -184,10 +184,11 @@ class RlModule(StageModule):
                 loss, metrics = self.loss(experience, rows.to(self.device))
                 optimizer.zero_grad()
                 self.manual_backward(loss)
-                if self.optimizer.clip:
-                    for part in (self.encoder, self.value_head):
-                        if part is not None:
-                            nn.utils.clip_grad_norm_(part.parameters(), self.optimizer.clip)
+                limit = self.optimizer.clip or math.inf
+                norm = nn.utils.clip_grad_norm_(self.encoder.parameters(), limit)
+                if self.value_head is not None:
+                    nn.utils.clip_grad_norm_(self.value_head.parameters(), limit)
+                metrics["gradient_norm"] = norm.item()
                 optimizer.step()
                 collected.append(metrics)
         return {name: sum(one[name] for one in collected) / len(collected) for name in collected[0]}
@@ -264,24 +265,6 @@ class RlModule(StageModule):
 
     def on_train_start(self) -> None:
         self._before = {name: fingerprint(part) for name, part in self.frozen.items()}
-        self._check_same_parts()
-        path = self.folder / "warm_up.json"
-        if not path.exists():
-            metrics = measure(self)
-            _log.info("rl: dev_reward of the warmed-up encoder %.4f", metrics["dev_reward"])
-            replace_text(path, json.dumps(metrics, indent=2) + "\n")
-
-    def _check_same_parts(self) -> None:
-        """Keeps the frozen parts' fingerprints; raises InputError if the run began with others."""
-        path = self.folder / "parts.json"
-        if not path.exists():
-            replace_text(path, json.dumps(self._before, indent=2) + "\n")
-        began = json.loads(path.read_text(encoding="utf-8"))
-        names = began.keys() | self._before.keys()
-        changed = sorted(name for name in names if began.get(name) != self._before.get(name))
-        if changed:
-            names = ", ".join(changed)
-            raise InputError(f"resume: wanted the parts that {self.folder} began with, but {names} changed")
 
     def on_train_end(self) -> None:
         """Raises PripError if a frozen part changed, which nothing here may do."""
@@ -300,7 +283,12 @@ def run(settings: RlSettings, parts: RlParts | None = None) -> dict[str, Any]:
     parts: in place of those that the settings name.
     """
     parts = parts or load_parts(settings)
-    folder = stage_folder(settings, RlModule.stage)
+    read = {"encoder": parts.model.encoder, "decoder": parts.model.decoder, "generator": parts.generator}
+    read |= {f"reward {reward.name}": reward for reward in parts.rewards}
+    inputs = {name: fingerprint(part) for name, part in read.items()}
+    inputs["sampling"] = getattr(parts.generator, "sampling", "")
+    inputs["user_prompts"] = hash_of_texts([*parts.train_prompts, "", *parts.dev_prompts])
+    folder = stage_folder(settings, RlModule.stage, inputs)
     module = build_module(parts, settings, folder)
     metrics = train(module, settings, settings.loop, folder, monitor="dev_reward", mode="max")
     best = PripModel(PreferenceEncoder.from_pretrained(folder / "part"), parts.model.decoder.cpu())

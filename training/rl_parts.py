@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from prip.errors import CheckpointError
@@ -18,6 +17,7 @@ from prip.protocols import Generator, Reward
 from prip.rewards import load_reward
 
 from .baselines import ImageScorer, RewardStatistics
+from .data.splits import read_prompts
 from .seeds import permutation_indices
 from .settings import RlSettings
 
@@ -47,8 +47,8 @@ def load_parts(settings: RlSettings) -> RlParts:
         if not path.exists():
             raise CheckpointError(f"{path} is missing: does prip-train {stage} come first?")
     names = named.rewards or sorted(str(path) for path in (run_folder / "parts" / "rewards").glob("*") if path.is_dir())
-    prompts = pd.read_parquet(prompts_file(settings), columns=["user_prompt", "split"])
-    train_prompts, dev_prompts = (prompts.user_prompt[prompts.split == split].tolist() for split in ("train", "dev"))
+    prompts = read_prompts(prompts_file(settings), "user_prompt", 0, settings.seed)
+    train_prompts, dev_prompts = (prompts["prompt"][prompts["split"] == split].tolist() for split in ("train", "dev"))
     for prompt in (*train_prompts, *dev_prompts):
         PripProcessor.check_user_prompt(prompt)
     return RlParts(

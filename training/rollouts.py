@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from prip.decoding import decode, row_generator
 from prip.modeling import PreferenceEncoder
 from prip.refiner import Refiner
 from prip.rewards import StandardisedSum
@@ -37,7 +36,6 @@ class Policy:
     max_new_tokens: int
     token_budget: int
 
-    @torch.no_grad()
     def refine(
         self, user_prompts: Sequence[str], temperature: float = 0.0, seeds: Sequence[tuple[int, int]] | None = None
     ) -> list[Refinement]:
@@ -45,29 +43,16 @@ class Policy:
 
         seeds: (seed, alternative) of each row, where the temperature is above 0.
         """
-        constraints, processor, model = self.refiner.constraints, self.refiner.processor, self.refiner.model
-        state = constraints.begin(user_prompts, self.token_budget, self.max_new_tokens)
-        input_ids, mask = processor.encode_user_prompts(user_prompts)
-        pivot = model.encoder(input_ids.to(model.device), mask.to(model.device))
-        prefixes = [processor.prefix_ids(prompt) for prompt in user_prompts]
-        generators = None
-        if seeds is not None:
-            generators = [
-                row_generator(seed, prompt, alternative)
-                for prompt, (seed, alternative) in zip(user_prompts, seeds, strict=True)
-            ]
-        actions = decode(model.decoder, pivot, prefixes, constraints, state, temperature, generators)
+        seeds = seeds if seeds is not None else [(0, 0)] * len(user_prompts)
+        found = self.refiner.actions(user_prompts, seeds, temperature, self.max_new_tokens, self.token_budget)
         return [
-            Refinement(prompt, processor.join(prompt, processor.decode(own)) if own else prompt, own)
-            for prompt, own in zip(user_prompts, actions, strict=True)
+            Refinement(prompt, self.refiner.text(prompt, own), own)
+            for prompt, own in zip(user_prompts, found, strict=True)
         ]
 
     def has_room(self, user_prompts: Sequence[str]) -> list[bool]:
         """Returns which user prompts leave room for a modifier."""
-        return [
-            not full
-            for full in self.refiner.constraints.begin(user_prompts, self.token_budget, self.max_new_tokens).full
-        ]
+        return self.refiner.has_room(user_prompts, self.max_new_tokens, self.token_budget)
 
     def collate(self, refinements: Sequence[Refinement]) -> ActionBatch:
         """Returns the tensors from which the refinements' actions are scored again, on the CPU."""

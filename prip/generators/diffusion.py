@@ -79,6 +79,13 @@ class DiffusersGenerator:
         defaults = json.dumps({"steps": self.steps, "guidance": self.guidance})
         (Path(folder) / DEFAULTS_FILE).write_text(defaults + "\n", encoding="utf-8")
 
+    @property
+    def sampling(self) -> str:
+        """How images are sampled, in words: equal for generators that sample alike."""
+        scheduler = self.pipeline.scheduler
+        config = json.dumps(dict(scheduler.config), sort_keys=True, default=str)
+        return f"{self.steps} steps, guidance {self.guidance}, {type(scheduler).__name__} {config}"
+
     def count_tokens(self, text: str) -> int:
         """Tokens as the text encoder counts them, without those that begin and end every text."""
         return len(self.pipeline.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])

@@ -219,7 +219,10 @@ def sample_jitter(generator: torch.Generator) -> list[int]:
 
 
 class Renderer:
-    """The `Generator` that follows every prompt of the miniature exactly; the seed decides what the prompt does not."""
+    """The `Generator` that follows every prompt of the miniature exactly.
+
+    What a prompt does not decide, the seed does, and for all prompts alike.
+    """
 
     name = "renderer"
     token_limit = 75
@@ -236,7 +239,7 @@ class Renderer:
         """One image a (prompt, seed): uint8 (n, 3, size, size)."""
         scenes, jitter = [], []
         for prompt, seed in zip(prompts, seeds, strict=True):
-            generator = random_generator("renderer", prompt, seed)
+            generator = random_generator("renderer", seed)
             scenes.append(sample_scene(parse(prompt), generator))
             jitter.append(sample_jitter(generator))
         drawn = [

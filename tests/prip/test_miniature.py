@@ -105,6 +105,14 @@ def test_the_renderer_is_a_function_of_prompt_and_seed():
     assert renderer([], []).shape == (0, 3, 32, 32)
 
 
+def test_the_renderer_fills_what_is_open_alike_for_all_prompts():
+    images = Renderer()(["a cat on a beach", "a cat on a beach, sharp focus, crisp edges"] * 30, [*range(30)] * 2)
+    named = images[1::2]
+    assert len({tuple(image.flatten().tolist()) for image in named}) > 10, "seeds differ"
+    pairs = zip(images[::2], Renderer()(["a cat on a beach, masterpiece"] * 60, [*range(30)] * 2)[::2], strict=True)
+    assert all(torch.equal(plain, neutral) for plain, neutral in pairs), "a word without effect changes nothing"
+
+
 def test_every_value_shows():
     jitter = torch.zeros(4, 2)
     for column, size in enumerate(FACTOR_SIZES):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import warnings
 
 import pytest
@@ -12,6 +13,7 @@ from tiny_parts import USER_PROMPTS
 import prip
 from prip.clip_tokens import count_clip_tokens
 from prip.errors import InputError, PripWarning
+from prip.modeling import PromptDecoder
 from prip.protocols import PromptRefiner
 from prip.refiner import Refiner
 
@@ -76,7 +78,7 @@ def test_alternatives_stay_distinct_when_almost_greedy(refiner: Refiner) -> None
 
 
 def test_a_full_prompt_returns_unchanged_with_a_warning(refiner: Refiner) -> None:
-    with pytest.warns(PripWarning, match="a prompt returns unchanged.*75 tokens: 'a very long"):
+    with pytest.warns(PripWarning, match="a prompt returns unchanged.*75 and max_new_tokens=60: 'a very long"):
         assert refiner.refine(LONG) == LONG
     with pytest.warns(PripWarning):
         assert refiner.refine(LONG, num_alternatives=3) == [LONG]
@@ -157,6 +159,31 @@ def test_refine_keeps_what_it_has_loaded(tiny_checkpoint, refiner: Refiner, monk
     assert prip.refine("a cat", model=tiny_checkpoint, device="cpu") == refiner.refine("a cat")
     monkeypatch.setattr(Refiner, "from_pretrained", lambda *a, **k: pytest.fail("loaded twice"))
     assert prip.refine(["a dog"], model=str(tiny_checkpoint), device="cpu", seed=3) == refiner.refine(["a dog"])
+
+
+def test_a_whole_checkpoint_is_as_good_as_its_refiner(tiny_checkpoint, refiner: Refiner, tmp_path) -> None:
+    shutil.copytree(tiny_checkpoint, tmp_path / "whole" / "refiner")
+    assert Refiner.from_pretrained(tmp_path / "whole", device="cpu").refine(PROMPTS) == refiner.refine(PROMPTS)
+    with pytest.raises(InputError, match="revision must be left out"):
+        Refiner.from_pretrained(tmp_path / "whole", revision="v9")
+    with pytest.raises(InputError, match="revision must be left out"):
+        prip.refine("a cat", revision="v9")
+
+
+def test_a_folder_that_was_trained_anew_is_loaded_anew(tiny_checkpoint, tmp_path) -> None:
+    folder = tmp_path / "own"
+    shutil.copytree(tiny_checkpoint, folder)
+    before = prip.refine(PROMPTS, model=folder, device="cpu")
+    decoder = PromptDecoder.from_pretrained(folder / "decoder")
+    torch.manual_seed(1)
+    torch.nn.init.normal_(decoder.lm.get_output_embeddings().weight)
+    decoder.save_pretrained(folder / "decoder")
+    assert prip.refine(PROMPTS, model=folder, device="cpu") != before
+
+
+def test_what_leaves_no_room_is_named(refiner: Refiner) -> None:
+    with pytest.warns(PripWarning, match="token_budget=75 and max_new_tokens=3000"):
+        assert refiner.refine("a cat", max_new_tokens=3000) == "a cat"
 
 
 @pytest.mark.gpu

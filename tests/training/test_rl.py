@@ -94,8 +94,8 @@ def test_rollouts_are_kept(finished: dict[str, Any]) -> None:
     assert (table.log_probability <= 0).all()
     groups = table.groupby(["iteration", "user_prompt"])
     assert (groups.seeds.agg(lambda seeds: len({tuple(one) for one in seeds})) == 1).all()
-    rows = log_rows(done["rl"])
-    assert table.reward[table.iteration == 0].mean() == pytest.approx(float(rows[0]["reward"]), rel=1e-4)
+    rows = {row["step"]: row for row in log_rows(done["rl"])}
+    assert table.reward[table.iteration == 0].mean() == pytest.approx(float(rows["0"]["reward"]), rel=1e-4)
 
 
 def test_seeds_of_training_dev_and_evaluation_are_apart(finished: dict[str, Any]) -> None:
@@ -129,7 +129,14 @@ def test_previews_and_statistics_are_kept(finished: dict[str, Any]) -> None:
         assert picture.width > 3 * 224 and picture.height > 2 * 224 and len(set(picture.convert("L").getdata())) > 20
     statistics = json.loads((folder / "reward_statistics.json").read_text())
     assert statistics["means"].keys() == statistics["deviations"].keys() == {"red", "green"}
-    assert json.loads((folder / "warm_up.json").read_text())["dev_kl"] == 0
+
+
+def test_the_warmed_up_encoder_is_measured_first_and_stays_the_best_until_a_better_one_comes(
+    finished: dict[str, Any],
+) -> None:
+    first = log_rows(finished["group"]["rl"])[0]
+    assert first["step"] == "-1" and float(first["dev_kl"]) == 0
+    assert finished["group"]["metrics"]["best"]["dev_reward"] >= float(first["dev_reward"]) - 1e-6
 
 
 def test_statistics_of_prepare_are_taken(tmp_path: Path, warm: Path) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from prip.miniature.vocabulary import SUBJECTS
-from prip.training.cli import main
+from prip.miniature.prompts import combinations
+from prip.miniature.scene import parse
+from prip.miniature.vocabulary import PLACES, SUBJECTS
+from prip.training.cli import main, parse_settings
+from prip.training.settings import LoopSettings, WorldSettings
 from prip.training.world.generator import GeneratorPart
 from prip.training.world.obedience import held_out_prompts
 from prip.training.world.renders import OPEN, make_renders, requested
+from prip.training.world.rewards import OPEN_PLACE, RewardPart
 
 FLAGS = ("--config", "smoke", "--no_progress")
 
@@ -95,6 +100,21 @@ def test_renders_are_a_function_of_their_key() -> None:
     assert not torch.equal(first.images, make_renders(20, 32, "key", 2).images)
     asked = requested(first.captions)
     assert ((asked == OPEN) | (asked == first.scenes)).all(), "an image shows what its caption asks for"
+
+
+def test_no_user_prompt_of_the_test_split_trains_a_reward(tmp_path: Path) -> None:
+    assert world(tmp_path, "trunk") == 0
+    settings = WorldSettings(run=tmp_path, renders=2000, reward_loop=LoopSettings(steps=2))
+    settings = replace(settings, trunk_width=parse_settings("world", [*FLAGS, f"--run={tmp_path}"]).trunk_width)
+    part = RewardPart("mini-reward", settings, "trunk", 0.0, 1.0)
+    held_back = {(SUBJECTS.index(s), PLACES.index(p)) for s, p in combinations("test")}
+    assert not {parse(prompt).values[:2] for prompt in part.prompts} & held_back
+    prompts, first, second = part.pairs(part.renders, 4000, 1)
+    asked, shown = part.asked[prompts], part.renders.scenes
+    assert (asked[:, 0] == shown[first, 0]).all()
+    named = asked[:, 1] != OPEN_PLACE
+    assert named.float().mean() > 0.5 and (asked[named, 1] == shown[first[named], 1]).all()
+    assert 0.8 < (shown[second, 0] == asked[:, 0]).float().mean() < 0.95, "some second images show another subject"
 
 
 def test_obedience_asks_for_every_subject() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -19,6 +20,11 @@ def hash_of(path: str | Path) -> str:
     files = sorted(file for file in root.rglob("*") if file.is_file())
     lines = [f"{file.relative_to(root).as_posix()} {_digest(file)}\n" for file in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def hash_of_texts(texts: Iterable[str]) -> str:
+    """Returns the sha256 of texts in their order."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +13,22 @@ import pandas as pd
 
 from prip.errors import CheckpointError
 
+from .hashing import hash_of
 from .pivot_cache import PivotCache
 
 PREFERRED_IMAGES, SYSTEM_PROMPTS, PIVOTS = "preferred_images.parquet", "system_prompts.parquet", "pivots"
+MANIFEST = "manifest.json"
+"""Hashes of all the others; data that prepare did not make may lack it."""
+
+
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def data_hashes(data: Path, table: str) -> dict[str, str]:
+    """Returns the hashes of a table in `data` and of the pivots: the manifest's, where there is one."""
+    manifest = data / MANIFEST
+    known = json.loads(manifest.read_text(encoding="utf-8"))["sha256"] if manifest.is_file() else {}
+    return {name: known.get(name) or hash_of(data / name) for name in (table, PIVOTS)}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from prip.miniature.reader import Reader
 from prip.miniature.scene import random_generator
 
 from ..atomic import replace_folder, replace_text
+from ..data.hashing import hash_of
 from ..harness import stage_folder
 from ..settings import WorldSettings
+from ..settings.world import PARTS
 from .generator import GeneratorPart, TextEncoderPart
 from .obedience import measure_obedience
 from .part import Part, part_folder
@@ -46,6 +49,15 @@ BUILDERS: dict[str, Callable[[str, WorldSettings], Part]] = {
 }
 """How each part is made."""
 
+NEEDS = {
+    "mini-reward": ("trunk",),
+    "mini-hps": ("trunk",),
+    "second_reward": ("reader_c",),
+    "pivot_encoder": ("trunk",),
+    "generator": ("text_encoder",),
+}
+"""Parts that a part begins with."""
+
 PLACES_IN_CHECKPOINT = {
     "reader_a": "readers/a",
     "reader_b": "readers/b",
@@ -63,7 +75,8 @@ def run(settings: WorldSettings) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     for name, build in BUILDERS.items():
         if name in settings.parts:
-            folder = stage_folder(settings, f"world/{name}")
+            needed = {other: hash_of(part_folder(settings, other)) for other in NEEDS.get(name, ())}
+            folder = stage_folder(replace(settings, parts=PARTS), f"world/{name}", needed)
             finished = folder / "metrics.json"
             if finished.is_file():
                 metrics[name] = json.loads(finished.read_text(encoding="utf-8"))

@@ -51,7 +51,7 @@ class PivotEncoderPart(Part):
         self.factors = nn.Linear(size, sum(FACTOR_SIZES))
         self.tokenizer = train_encoder_tokenizer(self.renders.captions, 800)
         self.image_side = nn.Linear(size, CONTRAST_WIDTH)
-        self.text_side = nn.EmbeddingBag(len(self.tokenizer), CONTRAST_WIDTH)
+        self.text_side = nn.EmbeddingBag(len(self.tokenizer), CONTRAST_WIDTH, padding_idx=self.tokenizer.pad_token_id)
 
     def training_step(self, batch: list[int], step: int) -> Tensor:
         pivots = self.model.forward(augment(self.renders.images[batch]).to(self.device)).flatten(1)

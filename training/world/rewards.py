@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prip.miniature.preference import scene_preference
-from prip.miniature.prompts import user_prompt
+from prip.miniature.prompts import split_of, user_prompt
 from prip.miniature.reader import Reader
 from prip.miniature.scene import random_generator
 from prip.miniature.vocabulary import PLACES, SUBJECTS
@@ -31,6 +31,11 @@ PHRASINGS = 6
 """User prompts written for each subject and place."""
 
 
+def is_held_back(subject: int, place: int) -> bool:
+    """Whether a combination, by index, is of the test split: no prompt may name it. An open place never is."""
+    return place != OPEN_PLACE and split_of(SUBJECTS[subject], PLACES[place]) == "test"
+
+
 class RewardPart(Part):
     """Bradley-Terry loss on pairs that the true preference has labelled, with noise.
 
@@ -45,14 +50,15 @@ class RewardPart(Part):
     ) -> None:
         super().__init__(name, settings)
         self.draw(settings.renders)
-        asked = [
+        rows = [
             (s, p, i) for s in range(len(SUBJECTS)) for p in (*range(len(PLACES)), OPEN_PLACE) for i in range(PHRASINGS)
         ]
+        self.asked = torch.tensor([(s, OPEN_PLACE if is_held_back(s, p) else p, i) for s, p, i in rows])
         prompts = [
             user_prompt(SUBJECTS[s], None if p == OPEN_PLACE else PLACES[p], random_generator(name, s, p, i))
-            for s, p, i in asked
+            for s, p, i in self.asked.tolist()
         ]
-        self.prompts, self.asked = prompts, torch.tensor(asked)
+        self.prompts = prompts
         tokenizer = train_encoder_tokenizer(prompts, 600)
         self.model = PromptReward(
             PromptRewardConfig(
