@@ -10,6 +10,8 @@ from .scene import random_generator
 from .vocabulary import ATTRIBUTES, NEUTRAL_MODIFIERS, PLACES, SUBJECTS, Place, Subject
 
 SPLITS = ("train", "dev", "test")
+SEEN_SPLITS = SPLITS[:2]
+"""Those whose combinations may take part in training; judges know all."""
 USER_TEMPLATES = (
     "{noun}",
     "{a} {noun}",
@@ -91,16 +93,16 @@ def system_prompt(split: str, generator: torch.Generator) -> str:
 
 
 @cache
-def _seen_combinations() -> list[tuple[Subject, Place | None]]:
-    return [*combinations("train"), *combinations("dev")]
+def _combinations_of(splits: tuple[str, ...]) -> list[tuple[Subject, Place | None]]:
+    return [pair for split in splits for pair in combinations(split)]
 
 
-def caption(generator: torch.Generator) -> str:
+def caption(generator: torch.Generator, splits: tuple[str, ...] = SEEN_SPLITS) -> str:
     """A prompt in user or system language with no, some or all attributes: what image models are trained on.
 
-    Test combinations are held back.
+    It names a combination of `splits`: training holds test combinations back.
     """
-    subject, place = _choice(_seen_combinations(), generator)
+    subject, place = _choice(_combinations_of(splits), generator)
     if float(torch.rand((), generator=generator)) < 0.15:
         place = None
     in_user_language = float(torch.rand((), generator=generator)) < 0.5

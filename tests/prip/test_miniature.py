@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prip.miniature.preference import expected_preference, preference_table, scene_preference
-from prip.miniature.prompts import SPLITS, caption, combinations, sample_modifiers, system_prompt, user_prompts
+from prip.miniature.prompts import SPLITS, SPLITS, caption, combinations, sample_modifiers, system_prompt, user_prompts
 from prip.miniature.renderer import Renderer, glyph_masks, render
 from prip.miniature.scene import FACTOR_SIZES, FACTORS, mentioned_subjects, parse, random_generator, sample_scene
 from prip.miniature.vocabulary import ATTRIBUTES, MODIFIERS, OPEN_DISTRIBUTION, PLACES, POOR, SUBJECTS
@@ -131,6 +131,8 @@ def test_captions_hold_test_combinations_back():
     assert not seen & held_back
     assert len(seen) > len(SUBJECTS) * 6, "nearly all others are there"
     assert any(place is None for _, place in seen)
+    known = {parse(caption(random_generator(number), SPLITS)).values[:2] for number in range(3000)}
+    assert len(known & held_back) > 0.9 * len(held_back), "judges know them"
 
 
 def test_there_is_a_glyph_for_each_subject():

@@ -114,7 +114,7 @@ def test_no_user_prompt_of_the_test_split_trains_a_reward(tmp_path: Path) -> Non
     assert (asked[:, 0] == shown[first, 0]).all()
     named = asked[:, 1] != OPEN_PLACE
     assert named.float().mean() > 0.5 and (asked[named, 1] == shown[first[named], 1]).all()
-    assert 0.8 < (shown[second, 0] == asked[:, 0]).float().mean() < 0.95, "some second images show another subject"
+    assert 0.55 < (shown[second, 0] == asked[:, 0]).float().mean() < 0.7, "some second images show another subject"
 
 
 def test_obedience_asks_for_every_subject() -> None:

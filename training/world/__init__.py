@@ -36,18 +36,18 @@ from .rewards import RewardPart
 _log = logging.getLogger(__name__)
 
 BUILDERS: dict[str, Callable[[str, WorldSettings], Part]] = {
-    "reader_a": ReaderPart,
-    "reader_b": ReaderPart,
-    "reader_c": ReaderPart,
+    "reader_a": partial(ReaderPart, splits=SPLITS),
+    "reader_b": partial(ReaderPart, splits=SPLITS),
+    "reader_c": partial(ReaderPart, splits=SPLITS),
     "trunk": ReaderPart,
     "mini-reward": partial(RewardPart, trunk="trunk", score_mean=0.0, score_deviation=1.0),
     "mini-hps": partial(RewardPart, trunk="trunk", score_mean=27.0, score_deviation=2.0),
-    "second_reward": partial(RewardPart, trunk="reader_c", score_mean=0.0, score_deviation=1.0),
+    "second_reward": partial(RewardPart, trunk="reader_c", score_mean=0.0, score_deviation=1.0, splits=SPLITS),
     "pivot_encoder": PivotEncoderPart,
     "text_encoder": TextEncoderPart,
     "generator": GeneratorPart,
 }
-"""How each part is made."""
+"""How each part is made: judges know the combinations of all splits, what takes part in training does not."""
 
 NEEDS = {
     "mini-reward": ("trunk",),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from prip.errors import InputError
+from prip.miniature.prompts import SEEN_SPLITS
 
 from ..harness import StageModule, train
 from ..optimizers import build_optimizer, build_scheduler, train_only
@@ -24,8 +25,10 @@ class Part(StageModule):
     trained: ClassVar[tuple[str, ...]] = ("model.*",)
     """Patterns of the parameters that learn."""
 
-    def __init__(self, name: str, settings: WorldSettings) -> None:
+    def __init__(self, name: str, settings: WorldSettings, splits: tuple[str, ...] = SEEN_SPLITS) -> None:
+        """splits: those whose combinations its renders show by name."""
         super().__init__()
+        self.splits = splits
         self.stage = f"world/{name}"  # type: ignore[misc]
         self.settings = settings
         seed_everything(settings.seed, self.stage, "weights")
@@ -43,8 +46,9 @@ class Part(StageModule):
     def draw(self, train: int, dev: int = 1000) -> None:
         """Draws the renders that this part learns from and those that measure it; no two parts share any."""
         size, progress = self.settings.image_size, self.settings.progress
-        self.renders: Renders = make_renders(train, size, self.settings.seed, self.stage, progress=progress)
-        self.dev_renders: Renders = make_renders(min(dev, train), size, self.settings.seed, self.stage, "dev")
+        key = self.settings.seed, self.stage
+        self.renders: Renders = make_renders(train, size, *key, splits=self.splits, progress=progress)
+        self.dev_renders: Renders = make_renders(min(dev, train), size, *key, "dev", splits=self.splits)
 
     def batch_at(self, step: int) -> Any:
         """Indices of the step's renders."""

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prip.miniature.prompts import SEEN_SPLITS
 from prip.miniature.reader import Reader, ReaderConfig
 from prip.miniature.scene import FACTORS
 
@@ -21,8 +22,8 @@ class ReaderPart(Part):
 
     monitor = "accuracy"
 
-    def __init__(self, name: str, settings: WorldSettings) -> None:
-        super().__init__(name, settings)
+    def __init__(self, name: str, settings: WorldSettings, splits: tuple[str, ...] = SEEN_SPLITS) -> None:
+        super().__init__(name, settings, splits)
         self.model = Reader(ReaderConfig(trunk_width=settings.trunk_width, grid=(settings.image_size // 8) ** 2))
         self.draw(settings.renders)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from prip.miniature.prompts import caption
+from prip.miniature.prompts import SEEN_SPLITS, caption
 from prip.miniature.renderer import glyph_masks, render, sample_jitter
 from prip.miniature.scene import parse, random_generator, sample_scene
 
@@ -33,12 +33,14 @@ class Renders:
         return len(self.captions)
 
 
-def make_renders(count: int, image_size: int, *key: object, progress: bool = False) -> Renders:
-    """Draws `count` captions, a function of the key."""
+def make_renders(
+    count: int, image_size: int, *key: object, splits: tuple[str, ...] = SEEN_SPLITS, progress: bool = False
+) -> Renders:
+    """Draws `count` captions of combinations of `splits`, a function of the key."""
     captions, scenes, jitter = [], [], []
     for index in range(count):
         generator = random_generator("renders", *key, index)
-        text = caption(generator)
+        text = caption(generator, splits)
         scene = sample_scene(parse(text), generator)
         captions.append(text)
         scenes.append(scene)

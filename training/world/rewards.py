@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prip.miniature.preference import scene_preference
-from prip.miniature.prompts import split_of, user_prompt
+from prip.miniature.prompts import SEEN_SPLITS, split_of, user_prompt
 from prip.miniature.reader import Reader
 from prip.miniature.scene import random_generator
 from prip.miniature.vocabulary import PLACES, SUBJECTS
@@ -21,7 +21,7 @@ from ..tokenizers import train_encoder_tokenizer
 from .part import Part, part_folder
 from .renders import Renders, augment
 
-MISMATCH = 0.15
+MISMATCH = 0.4
 """Share of the pairs whose second image may show another subject than the prompt's."""
 PLACE_NAMED = 0.7
 """Share of the prompts that name a place."""
@@ -29,11 +29,6 @@ OPEN_PLACE = -1
 """Place of a prompt that names none."""
 PHRASINGS = 6
 """User prompts written for each subject and place."""
-
-
-def is_held_back(subject: int, place: int) -> bool:
-    """Whether a combination, by index, is of the test split: no prompt may name it. An open place never is."""
-    return place != OPEN_PLACE and split_of(SUBJECTS[subject], PLACES[place]) == "test"
 
 
 class RewardPart(Part):
@@ -46,14 +41,20 @@ class RewardPart(Part):
     trained = ("model.image.*", "model.tokens.*", "model.text.*", "model.score.*")
 
     def __init__(
-        self, name: str, settings: WorldSettings, trunk: str, score_mean: float, score_deviation: float
+        self,
+        name: str,
+        settings: WorldSettings,
+        trunk: str,
+        score_mean: float,
+        score_deviation: float,
+        splits: tuple[str, ...] = SEEN_SPLITS,
     ) -> None:
-        super().__init__(name, settings)
+        super().__init__(name, settings, splits)
         self.draw(settings.renders)
         rows = [
             (s, p, i) for s in range(len(SUBJECTS)) for p in (*range(len(PLACES)), OPEN_PLACE) for i in range(PHRASINGS)
         ]
-        self.asked = torch.tensor([(s, OPEN_PLACE if is_held_back(s, p) else p, i) for s, p, i in rows])
+        self.asked = torch.tensor([(s, p if self.may_name(s, p) else OPEN_PLACE, i) for s, p, i in rows])
         prompts = [
             user_prompt(SUBJECTS[s], None if p == OPEN_PLACE else PLACES[p], random_generator(name, s, p, i))
             for s, p, i in self.asked.tolist()
@@ -76,6 +77,10 @@ class RewardPart(Part):
         self.model.image[0].load_state_dict(reader.head[1].state_dict())
         self.features = self.trunk_features(self.renders)
         self.tokens, self.token_mask = self.model.encode(prompts)
+
+    def may_name(self, subject: int, place: int) -> bool:
+        """Whether prompts may name a combination, by index."""
+        return place != OPEN_PLACE and split_of(SUBJECTS[subject], PLACES[place]) in self.splits
 
     @property
     def loop(self) -> LoopSettings:
