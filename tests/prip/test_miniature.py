@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prip.miniature.preference import expected_preference, preference_table, scene_preference
-from prip.miniature.prompts import SPLITS, SPLITS, caption, combinations, sample_modifiers, system_prompt, user_prompts
+from prip.miniature.prompts import SPLITS, caption, combinations, sample_modifiers, system_prompt, user_prompts
 from prip.miniature.renderer import Renderer, glyph_masks, render
 from prip.miniature.scene import FACTOR_SIZES, FACTORS, mentioned_subjects, parse, random_generator, sample_scene
 from prip.miniature.vocabulary import ATTRIBUTES, MODIFIERS, OPEN_DISTRIBUTION, PLACES, POOR, SUBJECTS
