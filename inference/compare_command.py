@@ -32,6 +32,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--checkpoint", default="prip-mini", help="embedded checkpoint, folder, or Hub id (default prip-mini)"
     )
+    parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU when there is one)")
     parser.set_defaults(run=run)
 
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     from prip.generators import load_generator
 
     device = usable_device(arguments.device)
-    parts = Parts.of_checkpoint(arguments.checkpoint)
+    parts = Parts.of_checkpoint(arguments.checkpoint, arguments.revision)
     refiner = load_refiner(parts.encoder, parts.decoder, arguments.checkpoint, device)
     rewards = load_rewards(parts.rewards, device)
     generator = load_generator(str(existing(parts.generator)), device=device)

@@ -41,6 +41,7 @@ def add_parser(subparsers: Any) -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--checkpoint", default="prip-mini", help="embedded, folder or Hub id (default prip-mini)")
     source.add_argument("--run", type=Path, dest="training_run", metavar="RUN", help="a training run in its place")
+    parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
     parser.add_argument("--split", default="test", choices=["test", "dev"], help="which prompts (default test)")
     parser.add_argument(
         "--refiners",
@@ -70,7 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
         check_target(target)
     device = usable_device(arguments.device)
     named = arguments.training_run is None
-    parts = Parts.of_checkpoint(arguments.checkpoint) if named else Parts.of_run(arguments.training_run)
+    if not named and arguments.revision is not None:
+        raise InputError("revision must be left out with --run")
+    parts = (
+        Parts.of_checkpoint(arguments.checkpoint, arguments.revision) if named else Parts.of_run(arguments.training_run)
+    )
 
     from prip.miniature.judges import Truth, load_judges
 

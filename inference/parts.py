@@ -29,12 +29,12 @@ class Parts:
     readers: Path
 
     @classmethod
-    def of_checkpoint(cls, name: str) -> Parts:
-        """Parts of an embedded checkpoint, a folder or "owner/name" on the Hub.
+    def of_checkpoint(cls, name: str, revision: str | None = None) -> Parts:
+        """Parts of an embedded checkpoint, a folder or "owner/name" on the Hub, there at `revision`.
 
         Raises CheckpointError when there is none such, or it is a refiner alone.
         """
-        root = resolve_folder(name)
+        root = resolve_folder(name, revision)
         if name in EMBEDDED:
             root = root.parent
         if not (root / "refiner").is_dir():

@@ -79,6 +79,8 @@ def test_a_run_is_read_where_its_stages_wrote(whole_checkpoint: Path, tmp_path: 
         (["--device", "abacus"], "device 'abacus' cannot be used"),
         (["--checkpoint", "no-such-checkpoint"], "unknown checkpoint 'no-such-checkpoint'"),
         (["--run", "no/such/run"], "run 'no/such/run' is not a folder"),
+        (["--revision", "v9"], "revision must be left out for 'prip-mini'"),
+        (["--run", ".", "--revision", "v9"], "revision must be left out with --run"),
     ],
 )
 def test_bad_options_are_named(options: list[str], message: str, tmp_path: Path, capsys) -> None:
