@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import json
 import re
 import shutil
 import subprocess
@@ -192,3 +193,16 @@ def test_rooms_import_only_what_they_may(room: str, forbidden: tuple[str, ...]) 
             if any(f"{name}.".startswith(f"{other}.") for other in forbidden):
                 offences.append(f"{path.relative_to(ROOT)} imports {name}")
     assert offences == []
+
+
+def test_the_embedded_checkpoint_is_whole_small_and_without_pickles() -> None:
+    folder = ROOT / "checkpoints" / "prip-mini"
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 40e6
+    assert {path.suffix for path in files} <= {".json", ".safetensors", ".md"}
+    for part in ("refiner", "warmup/encoder", "generator", "pivot_encoder", "rewards", "readers/a", "readers/b"):
+        assert list((folder / part).rglob("*.safetensors")), part
+    record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    assert {"world/generator", "prepare", "encoder", "decoder", "rl"} <= set(record["stages"])
+    shares = record["obedience"]
+    assert all(share >= 0.8 for factor, share in shares.items() if factor != "place"), shares

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("diffusers", reason="the train extra is not installed")
 STAGES = ("world", "prepare", "encoder", "decoder", "rl")
@@ -56,6 +57,21 @@ def test_the_checkpoint_refines_and_says_how_it_was_made(smoke_run):
     assert set(record["stages"]) >= {"prepare", "encoder", "decoder", "rl", "world/generator"}
     assert "golden hour" in (folder / "README.md").read_text()
     assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
+
+
+def test_the_checkpoint_draws_and_judges_as_its_run_does(smoke_run):
+    from prip.generators import load_generator
+    from prip.miniature.judges import load_judges
+
+    prompts, seeds = ["a cat, golden hour", "one robot in town"] * 8, list(range(16))
+    drawn, scored = [], []
+    for parts in (smoke_run[0] / "parts", smoke_run[0] / "checkpoint"):
+        drawn.append(load_generator(str(parts / "generator"), device="cpu")(prompts, seeds).int())
+        judges = load_judges(parts / "readers", device="cpu")
+        scored.append([judge(prompts, drawn[0].to(torch.uint8)) for judge in judges.values()])
+    assert (drawn[0] - drawn[1]).abs().float().mean() < 2, "fp16 moves a pixel by a shade"
+    for run_scores, checkpoint_scores in zip(*scored, strict=True):
+        torch.testing.assert_close(run_scores, checkpoint_scores, rtol=0.02, atol=0.02)
 
 
 def test_the_checkpoint_is_in_fp16(smoke_run):

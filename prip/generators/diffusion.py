@@ -49,8 +49,12 @@ class DiffusersGenerator:
                 part.requires_grad_(False).eval()
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str, device: str | None = None, **options: Any) -> DiffusersGenerator:
-        """Loads a pipeline from a folder or the Hub. `options` override the steps and the guidance stored with it.
+    def from_pretrained(
+        cls, name_or_path: str, device: str | None = None, dtype: torch.dtype = torch.float32, **options: Any
+    ) -> DiffusersGenerator:
+        """Loads a pipeline from a folder or the Hub, its networks in `dtype`, whatever they are stored in.
+
+        `options` override the steps and the guidance stored with it.
 
         Raises CheckpointError where there is no such pipeline, MissingExtraError without diffusers.
         """
@@ -66,6 +70,9 @@ class DiffusersGenerator:
         try:
             with quiet():
                 pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(name_or_path, use_safetensors=True)
+            for part in pipeline.components.values():
+                if isinstance(part, torch.nn.Module):
+                    part.to(dtype)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"generator: no diffusers pipeline at {name_or_path!r}: {error}") from error
         finally:
