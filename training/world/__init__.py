@@ -44,10 +44,11 @@ BUILDERS: dict[str, Callable[[str, WorldSettings], Part]] = {
     "mini-hps": partial(RewardPart, trunk="trunk", score_mean=27.0, score_deviation=2.0),
     "second_reward": partial(RewardPart, trunk="reader_c", score_mean=0.0, score_deviation=1.0, splits=SPLITS),
     "pivot_encoder": PivotEncoderPart,
-    "text_encoder": TextEncoderPart,
-    "generator": GeneratorPart,
+    "text_encoder": partial(TextEncoderPart, splits=SPLITS),
+    "generator": partial(GeneratorPart, splits=SPLITS),
 }
-"""How each part is made: judges know the combinations of all splits, what takes part in training does not."""
+"""How each part is made. Generator and judges know the combinations of all splits, as image models do; rewards and
+pivot encoder, from which the refiner learns, do not know those of the test split."""
 
 NEEDS = {
     "mini-reward": ("trunk",),

@@ -15,6 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 from prip.generators.autoencoder import PatchAutoencoder
 from prip.generators.diffusion import DiffusersGenerator
 from prip.loading import quiet
+from prip.miniature.prompts import SEEN_SPLITS
 from prip.miniature.scene import FACTOR_SIZES
 
 from ..settings import LoopSettings, OptimizerSettings, UnetSizes, WorldSettings
@@ -61,8 +62,8 @@ class TextEncoderPart(Part):
     monitor = "accuracy"
     trained = ("model.*", "head.*")
 
-    def __init__(self, name: str, settings: WorldSettings) -> None:
-        super().__init__(name, settings)
+    def __init__(self, name: str, settings: WorldSettings, splits: tuple[str, ...] = SEEN_SPLITS) -> None:
+        super().__init__(name, settings, splits)
         self.draw(settings.renders)
         sizes = settings.unet
         self.tokenizer = train_text_tokenizer(self.renders.captions, sizes)
@@ -115,8 +116,8 @@ class GeneratorPart(Part):
     monitor, mode = "dev_loss", "min"
     trained = ("unet.*",)
 
-    def __init__(self, name: str, settings: WorldSettings) -> None:
-        super().__init__(name, settings)
+    def __init__(self, name: str, settings: WorldSettings, splits: tuple[str, ...] = SEEN_SPLITS) -> None:
+        super().__init__(name, settings, splits)
         self.draw(settings.generator_renders)
         sizes, folder = settings.unet, part_folder(settings, "text_encoder")
         self.tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
