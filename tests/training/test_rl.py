@@ -73,8 +73,8 @@ def test_the_encoder_alone_moves(finished: dict[str, Any], baseline: str) -> Non
 
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_the_first_kl_is_nothing_and_the_log_is_full(finished: dict[str, Any], baseline: str) -> None:
-    rows = log_rows(finished[baseline]["rl"])
-    assert len(rows) == LOOP.steps
+    first, *rows = log_rows(finished[baseline]["rl"])
+    assert first["step"] == "-1" and len(rows) == LOOP.steps
     assert abs(float(rows[0]["kl"])) < 1e-5
     assert abs(float(rows[-1]["kl"])) > 1e-4
     own = {"group": {"kl_loss"}, "value": {"value_loss", "explained_variance"}}[baseline]
@@ -281,8 +281,11 @@ def test_nan_in_a_reward_stops_it(tmp_path: Path, warm: Path, monkeypatch: pytes
     scales = {"means": {"red": 0.0, "green": 0.0}, "deviations": {"red": 1.0, "green": 1.0}}
     (tmp_path / "data" / "rewards.json").write_text(json.dumps(scales))
     monkeypatch.setattr(parts.rewards[0].scale, "data", torch.tensor(torch.nan))
-    with pytest.raises(NonFiniteError, match="rl: the loss of step 0 is nan"):
+    with pytest.raises(NonFiniteError, match="rl: dev_reward is nan after 0 steps"):
         rl.run(rl_settings(tmp_path), parts)
+    monkeypatch.setattr(rl.RlModule, "starts_trained", False)
+    with pytest.raises(NonFiniteError, match="rl: the loss of step 0 is nan"):
+        rl.run(rl_settings(tmp_path, overwrite=True), parts)
     assert (tmp_path / "rl" / "state" / "bad_batch_0.pt").exists()
 
 
