@@ -291,8 +291,9 @@ def run(settings: RlSettings, parts: RlParts | None = None) -> dict[str, Any]:
     folder = stage_folder(settings, RlModule.stage, inputs)
     module = build_module(parts, settings, folder)
     metrics = train(module, settings, settings.loop, folder, monitor="dev_reward", mode="max")
-    best = PripModel(PreferenceEncoder.from_pretrained(folder / "part"), parts.model.decoder.cpu())
-    write_refiner(folder / "refiner", best, parts.processor, _record(settings, folder))
+    if not (folder / "refiner").is_dir():
+        best = PripModel(PreferenceEncoder.from_pretrained(folder / "part"), parts.model.decoder.cpu())
+        write_refiner(folder / "refiner", best, parts.processor, _record(settings, folder))
     return metrics
 
 
