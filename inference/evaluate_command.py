@@ -77,23 +77,28 @@ def run(arguments: argparse.Namespace) -> int:
         Parts.of_checkpoint(arguments.checkpoint, arguments.revision) if named else Parts.of_run(arguments.training_run)
     )
 
-    from prip.miniature.judges import Truth, load_judges
+    from prip.miniature.judges import load_judges
 
     from .evaluation.refiners import make_refiners
     from .evaluation.run import agreement_on_renders, evaluate
     from .evaluation.table import tables, to_markdown, to_text
 
     judges = load_judges(existing(parts.readers), device)
-    truth = judges["truth"]
-    assert isinstance(truth, Truth)
-    side = truth.reader.image_size
+    side = judges.truth.reader.image_size
     generators = {name: _load_generator(name, parts, side, device) for name in generator_names}
     refiners = make_refiners(names, parts, device)
     found = evaluate(
-        prompts, refiners, generators, judges, settings, arguments.seed, with_best="best" in names, progress=True
+        prompts,
+        refiners,
+        generators,
+        judges._asdict(),
+        settings,
+        arguments.seed,
+        with_best="best" in names,
+        progress=True,
     )
     examples = found.pop("examples")
-    agreement = agreement_on_renders(truth, prompts, settings.agreement_images, side, arguments.seed)
+    agreement = agreement_on_renders(judges.truth, prompts, settings.agreement_images, side, arguments.seed)
     about = {
         "checkpoint": arguments.checkpoint if named else str(arguments.training_run),
         "split": arguments.split,

@@ -68,7 +68,7 @@ def test_the_checkpoint_draws_and_judges_as_its_run_does(smoke_run):
     for parts in (smoke_run[0] / "parts", smoke_run[0] / "checkpoint"):
         drawn.append(load_generator(str(parts / "generator"), device="cpu")(prompts, seeds).int())
         judges = load_judges(parts / "readers", device="cpu")
-        scored.append([judge(prompts, drawn[0].to(torch.uint8)) for judge in judges.values()])
+        scored.append([judge(prompts, drawn[0].to(torch.uint8)) for judge in judges])
     assert (drawn[0] - drawn[1]).abs().float().mean() < 2, "fp16 moves a pixel by a shade"
     for run_scores, checkpoint_scores in zip(*scored, strict=True):
         torch.testing.assert_close(run_scores, checkpoint_scores, rtol=0.02, atol=0.02)

@@ -33,7 +33,7 @@ class RandomRefiner:
     def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
         """Return each user prompt with modifiers that are a function of the prompt and its seed."""
         from prip.miniature.prompts import sample_modifiers
-        from prip.miniature.scene import random_generator
+        from prip.randomness import random_generator
 
         return [
             with_modifiers(prompt, sample_modifiers(random_generator("random refiner", prompt, seed)))

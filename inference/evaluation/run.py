@@ -141,7 +141,8 @@ def agreement_on_renders(judge: Reward, prompts: Sequence[Prompt], count: int, s
 
     from prip.miniature.preference import scene_preference
     from prip.miniature.renderer import render, sample_jitter
-    from prip.miniature.scene import parse, random_generator, sample_scene
+    from prip.miniature.scene import parse, sample_scene
+    from prip.randomness import random_generator
 
     user_prompts = [prompts[i % len(prompts)].text for i in range(count)]
     shown = RandomRefiner()(user_prompts, list(range(count)))

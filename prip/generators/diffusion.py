@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from importlib import import_module
@@ -14,20 +13,15 @@ from torch import Tensor
 
 from ..errors import CheckpointError, require
 from ..loading import quiet
+from ..randomness import random_generator
 
 DEFAULTS_FILE = "generator.json"
 """Beside a pipeline's own files: how many steps and how much guidance it was made for."""
 
 
-def seeded_generator(purpose: str, seed: int) -> torch.Generator:
-    """A torch.Generator on the CPU, whose numbers are the same on every device, for one purpose of an image's seed."""
-    digest = hashlib.sha256(f"{purpose}\0{seed}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-
-
 def latent_noise(seed: int, shape: tuple[int, ...]) -> Tensor:
     """Initial noise as a function of the seed alone: float32 of `shape`. Samplers that add noise draw it apart."""
-    return torch.randn(shape, generator=seeded_generator("latents", seed))
+    return torch.randn(shape, generator=random_generator("latents", seed))
 
 
 class DiffusersGenerator:
@@ -117,7 +111,7 @@ class DiffusersGenerator:
         images = self.pipeline(
             prompt=list(prompts),
             latents=latents.to(unet.device, unet.dtype),
-            generator=[seeded_generator("steps", seed) for seed in seeds],
+            generator=[random_generator("steps", seed) for seed in seeds],
             num_inference_steps=self.steps,
             guidance_scale=self.guidance,
             output_type="pt",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,14 +52,18 @@ class SubjectAccuracy:
         return (self.reader.read(images)[0].argmax(1) == _requested(user_prompts, "subject")).float()
 
 
-def load_judges(readers: str | Path, device: str | None = None) -> dict[str, Reward]:
-    """The judges by name: `truth` and `subject_accuracy` are of reader B, `second_reward` has reader C's trunk.
+class Judges(NamedTuple):
+    """All judges; `_asdict()` gives them by name."""
+
+    truth: Truth
+    second_reward: Reward
+    subject_accuracy: SubjectAccuracy
+
+
+def load_judges(readers: str | Path, device: str | None = None) -> Judges:
+    """The judges: `truth` and `subject_accuracy` are of reader B, `second_reward` has reader C's trunk.
 
     readers: the folder readers/ of a checkpoint. Raises CheckpointError where a part is missing.
     """
     reader = Reader.from_pretrained(Path(readers) / "b").to(device or "cpu").eval()
-    return {
-        "truth": Truth(reader),
-        "second_reward": load_reward(Path(readers) / "c", device),
-        "subject_accuracy": SubjectAccuracy(reader),
-    }
+    return Judges(Truth(reader), load_reward(Path(readers) / "c", device), SubjectAccuracy(reader))

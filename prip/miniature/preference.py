@@ -12,7 +12,8 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from .scene import FACTOR_SIZES, random_generator
+from ..randomness import random_generator
+from .scene import FACTOR_SIZES
 from .vocabulary import ATTRIBUTES, POOR, SUBJECTS
 
 GOOD_VALUES = (1.0, 0.55, 0.25)

@@ -6,7 +6,7 @@ from functools import cache
 
 import torch
 
-from .scene import random_generator
+from ..randomness import random_generator
 from .vocabulary import ATTRIBUTES, NEUTRAL_MODIFIERS, PLACES, SUBJECTS, Place, Subject
 
 SPLITS = ("train", "dev", "test")

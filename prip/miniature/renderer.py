@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import require
-from .scene import parse, random_generator, sample_scene
+from ..randomness import random_generator
+from .scene import parse, sample_scene
 from .vocabulary import PLACES, SUBJECTS
 
 GLYPH_SIZE, GLYPH_COLUMNS = 64, 8

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -61,12 +60,6 @@ def mentioned_subjects(text: str) -> set[str]:
                 names.add(SUBJECTS[index].name)
             text = text[: match.start()] + "\0" * len(match.group()) + text[match.end() :]
     return names
-
-
-def random_generator(*key: object) -> torch.Generator:
-    """A torch.Generator that is a function of the key alone, on every machine."""
-    digest = hashlib.sha256("\0".join(map(str, key)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def sample_scene(request: Request, generator: torch.Generator) -> tuple[int, ...]:

@@ -256,7 +256,8 @@ def test_agreement_is_perfect_for_a_judge_that_knows_and_not_for_one_that_does_n
         """Knows the scenes that were drawn, in their order."""
 
         def __call__(self, user_prompts, images):
-            from prip.miniature.scene import random_generator, sample_scene
+            from prip.miniature.scene import sample_scene
+            from prip.randomness import random_generator
 
             texts = RandomRefiner()(user_prompts, list(range(len(user_prompts))))
             generators = [random_generator("agreement", 0, i) for i in range(len(texts))]

@@ -16,50 +16,15 @@ PROMPTS = ["a cat in town", "one robot, golden hour", "a cat in town"]
 
 @pytest.fixture(scope="module")
 def generator():
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from tiny_diffusion import tiny_pipeline
 
-    from prip.generators.autoencoder import PatchAutoencoder
     from prip.generators.diffusion import DiffusersGenerator
     from prip.training.settings import UnetSizes
     from prip.training.world.generator import train_text_tokenizer
 
     torch.manual_seed(0)
     tokenizer = train_text_tokenizer(PROMPTS, UnetSizes(vocab_size=300, max_tokens=32))
-    text = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=32,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    autoencoder = PatchAutoencoder(patch_size=8, latent_channels=16)
-    autoencoder.fit(torch.rand(64, 3, 32, 32) * 2 - 1)
-    unet = diffusers.UNet2DConditionModel(
-        sample_size=4,
-        in_channels=16,
-        out_channels=16,
-        block_out_channels=(16, 16),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=32,
-        attention_head_dim=4,
-        norm_num_groups=8,
-    )
-    pipeline = diffusers.StableDiffusionPipeline(
-        vae=autoencoder,
-        text_encoder=CLIPTextModel(text),
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=diffusers.DDIMScheduler(clip_sample=False, steps_offset=1),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    pipeline = tiny_pipeline(tokenizer, patch_size=8)
     return DiffusersGenerator(pipeline, steps=3, guidance=2.0, batch_size=2)
 
 

@@ -78,9 +78,8 @@ def test_judges_read_what_readers_see(tiny_checkpoint, tmp_path, images):
     Reader(ReaderConfig(trunk_width=32, width=16)).save_pretrained(tmp_path / "b")
     make_reward(tiny_checkpoint, "second_reward").save_pretrained(tmp_path / "c")
     judges = load_judges(tmp_path)
-    assert set(judges) == {"truth", "second_reward", "subject_accuracy"}
-    for name, judge in judges.items():
+    for name, judge in judges._asdict().items():
         assert judge.name == name and judge(USERS, images).shape == (3,)
-    assert ((judges["truth"](USERS, images) >= 0) & (judges["truth"](USERS, images) <= 1)).all()
+    assert ((judges.truth(USERS, images) >= 0) & (judges.truth(USERS, images) <= 1)).all()
     with pytest.raises(ValueError, match="an unknown thing"):
-        judges["truth"](["an unknown thing"], images[:1])
+        judges.truth(["an unknown thing"], images[:1])

@@ -7,9 +7,10 @@ import torch
 
 from prip.miniature.preference import expected_preference, preference_table, scene_preference
 from prip.miniature.prompts import SPLITS, caption, combinations, sample_modifiers, system_prompt, user_prompts
-from prip.miniature.renderer import Renderer, glyph_masks, render
-from prip.miniature.scene import FACTOR_SIZES, FACTORS, mentioned_subjects, parse, random_generator, sample_scene
+from prip.miniature.renderer import GLYPH_COLUMNS, GLYPH_SIZE, Renderer, glyph_masks, render
+from prip.miniature.scene import FACTOR_SIZES, FACTORS, mentioned_subjects, parse, sample_scene
 from prip.miniature.vocabulary import ATTRIBUTES, MODIFIERS, OPEN_DISTRIBUTION, PLACES, POOR, SUBJECTS
+from prip.randomness import random_generator
 
 
 def index_of(attribute: str, name: str) -> int:
@@ -146,3 +147,19 @@ def test_there_is_a_glyph_for_each_subject():
 
 def test_random_modifiers_are_a_function_of_the_generator():
     assert sample_modifiers(random_generator(1)) == sample_modifiers(random_generator(1))
+
+
+def test_the_glyph_sheet_has_a_tile_for_each_subject(tmp_path):
+    from PIL import ImageFont
+
+    from prip.miniature.glyph_sheet import glyph_sheet
+
+    font = tmp_path / "font.ttf"
+    font.write_bytes(ImageFont.load_default(10).font_bytes)
+    sheet = glyph_sheet(str(font))
+    assert sheet.size == (GLYPH_COLUMNS * GLYPH_SIZE, -(-len(SUBJECTS) // GLYPH_COLUMNS) * GLYPH_SIZE)
+    for index in range(len(SUBJECTS)):
+        row, column = divmod(index, GLYPH_COLUMNS)
+        left, upper = column * GLYPH_SIZE, row * GLYPH_SIZE
+        tile = sheet.crop((left, upper, left + GLYPH_SIZE, upper + GLYPH_SIZE))
+        assert tile.getbbox()[3] == GLYPH_SIZE, "every glyph stands on the lower edge of its tile"

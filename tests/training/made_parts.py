@@ -85,10 +85,8 @@ def write_prompts(run: Path) -> None:
 
 def write_parts(run: Path) -> None:
     """Writes RUN/parts: prompts, a diffusion generator of 16-pixel images, a pivot encoder and two rewards."""
-    from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from tiny_diffusion import tiny_pipeline
 
-    from prip.generators.autoencoder import PatchAutoencoder
     from prip.generators.diffusion import DiffusersGenerator
     from prip.pivot_encoder import QFormerPivotEncoder, QFormerPivotEncoderConfig
     from prip.rewards.prompt_reward import PromptReward, PromptRewardConfig
@@ -99,37 +97,7 @@ def write_parts(run: Path) -> None:
     tokenizer.model_max_length = 32
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        autoencoder = PatchAutoencoder(4, 8)
-        autoencoder.fit(torch.rand(64, 3, 16, 16) * 2 - 1)
-        width = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-        text = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer), max_position_embeddings=32, bos_token_id=0, eos_token_id=1, **width
-            )
-        )
-        unet = UNet2DConditionModel(
-            sample_size=4,
-            in_channels=8,
-            out_channels=8,
-            block_out_channels=(16,),
-            down_block_types=["CrossAttnDownBlock2D"],
-            up_block_types=["CrossAttnUpBlock2D"],
-            layers_per_block=1,
-            cross_attention_dim=16,
-            attention_head_dim=8,
-            norm_num_groups=8,
-        )
-        pipeline = StableDiffusionPipeline(
-            vae=autoencoder,
-            text_encoder=text,
-            tokenizer=tokenizer,
-            unet=unet,
-            scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-        DiffusersGenerator(pipeline, steps=1, guidance=1.0).save_pretrained(run / "parts" / "generator")
+        DiffusersGenerator(tiny_pipeline(tokenizer), steps=1, guidance=1.0).save_pretrained(run / "parts" / "generator")
         sizes = {"trunk_width": 32, "grid": 4}
         pivots = QFormerPivotEncoderConfig(pivot_length=2, pivot_width=16, layers=1, heads=2, **sizes)
         QFormerPivotEncoder(pivots).save_pretrained(run / "parts" / "pivot_encoder")

@@ -106,7 +106,7 @@ def test_no_user_prompt_of_the_test_split_trains_a_reward(tmp_path: Path) -> Non
     assert world(tmp_path, "trunk") == 0
     settings = WorldSettings(run=tmp_path, renders=2000, reward_loop=LoopSettings(steps=2))
     settings = replace(settings, trunk_width=parse_settings("world", [*FLAGS, f"--run={tmp_path}"]).trunk_width)
-    part = RewardPart("mini-reward", settings, "trunk", 0.0, 1.0)
+    part = RewardPart("mini-reward", settings, begins_with="trunk")
     held_back = {(SUBJECTS.index(s), PLACES.index(p)) for s, p in combinations("test")}
     assert not {parse(prompt).values[:2] for prompt in part.prompts} & held_back
     prompts, first, second = part.pairs(part.renders, 4000, 1)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from typing import Any
 import pandas as pd
 
 from prip.generators.diffusion import DiffusersGenerator
-from prip.miniature.prompts import SPLITS, system_prompt, user_prompts
+from prip.miniature.prompts import SEEN_SPLITS, SPLITS, system_prompt, user_prompts
 from prip.miniature.reader import Reader
-from prip.miniature.scene import random_generator
+from prip.randomness import random_generator
 
 from ..atomic import replace_folder, replace_text
 from ..data.hashing import hash_of
@@ -31,33 +30,36 @@ from .obedience import measure_obedience
 from .part import Part, part_folder
 from .pivots import PivotEncoderPart
 from .readers import ReaderPart
-from .rewards import RewardPart
+from .rewards import HpsLikeRewardPart, RewardPart
 
 _log = logging.getLogger(__name__)
 
-BUILDERS: dict[str, Callable[[str, WorldSettings], Part]] = {
-    "reader_a": partial(ReaderPart, splits=SPLITS),
-    "reader_b": partial(ReaderPart, splits=SPLITS),
-    "reader_c": partial(ReaderPart, splits=SPLITS),
-    "trunk": ReaderPart,
-    "mini-reward": partial(RewardPart, trunk="trunk", score_mean=0.0, score_deviation=1.0),
-    "mini-hps": partial(RewardPart, trunk="trunk", score_mean=27.0, score_deviation=2.0),
-    "second_reward": partial(RewardPart, trunk="reader_c", score_mean=0.0, score_deviation=1.0, splits=SPLITS),
-    "pivot_encoder": PivotEncoderPart,
-    "text_encoder": partial(TextEncoderPart, splits=SPLITS),
-    "generator": partial(GeneratorPart, splits=SPLITS),
-}
-"""How each part is made. Generator and judges know the combinations of all splits, as image models do; rewards and
-pivot encoder, from which the refiner learns, do not know those of the test split."""
 
-NEEDS = {
-    "mini-reward": ("trunk",),
-    "mini-hps": ("trunk",),
-    "second_reward": ("reader_c",),
-    "pivot_encoder": ("trunk",),
-    "generator": ("text_encoder",),
+@dataclass(frozen=True)
+class Recipe:
+    """How a part is made."""
+
+    part: type[Part]
+    splits: tuple[str, ...] = SEEN_SPLITS
+    """Splits whose combinations it learns from."""
+    begins_with: str | None = None
+    """The part that it takes weights from."""
+
+
+RECIPES = {
+    "reader_a": Recipe(ReaderPart, SPLITS),
+    "reader_b": Recipe(ReaderPart, SPLITS),
+    "reader_c": Recipe(ReaderPart, SPLITS),
+    "trunk": Recipe(ReaderPart),
+    "mini-reward": Recipe(RewardPart, begins_with="trunk"),
+    "mini-hps": Recipe(HpsLikeRewardPart, begins_with="trunk"),
+    "second_reward": Recipe(RewardPart, SPLITS, begins_with="reader_c"),
+    "pivot_encoder": Recipe(PivotEncoderPart, begins_with="trunk"),
+    "text_encoder": Recipe(TextEncoderPart, SPLITS),
+    "generator": Recipe(GeneratorPart, SPLITS, begins_with="text_encoder"),
 }
-"""Parts that a part begins with."""
+"""All parts, in the order of their training. Generator and judges know the combinations of all splits, as image models
+do; rewards and pivot encoder, from which the refiner learns, do not know those of the test split."""
 
 PLACES_IN_CHECKPOINT = {
     "reader_a": "readers/a",
@@ -74,15 +76,15 @@ PLACES_IN_CHECKPOINT = {
 def run(settings: WorldSettings) -> dict[str, Any]:
     """Trains the parts that `settings.parts` names, writes the prompts, and returns all metrics."""
     metrics: dict[str, Any] = {}
-    for name, build in BUILDERS.items():
+    for name, recipe in RECIPES.items():
         if name in settings.parts:
-            needed = {other: hash_of(part_folder(settings, other)) for other in NEEDS.get(name, ())}
+            needed = {other: hash_of(part_folder(settings, other)) for other in filter(None, [recipe.begins_with])}
             folder = stage_folder(replace(settings, parts=PARTS), f"world/{name}", needed)
             finished = folder / "metrics.json"
             if finished.is_file():
                 metrics[name] = json.loads(finished.read_text(encoding="utf-8"))
             else:
-                metrics[name] = build(name, settings).fit(folder)
+                metrics[name] = recipe.part(name, settings, recipe.splits, recipe.begins_with).fit(folder)
     write_prompts(settings)
     trained = [name for name in PLACES_IN_CHECKPOINT if (settings.run / "world" / name / "metrics.json").is_file()]
     if len(trained) == len(PLACES_IN_CHECKPOINT):

@@ -15,13 +15,12 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 from prip.generators.autoencoder import PatchAutoencoder
 from prip.generators.diffusion import DiffusersGenerator
 from prip.loading import quiet
-from prip.miniature.prompts import SEEN_SPLITS
 from prip.miniature.scene import FACTOR_SIZES
 
-from ..settings import LoopSettings, OptimizerSettings, UnetSizes, WorldSettings
+from ..settings import LoopSettings, OptimizerSettings, UnetSizes
 from ..settings.world import TEXT_HEADS
 from ..tokenizers import train_encoder_tokenizer
-from .part import Part, part_folder
+from .part import Part
 from .renders import OPEN, Renders, requested
 
 TRAIN_TIMESTEPS = 1000
@@ -62,10 +61,9 @@ class TextEncoderPart(Part):
     monitor = "accuracy"
     trained = ("model.*", "head.*")
 
-    def __init__(self, name: str, settings: WorldSettings, splits: tuple[str, ...] = SEEN_SPLITS) -> None:
-        super().__init__(name, settings, splits)
-        self.draw(settings.renders)
-        sizes = settings.unet
+    def build(self) -> None:
+        self.draw(self.settings.renders)
+        sizes = self.settings.unet
         self.tokenizer = train_text_tokenizer(self.renders.captions, sizes)
         self.model = CLIPTextModel(
             CLIPTextConfig(
@@ -116,13 +114,12 @@ class GeneratorPart(Part):
     monitor, mode = "dev_loss", "min"
     trained = ("unet.*",)
 
-    def __init__(self, name: str, settings: WorldSettings, splits: tuple[str, ...] = SEEN_SPLITS) -> None:
-        super().__init__(name, settings, splits)
+    def build(self) -> None:
+        settings, sizes = self.settings, self.settings.unet
         self.draw(settings.generator_renders)
-        sizes, folder = settings.unet, part_folder(settings, "text_encoder")
-        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(self.start_folder)
         with quiet():
-            self.text_encoder = CLIPTextModel.from_pretrained(folder)
+            self.text_encoder = CLIPTextModel.from_pretrained(self.start_folder)
         self.autoencoder = PatchAutoencoder(sizes.patch_size, sizes.latent_channels)
         self.autoencoder.fit(self.renders.images[:4000].float() / 127.5 - 1)
         levels = len(sizes.channels)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from prip.miniature.prompts import combinations, sample_modifiers, system_subject
 from prip.miniature.reader import Reader
-from prip.miniature.scene import FACTORS, parse, random_generator
+from prip.miniature.scene import FACTORS, parse
 from prip.protocols import Generator
+from prip.randomness import random_generator
 
 
 def held_out_prompts(count: int) -> list[str]:

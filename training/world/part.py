@@ -25,13 +25,22 @@ class Part(StageModule):
     trained: ClassVar[tuple[str, ...]] = ("model.*",)
     """Patterns of the parameters that learn."""
 
-    def __init__(self, name: str, settings: WorldSettings, splits: tuple[str, ...] = SEEN_SPLITS) -> None:
-        """splits: those whose combinations its renders show by name."""
+    def __init__(
+        self, name: str, settings: WorldSettings, splits: tuple[str, ...] = SEEN_SPLITS, begins_with: str | None = None
+    ) -> None:
+        """splits: those whose combinations its data names. begins_with: the trained part that it takes weights from."""
         super().__init__()
-        self.splits = splits
+        self.name = name
         self.stage = f"world/{name}"  # type: ignore[misc]
         self.settings = settings
+        self.splits = splits
+        self.start_folder = part_folder(settings, begins_with) if begins_with else ""
         seed_everything(settings.seed, self.stage, "weights")
+        self.build()
+
+    def build(self) -> None:
+        """Draws its data and makes its models."""
+        raise NotImplementedError
 
     @property
     def loop(self) -> LoopSettings:

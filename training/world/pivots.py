@@ -12,9 +12,8 @@ from prip.miniature.reader import Reader
 from prip.miniature.scene import FACTOR_SIZES, FACTORS
 from prip.pivot_encoder import QFormerPivotEncoder, QFormerPivotEncoderConfig
 
-from ..settings import WorldSettings
 from ..tokenizers import train_encoder_tokenizer
-from .part import Part, part_folder
+from .part import Part
 from .renders import augment
 
 CONTRAST_WIDTH, TEMPERATURE = 64, 0.07
@@ -34,8 +33,8 @@ class PivotEncoderPart(Part):
         "text_side.*",
     )
 
-    def __init__(self, name: str, settings: WorldSettings) -> None:
-        super().__init__(name, settings)
+    def build(self) -> None:
+        settings = self.settings
         self.draw(settings.renders)
         self.model = QFormerPivotEncoder(
             QFormerPivotEncoderConfig(
@@ -45,7 +44,7 @@ class PivotEncoderPart(Part):
                 grid=(settings.image_size // 8) ** 2,
             )
         )
-        trained = Reader.from_pretrained(part_folder(settings, "trunk"))
+        trained = Reader.from_pretrained(self.start_folder)
         self.model.trunk.load_state_dict(trained.trunk.state_dict())
         size = settings.pivot_length * settings.pivot_width
         self.factors = nn.Linear(size, sum(FACTOR_SIZES))

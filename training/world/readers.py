@@ -8,11 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prip.miniature.prompts import SEEN_SPLITS
 from prip.miniature.reader import Reader, ReaderConfig
 from prip.miniature.scene import FACTORS
 
-from ..settings import WorldSettings
 from .part import Part
 from .renders import augment
 
@@ -22,10 +20,10 @@ class ReaderPart(Part):
 
     monitor = "accuracy"
 
-    def __init__(self, name: str, settings: WorldSettings, splits: tuple[str, ...] = SEEN_SPLITS) -> None:
-        super().__init__(name, settings, splits)
-        self.model = Reader(ReaderConfig(trunk_width=settings.trunk_width, grid=(settings.image_size // 8) ** 2))
-        self.draw(settings.renders)
+    def build(self) -> None:
+        grid = (self.settings.image_size // 8) ** 2
+        self.model = Reader(ReaderConfig(trunk_width=self.settings.trunk_width, grid=grid))
+        self.draw(self.settings.renders)
 
     def training_step(self, batch: list[int], step: int) -> Tensor:
         images = augment(self.renders.images[batch]).to(self.device)

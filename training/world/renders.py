@@ -10,7 +10,8 @@ from tqdm.auto import tqdm
 
 from prip.miniature.prompts import SEEN_SPLITS, caption
 from prip.miniature.renderer import glyph_masks, render, sample_jitter
-from prip.miniature.scene import parse, random_generator, sample_scene
+from prip.miniature.scene import parse, sample_scene
+from prip.randomness import random_generator
 
 OPEN = -100
 """Label of a factor that a prompt leaves open: what cross_entropy ignores."""

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from prip.miniature.preference import scene_preference
-from prip.miniature.prompts import SEEN_SPLITS, split_of, user_prompt
+from prip.miniature.prompts import split_of, user_prompt
 from prip.miniature.reader import Reader
-from prip.miniature.scene import random_generator
 from prip.miniature.vocabulary import PLACES, SUBJECTS
+from prip.randomness import random_generator
 from prip.rewards.prompt_reward import PromptReward, PromptRewardConfig
 
 from ..seeds import derive_seed
-from ..settings import LoopSettings, WorldSettings
+from ..settings import LoopSettings
 from ..tokenizers import train_encoder_tokenizer
-from .part import Part, part_folder
+from .part import Part
 from .renders import Renders, augment
 
 MISMATCH = 0.4
@@ -40,39 +41,35 @@ class RewardPart(Part):
     monitor = "pairs_right"
     trained = ("model.image.*", "model.tokens.*", "model.text.*", "model.score.*")
 
-    def __init__(
-        self,
-        name: str,
-        settings: WorldSettings,
-        trunk: str,
-        score_mean: float,
-        score_deviation: float,
-        splits: tuple[str, ...] = SEEN_SPLITS,
-    ) -> None:
-        super().__init__(name, settings, splits)
+    score_mean: ClassVar[float] = 0.0
+    score_deviation: ClassVar[float] = 1.0
+    """What its scores are shifted and scaled by."""
+
+    def build(self) -> None:
+        settings = self.settings
         self.draw(settings.renders)
         rows = [
             (s, p, i) for s in range(len(SUBJECTS)) for p in (*range(len(PLACES)), OPEN_PLACE) for i in range(PHRASINGS)
         ]
         self.asked = torch.tensor([(s, p if self.may_name(s, p) else OPEN_PLACE, i) for s, p, i in rows])
         prompts = [
-            user_prompt(SUBJECTS[s], None if p == OPEN_PLACE else PLACES[p], random_generator(name, s, p, i))
+            user_prompt(SUBJECTS[s], None if p == OPEN_PLACE else PLACES[p], random_generator(self.name, s, p, i))
             for s, p, i in self.asked.tolist()
         ]
         self.prompts = prompts
         tokenizer = train_encoder_tokenizer(prompts, 600)
         self.model = PromptReward(
             PromptRewardConfig(
-                name=name,
+                name=self.name,
                 vocab_size=len(tokenizer),
                 trunk_width=settings.trunk_width,
                 grid=(settings.image_size // 8) ** 2,
-                score_mean=score_mean,
-                score_deviation=score_deviation,
+                score_mean=self.score_mean,
+                score_deviation=self.score_deviation,
             )
         )
         self.model.tokenizer = tokenizer
-        reader = Reader.from_pretrained(part_folder(settings, trunk))
+        reader = Reader.from_pretrained(self.start_folder)
         self.model.trunk.load_state_dict(reader.trunk.state_dict())
         self.model.image[0].load_state_dict(reader.head[1].state_dict())
         self.features = self.trunk_features(self.renders)
@@ -144,3 +141,10 @@ class RewardPart(Part):
 
     def export(self, folder: Path) -> None:
         self.model.save_pretrained(folder)
+
+
+class HpsLikeRewardPart(RewardPart):
+    """A reward on the scale of HPSv2's scores, so that a sum of rewards must standardise them."""
+
+    score_mean = 27.0
+    score_deviation = 2.0
