@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import docstring_parser
+import yaml
 from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 from prip.errors import InputError, PripError
 from prip.loading import quiet
+
+from .settings.in_run import in_run
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 
@@ -71,8 +74,8 @@ def parse_settings(name: str, arguments: Sequence[str]) -> Any:
     parser = stage_parser(name, settings_class)
     parsed = parser.parse_args(_with_preset_paths(name, arguments))
     values = vars(parser.instantiate(parsed))
-    values.pop("config")
-    settings = settings_class(**values)
+    del values["config"], values["extends"]
+    settings = in_run(settings_class(**values), values["run"])
     logging.getLogger(__name__).info("%s", parser.dump(parsed, skip_unset=False).strip())
     return settings
 
@@ -88,6 +91,9 @@ def stage_parser(name: str, settings_class: type) -> ArgumentParser:
     )
     parser.add_argument(
         "--config", action=ActionConfigFile, help=f"a preset ({', '.join(presets(name))}) or the path of a YAML file"
+    )
+    parser.add_argument(
+        "--extends", help="in a YAML file: the preset or the file (beside it) whose settings it begins with (type: str)"
     )
     switches = {field.name: field for field in fields(settings_class) if field.type in ("bool", bool)}
     parser.add_class_arguments(settings_class, skip=set(switches))
@@ -112,25 +118,38 @@ def presets(name: str) -> list[str]:
 
 
 def _with_preset_paths(name: str, arguments: Sequence[str]) -> list[str]:
-    """Replaces the value of --config by the path of the preset that it names; a path stays as it is."""
+    """Replaces each --config by the file that it names, after the files that this one extends."""
     result: list[str] = []
-    for argument in arguments:
+    words = iter(arguments)
+    for argument in words:
         flag, equals, value = argument.partition("=")
-        if flag == "--config" and equals:
-            result += [flag, _config_path(name, value)]
-        elif result and result[-1] == "--config":
-            result.append(_config_path(name, argument))
+        if flag == "--config":
+            for path in _chain(name, value if equals else next(words, "")):
+                result += ["--config", str(path)]
         else:
             result.append(argument)
     return result
 
 
-def _config_path(name: str, value: str) -> str:
-    if value in presets(name):
-        return str(CONFIGS / value / f"{name}.yaml")
-    if not Path(value).is_file():
+def _chain(name: str, value: str, extenders: tuple[Path, ...] = ()) -> list[Path]:
+    """Returns the file that `value` names, a preset or a path, after those that it extends, the first of them first.
+
+    extenders: the files that extend it; its path may be relative to the last one.
+    """
+    beside = extenders[-1].parent if extenders else Path()
+    path = CONFIGS / value / f"{name}.yaml" if value in presets(name) else beside / value
+    if not path.is_file():
         raise InputError(f"config: wanted one of {', '.join(presets(name))}, or a YAML file, got {value!r}")
-    return value
+    try:
+        held = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"config: {path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    extended = held.get("extends") if isinstance(held, dict) else None
+    if extended is None:
+        return [path]
+    if path in extenders:
+        raise InputError(f"config: {path} extends itself")
+    return [*_chain(name, extended, (*extenders, path)), path]
 
 
 def _top_parser() -> argparse.ArgumentParser:

@@ -62,6 +62,28 @@ def test_flags_reach_every_kind_of_field() -> None:
     )
 
 
+def test_a_config_extends_another(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("extends: miniature\nword_dropout: 0.25\nloop: {steps: 9}\n")
+    (tmp_path / "mine.yaml").write_text("extends: base.yaml\nloop: {batch_size: 3}\n")
+    settings = parse_settings("encoder", ["--config", str(tmp_path / "mine.yaml"), "--run", "r", "--seed", "2"])
+    miniature = parse_settings("encoder", ["--config", "miniature", "--run", "r"])
+    assert (settings.word_dropout, settings.loop.steps, settings.loop.batch_size) == (0.25, 9, 3)
+    assert settings.sizes == miniature.sizes and settings.optimizer == miniature.optimizer and settings.seed == 2
+    (tmp_path / "base.yaml").write_text("extends: mine.yaml\n")
+    with pytest.raises(InputError, match="mine.yaml extends itself"):
+        parse_settings("encoder", ["--config", str(tmp_path / "mine.yaml"), "--run", "r"])
+    (tmp_path / "base.yaml").write_text("a: [")
+    with pytest.raises(InputError, match="base.yaml cannot be read as YAML"):
+        parse_settings("encoder", ["--config", str(tmp_path / "base.yaml"), "--run", "r"])
+
+
+def test_places_in_the_run_are_found_there() -> None:
+    arguments = ["--run", "runs/x", "--parts.generator", "RUN/parts/g", "--parts.encoder", "RUN/e"]
+    settings = parse_settings("rl", [*arguments, "--parts.rewards", '["image-reward=RUN/parts/r", "other/RUN/"]'])
+    assert settings.parts.generator == "runs/x/parts/g" and settings.parts.encoder == Path("runs/x/e")
+    assert tuple(settings.parts.rewards) == ("image-reward=runs/x/parts/r", "other/RUN/")
+
+
 def test_wrong_settings_are_one_line_not_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["encoder", "--run", str(tmp_path), "--loop.steps", "0"]) == 2
     assert "prip-train encoder: error: steps: wanted at least 1, got 0" in capsys.readouterr().err
