@@ -34,6 +34,7 @@ class Stage:
 
 STAGES = {
     "world": Stage("world", "WorldSettings", "train the miniature's frozen parts: generator, pivot encoder, rewards"),
+    "stand-ins": Stage("stand_ins", "StandInsSettings", "write small random models and a DiffusionDB, for a rehearsal"),
     "prepare": Stage("prepare", "PrepareSettings", "draw images, choose the preferred ones, cache their pivots"),
     "encoder": Stage("encoder", "EncoderSettings", "warm up the preference encoder: user prompt to pivot"),
     "decoder": Stage("decoder", "DecoderSettings", "warm up the prompt decoder: pivot to system prompt"),
@@ -153,7 +154,7 @@ def _chain(name: str, value: str, extenders: tuple[Path, ...] = ()) -> list[Path
 
 
 def _top_parser() -> argparse.ArgumentParser:
-    lines = [f"  {name:9}{stage.summary}" for name, stage in STAGES.items()]
+    lines = [f"  {name:11}{stage.summary}" for name, stage in STAGES.items()]
     parser = argparse.ArgumentParser(
         prog="prip-train",
         description="Train PRIP, stage by stage:\n" + "\n".join(lines),

@@ -8,6 +8,7 @@ from .export import ExportSettings
 from .prepare import PrepareSettings, SystemPromptSettings
 from .rl import PartsSettings, PpoSettings, RlSettings, RolloutSettings
 from .shared import LoopSettings, OptimizerSettings, RunSettings
+from .stand_ins import StandInsSettings
 from .world import UnetSizes, WorldSettings
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "RolloutSettings",
     "PrepareSettings",
     "RunSettings",
+    "StandInsSettings",
     "SystemPromptSettings",
     "T5Sizes",
     "UnetSizes",

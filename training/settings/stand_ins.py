@@ -1,0 +1,30 @@
+"""Settings of the rehearsal's stand-ins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .shared import RunSettings, check_at_least
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandInsSettings(RunSettings):
+    """Write small models with random weights in the paper's places, and a small DiffusionDB, to rehearse a preset."""
+
+    width: int = 16
+    """Hidden size of every model."""
+
+    image_size: int = 64
+    """Side of the generator's images in pixels."""
+
+    prompts: int = 24
+    """Prompts in the DiffusionDB."""
+
+    images_per_prompt: int = 3
+    """Images of each prompt in the DiffusionDB."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 16, "width", "image_size")
+        check_at_least(self, 8, "prompts")
+        check_at_least(self, 2, "images_per_prompt")
