@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from scipy.stats import t as student_t
 
 VARIANTS = {
     "full": ("preferred", "image"),
@@ -90,6 +91,16 @@ def measure(run: Path, arguments: argparse.Namespace) -> dict[str, float]:
     return {row["refiner"]: row["mean"] for row in rows if row["judge"] == "truth"}
 
 
+def in_words(values: list[float]) -> str:
+    """Mean, 95 % interval over training seeds by Student's t, and the values."""
+    each = " ".join(f"{value:.3f}" for value in values)
+    if len(values) < 2:
+        return each
+    mean, error = statistics.mean(values), statistics.stdev(values) / len(values) ** 0.5
+    reach = float(student_t.ppf(0.975, len(values) - 1)) * error
+    return f"{mean:.3f} ({mean - reach:.3f} to {mean + reach:.3f})   each {each}"
+
+
 def learning_curve(run: Path) -> list[tuple[int, float]]:
     """Iteration and gain on the dev split, as rl logged them."""
     log = pd.read_csv(run / "rl" / "logs" / "metrics.csv").dropna(subset=["dev_reward"])
@@ -105,22 +116,24 @@ def main() -> None:
     parser.add_argument("--rl", action="store_true", help="train with reinforcement learning too")
     parser.add_argument("--rl-steps", type=int, metavar="N", help="iterations of it, in place of the preset's")
     arguments = parser.parse_args()
+    found: dict[str, dict[str, list[float]]] = {}
     for name in VARIANTS:
-        means: dict[str, list[float]] = {}
         curves = []
         for seed in arguments.seeds:
             run = train_variant(name, seed, arguments)
             for refiner, mean in measure(run, arguments).items():
-                means.setdefault(refiner, []).append(mean)
+                found.setdefault(name, {}).setdefault(refiner, []).append(mean)
             if arguments.rl:
                 curves.append(learning_curve(run))
-        for refiner, values in means.items():
-            deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-            each = " ".join(f"{value:.3f}" for value in values)
-            print(f"{name:26} {refiner:8} {statistics.mean(values):.3f} +- {deviation:.3f}   ({each})", flush=True)
+        for refiner, values in found[name].items():
+            print(f"{name:26} {refiner:8} {in_words(values)}", flush=True)
         for points in zip(*curves, strict=True):
             gains = " ".join(f"{gain:+.3f}" for _, gain in points)
             print(f"{name:26} iteration {points[0][0]:4}   gain on dev {gains}", flush=True)
+    for name in list(VARIANTS)[1:]:
+        for refiner, values in found[name].items():
+            differences = [full - own for full, own in zip(found["full"][refiner], values, strict=True)]
+            print(f"full - {name:26} {refiner:8} {in_words(differences)}")
 
 
 if __name__ == "__main__":

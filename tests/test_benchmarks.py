@@ -43,6 +43,16 @@ def test_the_checks_tell_good_from_bad(tmp_path: Path) -> None:
     assert not checks.is_within_budget("a cat", "a cat, " + ", ".join(["bokeh"] * 60))
 
 
+def test_the_ablations_interval_is_students() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import ablation
+    finally:
+        sys.path.pop(0)
+    assert ablation.in_words([0.5, 0.6, 0.7]) == "0.600 (0.352 to 0.848)   each 0.500 0.600 0.700"
+    assert ablation.in_words([0.5]) == "0.500", "one seed says nothing of others"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not PARTI_PROMPTS.is_file(), reason="PartiPrompts.tsv is not beside the checkout")
 def test_parti_prompts() -> None:
@@ -74,6 +84,7 @@ def test_ablations_train_what_differs_once_and_print_every_variant(tmp_path: Pat
     for variant in ("full", "without preferred images", "without pivot"):
         assert re.search(rf"^{variant} +rl +0\.\d+", printed, re.MULTILINE), printed
         assert re.search(rf"^{variant} +iteration +2 +gain on dev", printed, re.MULTILINE)
+        assert variant == "full" or re.search(rf"^full - {variant} +rl +-?0\.\d+", printed, re.MULTILINE), printed
     encoders = sorted(path.name for path in (tmp_path / "out" / "shared").glob("encoder-*"))
     assert encoders == ["encoder-preferred-0", "encoder-random-0"], "shared by the variants that have it in common"
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.safetensors")}

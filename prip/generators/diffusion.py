@@ -17,6 +17,8 @@ from ..randomness import random_generator
 
 DEFAULTS_FILE = "generator.json"
 """Beside a pipeline's own files: how many steps and how much guidance it was made for."""
+ORIGIN = "_name_or_path"
+"""Entry of a saved config that tells where its part was loaded from."""
 
 
 def latent_noise(seed: int, shape: tuple[int, ...]) -> Tensor:
@@ -74,9 +76,13 @@ class DiffusersGenerator:
         return cls(pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), **options)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes the pipeline, and how it is to be sampled."""
+        """Writes the pipeline, and how it is to be sampled; where it was loaded from is left out."""
         with quiet():
             self.pipeline.save_pretrained(folder, safe_serialization=True)
+        for path in [Path(folder) / "model_index.json", *Path(folder).glob("*/config.json")]:
+            config = json.loads(path.read_text(encoding="utf-8"))
+            if config.pop(ORIGIN, None) is not None:
+                path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         defaults = json.dumps({"steps": self.steps, "guidance": self.guidance})
         (Path(folder) / DEFAULTS_FILE).write_text(defaults + "\n", encoding="utf-8")
 

@@ -90,3 +90,12 @@ def test_the_autoencoder_keeps_what_its_components_span():
     torch.testing.assert_close(autoencoder.decode(latents).sample, images, rtol=1e-3, atol=1e-2)
     with pytest.raises(ValueError, match="power of two"):
         PatchAutoencoder(6)
+
+
+def test_a_saved_pipeline_does_not_tell_where_it_was_loaded_from(generator, tmp_path):
+    generator.save_pretrained(tmp_path / "first")
+    load_generator(str(tmp_path / "first"), device="cpu").save_pretrained(tmp_path / "second")
+    saved = sorted((tmp_path / "second").rglob("*.json"))
+    assert len(saved) > 4 and not [path for path in saved if str(tmp_path) in path.read_text(encoding="utf-8")]
+    again = load_generator(str(tmp_path / "second"), device="cpu")
+    assert torch.equal(again(PROMPTS, [1, 2, 3]), generator(PROMPTS, [1, 2, 3]))
