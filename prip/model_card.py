@@ -33,8 +33,8 @@ def refiner_card(name: str, record: Mapping[str, Any] | None, license: str | Non
     parts = [
         card_header(license),
         f"# {name}\n",
-        "A prompt refiner of [PRIP](https://arxiv.org/abs/2407.00247), prompt refinement with image pivot: it continues a "
-        "plain prompt with what a\ntext-to-image model wants. The user's words stay as they are.\n",
+        "A prompt refiner of [PRIP](https://arxiv.org/abs/2407.00247), prompt refinement with image pivot: it "
+        "continues\na plain prompt with what a text-to-image model wants. The user's words stay as they are.\n",
         _USE.format(name=name) + "\n",
         "## How it was trained\n",
         _stages(record or {}),

@@ -106,7 +106,7 @@ class Refiner:
             raise CheckpointError(f"{folder}: {error}") from error
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], max_shard_size: str = "5GB") -> None:
-        """Write what from_pretrained reads into a folder that is made if need be, with training.json if there is one."""
+        """Write what from_pretrained reads, training.json too if there is a record, into a new or given folder."""
         folder = Path(save_directory)
         self.model.save_pretrained(folder, max_shard_size=max_shard_size)
         self.processor.save_pretrained(folder)

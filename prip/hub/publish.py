@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from ..loading import HUB_FILES
-from .problems import LOG_IN, explain
+from .problems import explain, may_be_the_token
 
 
 def publish(
@@ -47,8 +47,6 @@ def publish(
         raise
     except Exception as error:  # huggingface_hub and its HTTP client each have errors of their own
         told = explain(error, repository)
-        hint = (
-            "" if LOG_IN in told or "HF_HUB_OFFLINE" in told else f"; publishing needs a token that may write: {LOG_IN}"
-        )
+        hint = "; does your token allow writing?" if may_be_the_token(error) else ""
         raise CheckpointError(f"{repository!r} was not published: {told}{hint}") from error
     return str(commit.oid)

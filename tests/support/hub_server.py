@@ -64,7 +64,7 @@ class LocalHub:
         """(method, path, Range) of each request."""
         self.messages: list[str] = []
         """Of the commits made through the API."""
-        self.endpoint = ""
+        self.endpoint = self.storage = ""
 
     def add(self, name: str, folder: Path, **options: bool) -> str:
         """Put a folder's files into a repository; returns the commit."""
@@ -84,6 +84,7 @@ def serving() -> Iterator[LocalHub]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (HubHandler,), {"hub": hub}))
     server.daemon_threads = True
     hub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    hub.storage = f"http://localhost:{server.server_address[1]}/storage"  # another host, as the Hub's storage is
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -150,10 +151,9 @@ class HubHandler(BaseHTTPRequestHandler):
                     return
             raise HubError(404, "", f"no such page: {self.command} {path}")
         except HubError as error:
-            headers = {"X-Error-Code": error.code, "X-Error-Message": error.message}
-            self.send(
-                json.dumps({"error": error.message}).encode(), error.status, {k: v for k, v in headers.items() if v}
-            )
+            headers = {"X-Error-Code": error.code} if error.code else {}
+            headers |= {"X-Error-Message": error.message} if error.message else {}
+            self.send(json.dumps({"error": error.message}).encode(), error.status, headers)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
 
@@ -244,11 +244,13 @@ class HubHandler(BaseHTTPRequestHandler):
             return
         digest = lfs_hash(content)
         self.hub.blobs[digest] = content
-        location = f"{self.hub.endpoint}/storage/{digest}"
+        location = f"{self.hub.storage}/{digest}"
         linked = {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(content)), "Location": location}
         self.send(b"", 302, {"X-Repo-Commit": commit, **linked})
 
     def storage(self, digest: str) -> None:
+        if self.token:
+            raise HubError(400, "", "a token was sent to another host")
         self.send_content(self.hub.blobs[digest], {"ETag": f'"{digest}"'})
 
     def send_content(self, content: bytes, headers: dict[str, str]) -> None:
@@ -325,9 +327,9 @@ class HubHandler(BaseHTTPRequestHandler):
         objects = []
         for one in json.loads(self.body)["objects"]:
             if one["oid"] not in self.hub.blobs:
-                links = {"upload": f"storage/{one['oid']}", "verify": f"{repository}.git/info/lfs/objects/verify"}
-                actions = {name: {"href": f"{self.hub.endpoint}/{link}"} for name, link in links.items()}
-                one = {**one, "actions": actions}
+                verify = f"{self.hub.endpoint}/{repository}.git/info/lfs/objects/verify"
+                links = {"upload": f"{self.hub.storage}/{one['oid']}", "verify": verify}
+                one = {**one, "actions": {name: {"href": link} for name, link in links.items()}}
             objects.append(one)
         self.send_json({"transfer": "basic", "objects": objects})
 
@@ -361,9 +363,8 @@ class HubHandler(BaseHTTPRequestHandler):
             else:
                 raise HubError(400, "", f"unknown operation {entry['key']}")
         made = found.commit(files, revision)
-        self.send_json(
-            {"success": True, "commitOid": made, "commitUrl": f"{self.hub.endpoint}/{repository}/commit/{made}"}
-        )
+        url = f"{self.hub.endpoint}/{repository}/commit/{made}"
+        self.send_json({"success": True, "commitOid": made, "commitUrl": url})
 
 
 ROUTES: list[tuple[tuple[str, ...], str, Callable[..., None]]] = [
