@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hub_server import READER, WRITER, Fault, LocalHub, Repository, lfs_hash, serving
+from hub_server import READER, WRITER, Fault, LocalHub, Repository, lfs_hash, serving, stand_in
 
 from prip.errors import CheckpointError, PripWarning
 from prip.hub.fetch import fetch
@@ -24,20 +24,9 @@ WEIGHTS = "decoder/model.safetensors"
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A Hub that huggingface_hub takes for the real one, with an empty cache and nobody logged in."""
-    from huggingface_hub import constants
-
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between huggingface_hub's own retries
     with serving() as hub:
-        for name, value in {
-            "ENDPOINT": hub.endpoint,
-            "HUGGINGFACE_CO_URL_TEMPLATE": hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
-            "HF_HUB_CACHE": str(tmp_path / "cache"),
-            "HF_TOKEN_PATH": str(tmp_path / "token"),
-            "HF_HUB_OFFLINE": False,
-            "HF_HUB_DISABLE_XET": True,
-        }.items():
-            monkeypatch.setattr(constants, name, value)
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between huggingface_hub's own retries
+        stand_in(hub, tmp_path, monkeypatch)
         yield hub
 
 
