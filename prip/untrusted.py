@@ -112,8 +112,9 @@ def check_inside(file: Path) -> None:
     target, folder = file.resolve(), file.parent.resolve()
     if target.is_relative_to(folder):
         return
-    snapshots = [parent for parent in file.absolute().parents if parent.parent.name == "snapshots"]
-    if not any(target.is_relative_to((parent.parent.parent / "blobs").resolve()) for parent in snapshots):
+    storages = [parent.parent.parent for parent in file.absolute().parents if parent.parent.name == "snapshots"]
+    blobs = [place.resolve() / "blobs" for storage in storages for place in (storage, storage.parent)]
+    if not any(target.is_relative_to(place) for place in blobs):
         raise CheckpointError(f"{file} is refused: it is a link that leads out of its folder, to {target}")
 
 

@@ -30,6 +30,7 @@ _DIGESTS = {40: "sha1", 64: "sha256"}
 _BAR_FROM_BYTES = 10_000_000
 _CHUNK_BYTES = 1 << 20
 _FILES_AT_ONCE = 4
+_RANGE_REFUSED = 416
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def fetch(repository: str, revision: str | None, choose: Choose) -> Path:
     Raises CheckpointError, which says what to do, when the chosen files cannot be had whole.
     """
     wanted = f"checkpoint {repository!r}" + (f" at revision {revision!r}" if revision else "")
-    if revision and _COMMIT.fullmatch(revision) and (folder := _cached(repository, revision, choose)):
+    if revision and _known_names(_storage(repository), revision) and (folder := _cached(repository, revision, choose)):
         return folder
     try:
         commit, files = _listing(repository, revision)
@@ -96,6 +97,14 @@ def _storage(repository: str) -> Path:
     return Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
 
 
+def _known_names(storage: Path, commit: str) -> list[str]:
+    """Return the names of all files of a commit that was fetched before, none when it was not fetched by PRIP."""
+    try:
+        return json.loads((storage / "prip" / f"{commit}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+
+
 def _cached(repository: str, revision: str, choose: Choose) -> Path | None:
     """Return the snapshot of a revision when all files that are chosen from its listing are there, else None."""
     storage = _storage(repository)
@@ -104,13 +113,9 @@ def _cached(repository: str, revision: str, choose: Choose) -> Path | None:
     folder = storage / "snapshots" / commit
     if not _COMMIT.fullmatch(commit) or not folder.is_dir():
         return None
-    listing = storage / "prip" / f"{commit}.json"
-    if listing.is_file():
-        names = json.loads(listing.read_text(encoding="utf-8"))
-    else:  # another program fetched it: what is there is all that is known
-        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    chosen = choose(names)
-    return folder if chosen and all((folder / name).is_file() for name in chosen) else None
+    there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    chosen = choose(_known_names(storage, commit) or there)  # another program's copy is taken as it is
+    return folder if chosen and set(chosen) <= set(there) else None
 
 
 def _download(repository: str, revision: str, commit: str, chosen: Sequence[HubFile], files: Sequence[HubFile]) -> Path:
@@ -131,11 +136,9 @@ def _download(repository: str, revision: str, commit: str, chosen: Sequence[HubF
             list(pool.map(fetch_one, missing))
         names = [_as_pattern(file.path) for file in missing]
         snapshot_download(repository, revision=commit, allow_patterns=names, tqdm_class=_no_bar())
-    listing = storage / "prip" / f"{commit}.json"
-    if not listing.is_file():
-        _replace_text(listing, json.dumps([file.path for file in files], indent=1) + "\n")
+    _write(storage / "prip" / f"{commit}.json", json.dumps([file.path for file in files], indent=1))
     if revision != commit:
-        _replace_text(storage / "refs" / revision, commit)
+        _write(storage / "refs" / revision, commit)
     return folder
 
 
@@ -144,7 +147,6 @@ def _fetch_blob(file: HubFile, url: str, storage: Path, headers: dict[str, str])
 
     Raises CheckpointError when the content is not what the Hub told, OSError or an HTTP error when it breaks off.
     """
-    from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import WeakFileLock
 
     target = storage / "blobs" / file.digest
@@ -152,24 +154,39 @@ def _fetch_blob(file: HubFile, url: str, storage: Path, headers: dict[str, str])
     lock = storage.parent / ".locks" / storage.name / f"{file.digest}.lock"
     for parent in (target.parent, lock.parent):
         parent.mkdir(parents=True, exist_ok=True)
-    bar = {} if file.size >= _BAR_FROM_BYTES else {"tqdm_class": _no_bar()}
     with WeakFileLock(lock):
         while not target.is_file():
             held = partial.stat().st_size if partial.is_file() else 0
-            if held > file.size:
-                partial.unlink()
-                held = 0
-            with partial.open("ab") as stream:
-                http_get(url, stream, resume_size=held, headers=headers, expected_size=file.size, **bar)  # type: ignore[arg-type]
-            if _digest(partial, file) == file.digest:
-                os.replace(partial, target)
-                return
+            if held <= file.size:
+                _continue(partial, held, file, url, headers)
+                if _digest(partial, file) == file.digest:
+                    os.replace(partial, target)
+                    return
             partial.unlink()
             if not held:
                 raise CheckpointError(
                     f"{file.path} did not arrive as the Hub describes it: its {_DIGESTS[len(file.digest)]} is not "
                     f"{file.digest[:12]}...; nothing of it is kept, try again"
                 )
+
+
+def _continue(partial: Path, held: int, file: HubFile, url: str, headers: dict[str, str]) -> None:
+    """Append to the `held` bytes of a partial file what is lacking. Raises CheckpointError where the Hub sends less."""
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.file_download import http_get
+
+    bar = None if file.size >= _BAR_FROM_BYTES else _no_bar()
+    with partial.open("ab") as stream:
+        try:
+            http_get(url, stream, resume_size=held, headers=headers, expected_size=file.size, tqdm_class=bar)
+        except HfHubHTTPError as error:
+            if not held or error.response.status_code != _RANGE_REFUSED:
+                raise  # else the Hub's file is no longer than what is held, and its hash will tell
+        except OSError as error:
+            if type(error) is not OSError or error.errno is not None:
+                raise
+            sizes = f"{partial.stat().st_size:,} of {file.size:,} bytes"
+            raise CheckpointError(f"{file.path} broke off after {sizes}; try again, it goes on from there") from error
 
 
 def _digest(path: Path, file: HubFile) -> str:
@@ -188,7 +205,10 @@ def _as_pattern(name: str) -> str:
     return re.sub(r"([*?\[])", r"[\1]", name)
 
 
-def _replace_text(path: Path, text: str) -> None:
+def _write(path: Path, text: str) -> None:
+    """Make `text` the whole of a file, unless it is: a cache that is complete may be read-only."""
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")

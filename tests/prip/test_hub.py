@@ -87,6 +87,7 @@ FAULTS = {
     "500 from the storage": ([Fault("/storage/", 500)], "the Hub failed with 500; try again later"),
     "404 for a file": ([Fault("/resolve/", 404, "EntryNotFound")], "a file that the Hub lists is not there"),
     "truncated": ([Fault("/storage/", truncate_to=0)], "could not be reached .*try again"),
+    "short": ([Fault("/storage/", shorten_to=5_000)], "broke off after 5,000 of [0-9,]+ bytes; try again, it goes on"),
     "wrong hash": ([Fault("/storage/", corrupt=True)], "model.safetensors did not arrive .* sha256 is not"),
     "wrong hash of JSON": ([Fault("/config.json", corrupt=True)], "config.json did not arrive .* sha1 is not"),
 }
@@ -167,6 +168,14 @@ def test_a_broken_download_goes_on_where_it_broke(hub: LocalHub, tiny_checkpoint
     assert not partial.exists()
 
 
+def test_a_file_that_stays_short_is_not_waited_for(hub: LocalHub, tiny_checkpoint: Path) -> None:
+    hub.add(NAME, tiny_checkpoint)
+    hub.faults = [Fault(f"/storage/{lfs_hash((tiny_checkpoint / WEIGHTS).read_bytes())}", shorten_to=5_000)]
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="decoder/model.safetensors broke off after 5,000 of"):
+            refiner_folder(NAME)
+
+
 def test_a_rotten_partial_file_is_fetched_anew(hub: LocalHub, tiny_checkpoint: Path, tmp_path: Path) -> None:
     hub.add(NAME, tiny_checkpoint)
     content = (tiny_checkpoint / WEIGHTS).read_bytes()
@@ -211,6 +220,18 @@ def test_offline_half_a_copy_is_no_copy(hub: LocalHub, tiny_checkpoint: Path, tm
     assert refiner_folder(NAME).is_dir()
     with pytest.raises(CheckpointError, match="the cache holds no whole copy"):
         fetch(NAME, None, hub_files)
+
+
+def test_a_copy_of_another_program_serves_offline(hub: LocalHub, tiny_checkpoint: Path, monkeypatch) -> None:
+    from huggingface_hub import constants, snapshot_download
+
+    commit = hub.add(NAME, tiny_checkpoint)
+    snapshot_download(NAME, allow_patterns=["*config.json"])
+    assert files_of(refiner_folder(NAME, commit)) == files_of(tiny_checkpoint), "what is there is not taken for all"
+    snapshot = Path(constants.HF_HUB_CACHE) / f"models--{NAME.replace('/', '--')}"
+    shutil.rmtree(snapshot / "prip")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert files_of(refiner_folder(NAME)) == files_of(refiner_folder(NAME, commit)) == files_of(tiny_checkpoint)
 
 
 def test_names_that_lead_out_of_the_cache_are_refused(hub: LocalHub, tiny_checkpoint: Path, tmp_path: Path) -> None:

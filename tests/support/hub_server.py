@@ -32,6 +32,8 @@ class Fault:
     error_message: str = ""
     truncate_to: int | None = None
     """Bytes that are sent of the body before the connection closes."""
+    shorten_to: int | None = None
+    """Bytes of a file that is shorter than the Hub says."""
     corrupt: bool = False
     """Send other bytes, as many."""
     wait_s: float = 0.0
@@ -272,10 +274,14 @@ class HubHandler(BaseHTTPRequestHandler):
 
     def send_content(self, content: bytes, headers: dict[str, str]) -> None:
         """Send a file or the range asked for, truncated or corrupted where a fault says so."""
+        if self.fault is not None and self.fault.shorten_to is not None:
+            content = content[: self.fault.shorten_to]
         status, start = 200, 0
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         if asked:
             status, start = 206, int(asked[1])
+            if start >= len(content):
+                raise HubError(416)
             headers = {**headers, "Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
         body = content[start:]
         if self.fault is not None and self.fault.corrupt:
