@@ -2,36 +2,54 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import CheckpointError, InputError, require
+from .untrusted import check_counts, check_model_type, check_shapes, read_config, read_json, tensor_shapes, weight_files
 
 if TYPE_CHECKING:
     import os
 
     import torch
 
+    from .hub.fetch import Choose
+
+__all__ = [
+    "EMBEDDED",
+    "HUB_FILES",
+    "check_model_type",
+    "hub_files",
+    "load_strictly",
+    "part_folder",
+    "quiet",
+    "read_json",
+    "refiner_folder",
+    "resolve_folder",
+    "weight_files",
+]
+
 EMBEDDED = {"prip-mini": ("prip.checkpoints", "prip-mini", "refiner")}
 """Checkpoints that are installed with the package: name -> package and the path inside it."""
 
-HUB_FILES = ["*.json", "*.safetensors", "README.md"]
-"""What is fetched from the Hub: no pickle, whatever the repository holds."""
+HUB_FILES = ("*.json", "*.safetensors", "*README.md")
+"""What is fetched from the Hub, and published there: no pickle, whatever the folder holds."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def resolve_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:
+def resolve_folder(model: str | os.PathLike[str], revision: str | None = None, choose: Choose | None = None) -> Path:
     """Return the local folder of a checkpoint, fetching it first when it is on the Hub.
 
     `model` is the name of an embedded checkpoint, a local folder, or "owner/name" on the Hub, there at `revision`
-    (branch, tag or commit). Raises CheckpointError when there is none such, or the Hub cannot be reached and has left
-    no copy in the cache; InputError for the revision of what is not on the Hub.
+    (branch, tag or commit); of what is there, `choose` picks the files that are fetched, by default all of HUB_FILES.
+    Raises CheckpointError when there is none such, or the Hub cannot give it and has left no copy in the cache;
+    InputError for the revision of what is not on the Hub.
     """
     name = str(model)
     if revision is not None and (name in EMBEDDED or Path(name).expanduser().is_dir()):
@@ -52,83 +70,40 @@ def resolve_folder(model: str | os.PathLike[str], revision: str | None = None) -
         raise CheckpointError(
             f"unknown checkpoint {name!r}: neither embedded ({known}) nor a folder nor an owner/name on the Hub"
         )
-    return _fetch(name, revision)
+    from .hub.fetch import fetch
+
+    return fetch(name, revision, choose or hub_files)
 
 
 def refiner_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """Return the folder of a refiner: the checkpoint's own, or refiner/ in a whole checkpoint with all its parts."""
-    folder = resolve_folder(model, revision)
+    """Return the folder of a refiner: the checkpoint's own, or refiner/ in a whole checkpoint with all its parts.
+
+    From the Hub nothing but the refiner is fetched.
+    """
+    folder = resolve_folder(model, revision, _refiner_files)
     inner = folder / "refiner"
     return inner if inner.is_dir() and not (folder / "config.json").exists() else folder
 
 
-def _fetch(repository: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+def part_folder(model: str | os.PathLike[str], revision: str | None = None, subfolder: str = "") -> Path:
+    """Return the folder of one part of a checkpoint; from the Hub nothing else is fetched."""
+    start = f"{subfolder.strip('/')}/" if subfolder else ""
 
-    wanted = f"checkpoint {repository!r}" + (f" at revision {revision!r}" if revision else "")
-    try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=HUB_FILES, etag_timeout=5))
-    except RevisionNotFoundError as error:
-        raise CheckpointError(f"{wanted}: no such revision on the Hub") from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise CheckpointError(f"{wanted}: neither a folder here nor a repository that the Hub shows you") from error
-    except Exception as error:  # the HTTP client's errors differ from release to release
-        reason = str(error).strip().splitlines()
-        raise CheckpointError(
-            f"{wanted}: no such folder, and the Hub could not be reached "
-            f"({type(error).__name__}: {reason[0][:120] if reason else 'no reason given'})"
-        ) from error
+    def choose(names: Sequence[str]) -> list[str]:
+        return [name for name in hub_files(names) if name.startswith(start)]
+
+    return resolve_folder(model, revision, choose) / subfolder
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file. Raises CheckpointError, naming the file, when there is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing") from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} should hold a JSON object, it holds a {type(value).__name__}")
-    return value
+def hub_files(names: Sequence[str]) -> list[str]:
+    """Return the names of HUB_FILES among those of a repository."""
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in HUB_FILES)]
 
 
-def check_model_type(folder: Path, model_type: str) -> None:
-    """Raise CheckpointError unless `folder`/config.json is that of a `model_type`."""
-    found = read_json(folder / "config.json").get("model_type")
-    if found != model_type:
-        raise CheckpointError(
-            f"{folder / 'config.json'} is foreign: model_type {model_type!r} expected, {found!r} found"
-        )
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a saved model after opening each one.
-
-    Raises CheckpointError, naming the file, when one is missing or damaged, or when there is only a pickle.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
-    if index.is_file():
-        names = read_json(index).get("weight_map")
-        if not isinstance(names, dict) or not names:
-            raise CheckpointError(f"{index} holds no weight_map")
-        files = [folder / name for name in sorted(set(names.values()))]
-    else:
-        files = [single]
-    for file in files:
-        if not file.is_file():
-            pickles = [path.name for path in folder.glob("*.bin")] + [path.name for path in folder.glob("*.pt")]
-            hint = f" ({', '.join(sorted(pickles))} is a pickle: none is ever loaded)" if pickles else ""
-            raise CheckpointError(f"{file} is missing{hint}")
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file} is damaged: {error}") from error
-    return files
+def _refiner_files(names: Sequence[str]) -> list[str]:
+    inner = "" if "config.json" in names else "refiner/"
+    wanted = tuple(inner + own for own in ("config.json", "training.json", "README.md", "encoder/", "decoder/"))
+    return [name for name in hub_files(names) if name.startswith(wanted)] if f"{inner}config.json" in names else []
 
 
 @contextmanager
@@ -148,8 +123,8 @@ def quiet() -> Iterator[None]:
 
 
 def load_strictly(
+    cls: Any,
     load: Callable[..., Any],
-    model_type: str,
     folder: Path,
     dtype: str | torch.dtype | None = None,
     device_map: Any = None,
@@ -157,12 +132,16 @@ def load_strictly(
 ) -> Any:
     """Load a saved part from safetensors only, with every key accounted for.
 
-    `load` is transformers' from_pretrained of the wanted class, `model_type` what its config must say. `dtype` None
-    means float32, or what the checkpoint was saved in when `device_map` puts it on an accelerator.
-    Raises CheckpointError for missing, unexpected or mismatched keys (it lists them) and for anything foreign.
+    `cls` is the wanted class and `load` transformers' from_pretrained of it. `dtype` None means float32, or what the
+    checkpoint was saved in when `device_map` puts it on an accelerator.
+    Raises CheckpointError for missing, unexpected or mismatched keys (it lists them), for anything foreign, and for
+    sizes that are not those of the weights, before any memory is taken for them.
     """
-    check_model_type(folder, model_type)
-    weight_files(folder)
+    check_model_type(folder, cls.config_class.model_type)
+    stored = {name: shape for file in weight_files(folder) for name, shape in tensor_shapes(file).items()}
+    check_counts(read_config(folder / "config.json"), len(stored), folder / "config.json")
+    import torch
+
     if device_map is not None:
         require("accelerate", "generate")
     if dtype is None:
@@ -170,7 +149,11 @@ def load_strictly(
     fixed = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
     try:
         with quiet():
+            with torch.device("meta"):
+                check_shapes(cls(cls.config_class.from_pretrained(folder)), stored, folder / "config.json")
             model, info = load(str(folder), dtype=dtype, device_map=device_map, **fixed, **options)
+    except CheckpointError:
+        raise
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise CheckpointError(f"{folder} cannot be loaded: {type(error).__name__}: {' '.join(lines)[:400]}") from error

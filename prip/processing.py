@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import CheckpointError, InputError
-from .loading import read_json, resolve_folder
+from .loading import resolve_folder
+from .untrusted import check_inside, read_config
 from .vocabulary import token_texts
 
 if TYPE_CHECKING:
@@ -122,15 +123,16 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | os.PathLike
 def load_tokenizer(folder: str | os.PathLike[str]) -> PreTrainedTokenizerFast:
     """Load tokenizer.json with the special tokens that tokenizer_config.json names.
 
-    Raises CheckpointError, naming the file, when one of the two is missing or unreadable.
+    Raises CheckpointError, naming the file, when one of the two is missing, unreadable or names code of its own.
     """
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    config = read_json(Path(folder) / "tokenizer_config.json")
-    file = Path(folder) / "tokenizer.json"
+    settings, file = Path(folder) / "tokenizer_config.json", Path(folder) / "tokenizer.json"
+    config = read_config(settings)
     if not file.is_file():
         raise CheckpointError(f"{file} is missing")
+    check_inside(file)
     try:
         backend = Tokenizer.from_file(str(file))
     except Exception as error:  # the tokenizers library raises nothing narrower
@@ -138,5 +140,8 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> PreTrainedTokenizerFast:
     backend.no_padding()
     backend.no_truncation()
     tokens = {name: config[name] for name in _SPECIAL_TOKENS if config.get(name) is not None}
-    named = {name: token["content"] if isinstance(token, dict) else token for name, token in tokens.items()}
+    named = {name: token.get("content") if isinstance(token, dict) else token for name, token in tokens.items()}
+    for name, token in named.items():
+        if not isinstance(token, str):
+            raise CheckpointError(f"{settings}: {name} should be a token, it is {tokens[name]!r:.100}")
     return PreTrainedTokenizerFast(tokenizer_object=backend, **named)

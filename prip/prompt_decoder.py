@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
-from .errors import CheckpointError, InputError, require
-from .loading import quiet, resolve_folder
-from .strict_model import StrictModel, load_foreign, nested_config
+from .errors import InputError
+from .loading import part_folder, quiet
+from .strict_model import StrictModel, load_adapter, load_foreign, nested_config
 
 if TYPE_CHECKING:
     import os
@@ -185,12 +185,8 @@ class PromptDecoder(StrictModel):
         **options: Any,
     ) -> PromptDecoder:
         """Load as every part does; a LoRA adapter in adapter/ is put on the LM (this needs peft)."""
-        folder = resolve_folder(pretrained_model_name_or_path, revision) / subfolder
+        folder = part_folder(pretrained_model_name_or_path, revision, subfolder)
         model: PromptDecoder = super().from_pretrained(folder, **options)
-        adapter = folder / "adapter"
-        if adapter.is_dir():
-            if not (adapter / "adapter_model.safetensors").is_file():
-                raise CheckpointError(f"{adapter / 'adapter_model.safetensors'} is missing")
-            model.lm = require("peft", "train").PeftModel.from_pretrained(model.lm, str(adapter))
-            model.eval()
+        if (folder / "adapter").is_dir():
+            model.lm = load_adapter(model.lm, folder / "adapter")
         return model

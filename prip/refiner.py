@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,12 +18,15 @@ from .clip_tokens import CLIP_TOKEN_LIMIT
 from .constraints import Constraints
 from .decoding import decode, row_generator
 from .errors import CheckpointError, InputError, PripWarning
-from .loading import refiner_folder
+from .loading import read_json, refiner_folder
 from .modeling import PripModel
 from .processing import PripProcessor
 
 if TYPE_CHECKING:
     import os
+
+RECORD_FILE = "training.json"
+"""How a checkpoint was made, beside its parts."""
 
 ALTERNATIVE_ROUNDS = 12
 """How often sampling is tried again, each time hotter, for alternatives that came out equal."""
@@ -49,14 +54,18 @@ class _Limits:
 class Refiner:
     """Loads once, refines many. As a `PromptRefiner` it is called with user prompts and seeds."""
 
-    def __init__(self, model: PripModel, processor: PripProcessor, name: str = "prip") -> None:
-        """`model` is put into evaluation mode: refining knows no dropout. `name` is what tables call it.
+    def __init__(
+        self, model: PripModel, processor: PripProcessor, name: str = "prip", record: dict[str, Any] | None = None
+    ) -> None:
+        """`model` is put into evaluation mode: refining knows no dropout. `name` is what tables call it, `record` what
+        is known of its training, as training.json holds it.
 
         Raises CheckpointError when the decoder has fewer logits than its tokenizer has tokens.
         """
         self.model = model.eval()
         self.processor = processor
         self.name = name
+        self.record = record
         for part, tokens, embedding in (
             ("encoder", processor.encoder_tokenizer, model.encoder.t5.get_input_embeddings()),
             ("decoder", processor.decoder_tokenizer, model.decoder.lm.get_input_embeddings()),
@@ -91,9 +100,40 @@ class Refiner:
             dtype = "float32" if place.type == "cpu" else "auto"
         loaded = PripModel.from_pretrained(folder, dtype=dtype)
         try:
-            return cls(loaded.to(place), PripProcessor.from_pretrained(folder))
+            record = read_json(folder / RECORD_FILE) if (folder / RECORD_FILE).is_file() else None
+            return cls(loaded.to(place), PripProcessor.from_pretrained(folder), record=record)
         except InputError as error:
             raise CheckpointError(f"{folder}: {error}") from error
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], max_shard_size: str = "5GB") -> None:
+        """Write what from_pretrained reads, training.json too if there is a record, into a new or given folder."""
+        folder = Path(save_directory)
+        self.model.save_pretrained(folder, max_shard_size=max_shard_size)
+        self.processor.save_pretrained(folder)
+        if self.record is not None:
+            text = json.dumps(self.record, indent=2, ensure_ascii=False)
+            (folder / RECORD_FILE).write_text(text + "\n", encoding="utf-8")
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        private: bool | None = None,
+        revision: str | None = None,
+        commit_message: str | None = None,
+        license: str | None = None,
+    ) -> str:
+        """Publish this refiner as "owner/name" on the Hub, with a model card, and return the commit, to be pinned.
+
+        `private`, `revision` and errors are as in prip.hub.publish; `license` is the Hub's identifier of one.
+        """
+        from .hub.publish import publish
+        from .model_card import refiner_card
+
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            card = refiner_card(repo_id, self.record, license)
+            (Path(folder) / "README.md").write_text(card, encoding="utf-8")
+            return publish(folder, repo_id, private, revision, commit_message)
 
     def refine(
         self,

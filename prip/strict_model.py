@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from .errors import CheckpointError
-from .loading import load_strictly, quiet, resolve_folder
+from .errors import CheckpointError, require
+from .loading import load_strictly, part_folder, quiet
+from .untrusted import check_inside, read_config, tensor_shapes
 
 if TYPE_CHECKING:
     import os
@@ -42,14 +44,38 @@ class StrictModel(PreTrainedModel):
         `dtype` None is float32 on the CPU and the checkpoint's own elsewhere. Returns the model in evaluation mode.
         Raises CheckpointError when anything is missing, unexpected, damaged or foreign.
         """
-        folder = resolve_folder(pretrained_model_name_or_path, revision) / subfolder
-        model_type = cls.config_class.model_type  # type: ignore[union-attr]
-        return load_strictly(super().from_pretrained, model_type, folder, dtype, device_map, **options)
+        folder = part_folder(pretrained_model_name_or_path, revision, subfolder)
+        return load_strictly(cls, super().from_pretrained, folder, dtype, device_map, **options)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> None:  # type: ignore[override]
         """Write config.json and (sharded) safetensors; `options` are transformers' own."""
         with quiet():
             super().save_pretrained(save_directory, **options)
+
+
+def load_adapter(lm: Any, folder: Path) -> Any:
+    """Put the LoRA adapter in a folder on a language model; this needs peft.
+
+    Raises CheckpointError when it is missing, damaged, no LoRA, or does not fit the model.
+    """
+    weights = folder / "adapter_model.safetensors"
+    if not weights.is_file():
+        raise CheckpointError(f"{weights} is missing")
+    check_inside(weights)
+    tensor_shapes(weights)
+    config = read_config(folder / "adapter_config.json")
+    if config.get("peft_type") != "LORA" or config.get("megatron_config"):
+        raise CheckpointError(f"{folder / 'adapter_config.json'} is foreign: a plain LoRA adapter was expected")
+    peft = require("peft", "train")
+    try:  # the adapter is built without memory, so that no size in its config is believed
+        adapted = peft.PeftModel.from_pretrained(lm, str(folder), low_cpu_mem_usage=True)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{folder} cannot be loaded: {type(error).__name__}: {reason}") from error
+    missing = [name for name, weight in adapted.named_parameters() if weight.is_meta]
+    if missing:
+        raise CheckpointError(f"{folder} does not fit its language model: missing {', '.join(missing)}")
+    return adapted.eval()
 
 
 def load_foreign(cls: Any, name: str | os.PathLike[str], options: dict[str, Any]) -> Any:

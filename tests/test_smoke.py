@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hub_server import WRITER, serving, stand_in
 
 pytest.importorskip("diffusers", reason="the train extra is not installed")
 STAGES = ("world", "prepare", "encoder", "decoder", "rl")
@@ -57,6 +58,22 @@ def test_the_checkpoint_refines_and_says_how_it_was_made(smoke_run):
     assert set(record["stages"]) >= {"prepare", "encoder", "decoder", "rl", "world/generator"}
     assert "golden hour" in (folder / "README.md").read_text()
     assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
+
+
+def test_the_checkpoint_is_published_whole(smoke_run, tmp_path, monkeypatch):
+    from prip.loading import resolve_folder
+    from prip.training.cli import main
+
+    folder = smoke_run[0] / "checkpoint"
+    with serving() as hub:
+        stand_in(hub, tmp_path, monkeypatch)
+        monkeypatch.setenv("HF_TOKEN", WRITER)
+        command = ["export", "--run", str(smoke_run[0]), "--to", str(tmp_path / "again")]
+        assert main([*command, "--push_to_hub", "someone/whole"]) == 0
+        whole = resolve_folder("someone/whole")
+    files = [{path.relative_to(top) for path in top.rglob("*") if path.is_file()} for top in (folder, whole)]
+    assert files[0] == files[1]
+    assert not hub.repositories["someone/whole"].private
 
 
 def test_the_checkpoint_draws_and_judges_as_its_run_does(smoke_run):

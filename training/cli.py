@@ -73,7 +73,7 @@ def parse_settings(name: str, arguments: Sequence[str]) -> Any:
     stage = STAGES[name]
     settings_class = getattr(importlib.import_module(".settings", __package__), stage.settings)
     parser = stage_parser(name, settings_class)
-    parsed = parser.parse_args(_with_preset_paths(name, arguments))
+    parsed = parser.parse_args(_with_preset_paths(name, [_underscored(one) for one in arguments]))
     values = vars(parser.instantiate(parsed))
     del values["config"], values["extends"]
     settings = in_run(settings_class(**values), values["run"])
@@ -116,6 +116,12 @@ def _field_docstrings(settings_class: type) -> dict[str, str]:
 def presets(name: str) -> list[str]:
     """Names of the presets that hold a config for the stage `name`."""
     return sorted(path.parent.name for path in CONFIGS.glob(f"*/{name}.yaml"))
+
+
+def _underscored(argument: str) -> str:
+    """Makes --push-to-hub the flag --push_to_hub; values stay as they are."""
+    flag, equals, value = argument.partition("=")
+    return f"--{flag[2:].replace('-', '_')}{equals}{value}" if flag.startswith("--") else argument
 
 
 def _with_preset_paths(name: str, arguments: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ from prip.rewards.prompt_reward import PromptReward
 
 from .atomic import replace_folder, replace_text
 from .model_card import model_card
-from .refiner_folder import portable, training_record
+from .refiner_folder import portable, publish_folder, training_record
 from .settings import ExportSettings
 from .settings.world import PARTS
 
@@ -77,6 +77,8 @@ def run(settings: ExportSettings) -> dict[str, Any]:
             replace_text(place / "README.md", model_card(obedience, figures))
 
     replace_folder(settings.to, write)
+    if settings.push_to_hub is not None:
+        publish_folder(settings.to, settings.push_to_hub, settings.private)
     megabytes = sum(file.stat().st_size for file in settings.to.rglob("*") if file.is_file()) / 1e6
     return {"megabytes": round(megabytes, 2)}
 

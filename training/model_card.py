@@ -5,13 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from prip.miniature.vocabulary import ATTRIBUTES, NEUTRAL_MODIFIERS, PLACES, SUBJECTS
+from prip.model_card import card_header, evaluation_tables
 
-HEAD = """---
-license: apache-2.0
-library_name: prip
-tags: [prompt-refinement, text-to-image]
----
-
+HEAD = """
 # prip-mini
 
 A whole PRIP in miniature: preference encoder, prompt decoder, and the frozen parts that they were trained against, all
@@ -36,7 +32,7 @@ def model_card(obedience: dict[str, float], evaluation: dict[str, Any] | None) -
 
     obedience: share of drawings that follow their prompt, by factor. evaluation: what `prip evaluate` wrote, if it ran.
     """
-    lines = [HEAD, "## What it knows", ""]
+    lines = [card_header("apache-2.0") + HEAD, "## What it knows", ""]
     lines.append(f"- {len(SUBJECTS)} subjects: {', '.join(subject.name for subject in SUBJECTS)}")
     lines.append(f"- {len(PLACES)} places: {', '.join(place.name for place in PLACES)}")
     for attribute, values in ATTRIBUTES.items():
@@ -46,24 +42,6 @@ def model_card(obedience: dict[str, float], evaluation: dict[str, Any] | None) -
     lines += ["", "## How well its generator obeys", "", "| factor | share of drawings |", "| --- | --- |"]
     lines += [f"| {factor} | {share:.3f} |" for factor, share in obedience.items()]
     if evaluation is not None:
-        lines += [
-            "",
-            "## What it was measured to do",
-            "",
-            "Test split; difference to the plain prompt, 95 % interval.",
-            "",
-        ]
-        lines += [
-            "| refiner | generator | judge | mean | difference | interval |",
-            "| --- | --- | --- | --- | --- | --- |",
-        ]
-        for row in evaluation["rows"]:
-            interval = "" if row["refiner"] == "none" else f"{row['low']:+.3f} to {row['high']:+.3f}"
-            cells = [row["refiner"], row["generator"], row["judge"], f"{row['mean']:.3f}", f"{row['difference']:+.3f}"]
-            lines.append(f"| {' | '.join(cells)} | {interval} |")
-        lines += ["", "Share of the gap from plain to best that is closed:", ""]
-        for generator, (share, low, high) in evaluation["gap_closed"].items():
-            interval = "no interval" if low is None else f"{low:.0%} to {high:.0%}"
-            lines.append(f"- {generator}: " + ("best is no better" if share is None else f"{share:.0%} ({interval})"))
+        lines += ["", "## What it was measured to do", "", evaluation_tables(evaluation).rstrip()]
     lines += ["", "How it was made, with settings, seeds and data hashes: `training.json`.", ""]
     return "\n".join(lines)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from prip.hub.publish import publish
+from prip.loading import read_json
+from prip.model_card import refiner_card
 from prip.modeling import PripModel
 from prip.processing import PripProcessor
 
 from .atomic import replace_folder, replace_text
 
-_OF_THE_MACHINE = ("run", "resume", "overwrite", "progress", "device")
+logger = logging.getLogger(__name__)
+
+_OF_THE_MACHINE = ("run", "resume", "overwrite", "progress", "device", "push_to_hub", "private")
 _LIBRARIES = ("prip", "torch", "transformers", "diffusers", "lightning")
 
 
@@ -28,6 +34,20 @@ def write_refiner(folder: Path, model: PripModel, processor: PripProcessor, reco
         replace_text(temporary / "training.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
     replace_folder(folder, write)
+
+
+def publish_refiner(folder: Path, repository: str, private: bool) -> str:
+    """Publishes a folder that write_refiner made, with a model card of its training; returns the commit."""
+    card = refiner_card(repository, read_json(folder / "training.json"))
+    replace_text(folder / "README.md", card)
+    return publish_folder(folder, repository, private)
+
+
+def publish_folder(folder: Path, repository: str, private: bool) -> str:
+    """Publishes a checkpoint with its model card and logs where; returns the commit. Raises CheckpointError."""
+    commit = publish(folder, repository, private=private or None)
+    logger.info("published %s as %s at commit %s", folder, repository, commit)
+    return commit
 
 
 def training_record(run: Path, stages: dict[str, Path], data: list[Path]) -> dict[str, Any]:

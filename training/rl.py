@@ -27,7 +27,7 @@ from .frozen import fingerprint, freeze
 from .harness import StageModule, stage_folder, train
 from .optimizers import build_optimizer, build_scheduler, train_only
 from .preview import Column, write_preview
-from .refiner_folder import training_record, write_refiner
+from .refiner_folder import publish_refiner, training_record, write_refiner
 from .rl_parts import DEV_SEED, RlParts, image_seed, load_parts, part_folders, prompts_file, reward_statistics
 from .rollouts import ActionBatch, Policy, Refinement, Scores, score_refinements, write_rollouts
 from .seeds import derive_seed, permutation_indices
@@ -294,6 +294,8 @@ def run(settings: RlSettings, parts: RlParts | None = None) -> dict[str, Any]:
     if not (folder / "refiner").is_dir():
         best = PripModel(PreferenceEncoder.from_pretrained(folder / "part"), parts.model.decoder.cpu())
         write_refiner(folder / "refiner", best, parts.processor, _record(settings, folder))
+    if settings.push_to_hub is not None:
+        publish_refiner(folder / "refiner", settings.push_to_hub, settings.private)
     return metrics
 
 

@@ -185,24 +185,6 @@ def test_tokenizer_of_another_model(copy: Path) -> None:
         Refiner.from_pretrained(copy)
 
 
-class Bomb:
-    """Marks that it has been unpickled."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self):
-        return (Path.touch, (self.mark,))
-
-
-def test_a_pickle_is_never_loaded(copy: Path, tmp_path: Path) -> None:
-    (copy / "encoder" / "model.safetensors").unlink()
-    torch.save({"bomb": Bomb(tmp_path / "went-off")}, copy / "encoder" / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="pytorch_model.bin is a pickle: none is ever loaded"):
-        Refiner.from_pretrained(copy)
-    assert not (tmp_path / "went-off").exists()
-
-
 @pytest.mark.parametrize("name", ["no-such-thing", "./nowhere", "/nowhere/at/all", "a/b/c", "", "~/no/such/folder"])
 def test_unknown_names(name: str) -> None:
     with pytest.raises(CheckpointError, match="unknown checkpoint|no folder|is missing"):
@@ -235,19 +217,3 @@ def test_no_network_is_one_clear_line(environment: dict[str, str], tmp_path: Pat
     assert len(lines) == 1, result.stdout + result.stderr
     assert lines[0].startswith("checkpoint 'somebody/some-refiner' at revision 'v1'")
     assert "could not be reached" in lines[0]
-
-
-def test_from_the_hub(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The repository, the revision and no pickle are what is asked for."""
-    import huggingface_hub
-
-    asked = {}
-
-    def fake(repository: str, **options):
-        asked.update(repository=repository, **options)
-        return str(tiny_checkpoint)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fake)
-    assert Refiner.from_pretrained("somebody/some-refiner", revision="v1").refine("a cat").startswith("a cat, ")
-    assert (asked["repository"], asked["revision"]) == ("somebody/some-refiner", "v1")
-    assert not any(pattern.endswith((".bin", ".pt", "*")) for pattern in asked["allow_patterns"])

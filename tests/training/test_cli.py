@@ -84,6 +84,13 @@ def test_places_in_the_run_are_found_there() -> None:
     assert tuple(settings.parts.rewards) == ("image-reward=runs/x/parts/r", "other/RUN/")
 
 
+@pytest.mark.parametrize("flag", ["--push_to_hub", "--push-to-hub"])
+def test_flags_may_be_spelled_with_dashes(flag: str) -> None:
+    for form in ([flag, "some-one/my-refiner"], [f"{flag}=some-one/my-refiner"]):
+        assert parse_settings("rl", ["--run", "r", *form]).push_to_hub == "some-one/my-refiner"
+        assert parse_settings("export", ["--run", "r", "--to", "t", *form]).push_to_hub == "some-one/my-refiner"
+
+
 def test_wrong_settings_are_one_line_not_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["encoder", "--run", str(tmp_path), "--loop.steps", "0"]) == 2
     assert "prip-train encoder: error: steps: wanted at least 1, got 0" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from hub_server import WRITER, serving, stand_in
 from made_parts import system_prompts, user_prompts, write_parts
 from transformers import LlamaConfig, T5Config
 
@@ -55,7 +56,7 @@ def write_models(run: Path) -> None:
         save_tokenizer(tokenizer, run / name / "part")
 
 
-def test_the_command_trains_without_the_modules_that_only_world_may_import(tmp_path: Path) -> None:
+def test_the_command_trains_without_the_modules_that_only_world_may_import(tmp_path: Path, monkeypatch) -> None:
     write_parts(tmp_path)
     write_models(tmp_path)
     words = [sys.executable, "-c", COMMAND, "--config", "smoke", "--run", str(tmp_path), "--device", "cpu"]
@@ -71,7 +72,18 @@ def test_the_command_trains_without_the_modules_that_only_world_may_import(tmp_p
     record = json.loads((folder / "refiner" / "training.json").read_text())
     assert record["data"].keys() == {"RUN/parts/prompts/user_prompts.parquet"}
     again = ["rl", "--config", "smoke", "--run", str(tmp_path), "--device", "cpu"]
-    assert main([*again, "--resume"]) == 0, "a finished stage is passed over"
+    with serving() as hub:
+        stand_in(hub, tmp_path, monkeypatch)
+        monkeypatch.setenv("HF_TOKEN", WRITER)
+        pushed = [*again, "--resume", "--push-to-hub", "someone/own", "--private"]
+        assert main(pushed) == 0, "a finished stage is passed over"
+        published = Refiner.from_pretrained("someone/own", device="cpu")
+        repository = hub.repositories["someone/own"]
+    card = repository.commits[repository.refs["main"]]["README.md"].decode()
+    assert repository.private and 'Refiner.from_pretrained("someone/own")' in card
+    assert published.record == record and "push_to_hub" not in str(record)
+    assert published.refine("a cat") == Refiner.from_pretrained(folder / "refiner", device="cpu").refine("a cat")
+    assert f"dev_reward {record['stages']['rl']['metrics']['best']['dev_reward']:.4g}" in card
     assert main(again) == 2
 
 

@@ -18,3 +18,9 @@ class ExportSettings:
 
     evaluation: Path | None = None
     """JSON file of prip evaluate, whose figures go into the model card; null means RUN/evaluation.json, if any."""
+
+    push_to_hub: str | None = None
+    """Publish the checkpoint under this name on the Hub, owner/name; --push-to-hub is as good."""
+
+    private: bool = False
+    """Publish to a private repository."""

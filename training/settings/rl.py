@@ -144,6 +144,12 @@ class RlSettings(RunSettings):
     loop: LoopSettings = field(default_factory=LoopSettings)
     """The training loop: steps are iterations, batch_size is the number of user prompts in one."""
 
+    push_to_hub: str | None = None
+    """Publish the refiner under this name on the Hub, owner/name; --push-to-hub is as good."""
+
+    private: bool = False
+    """Publish to a private repository."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.ppo.baseline == "group" and self.rollouts.samples_per_prompt < 2:

@@ -1,0 +1,227 @@
+"""A Hub repository in the local cache: verified file by file, resumed where it broke, whole or not at all.
+
+huggingface_hub compares a download's length and forgets what came before a break. Here each file is fetched into the
+cache's blobs/ with HTTP ranges, and takes its place there only when its hash is the one that the Hub told; then
+huggingface_hub lays the snapshot out, finds all blobs there, and the revision is pointed at it last of all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import CheckpointError, PripWarning
+from .problems import explain, is_offline, is_passing
+
+Choose = Callable[[Sequence[str]], list[str]]
+"""From the names of all files of a repository to those that are wanted."""
+
+_MAIN = "main"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_DIGESTS = {40: "sha1", 64: "sha256"}
+_BAR_FROM_BYTES = 10_000_000
+_CHUNK_BYTES = 1 << 20
+_FILES_AT_ONCE = 4
+_RANGE_REFUSED = 416
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a repository, as the Hub describes it."""
+
+    path: str
+    size: int
+    digest: str
+    """In hex: SHA-256 of a large (LFS) file, git's SHA-1 of any other; the name of the blob in the cache."""
+
+
+def fetch(repository: str, revision: str | None, choose: Choose) -> Path:
+    """Return the folder of a snapshot with the chosen files, fetched where the cache lacks them.
+
+    `revision` is a branch, tag or commit, None the main branch. A commit that is in the cache needs no network. Where
+    the Hub cannot be asked, the copy that was fetched last serves, with a PripWarning unless HF_HUB_OFFLINE is set.
+    Raises CheckpointError, which says what to do, when the chosen files cannot be had whole.
+    """
+    wanted = f"checkpoint {repository!r}" + (f" at revision {revision!r}" if revision else "")
+    if revision and _known_names(_storage(repository), revision) and (folder := _cached(repository, revision, choose)):
+        return folder
+    try:
+        commit, files = _listing(repository, revision)
+        chosen = set(choose([file.path for file in files]))
+        if not chosen:
+            raise CheckpointError("the repository holds no such part of a PRIP checkpoint")
+        return _download(repository, revision or _MAIN, commit, [file for file in files if file.path in chosen], files)
+    except CheckpointError as error:
+        raise CheckpointError(f"{wanted}: {error}") from error
+    except Exception as error:  # huggingface_hub, its HTTP client and the disk each have errors of their own
+        folder = _cached(repository, revision or _MAIN, choose) if is_passing(error) else None
+        if folder is None:
+            hint = "; the cache holds no whole copy either" if is_passing(error) else ""
+            raise CheckpointError(f"{wanted}: {explain(error, repository)}{hint}") from error
+        if not is_offline(error):
+            what = f"{wanted}: {explain(error, repository)}; the copy of commit {folder.name[:12]} is used"
+            warnings.warn(what, PripWarning, stacklevel=2)
+        return folder
+
+
+def _listing(repository: str, revision: str | None) -> tuple[str, list[HubFile]]:
+    """Ask the Hub for the commit that a revision is, and for that commit's files."""
+    from huggingface_hub import HfApi, constants
+
+    info = HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    files = []
+    for one in info.siblings or []:
+        digest = one.lfs.sha256 if one.lfs is not None else one.blob_id
+        if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", digest or "") or not isinstance(one.size, int):
+            raise CheckpointError(f"the Hub gives no size and hash of {one.rfilename!r}")
+        if PurePosixPath(one.rfilename).is_absolute() or ".." in PurePosixPath(one.rfilename).parts:
+            raise CheckpointError(f"the Hub names a file outside of the repository, {one.rfilename!r}")
+        files.append(HubFile(one.rfilename, one.size, str(digest)))
+    if not _COMMIT.fullmatch(info.sha or ""):
+        raise CheckpointError(f"the Hub gives {info.sha!r} in place of a commit")
+    return str(info.sha), files
+
+
+def _storage(repository: str) -> Path:
+    """Return the folder of a repository in huggingface_hub's cache: blobs/, snapshots/COMMIT/, refs/REVISION."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+
+
+def _known_names(storage: Path, commit: str) -> list[str]:
+    """Return the names of all files of a commit that was fetched before, none when it was not fetched by PRIP."""
+    try:
+        return json.loads((storage / "prip" / f"{commit}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+
+
+def _cached(repository: str, revision: str, choose: Choose) -> Path | None:
+    """Return the snapshot of a revision when all files that are chosen from its listing are there, else None."""
+    storage = _storage(repository)
+    reference = storage / "refs" / revision
+    commit = reference.read_text(encoding="utf-8") if reference.is_file() else revision
+    folder = storage / "snapshots" / commit
+    if not _COMMIT.fullmatch(commit) or not folder.is_dir():
+        return None
+    there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    chosen = choose(_known_names(storage, commit) or there)  # another program's copy is taken as it is
+    return folder if chosen and set(chosen) <= set(there) else None
+
+
+def _download(repository: str, revision: str, commit: str, chosen: Sequence[HubFile], files: Sequence[HubFile]) -> Path:
+    """Return the folder of the snapshot, with the chosen files in it, and point the revision at it."""
+    from huggingface_hub import hf_hub_url, snapshot_download
+    from huggingface_hub.utils import build_hf_headers
+
+    storage = _storage(repository)
+    folder = storage / "snapshots" / commit
+    missing = [file for file in chosen if not (folder / file.path).is_file()]
+    if missing:
+        headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+
+        def fetch_one(file: HubFile) -> None:
+            _fetch_blob(file, hf_hub_url(repository, file.path, revision=commit), storage, headers)
+
+        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+            list(pool.map(fetch_one, missing))
+        names = [_as_pattern(file.path) for file in missing]
+        snapshot_download(repository, revision=commit, allow_patterns=names, tqdm_class=_no_bar())
+    _write(storage / "prip" / f"{commit}.json", json.dumps([file.path for file in files], indent=1))
+    if revision != commit:
+        _write(storage / "refs" / revision, commit)
+    return folder
+
+
+def _fetch_blob(file: HubFile, url: str, storage: Path, headers: dict[str, str]) -> None:
+    """Bring a file into blobs/ under its hash; what came before a break is kept and continued.
+
+    Raises CheckpointError when the content is not what the Hub told, OSError or an HTTP error when it breaks off.
+    """
+    from huggingface_hub.utils import WeakFileLock
+
+    target = storage / "blobs" / file.digest
+    partial = target.with_name(f"{file.digest}.prip.incomplete")
+    lock = storage.parent / ".locks" / storage.name / f"{file.digest}.lock"
+    for parent in (target.parent, lock.parent):
+        parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(lock):
+        while not target.is_file():
+            held = partial.stat().st_size if partial.is_file() else 0
+            if held <= file.size:
+                _continue(partial, held, file, url, headers)
+                if _digest(partial, file) == file.digest:
+                    os.replace(partial, target)
+                    return
+            partial.unlink()
+            if not held:
+                raise CheckpointError(
+                    f"{file.path} did not arrive as the Hub describes it: its {_DIGESTS[len(file.digest)]} is not "
+                    f"{file.digest[:12]}...; nothing of it is kept, try again"
+                )
+
+
+def _continue(partial: Path, held: int, file: HubFile, url: str, headers: dict[str, str]) -> None:
+    """Append to the `held` bytes of a partial file what is lacking. Raises CheckpointError where the Hub sends less."""
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.file_download import http_get
+
+    bar = None if file.size >= _BAR_FROM_BYTES else _no_bar()
+    with partial.open("ab") as stream:
+        try:
+            http_get(url, stream, resume_size=held, headers=headers, expected_size=file.size, tqdm_class=bar)
+        except HfHubHTTPError as error:
+            if not held or error.response.status_code != _RANGE_REFUSED:
+                raise  # else the Hub's file is no longer than what is held, and its hash will tell
+        except OSError as error:
+            if type(error) is not OSError or error.errno is not None:
+                raise
+            sizes = f"{partial.stat().st_size:,} of {file.size:,} bytes"
+            raise CheckpointError(f"{file.path} broke off after {sizes}; try again, it goes on from there") from error
+
+
+def _digest(path: Path, file: HubFile) -> str:
+    """Return the hash of what was fetched, of the kind that the Hub gave for it."""
+    algorithm = hashlib.new(_DIGESTS[len(file.digest)])
+    if algorithm.name == "sha1":
+        algorithm.update(b"blob %d\0" % path.stat().st_size)
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            algorithm.update(chunk)
+    return algorithm.hexdigest()
+
+
+def _as_pattern(name: str) -> str:
+    """Return a file's name as the pattern that matches it alone."""
+    return re.sub(r"([*?\[])", r"[\1]", name)
+
+
+def _write(path: Path, text: str) -> None:
+    """Make `text` the whole of a file, unless it is: a cache that is complete may be read-only."""
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _no_bar() -> Any:
+    from huggingface_hub.utils import tqdm
+
+    class NoBar(tqdm):  # type: ignore[misc, type-arg]
+        """A progress bar that is not shown."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **{**options, "disable": True})
+
+    return NoBar

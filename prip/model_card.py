@@ -1,0 +1,79 @@
+"""The model card of a refiner: what it is, how to load it, and the figures that training.json holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+LIBRARY = "prip"
+TAGS = ("prompt-refinement", "text-to-image")
+
+_USE = """```python
+from prip import Refiner
+
+refiner = Refiner.from_pretrained("{name}")
+refiner.refine("a cat")
+```"""
+
+
+def card_header(license: str | None = "apache-2.0") -> str:
+    """Return the YAML header that the Hub reads, with its --- lines."""
+    from huggingface_hub import ModelCardData
+
+    data = ModelCardData(license=license, library_name=LIBRARY, tags=list(TAGS), pipeline_tag="text-generation")
+    return f"---\n{data.to_yaml()}\n---\n"
+
+
+def refiner_card(name: str, record: Mapping[str, Any] | None, license: str | None = None) -> str:
+    """Return the card in Markdown.
+
+    name: what Refiner.from_pretrained takes. record: what training.json holds, None when nothing is known of the
+    training. license: the Hub's identifier of one; None leaves it open, since it depends on the models built upon.
+    """
+    parts = [
+        card_header(license),
+        f"# {name}\n",
+        "A prompt refiner of [PRIP](https://arxiv.org/abs/2407.00247), prompt refinement with image pivot: it "
+        "continues\na plain prompt with what a text-to-image model wants. The user's words stay as they are.\n",
+        _USE.format(name=name) + "\n",
+        "## How it was trained\n",
+        _stages(record or {}),
+    ]
+    evaluation = (record or {}).get("evaluation")
+    if evaluation:
+        parts += ["## What it was measured to do\n", evaluation_tables(evaluation)]
+    data = (record or {}).get("data") or {}
+    if data:
+        rows = [f"| {file} | `{digest}` |" for file, digest in data.items()]
+        parts += ["## Data\n", "\n".join(["| file | SHA-256 |", "| --- | --- |", *rows]) + "\n"]
+    if record:
+        parts.append("All settings, seeds and figures: `training.json`.\n")
+    return "\n".join(parts)
+
+
+def _stages(record: Mapping[str, Any]) -> str:
+    """Return the figures of each stage as a table: its best checkpoint's, by the data held out from training."""
+    rows = []
+    for stage, entry in (record.get("stages") or {}).items():
+        metrics = entry.get("metrics") or {}
+        figures = {name: value for name, value in (metrics.get("best") or {}).items() if isinstance(value, int | float)}
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        rows.append(f"| {stage} | {entry.get('seed', '')} | {metrics.get('steps', '')} | {shown} |")
+    if not rows:
+        return "Nothing is recorded of its training.\n"
+    return "\n".join(["| stage | seed | steps | figures on held-out data |", "| --- | --- | --- | --- |", *rows]) + "\n"
+
+
+def evaluation_tables(evaluation: Mapping[str, Any]) -> str:
+    """Return what `prip evaluate` wrote, as tables."""
+    lines = ["Test split; difference to the plain prompt, 95 % interval.", ""]
+    lines += ["| refiner | generator | judge | mean | difference | interval |", "| --- | --- | --- | --- | --- | --- |"]
+    for row in evaluation["rows"]:
+        interval = "" if row["refiner"] == "none" else f"{row['low']:+.3f} to {row['high']:+.3f}"
+        cells = [row["refiner"], row["generator"], row["judge"], f"{row['mean']:.3f}", f"{row['difference']:+.3f}"]
+        lines.append(f"| {' | '.join(cells)} | {interval} |")
+    lines += ["", "Share of the gap from plain to best that is closed:", ""]
+    for generator, (share, low, high) in evaluation["gap_closed"].items():
+        interval = "no interval" if low is None else f"{low:.0%} to {high:.0%}"
+        lines.append(f"- {generator}: " + ("best is no better" if share is None else f"{share:.0%} ({interval})"))
+    return "\n".join(lines) + "\n"

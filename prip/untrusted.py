@@ -1,0 +1,171 @@
+"""Reading what strangers wrote: nothing is run, nothing outside the folder is opened, no size is believed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import CheckpointError
+
+JSON_BYTES = 1 << 28
+"""The largest JSON file that is read: some four times the largest tokenizer that is known."""
+
+SPARE_LAYERS = 1_000
+"""How far a number of layers, heads or experts in a config may exceed the number of tensors in the weights."""
+
+SPARE_ELEMENTS = 1 << 30
+"""How many elements a model may hold beyond twice those in its weights: masks and tables that are not stored."""
+
+_CODE_KEYS = ("auto_map", "trust_remote_code", "custom_pipelines", "transformers_weights")
+_CHOSEN_KEYS = ("attn_implementation", "_attn_implementation", "_experts_implementation", "experts_implementation")
+_LOOP_KEY = re.compile(r"layer|block|expert|head|stage|depth|group")
+_NO_LOOP_KEY = re.compile(r"size|dim|width|length|window|_ids?$")
+_PICKLE_START = re.compile(rb"PK\x03\x04|\x80[\x02-\x05][^\x00]")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file. Raises CheckpointError, naming the file, when there is none."""
+    try:
+        if path.stat().st_size > JSON_BYTES:
+            raise CheckpointError(f"{path} is too large to be read as JSON: {path.stat().st_size:,} bytes")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing") from error
+    except CheckpointError:
+        raise
+    except RecursionError as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: it is nested too deeply") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} should hold a JSON object, it holds a {type(value).__name__}")
+    return value
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return a model's config. Raises CheckpointError when it names code or files of its own, wherever in it."""
+    config = read_json(path)
+    for key, value in _entries(config):
+        if key in _CODE_KEYS and value:
+            raise CheckpointError(f"{path} is refused: it names code or files of its own ({key}); none is ever run")
+        if key in _CHOSEN_KEYS and isinstance(value, str) and not value.isidentifier():
+            raise CheckpointError(f"{path} is refused: {key} is {value!r}, which would be fetched and run")
+    return config
+
+
+def check_model_type(folder: Path, model_type: str) -> None:
+    """Raise CheckpointError unless `folder`/config.json is that of a `model_type`, and a harmless one."""
+    path = folder / "config.json"
+    found = read_config(path).get("model_type")
+    if found != model_type:
+        raise CheckpointError(f"{path} is foreign: model_type {model_type!r} expected, {found!r} found")
+    if (folder / "adapter_config.json").exists():
+        raise CheckpointError(f"{folder / 'adapter_config.json'} is foreign: it would load another model in its place")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of a saved model after opening each one.
+
+    Raises CheckpointError, naming the file, when one is missing, damaged or outside of the folder, or a pickle.
+    """
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if single.is_file() or not index.is_file():
+        files = [single]
+    else:
+        names = read_json(index).get("weight_map")
+        if not isinstance(names, dict) or not names:
+            raise CheckpointError(f"{index} holds no weight_map")
+        files = [folder / _shard_name(name, index) for name in sorted(set(map(str, names.values())))]
+    for file in files:
+        if not file.is_file():
+            pickles = [path.name for path in folder.glob("*.bin")] + [path.name for path in folder.glob("*.pt")]
+            hint = f" ({', '.join(sorted(pickles))} is a pickle: none is ever loaded)" if pickles else ""
+            raise CheckpointError(f"{file} is missing{hint}")
+        check_inside(file)
+        tensor_shapes(file)
+    return files
+
+
+def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that a safetensors file's header tells, checked against the file's length.
+
+    Raises CheckpointError, naming the file, when it is damaged or a pickle under another name.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            return {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, RecursionError) as error:
+        with file.open("rb") as stream:
+            is_pickle = _PICKLE_START.match(stream.read(4))
+        if is_pickle:
+            raise CheckpointError(f"{file} is a pickle under another name: none is ever loaded") from error
+        raise CheckpointError(f"{file} is damaged: {error}") from error
+
+
+def check_inside(file: Path) -> None:
+    """Raise CheckpointError for a link that leads out of its folder, other than into the blobs of the Hub's cache."""
+    target, folder = file.resolve(), file.parent.resolve()
+    if target.is_relative_to(folder):
+        return
+    storages = [parent.parent.parent for parent in file.absolute().parents if parent.parent.name == "snapshots"]
+    blobs = [place.resolve() / "blobs" for storage in storages for place in (storage, storage.parent)]
+    if not any(target.is_relative_to(place) for place in blobs):
+        raise CheckpointError(f"{file} is refused: it is a link that leads out of its folder, to {target}")
+
+
+def check_counts(config: Mapping[str, Any], tensors: int, where: Path) -> None:
+    """Raise CheckpointError when a config asks for more layers, heads or experts than its weights can be of.
+
+    tensors: how many the weights hold. Building a model loops over such counts, before any shape can be compared.
+    """
+    for key, value in _entries(config):
+        counts = bool(_LOOP_KEY.search(key)) and not _NO_LOOP_KEY.search(key)
+        if counts and isinstance(value, int) and abs(value) > tensors + SPARE_LAYERS:
+            raise CheckpointError(f"{where} is refused: {key} is {value:,}, the weights are {tensors:,} tensors")
+
+
+def check_shapes(model: Any, stored: Mapping[str, tuple[int, ...]], where: Path) -> None:
+    """Raise CheckpointError when a model is not of the shapes that its weights' headers tell.
+
+    model: built on the meta device, where it takes no memory. stored: shapes by name. Names that only one of the two
+    has are left to the loading itself; what the model would allocate for them is bounded by the weights' size.
+    """
+    for name, tensor in model.state_dict().items():
+        if name in stored and tuple(tensor.shape) != stored[name]:
+            raise CheckpointError(
+                f"{where} does not fit its weights: {name} would be {tuple(tensor.shape)}, {stored[name]} is stored"
+            )
+    held = sum(_elements(shape) for shape in stored.values())
+    own = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+    if own > 2 * held + SPARE_ELEMENTS:
+        raise CheckpointError(f"{where} is refused: it describes {own:,} elements, its weights hold {held:,}")
+
+
+def _elements(shape: tuple[int, ...]) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product
+
+
+def _shard_name(name: str, index: Path) -> str:
+    if name != Path(name).name or "\\" in name or not name.endswith(".safetensors"):
+        raise CheckpointError(f"{index} is refused: {name!r} is no safetensors file beside it")
+    return name
+
+
+def _entries(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every key with its value, at any depth."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            yield from ((str(key), own) for key, own in one.items())
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
