@@ -16,7 +16,7 @@ from .clip_scorer import VIT_H_14, ClipScorer, inside
 from .clip_text import clean_text
 from .files import find_file, read_weights
 from .open_clip_weights import from_open_clip
-from .preprocessing import float_pixels
+from .preprocessing import padded_pixels
 
 PUBLISHED = "xswu/HPSv2"
 FILES = {"hps-v2.0": "HPS_v2_compressed.pt", "hps-v2.1": "HPS_v2.1_compressed.pt"}
@@ -40,7 +40,7 @@ class HpsV2(ClipScorer):
 
     def pixels(self, images: Images, edge: int) -> Tensor:
         """As the package hpsv2 prepares them."""
-        return float_pixels(images, edge)
+        return padded_pixels(images, edge)
 
     def clean(self, user_prompt: str) -> str:
         """As open_clip does."""

@@ -1,4 +1,4 @@
-"""What published scorers do to an image before they look at it: resize, crop and normalise, each as its own authors do.
+"""What published scorers do to an image before they look at it: resize, crop or pad, normalise, as their authors do.
 
 Images are uint8 `(n, 3, height, width)` of any size, pixels float32 `(n, 3, edge, edge)` on the images' device.
 """
@@ -28,13 +28,15 @@ def processor_pixels(images: Images, edge: int) -> Tensor:
     return normalise(crop_at(resized, edge, [(side - edge) // 2 for side in resized.shape[-2:]]) / 255)
 
 
-def float_pixels(images: Images, edge: int) -> Tensor:
-    """As hpsv2, which makes floats first: torchvision's antialiased bicubic on them, which may leave 0..1."""
-    height, width = size_of_shorter_edge(*images.shape[-2:], edge)
-    resized = images.float() / 255
+def padded_pixels(images: Images, edge: int) -> Tensor:
+    """As hpsv2: floats first, torchvision's antialiased bicubic on them, which may leave 0..1; black fills the square."""
+    height, width = size_of_longer_edge(*images.shape[-2:], edge)
+    pixels = images.float() / 255
     if (height, width) != tuple(images.shape[-2:]):
-        resized = F.interpolate(resized, (height, width), mode="bicubic", align_corners=False, antialias=True)
-    return normalise(crop_at(resized, edge, [rounded_margin(side, edge) for side in (height, width)]))
+        pixels = F.interpolate(pixels, (height, width), mode="bicubic", align_corners=False, antialias=True)
+    rows, columns = edge - height, edge - width
+    padding = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+    return normalise(F.pad(pixels, padding))
 
 
 def size_of_shorter_edge(height: int, width: int, edge: int) -> tuple[int, int]:
@@ -42,6 +44,12 @@ def size_of_shorter_edge(height: int, width: int, edge: int) -> tuple[int, int]:
     shorter, longer = sorted((height, width))
     scaled = int(edge * longer / shorter)
     return (scaled, edge) if height > width else (edge, scaled)
+
+
+def size_of_longer_edge(height: int, width: int, edge: int) -> tuple[int, int]:
+    """Height and width once the longer of them is `edge`; the shorter one is rounded to whole pixels, halves to even."""
+    scale = edge / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def rounded_margin(side: int, edge: int) -> int:
