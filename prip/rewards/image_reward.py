@@ -66,8 +66,8 @@ _VISION_OUTSIDE = {
 
 
 class ImageRewardConfig(PreTrainedConfig):
-    """Size of an ImageReward: `vision` and `text` hold the fields of a BlipVisionConfig and a BlipTextConfig, `head` the
-    widths in it; None means the published ones. Longer user prompts are cut at `text_length` tokens."""
+    """Size of an ImageReward: `vision` and `text` hold the fields of a BlipVisionConfig and a BlipTextConfig, `head`
+    its inner widths; None means the published ones. User prompts are cut at `text_length` tokens."""
 
     model_type = "prip_image_reward"
 

@@ -29,7 +29,7 @@ def processor_pixels(images: Images, edge: int) -> Tensor:
 
 
 def padded_pixels(images: Images, edge: int) -> Tensor:
-    """As hpsv2: floats first, torchvision's antialiased bicubic on them, which may leave 0..1; black fills the square."""
+    """As hpsv2: floats first, torchvision's antialiased bicubic on them, which may leave 0..1; black fills up."""
     height, width = size_of_longer_edge(*images.shape[-2:], edge)
     pixels = images.float() / 255
     if (height, width) != tuple(images.shape[-2:]):
@@ -47,7 +47,7 @@ def size_of_shorter_edge(height: int, width: int, edge: int) -> tuple[int, int]:
 
 
 def size_of_longer_edge(height: int, width: int, edge: int) -> tuple[int, int]:
-    """Height and width once the longer of them is `edge`; the shorter one is rounded to whole pixels, halves to even."""
+    """Height and width once the longer of them is `edge`; the other one is rounded to whole pixels, halves to even."""
     scale = edge / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 

@@ -24,8 +24,8 @@ PROMPTS = [
 ]
 """User prompts: short; with capitals, an entity, a curly quote and an accent; longer than any text encoder reads."""
 
-SIZES = [(45, 70), (64, 33), (42, 42), (101, 101)]
-"""Heights and widths of the images: odd, wide, tall, just right, square."""
+SIZES = [(33, 53), (40, 22), (32, 32), (57, 57)]
+"""Heights and widths of the images: wide with an odd margin, tall, just right for the tiny models, square."""
 
 
 def bare_package(name: str) -> None:

@@ -25,7 +25,7 @@ from common import PROMPTS, bare_torchvision, keep_rows, make_images, randomise,
 MERGES = "bpe_simple_vocab_16e6.txt.gz"
 TINY = {
     "embed_dim": 16,
-    "vision_cfg": {"image_size": 42, "layers": 2, "width": 32, "head_width": 8, "patch_size": 14},
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 16, "head_width": 8, "patch_size": 8},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 24, "heads": 3, "layers": 2},
 }
 

@@ -1,6 +1,6 @@
 """Golden files of image-reward: ImageReward's score, and the package's CLIP and aesthetic scores, at tiny size.
 
-The package's __init__ files import its trainer and with it diffusers and datasets, so its modules are imported past them.
+The package's __init__ files import its trainer, and with it diffusers and datasets: its modules are imported past them.
 Its networks come in two sizes only: here the classes are its own, and the numbers of layers and widths are ours.
 """
 
@@ -36,7 +36,7 @@ bare_package("ImageReward")
 bare_package("ImageReward.models")
 
 import clip  # noqa: E402
-from clip.model import CLIP  # noqa: E402
+from clip.model import CLIP, VisionTransformer  # noqa: E402
 from ImageReward import ImageReward as package  # noqa: E402
 from ImageReward.models import AestheticScore, CLIPScore  # noqa: E402
 from ImageReward.models.BLIP import blip, blip_pretrain, vit  # noqa: E402
@@ -62,14 +62,14 @@ MED = {
 
 TINY_TEXT = {"hidden_size": 24, "intermediate_size": 48, "num_attention_heads": 3, "num_hidden_layers": 2}
 TINY_TEXT |= {"max_position_embeddings": 48, "vocab_size": 128}
-TINY_VISION = {"img_size": 48, "patch_size": 16, "embed_dim": 32, "depth": 2, "num_heads": 4}
+TINY_VISION = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
 TINY_HEAD = (32, 16, 8, 4)
 TINY_CLIP = {
     "embed_dim": 16,
-    "image_resolution": 42,
+    "image_resolution": 32,
     "vision_layers": 2,
-    "vision_width": 64,
-    "vision_patch_size": 14,
+    "vision_width": 16,
+    "vision_patch_size": 8,
     "context_length": 77,
     "vocab_size": 49408,
     "transformer_width": 24,
@@ -117,7 +117,9 @@ def make_image_reward(folder: Path) -> None:
 
 @torch.no_grad()
 def make_clip_scores(folder: Path) -> None:
-    model = CLIP(**TINY_CLIP).eval()
+    model = CLIP(**TINY_CLIP)
+    model.visual = VisionTransformer(32, 8, width=16, layers=2, heads=2, output_dim=16)  # CLIP gives it heads of 64
+    model.eval()
     randomise(model)
     ids = clip.tokenize(PROMPTS, truncate=True)
     rows = keep_rows(model.token_embedding, ids)

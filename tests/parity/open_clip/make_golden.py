@@ -19,7 +19,7 @@ import open_clip  # noqa: E402
 
 TINY = {
     "embed_dim": 16,
-    "vision_cfg": {"image_size": 42, "layers": 2, "width": 32, "head_width": 8, "patch_size": 14},
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 16, "head_width": 8, "patch_size": 8},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 24, "heads": 3, "layers": 2},
 }
 
@@ -30,7 +30,7 @@ def make(name: str, quick_gelu: bool) -> None:
     randomise(model)
     ids = open_clip.SimpleTokenizer()(PROMPTS)
     rows = keep_rows(model.token_embedding, ids)
-    transform = open_clip.image_transform(42, is_train=False)
+    transform = open_clip.image_transform(32, is_train=False)
     pixels = torch.stack([transform(Image.fromarray(image)) for image in make_images()])
     texts, images = model.encode_text(ids, normalize=True), model.encode_image(pixels, normalize=True)
     values = {"ids": ids, "pixels": pixels, "cosines": texts @ images.T}
