@@ -108,7 +108,11 @@ def clip_folder(place: str, revision: str | None = None) -> tuple[dict[str, Any]
             f"{folder / 'config.json'} is foreign: model_type 'clip' expected, {fields.get('model_type')!r} found"
         )
     weights = read_weights(find_file(str(folder), WEIGHT_FILES))
-    return clip_fields(CLIPConfig(**fields)), {key: weights[key] for key in weights if key not in _BUFFERS}, folder
+    return (
+        clip_fields(CLIPConfig.from_dict(fields)),
+        {key: weights[key] for key in weights if key not in _BUFFERS},
+        folder,
+    )
 
 
 def clip_fields(config: CLIPConfig) -> dict[str, Any]:

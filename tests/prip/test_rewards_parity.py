@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from golden import PARITY, Golden, read_golden, read_shapes
-from safetensors.torch import save_file
 from tiny_rewards import bert_tokenizer, clip_fields, image_reward_config
 
+from prip.rewards import load_reward
 from prip.rewards.aesthetic import Aesthetic, AestheticConfig
 from prip.rewards.clip_score import ClipScore, ClipScoreConfig
-from prip.rewards.clip_scorer import clip_fields as published_fields
 from prip.rewards.clip_scorer import inside
 from prip.rewards.clip_text import clean_text, clip_token_ids
 from prip.rewards.hps_v2 import HpsV2, HpsV2Config
@@ -156,19 +157,30 @@ def test_every_weight_of_the_published_sizes_has_its_place():
     assert found == own_shapes(lambda: Aesthetic(AestheticConfig()))
 
 
-def test_pick_score_reads_what_transformers_saves(tmp_path):
+OLD_TEXT = {"_name_or_path": "", "architectures": None, "bad_words_ids": None, "do_sample": False, "dropout": 0.0}
+OLD_TEXT |= {"eos_token_id": 2, "num_beams": 1, "top_k": 50, "torch_dtype": None, "transformers_version": "4.16.0.dev0"}
+"""Of what openai/clip-vit-large-patch14's config.json says of its text tower, what transformers writes no more."""
+
+
+def test_pick_score_reads_a_clip_of_transformers_of_today_and_of_old(tmp_path):
     from transformers import CLIPConfig, CLIPModel
 
     golden = read_golden("open_clip/gelu.safetensors")
-    weights = from_open_clip(golden.weights)
-    CLIPModel.from_pretrained(None, config=CLIPConfig(**clip_fields()), state_dict=weights).save_pretrained(tmp_path)
-    reward = PickScore.from_original(str(tmp_path))
-    assert published_fields(CLIPConfig(**reward.config.clip)) == reward.config.clip
+    weights, config = from_open_clip(golden.weights), CLIPConfig(**clip_fields())
+    CLIPModel.from_pretrained(None, config=config, state_dict=weights).save_pretrained(tmp_path)
     images, prompts = golden.images[2], golden.notes["prompts"][:1]
-    expected = weights["logit_scale"].exp() * golden.values["cosines"][0, 2]
-    torch.testing.assert_close(reward(prompts, images)[0], expected, rtol=1e-5, atol=1e-5)
+    expected = weights["logit_scale"].exp() * golden.values["cosines"][:1, 2]
+    reward = PickScore.from_original(str(tmp_path))
+    torch.testing.assert_close(reward(prompts, images), expected, rtol=1e-5, atol=1e-5)
 
-    old = {f"{tower}_model.embeddings.position_ids": torch.arange(9)[None] for tower in ("text", "vision")}
+    positions = {f"{tower}_model.embeddings.position_ids": torch.arange(9)[None] for tower in ("text", "vision")}
     (tmp_path / "model.safetensors").unlink()
-    save_file({**weights, **old}, tmp_path / "model.safetensors")
-    torch.testing.assert_close(PickScore.from_original(str(tmp_path))(prompts, images)[0], expected, rtol=0, atol=1e-5)
+    torch.save({**weights, **positions}, tmp_path / "pytorch_model.bin")
+    told = json.loads((tmp_path / "config.json").read_text())
+    told["text_config"] |= OLD_TEXT
+    told |= {"text_config_dict": {"hidden_size": 24, "projection_dim": 16}, "torch_dtype": "float32"}
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    old = PickScore.from_original(str(tmp_path))
+    torch.testing.assert_close(old(prompts, images), expected, rtol=1e-5, atol=1e-5)
+    old.save_pretrained(tmp_path / "own")
+    torch.testing.assert_close(load_reward(tmp_path / "own")(prompts, images), old(prompts, images), rtol=0, atol=0)

@@ -29,9 +29,10 @@ def image_reward_config(**changes: Any):
     """An ImageReward of 2 x 2 layers."""
     from prip.rewards.image_reward import ImageRewardConfig
 
-    layers = {"num_hidden_layers": 2, "num_attention_heads": 2}
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 2, "initializer_range": 0.3}
     vision = {"hidden_size": 16, "intermediate_size": 64, "image_size": 32, "patch_size": 8, "layer_norm_eps": 1e-6}
     text = {"vocab_size": 128, "hidden_size": 24, "encoder_hidden_size": 16, "intermediate_size": 48}
+    text |= {"bos_token_id": None, "sep_token_id": 3}
     return ImageRewardConfig(
         **{"vision": {**vision, **layers}, "text": {**text, **layers}, "head": [32, 16, 8, 4], **changes}
     )
