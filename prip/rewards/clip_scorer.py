@@ -11,11 +11,11 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, PreTrainedConfig
 
 from ..errors import CheckpointError
-from ..loading import read_json, resolve_folder
+from ..loading import read_json, resolve_folder, weight_files
 from ..protocols import Images
 from ..strict_model import nested_config
 from .clip_text import clip_token_ids
-from .files import find_file, read_weights
+from .files import read_weights
 from .scorer import Scorer
 
 VIT_L_14: dict[str, Any] = {
@@ -60,7 +60,6 @@ VIT_H_14: dict[str, Any] = {
 }
 """open_clip's ViT-H-14, as the fields of a CLIPConfig."""
 
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _BUFFERS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
 
 
@@ -107,12 +106,14 @@ def clip_folder(place: str, revision: str | None = None) -> tuple[dict[str, Any]
         raise CheckpointError(
             f"{folder / 'config.json'} is foreign: model_type 'clip' expected, {fields.get('model_type')!r} found"
         )
-    weights = read_weights(find_file(str(folder), WEIGHT_FILES))
-    return (
-        clip_fields(CLIPConfig.from_dict(fields)),
-        {key: weights[key] for key in weights if key not in _BUFFERS},
-        folder,
-    )
+    return clip_fields(CLIPConfig.from_dict(fields)), _folder_weights(folder), folder
+
+
+def _folder_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of a saved model by name, from safetensors, or from a local pickle where there are none."""
+    pickled = folder / "pytorch_model.bin"
+    files = weight_files(folder) if any(folder.glob("*.safetensors")) or not pickled.is_file() else [pickled]
+    return {name: weight for file in files for name, weight in read_weights(file).items() if name not in _BUFFERS}
 
 
 def clip_fields(config: CLIPConfig) -> dict[str, Any]:
