@@ -1,7 +1,9 @@
 PYTHON ?= python
 RUN ?= runs/miniature
+PARITY ?= $(sort $(notdir $(patsubst %/requirements.txt,%,$(wildcard tests/parity/*/requirements.txt))))
+PARITY_ENVS ?= $(HOME)/.cache/prip-parity
 
-.PHONY: help install test test-slow lint format types wheel miniature
+.PHONY: help install test test-slow lint format types wheel miniature parity
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1: \2/p' Makefile
 
@@ -38,3 +40,15 @@ miniature:  ## train all of PRIP in the miniature from scratch, and measure it
 	prip-train rl --config miniature --run $(RUN)
 	prip evaluate --config miniature --json $(RUN)/evaluation.json --run $(RUN)
 	prip-train export --run $(RUN) --to $(RUN)/checkpoint
+
+parity:  ## make the golden files anew, each by the real package in an environment of its own (PARITY="hpsv2": only those)
+	set -e; for package in $(PARITY); do \
+		folder=tests/parity/$$package; environment=$(PARITY_ENVS)/$$package; \
+		echo "== $$package"; \
+		[ -x $$environment/bin/python ] || python3 -m venv $$environment; \
+		$$environment/bin/python -m pip install -q -r $$folder/requirements.txt; \
+		if [ -f $$folder/reference.txt ]; then \
+			$$environment/bin/python -m pip install -q --no-deps -r $$folder/reference.txt; \
+		fi; \
+		$$environment/bin/python $$folder/make_golden.py; \
+	done

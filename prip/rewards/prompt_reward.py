@@ -89,5 +89,5 @@ class PromptReward(TrunkModel):
     def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> PromptReward:  # type: ignore[override]
         """Loads the network and its tokenizer; errors as in StrictModel."""
         model = super().from_pretrained(name_or_path, **options)
-        model.tokenizer = load_tokenizer(resolve_folder(name_or_path))
+        model.tokenizer = load_tokenizer(resolve_folder(name_or_path, options.get("revision")))
         return model

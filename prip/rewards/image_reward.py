@@ -1,0 +1,185 @@
+"""ImageReward (Xu et al., 2023): BLIP reads the user prompt while it looks at the image; a linear head scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import BlipTextConfig, BlipVisionConfig, BlipVisionModel, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers.models.blip.modeling_blip_text import BlipTextModel
+
+from ..loading import resolve_folder
+from ..processing import load_tokenizer, save_tokenizer
+from ..protocols import Images
+from .files import find_file, hub_file, read_weights
+from .linear_head import head_name, linear_head
+from .preprocessing import clip_pixels
+from .scorer import Scorer
+
+PUBLISHED = "THUDM/ImageReward"
+PUBLISHED_TOKENIZER = "google-bert/bert-base-uncased"
+FILES = ("ImageReward.pt",)
+
+VIT_LARGE: dict[str, Any] = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "patch_size": 16,
+    "image_size": 224,
+    "layer_norm_eps": 1e-6,
+}
+"""BLIP's large vision transformer, as the fields of a BlipVisionConfig."""
+
+MED_BASE: dict[str, Any] = {
+    "vocab_size": 30524,
+    "hidden_size": 768,
+    "encoder_hidden_size": 1024,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+}
+"""BLIP's text network, a BERT that cross-attends (med_config.json), as the fields of a BlipTextConfig."""
+
+_UNUSED = ("blip.vision_proj.", "blip.text_proj.", "blip.text_encoder.embeddings.position_ids")
+"""In the authors' file, and without part in a score."""
+
+_VISION_BLOCKS = {
+    "norm1": "layer_norm1",
+    "norm2": "layer_norm2",
+    "attn.qkv": "self_attn.qkv",
+    "attn.proj": "self_attn.projection",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+}
+_VISION_OUTSIDE = {
+    "cls_token": "embeddings.class_embedding",
+    "pos_embed": "embeddings.position_embedding",
+    "patch_embed.proj.weight": "embeddings.patch_embedding.weight",
+    "patch_embed.proj.bias": "embeddings.patch_embedding.bias",
+    "norm.weight": "post_layernorm.weight",
+    "norm.bias": "post_layernorm.bias",
+}
+
+
+class ImageRewardConfig(PreTrainedConfig):
+    """Size of an ImageReward: `vision` and `text` hold the fields of a BlipVisionConfig and a BlipTextConfig, `head`
+    its inner widths; None means the published ones. User prompts are cut at `text_length` tokens."""
+
+    model_type = "prip_image_reward"
+
+    name: str = "image-reward"
+    vision: dict | None = None
+    text: dict | None = None
+    head: list[int] | None = None
+    text_length: int = 35
+    score_mean: float = 0.16717362830052426
+    score_deviation: float = 1.0333394966054072
+
+
+class ImageReward(Scorer):
+    """A `Reward`: ImageReward, standardised as its authors do."""
+
+    config_class = ImageRewardConfig
+    base_model_prefix = "image_reward"
+    _keep_in_fp32_modules_strict = ["head"]
+
+    def __init__(self, config: ImageRewardConfig) -> None:
+        super().__init__(config)
+        self.vision = BlipVisionModel(BlipVisionConfig(**(config.vision or VIT_LARGE)))
+        text = BlipTextConfig(**{**(config.text or MED_BASE), "is_decoder": True, "use_cache": False})
+        self.text = BlipTextModel(text, add_pooling_layer=False)
+        self.head = linear_head(text.hidden_size, config.head)
+        self.tokenizer: PreTrainedTokenizerFast | None = None
+        self.post_init()
+
+    @classmethod
+    def from_config(cls, config: ImageRewardConfig, tokenizer: PreTrainedTokenizerFast) -> ImageReward:
+        """Builds with random weights."""
+        model = cls(config).eval()
+        model.tokenizer = tokenizer
+        return model
+
+    def encode(self, user_prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids and mask, each int64 (n, text_length), cut and padded, on the model's device."""
+        assert self.tokenizer is not None
+        batch = self.tokenizer(
+            list(user_prompts),
+            padding="max_length",
+            padding_side="right",
+            truncation=True,
+            max_length=self.config.text_length,
+            return_tensors="pt",
+        )
+        return batch["input_ids"].to(self.device), batch["attention_mask"].to(self.device)
+
+    def score(self, user_prompts: Sequence[str], images: Images) -> Tensor:
+        """Standardised scores, float32 (n,): the head reads what BERT has at its first token."""
+        input_ids, mask = self.encode(user_prompts)
+        pixels = clip_pixels(images, self.vision.config.image_size).to(self.device, self.vision.dtype)
+        hidden = self.text(
+            input_ids=input_ids,
+            attention_mask=mask,
+            encoder_hidden_states=self.vision(pixel_values=pixels).last_hidden_state,
+            is_decoder=False,
+        ).last_hidden_state[:, 0]
+        raw = self.head(hidden.to(self.head[0].weight.dtype))[:, 0].float()
+        return (raw - self.config.score_mean) / self.config.score_deviation
+
+    def save_pretrained(self, save_directory: Any, **options: Any) -> None:  # type: ignore[override]
+        """Writes the networks and the tokenizer."""
+        super().save_pretrained(save_directory, **options)
+        assert self.tokenizer is not None
+        save_tokenizer(self.tokenizer, save_directory)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> ImageReward:  # type: ignore[override]
+        """Loads the networks and the tokenizer; errors as in StrictModel."""
+        model = super().from_pretrained(name_or_path, **options)
+        model.tokenizer = load_tokenizer(resolve_folder(name_or_path, options.get("revision")))
+        return model
+
+    @classmethod
+    def from_original(
+        cls,
+        place: str = PUBLISHED,
+        revision: str | None = None,
+        dtype: torch.dtype | None = None,
+        config: ImageRewardConfig | None = None,
+    ) -> ImageReward:
+        """Reads the authors' file: `place` is that file, a folder with it, or a Hub id. Errors as in `find_file`.
+
+        The tokenizer is the tokenizer.json beside the file, or BERT's (uncased) from the Hub.
+        """
+        path = find_file(place, FILES, revision)
+        weights = from_blip(read_weights(path))
+        model = cls.from_weights(config or ImageRewardConfig(), weights, path, dtype)
+        if not (path.parent / "tokenizer.json").is_file():
+            hub_file(PUBLISHED_TOKENIZER, "tokenizer_config.json")
+            path = hub_file(PUBLISHED_TOKENIZER, "tokenizer.json")
+        model.tokenizer = load_tokenizer(path.parent)
+        return model
+
+
+def from_blip(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights as the authors name them to the names of an ImageReward; one that they do not have stays as it is."""
+    renamed = {}
+    for name, weight in weights.items():
+        if name.startswith("blip.visual_encoder."):
+            renamed["vision." + _vision_name(name.removeprefix("blip.visual_encoder."))] = weight
+        elif name.startswith("mlp."):
+            renamed["head." + head_name(name.removeprefix("mlp."))] = weight
+        elif not name.startswith(_UNUSED):
+            renamed[name.replace("blip.text_encoder.", "text.", 1)] = weight
+    return renamed
+
+
+def _vision_name(name: str) -> str:
+    if not name.startswith("blocks."):
+        return _VISION_OUTSIDE.get(name, name)
+    _, block, rest = name.split(".", 2)
+    layer, _, kind = rest.rpartition(".")
+    return f"encoder.layers.{block}.{_VISION_BLOCKS.get(layer, layer)}.{kind}"
