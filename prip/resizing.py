@@ -2,6 +2,8 @@
 
 Models that were trained on images which Pillow resized see other pixels through an interpolation in floating point: two
 passes, each rounded to uint8, with coefficients of 22 bits (Pillow src/libImaging/Resample.c), are part of their input.
+Lines come first and columns second, as in every Pillow before 13, which these models were trained with: Pillow 13 begins
+with the columns of tall images.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ _SHARPNESS = -0.5
 
 
 def resize_bicubic(images: Tensor, height: int, width: int) -> Tensor:
-    """Resizes uint8 (n, channels, h, w) to uint8 (n, channels, height, width), equal to Pillow's `Image.BICUBIC`.
+    """Resizes uint8 (n, channels, h, w) to uint8 (n, channels, height, width), by Pillow's `Image.BICUBIC`.
 
     Products and sums of integers below 2^53 are exact in float64, whatever order a device adds them in.
     """

@@ -20,10 +20,15 @@ def test_every_pixel_is_pillows(height: int, width: int, new_height: int, new_wi
     resized = resize_bicubic(noise, new_height, new_width)
     assert resized.dtype == torch.uint8 and resized.shape == (2, 3, new_height, new_width)
     for image, ours in zip(noise, resized, strict=True):
-        drawn = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(
-            (new_width, new_height), Image.Resampling.BICUBIC
-        )
+        lines = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((new_width, height), Image.Resampling.BICUBIC)
+        drawn = lines.resize((new_width, new_height), Image.Resampling.BICUBIC)
         np.testing.assert_array_equal(ours.permute(1, 2, 0).numpy(), np.asarray(drawn))
+
+
+def test_square_images_are_pillows_in_one_go() -> None:
+    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    drawn = Image.fromarray(image[0].permute(1, 2, 0).numpy()).resize((28, 28), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(resize_bicubic(image, 28, 28)[0].permute(1, 2, 0).numpy(), np.asarray(drawn))
 
 
 def test_the_size_that_is_there_is_left_alone() -> None:
