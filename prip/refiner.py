@@ -126,7 +126,8 @@ class Refiner:
         The user's words come back verbatim at the start, less trailing spaces, full stops and commas. A text depends
         on its prompt, `seed` and these options alone, never on the batch it is in.
         `temperature` 0 is greedy. `token_budget` bounds the whole prompt in CLIP's tokens, or in those of `counted_by`;
-        None is all that the text encoder reads, 75 of CLIP's. `max_new_tokens` bounds what the decoder adds in its own; a prompt that leaves no room for a modifier returns unchanged, with a PripWarning.
+        None is all that the text encoder reads, 75 of CLIP's. `max_new_tokens` bounds what the decoder adds, in its
+        own; a prompt that leaves no room for a modifier returns unchanged, with a PripWarning.
         `banned_terms` never come about in what is added, in any casing.
         With `num_alternatives` above 1 each prompt gives a list[str] of so many distinct texts, the greedy one first,
         the others sampled at `temperature` (1 when that is 0); fewer, with a PripWarning, when no more can be found.

@@ -34,7 +34,7 @@ FAMILIES = {
     "StableDiffusionXLPipeline": Family(_FOUR),
     "StableDiffusion3Pipeline": Family(_FOUR, {"prompt_2": None, "prompt_3": None}, "tokenizer_3", 256),
     "FluxPipeline": Family(("prompt_embeds", "pooled_prompt_embeds", None), {}, "tokenizer_2", 512),
-    "IFPipeline": Family(_TWO, {"clean_caption": True}, length=77),
+    "IFPipeline": Family(_TWO, {"clean_caption": False}, length=77),
 }
 """By the pipeline's class. Any other pipeline encodes its prompts itself, and is counted by its first tokenizer."""
 

@@ -77,7 +77,9 @@ def _load_unet(diffusers: Any, name: str, dtype: torch.dtype) -> Any:
         unet, info = kind.from_pretrained(
             place, use_safetensors=True, dtype=dtype, output_loading_info=True, low_cpu_mem_usage=False, **options
         )
-    problems = [f"{what}: {', '.join(sorted(info[what]))}" for what in ("missing_keys", "unexpected_keys") if info[what]]
+    problems = [
+        f"{what}: {', '.join(sorted(info[what]))}" for what in ("missing_keys", "unexpected_keys") if info[what]
+    ]
     if problems:
         raise CheckpointError(f"unet: {name!r} does not fit: {'; '.join(problems)}")
     return unet
