@@ -2,8 +2,8 @@
 
 Models that were trained on images which Pillow resized see other pixels through an interpolation in floating point:
 Pillow's two passes, each rounded to uint8, with coefficients of 22 bits (src/libImaging/Resample.c), are part of their
-input. Lines come first and columns second, as in every Pillow before 13, which these models were trained with: Pillow 13
-begins with the columns of tall images.
+input. Lines come first and columns second, as in every Pillow before 13, which these models were trained with:
+Pillow 13 begins with the columns of tall images.
 """
 
 from __future__ import annotations
