@@ -1,15 +1,22 @@
-"""The pivot encoder: a frozen vision trunk and BLIP-2's Q-Former, from an image to its pivot."""
+"""Pivot encoders, from an image to its pivot: a small vision trunk with a Q-Former, and where any of them is loaded."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel, PreTrainedConfig
 
+from .errors import CheckpointError
+from .loading import read_json, resolve_folder
+from .places import as_device, as_dtype, split_revision
 from .protocols import Images, PivotEncoder
 from .trunk import ConvTrunk, TrunkModel
+
+if TYPE_CHECKING:
+    from .blip2_pivot_encoder import Blip2PivotEncoder
 
 
 class QFormerPivotEncoderConfig(PreTrainedConfig):
@@ -75,6 +82,31 @@ class QFormerPivotEncoder(TrunkModel):
         return torch.cat(pivots) if pivots else torch.zeros(0, self.pivot_length, self.pivot_width)
 
 
-def load_pivot_encoder(name_or_path: str | Path, device: str | None = None) -> PivotEncoder:
-    """Loads a pivot encoder from a folder or the Hub, frozen. Raises CheckpointError where there is none."""
-    return QFormerPivotEncoder.from_pretrained(name_or_path).to(device or "cpu").requires_grad_(False).eval()
+def load_pivot_encoder(
+    name_or_path: str | Path, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+) -> PivotEncoder:
+    """Loads a pivot encoder, frozen.
+
+    name_or_path: a folder or Hub id (there at "ID@REVISION") of PRIP's own format or of a BLIP-2 of transformers, such
+    as Salesforce/blip2-itm-vit-g; or lavis' file blip2_pretrained.pth. device: None takes a GPU where there is one.
+    dtype: by name or as torch's, None is float32; BLIP-2's Q-Former stays float32, and so do the pivots.
+    Raises CheckpointError where there is none, or one that does not fit to the last key.
+    """
+    name, revision = split_revision(name_or_path)
+    encoder: Any
+    if Path(name).expanduser().is_file():
+        encoder = _blip2().from_lavis(Path(name).expanduser(), dtype=as_dtype(dtype))
+    else:
+        folder = resolve_folder(name, revision)
+        kinds = {QFormerPivotEncoderConfig.model_type: lambda: QFormerPivotEncoder, "blip-2": _blip2}
+        kind = read_json(folder / "config.json").get("model_type")
+        if kind not in kinds:
+            raise CheckpointError(f"{folder} is foreign: model_type {' or '.join(kinds)} expected, {kind!r} found")
+        encoder = kinds[kind]().from_pretrained(folder, dtype=as_dtype(dtype))
+    return encoder.to(as_device(device)).requires_grad_(False).eval()
+
+
+def _blip2() -> type[Blip2PivotEncoder]:
+    from .blip2_pivot_encoder import Blip2PivotEncoder
+
+    return Blip2PivotEncoder

@@ -14,16 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .clip_tokens import CLIP_TOKEN_LIMIT
+from .clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
 from .constraints import Constraints
 from .decoding import decode, row_generator
 from .errors import CheckpointError, InputError, PripWarning
 from .loading import read_json, refiner_folder
 from .modeling import PripModel
 from .processing import PripProcessor
+from .token_counter import TokenCounter
 
 if TYPE_CHECKING:
     import os
+
+    from .protocols import Generator
 
 RECORD_FILE = "training.json"
 """How a checkpoint was made, beside its parts."""
@@ -55,10 +58,16 @@ class Refiner:
     """Loads once, refines many. As a `PromptRefiner` it is called with user prompts and seeds."""
 
     def __init__(
-        self, model: PripModel, processor: PripProcessor, name: str = "prip", record: dict[str, Any] | None = None
+        self,
+        model: PripModel,
+        processor: PripProcessor,
+        name: str = "prip",
+        record: dict[str, Any] | None = None,
+        counter: TokenCounter | None = None,
     ) -> None:
         """`model` is put into evaluation mode: refining knows no dropout. `name` is what tables call it, `record` what
-        is known of its training, as training.json holds it.
+        is known of its training, as training.json holds it. `counter` counts the token budget and bounds it by default;
+        None counts as CLIP.
 
         Raises CheckpointError when the decoder has fewer logits than its tokenizer has tokens.
         """
@@ -66,6 +75,7 @@ class Refiner:
         self.processor = processor
         self.name = name
         self.record = record
+        self.token_limit = CLIP_TOKEN_LIMIT if counter is None else counter.limit
         for part, tokens, embedding in (
             ("encoder", processor.encoder_tokenizer, model.encoder.t5.get_input_embeddings()),
             ("decoder", processor.decoder_tokenizer, model.decoder.lm.get_input_embeddings()),
@@ -76,6 +86,7 @@ class Refiner:
                 )
         self.constraints = Constraints(
             processor.decoder_tokenizer,
+            count_tokens=count_clip_tokens if counter is None else counter,
             modifier_tokens=model.decoder.config.modifier_tokens,
             vocabulary_size=model.decoder.lm.get_output_embeddings().weight.shape[0],
         )
@@ -135,6 +146,13 @@ class Refiner:
             (Path(folder) / "README.md").write_text(card, encoding="utf-8")
             return publish(folder, repo_id, private, revision, commit_message)
 
+    def counted_by(self, generator: Generator) -> Refiner:
+        """Return a refiner with the same models whose token budget is counted by the generator's own tokenizer.
+
+        Its budget is what the generator reads, where none is given.
+        """
+        return Refiner(self.model, self.processor, self.name, self.record, TokenCounter.of(generator))
+
     def refine(
         self,
         prompt: str | Sequence[str],
@@ -142,7 +160,7 @@ class Refiner:
         seed: int = 0,
         temperature: float = 0.0,
         max_new_tokens: int = 60,
-        token_budget: int = CLIP_TOKEN_LIMIT,
+        token_budget: int | None = None,
         banned_terms: Sequence[str] = (),
         batch_size: int = 256,
     ) -> Any:
@@ -150,8 +168,9 @@ class Refiner:
 
         The user's words come back verbatim at the start, less trailing spaces, full stops and commas. A text depends
         on its prompt, `seed` and these options alone, never on the batch it is in.
-        `temperature` 0 is greedy. `token_budget` bounds the whole prompt in CLIP's tokens, `max_new_tokens` what the
-        decoder adds in its own; a prompt that leaves no room for a modifier returns unchanged, with a PripWarning.
+        `temperature` 0 is greedy. `token_budget` bounds the whole prompt in CLIP's tokens, or in those of `counted_by`;
+        None is all that the text encoder reads, 75 of CLIP's. `max_new_tokens` bounds what the decoder adds, in its
+        own; a prompt that leaves no room for a modifier returns unchanged, with a PripWarning.
         `banned_terms` never come about in what is added, in any casing.
         With `num_alternatives` above 1 each prompt gives a list[str] of so many distinct texts, the greedy one first,
         the others sampled at `temperature` (1 when that is 0); fewer, with a PripWarning, when no more can be found.
@@ -162,7 +181,8 @@ class Refiner:
         _check_whole("batch_size", batch_size, 1)
         _check_whole("seed", seed, None)
         _check_temperature(temperature)
-        limits = _Limits(max_new_tokens, token_budget, _as_terms(banned_terms), batch_size)
+        budget = self.token_limit if token_budget is None else token_budget
+        limits = _Limits(max_new_tokens, budget, _as_terms(banned_terms), batch_size)
         if num_alternatives == 1:
             texts = self._run([_Job(one, seed) for one in prompts], temperature, limits)
             _warn_unchanged([one for one, text in zip(prompts, texts, strict=True) if text is None], limits)
@@ -176,7 +196,7 @@ class Refiner:
         prompts = self._check_prompts(user_prompts)
         if len(seeds) != len(prompts):
             raise InputError(f"seeds must be one for each of the {len(prompts)} user prompts, {len(seeds)} came")
-        limits = _Limits()
+        limits = _Limits(token_budget=self.token_limit)
         jobs = [_Job(one, seed) for one, seed in zip(prompts, seeds, strict=True)]
         texts = self._run(jobs, 0.0, limits)
         _warn_unchanged([one for one, text in zip(prompts, texts, strict=True) if text is None], limits)

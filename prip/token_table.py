@@ -124,5 +124,9 @@ class TokenTable:
 
 
 def normal_bytes(text: str) -> int:
-    """Return the UTF-8 bytes of a text as CLIP normalises it: no tokenizer makes more tokens of it than that."""
-    return len(unicodedata.normalize("NFC", text).lower().encode())
+    """Return the UTF-8 bytes of a text as tokenizers normalise it (CLIP: NFC and lower case; T5: NFKC), whichever are
+    more: no tokenizer makes more tokens of it than that, and one for the space before it."""
+    if text.isascii():
+        return len(text)
+    forms = (unicodedata.normalize("NFC", text).lower(), unicodedata.normalize("NFKC", text))
+    return max(len(form.encode()) for form in forms)

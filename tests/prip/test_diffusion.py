@@ -76,6 +76,22 @@ def test_it_saves_and_loads_with_its_sampling(generator, tmp_path):
         load_generator(str(tmp_path / "unet" / "nothing"))
 
 
+def test_mini_images_are_those_of_noise_drawn_by_key(generator):
+    """What prip-mini's figures were measured on: initial noise by the key ("latents", seed)."""
+    from prip.randomness import random_generator
+
+    latents = torch.stack([torch.randn(16, 4, 4, generator=random_generator("latents", seed)) for seed in (5, 6)])
+    images = generator.pipeline(
+        prompt=PROMPTS[:2],
+        latents=latents,
+        generator=[random_generator("steps", seed) for seed in (5, 6)],
+        num_inference_steps=3,
+        guidance_scale=2.0,
+        output_type="pt",
+    ).images
+    assert torch.equal(generator(PROMPTS[:2], [5, 6]), (images.clamp(0, 1) * 255).round().to(torch.uint8))
+
+
 def test_the_autoencoder_keeps_what_its_components_span():
     from prip.generators.autoencoder import PatchAutoencoder
 

@@ -1,0 +1,121 @@
+"""What differs between families of diffusers pipelines: how a prompt is encoded, and how much of it is read."""
+
+from __future__ import annotations
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_TWO = ("prompt_embeds", "negative_prompt_embeds")
+_FOUR = (*_TWO, "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of pipelines."""
+
+    encoded: tuple[str | None, ...]
+    """The arguments of the pipeline that take what its `encode_prompt` returns, in that order; None: not an argument"""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What `encode_prompt` is called with besides, so that it encodes as the pipeline itself does"""
+    tokenizer: str = "tokenizer"
+    """The tokenizer of the text encoder that reads furthest"""
+    length: int | None = None
+    """Tokens that it reads, those that frame a text included; None is the tokenizer's own maximum"""
+
+
+FAMILIES = {
+    "StableDiffusionPipeline": Family(_TWO),
+    "StableDiffusionXLPipeline": Family(_FOUR),
+    "StableDiffusion3Pipeline": Family(_FOUR, {"prompt_2": None, "prompt_3": None}, "tokenizer_3", 256),
+    "FluxPipeline": Family(("prompt_embeds", "pooled_prompt_embeds", None), {}, "tokenizer_2", 512),
+    "IFPipeline": Family(_TWO, {"clean_caption": False}, length=77),
+}
+"""By the pipeline's class. Any other pipeline encodes its prompts itself, and is counted by its first tokenizer."""
+
+
+def family_of(pipeline: Any) -> Family | None:
+    """Returns the family of a pipeline, by its class or one that it inherits from."""
+    names = [kind.__name__ for kind in type(pipeline).__mro__]
+    return next((FAMILIES[name] for name in names if name in FAMILIES), None)
+
+
+def reading_tokenizer(pipeline: Any) -> tuple[Any, int]:
+    """Returns the tokenizer of the text encoder that reads furthest, and how many tokens of a text it reads."""
+    family = family_of(pipeline)
+    named = getattr(pipeline, family.tokenizer, None) if family else None
+    tokenizer = named if named is not None else pipeline.tokenizer
+    length = family.length if family and named is not None and family.length else tokenizer.model_max_length
+    return tokenizer, length - tokenizer.num_special_tokens_to_add()
+
+
+def native_size(pipeline: Any) -> tuple[int, int]:
+    """Returns (height, width) that a pipeline draws when it is not told."""
+    sample = getattr(pipeline, "default_sample_size", None) or denoiser(pipeline).config.sample_size
+    height, width = (sample, sample) if isinstance(sample, int) else sample
+    scale = getattr(pipeline, "vae_scale_factor", 1)
+    return height * scale, width * scale
+
+
+def denoiser(pipeline: Any) -> Any:
+    """Returns the network that denoises: the UNet or the transformer."""
+    unet = getattr(pipeline, "unet", None)
+    return unet if unet is not None else pipeline.transformer
+
+
+class PromptEncodings:
+    """The text encoders' output by prompt, each computed once and kept while there is room.
+
+    A prompt is encoded by itself, so that its embedding is a function of the prompt alone: not of the batch, nor of
+    what was drawn before.
+    """
+
+    def __init__(self, pipeline: Any, family: Family, capacity: int) -> None:
+        """capacity: prompts that are kept."""
+        self.pipeline = pipeline
+        self.family = family
+        self.capacity = capacity
+        self._kept: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
+        self._negative: dict[str, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __call__(self, prompts: Sequence[str], guided: bool) -> dict[str, Tensor]:
+        """Returns the pipeline's arguments for these prompts, each (batch, ...); with the negative ones if guided."""
+        rows = [self._row(prompt) for prompt in prompts]
+        arguments = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        if guided:
+            if self._negative is None:
+                encoded = self._encode("", guided=True)
+                self._negative = {name: value for name, value in encoded.items() if name.startswith("negative")}
+            for name, value in self._negative.items():
+                arguments[name] = value.expand(len(prompts), *value.shape[1:])
+        return arguments
+
+    def to(self, device: torch.device) -> None:
+        """Moves what is kept."""
+        for row in (*self._kept.values(), self._negative or {}):
+            row.update({name: value.to(device) for name, value in row.items()})
+
+    def _row(self, prompt: str) -> dict[str, Tensor]:
+        row = self._kept.pop(prompt, None)
+        if row is None:
+            row = self._encode(prompt, guided=False)
+        self._kept[prompt] = row
+        if len(self._kept) > self.capacity:
+            self._kept.popitem(last=False)
+        return row
+
+    def _encode(self, prompt: str, guided: bool) -> dict[str, Tensor]:
+        encode = self.pipeline.encode_prompt
+        options: dict[str, Any] = {"device": self.pipeline.device, "num_images_per_prompt": 1, **self.family.options}
+        if "do_classifier_free_guidance" in inspect.signature(encode).parameters:
+            options["do_classifier_free_guidance"] = guided
+        encoded = zip(self.family.encoded, encode(prompt=[prompt], **options), strict=True)
+        return {name: value for name, value in encoded if name is not None and value is not None}
