@@ -1,6 +1,6 @@
 """DiffusionDB on the Hub, part by part.
 
-The repository's own loading script is Python, which `datasets` runs no more since 4.0; without it `datasets` cannot tell
+The repository has a loading script, and `datasets` runs none since 4.0; without it `datasets` cannot tell
 which prompt belongs to which image in the zips. So the zips are fetched one at a time by huggingface_hub, which
 resumes and checks them, read as they are, and dropped.
 """

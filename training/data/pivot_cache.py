@@ -132,7 +132,9 @@ def write_index(folder: Path, shards: Mapping[str, Sequence[str]]) -> None:
 
     Other shards in the folder are removed. Raises InputError for a name given twice, or for no images at all.
     """
-    frames = [pd.DataFrame({"image_name": names, "row": range(len(names)), "shard": file}) for file, names in shards.items()]
+    frames = [
+        pd.DataFrame({"image_name": names, "row": range(len(names)), "shard": file}) for file, names in shards.items()
+    ]
     index = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"image_name": []})
     if index.empty:
         raise InputError("pivots: wanted at least one image, got none")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,9 @@ from tqdm import tqdm
 from prip.errors import PripError
 from prip.protocols import PivotEncoder
 
-from .images import read_batches
-from .parts import Part, PartsReader
+from .parts import Part
 from .pivot_cache import INDEX, is_shard_of, write_index, write_shard
-from .workers import Job, Worker, Workers
+from .workers import Job, Worker, Workers, job_batches
 
 
 class PivotMaker:
@@ -32,19 +30,11 @@ class PivotMaker:
         names, parts = job.images["image_name"].tolist(), job.images["part"].tolist()
         pivots = torch.empty(len(names), self._encoder.pivot_length, self._encoder.pivot_width, dtype=torch.float16)
         bad: dict[int, str] = {}
-        with PartsReader(job.parts) as reader:
-            for part in dict.fromkeys(parts):
-                reader.open(part)
-            read = partial(_read, reader, parts, names)
-            for batch in read_batches(read, len(names), self._batch_size, bad, self._threads):
-                pivots[batch.places] = self._encoder(batch.images).to(torch.float16)
+        for batch in job_batches(job, self._batch_size, bad, self._threads):
+            pivots[batch.places] = self._encoder(batch.images).to(torch.float16)
         for place, reason in bad.items():
             raise PripError(f"{parts[place]}/{names[place]} was read before, but now {reason}")
         return pivots.numpy()
-
-
-def _read(reader: PartsReader, parts: list[str], names: list[str], place: int) -> bytes:
-    return reader.read(parts[place], names[place])
 
 
 def plan_shards(images: pd.DataFrame, parts: Mapping[str, Part], most: int, batch_size: int) -> list[Job]:
@@ -74,14 +64,18 @@ def make_pivots(
     make: gives a PivotMaker. Shards that are there and of the same images stay as they are.
     """
     (folder / INDEX).unlink(missing_ok=True)
-    names = {f"{job.name}.safetensors": job.images["image_name"].tolist() for job in jobs}
-    missing = [job for job in jobs if not is_shard_of(folder / f"{job.name}.safetensors", names[f"{job.name}.safetensors"])]
+    names = {_file(job.name): job.images["image_name"].tolist() for job in jobs}
+    missing = [job for job in jobs if not is_shard_of(folder / _file(job.name), names[_file(job.name)])]
     made = sum(len(job.images) for job in missing)
     total = sum(map(len, names.values()))
     with tqdm(total=total, desc="pivots", unit="image", disable=not progress, mininterval=1) as bar:
         bar.update(total - made)
         for name, pivots in workers.run(make, missing):
-            write_shard(folder / f"{name}.safetensors", names[f"{name}.safetensors"], pivots)
+            write_shard(folder / _file(name), names[_file(name)], pivots)
             bar.update(len(pivots))
     write_index(folder, names)
     return made
+
+
+def _file(shard: str) -> str:
+    return f"{shard}.safetensors"

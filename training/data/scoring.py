@@ -15,9 +15,8 @@ from prip.errors import InputError
 from prip.protocols import Reward
 
 from ..atomic import replace_file
-from .images import read_batches
-from .parts import Part, PartsReader
-from .workers import Job, Worker, Workers
+from .parts import Part
+from .workers import Job, Worker, Workers, job_batches
 
 _GIVEN = ["image_name", "part", "reason"]
 
@@ -36,25 +35,17 @@ class Scorer:
         """Returns image_name, part, reason (why an image has no scores, "" if it has them) and a float32 column for
         each reward."""
         rows, bad = job.images, dict[int, str]()
-        texts, names, parts = (rows[column].tolist() for column in ("text", "image_name", "part"))
+        texts = rows["text"].tolist()
         scores = {reward.name: np.full(len(rows), np.nan, np.float32) for reward in self._rewards}
-        with PartsReader(job.parts) as reader:
-            for part in dict.fromkeys(parts):
-                reader.open(part)
-            read = partial(_read, reader, parts, names)
-            for batch in read_batches(read, len(rows), self._batch_size, bad, self._threads):
-                asked = [texts[place] for place in batch.places]
-                for reward in self._rewards:
-                    scores[reward.name][batch.places] = reward(asked, batch.images).numpy()
+        for batch in job_batches(job, self._batch_size, bad, self._threads):
+            asked = [texts[place] for place in batch.places]
+            for reward in self._rewards:
+                scores[reward.name][batch.places] = reward(asked, batch.images).numpy()
         for name, values in scores.items():
             for place in np.flatnonzero(~np.isfinite(values)):
                 bad.setdefault(int(place), f"its score by {name} is {values[place]}")
         reasons = [bad.get(place, "") for place in range(len(rows))]
         return rows[["image_name", "part"]].assign(reason=reasons, **scores)
-
-
-def _read(reader: PartsReader, parts: list[str], names: list[str], place: int) -> bytes:
-    return reader.read(parts[place], names[place])
 
 
 def score_parts(

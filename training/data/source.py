@@ -36,7 +36,11 @@ def pinned(place: str | Path) -> str:
 
 
 def find_source(
-    place: str | Path, subset: Literal["2m", "large"] = "2m", first_part: int = 1, part_limit: int = 0, keep: bool = False
+    place: str | Path,
+    subset: Literal["2m", "large"] = "2m",
+    first_part: int = 1,
+    part_limit: int = 0,
+    keep: bool = False,
 ) -> Source:
     """Returns the parts at `place` from number `first_part` on, part_limit of them at most (0 for all).
 

@@ -19,7 +19,8 @@ import pandas as pd
 
 from prip.errors import PripError, require
 
-from .parts import Part
+from .images import ImageBatch, read_batches
+from .parts import Part, PartsReader
 
 Result = TypeVar("Result")
 Worker = Callable[["Job"], Result]
@@ -34,6 +35,17 @@ class Job:
     """image_name, part, and text where the work needs one."""
     parts: Mapping[str, Part]
     """The parts that the images lie in, by name."""
+
+
+def job_batches(job: Job, batch_size: int, bad: dict[int, str], threads: int) -> Iterator[ImageBatch]:
+    """Yields the images of a job as `read_batches` does, with their places in it."""
+    names, parts = job.images["image_name"].tolist(), job.images["part"].tolist()
+    with PartsReader(job.parts) as reader:
+        for part in dict.fromkeys(parts):
+            reader.open(part)
+        yield from read_batches(
+            lambda place: reader.read(parts[place], names[place]), len(names), batch_size, bad, threads
+        )
 
 
 class Workers(Protocol):
