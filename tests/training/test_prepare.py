@@ -40,9 +40,13 @@ from prip.training.settings import PrepareSettings, SystemPromptSettings
 FORBIDDEN = ("renderer", "preference", "reader", "judges")
 
 
-def made(generator: MadeGenerator | None = None) -> stage.Parts:
-    rewards = [ColourReward("mini-reward", 0, 1 / 64, -2.0), ColourReward("mini-hps", 1, 1 / 32, 27.0)]
-    return stage.Parts(lambda: generator or MadeGenerator(), rewards, ColourPivots())
+def made_rewards() -> list[ColourReward]:
+    return [ColourReward("mini-reward", 0, 1 / 64, -2.0), ColourReward("mini-hps", 1, 1 / 32, 27.0)]
+
+
+def made(generator: MadeGenerator | None = None, rewards: list[ColourReward] | None = None) -> stage.Parts:
+    chosen = rewards or made_rewards()
+    return stage.Parts(lambda: generator or MadeGenerator(), lambda: chosen, ColourPivots)
 
 
 def settings_for(run: Path, **options: Any) -> PrepareSettings:
@@ -56,8 +60,7 @@ def run_made(run: Path, parts: stage.Parts | None = None, **options: Any) -> dic
         write_prompts(run)
     for name in ("generator", "pivot_encoder", "rewards/made"):
         (run / "parts" / name).mkdir(parents=True, exist_ok=True)
-    hashes = {name: hash_of(path) for name, path in stage.part_paths(settings).items()}
-    return stage.prepare(settings, stage.begin(settings, hashes), parts or made())
+    return stage.prepare(settings, stage.begin(settings, stage.input_hashes(settings)), parts or made())
 
 
 def table(run: Path, name: str) -> pd.DataFrame:
@@ -93,8 +96,8 @@ def test_the_best_image_of_each_prompt_is_preferred(tmp_path: Path) -> None:
 
 
 def test_rewards_json_holds_mean_and_deviation_of_unrefined_images(tmp_path: Path) -> None:
-    parts = made()
-    run_made(tmp_path, parts)
+    rewards = made_rewards()
+    run_made(tmp_path, made(rewards=rewards))
     prompts, pixel = table(tmp_path, "prompts"), colours(tmp_path)
     red = torch.tensor([pixel[n][0] for n in prompts.loc[prompts["origin"] == "user", "image_name"]]).double() / 64 - 2
     written = json.loads((tmp_path / "data" / "rewards.json").read_text())
@@ -105,7 +108,7 @@ def test_rewards_json_holds_mean_and_deviation_of_unrefined_images(tmp_path: Pat
     for name, (r, g, _) in pixel.items():
         assert scores.loc[name, "mini-reward"] == pytest.approx(r / 64 - 2, abs=1e-5)
         assert scores.loc[name, "mini-hps"] == pytest.approx(g / 32 + 27, abs=1e-5)
-    assert set(parts.rewards[0].asked) == set(prompts["prompt"])
+    assert set(rewards[0].asked) == set(prompts["prompt"])
 
 
 def test_system_prompts_are_those_with_good_images(tmp_path: Path) -> None:
@@ -120,9 +123,9 @@ def test_system_prompts_are_those_with_good_images(tmp_path: Path) -> None:
 
 
 def test_system_prompts_can_be_scored_for_their_start(tmp_path: Path) -> None:
-    parts = made()
-    run_made(tmp_path, parts, system=SystemPromptSettings(scored_for="start"))
-    asked = parts.rewards[1].asked
+    rewards = made_rewards()
+    run_made(tmp_path, made(rewards=rewards), system=SystemPromptSettings(scored_for="start"))
+    asked = rewards[1].asked
     assert len(asked) == 76 and set(asked) == {f"a {name}" for name in user_prompts()["subject"][:7]}
 
 
@@ -167,10 +170,10 @@ def test_a_stopped_run_goes_on_to_the_same_data(tmp_path: Path, stopped: str, mo
             run_made(tmp_path / "cut", parts)
     with pytest.raises(InputError, match="--resume"):
         run_made(tmp_path / "cut")
-    parts = made()
-    metrics = run_made(tmp_path / "cut", parts, resume=True)
+    rewards = made_rewards()
+    metrics = run_made(tmp_path / "cut", made(rewards=rewards), resume=True)
     assert metrics["counts"]["drawn"] == (76 - 3 * 7 if stopped == "drawing" else 0)
-    assert len(parts.rewards[0].asked) == (76 if stopped == "drawing" else 0)
+    assert len(rewards[0].asked) == (76 if stopped == "drawing" else 0)
     hashes = [
         json.loads((tmp_path / name / "data" / "manifest.json").read_text())["sha256"] for name in ("whole", "cut")
     ]
@@ -255,12 +258,14 @@ def test_bad_images_are_set_aside_up_to_a_share(tmp_path: Path) -> None:
     files = sorted(source.rglob("*.png"))
     files[0].write_bytes(b"")
     files[1].unlink()
-    parts = made()
-    parts.rewards[0].shift = float("nan")
-    with pytest.raises(PripError, match="max_bad_share: wanted at most 0.01, but 76 of 76 images are bad"):
-        run_made(tmp_path / "nan", parts, diffusiondb=source)
-    with pytest.raises(PripError, match="max_bad_share: wanted at most 0.01, but 2 of 76 images are bad"):
-        run_made(tmp_path / "run", diffusiondb=source, dev_share=0.4)
+    parts = made(rewards=[ColourReward("mini-reward", 0, shift=float("nan")), *made_rewards()[1:]])
+    with pytest.raises(PripError, match="max_bad_share: wanted at most 0.01, but 1 of 76 images are bad"):
+        run_made(tmp_path / "early", diffusiondb=source)
+    assert not (tmp_path / "early" / "prepare" / "scores").exists(), "nothing is scored where too many files are missing"
+    with pytest.raises(PripError, match="max_bad_share: wanted at most 0.02, but 76 of 76 images are bad"):
+        run_made(tmp_path / "nan", parts, diffusiondb=source, max_bad_share=0.02)
+    with pytest.raises(PripError, match="max_bad_share: wanted at most 0.02, but 2 of 76 images are bad"):
+        run_made(tmp_path / "run", diffusiondb=source, dev_share=0.4, max_bad_share=0.02)
     metrics = run_made(tmp_path / "run", diffusiondb=source, dev_share=0.4, max_bad_share=0.03, overwrite=True)
     aside = table(tmp_path / "run", "set_aside").set_index("image_name")["reason"].to_dict()
     assert aside == {
