@@ -261,7 +261,9 @@ def test_bad_images_are_set_aside_up_to_a_share(tmp_path: Path) -> None:
     parts = made(rewards=[ColourReward("mini-reward", 0, shift=float("nan")), *made_rewards()[1:]])
     with pytest.raises(PripError, match="max_bad_share: wanted at most 0.01, but 1 of 76 images are bad"):
         run_made(tmp_path / "early", diffusiondb=source)
-    assert not (tmp_path / "early" / "prepare" / "scores").exists(), "nothing is scored where too many files are missing"
+    assert not (tmp_path / "early" / "prepare" / "scores").exists(), (
+        "nothing is scored where too many files are missing"
+    )
     with pytest.raises(PripError, match="max_bad_share: wanted at most 0.02, but 76 of 76 images are bad"):
         run_made(tmp_path / "nan", parts, diffusiondb=source, max_bad_share=0.02)
     with pytest.raises(PripError, match="max_bad_share: wanted at most 0.02, but 2 of 76 images are bad"):
