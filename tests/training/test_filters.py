@@ -35,9 +35,7 @@ def test_filters_by_hand() -> None:
     assert passed["image_name"].tolist() == ["a", "c", "d", "e", "f"]
     assert counts == {"blurred": 1, "image_nsfw": 0, "prompt_nsfw": 0, "duplicates": 2}
     passed, counts = filter_rows(rows(), 1.0, 1.0, True, True)
-    assert passed["image_name"].tolist() == ["a", "c", "d", "e", "f", "g", "h"], (
-        "a blurred image is over the nsfw limit"
-    )
+    assert len(passed) == 8 and set(counts.values()) == {0}
 
 
 def test_metadata_tells_scores_and_repeated_drawings(tmp_path: Path) -> None:
@@ -57,8 +55,7 @@ def test_metadata_tells_scores_and_repeated_drawings(tmp_path: Path) -> None:
     assert counts == {"blurred": 1, "image_nsfw": 0, "prompt_nsfw": 1, "duplicates": 2}
     assert passed["image_name"].tolist() == [names[0], names[4], *names[6:]]
     path.unlink()
-    with pytest.raises(StopIteration):
-        next(iter(read(tmp_path).rows["image_name"]))
+    assert read(tmp_path).rows.empty
 
 
 def test_without_metadata_nothing_is_told(tmp_path: Path) -> None:
@@ -110,7 +107,7 @@ def test_prompts_that_occur_exactly_and_nearly() -> None:
     prompts = [
         "a large brown  horse standing in a field of flowers",
         "a large brown horse standing in a field of flower",
-        "a large brown horse standing in a field of flowers, golden hour, sharp focus, highly detailed, 8 k, artstation",
+        "a large brown horse standing in a field of flowers, golden hour, sharp focus, highly detailed, artstation",
         "Bond!",
         "bonds",
         "?",
@@ -124,7 +121,7 @@ def test_prompts_that_occur_exactly_and_nearly() -> None:
     assert found["evaluation_prompt"].tolist() == [evaluation[0], evaluation[1], evaluation[0]]
     near = found["similarity"].iloc[2]
     grams = [ngrams(normalise(text), 5) for text in (prompts[1], evaluation[0])]
-    assert near == jaccard(*grams) == pytest.approx(46 / 47)
+    assert near == jaccard(*grams) == pytest.approx(45 / 46)
     only = occurring(prompts, evaluation, 0.0, 5, 128)
     assert only["kind"].tolist() == ["exact", "exact"]
     assert occurring(prompts, [], **OPTIONS).empty and occurring([], evaluation, **OPTIONS).empty

@@ -41,7 +41,7 @@ def zipped(folder: Path, to: Path, prefix: bool = False) -> Path:
         with zipfile.ZipFile(to / "images" / f"{part.name}.zip", "w") as archive:
             for file in sorted(part.iterdir()):
                 archive.write(file, f"{part.name}/{file.name}" if prefix else file.name)
-    if (folder / "metadata.parquet").exists():
+    if to != folder:
         shutil.copy(folder / "metadata.parquet", to)
     return to
 
@@ -95,7 +95,7 @@ def test_what_is_broken_in_a_zip_is_set_aside(
     names = write(tmp_path / "folders")["image_name"].tolist()
     first = tmp_path / "folders" / "images" / "part-000001"
     (first / names[0]).write_bytes(b"")
-    (first / names[1]).write_bytes((first / names[1]).read_bytes()[:30])
+    (first / names[1]).write_bytes((first / names[1]).read_bytes()[:45])
     (first / names[2]).write_bytes(bytes(70_000))
     zips = zipped(tmp_path / "folders", tmp_path / "zips") / "images"
     damaged = zips / "part-000002.zip"
