@@ -32,7 +32,7 @@ from .settings import LoopSettings, RunSettings
 
 _log = logging.getLogger(__name__)
 _ACCELERATORS = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}
-_NOT_COMPARED = ("run", "data", "resume", "overwrite", "progress", "device", "push_to_hub", "private")
+_NOT_COMPARED = ("run", "data", "resume", "overwrite", "progress", "device", "ray", "push_to_hub", "private")
 _EXPECTED_WARNINGS = (
     ".*does not have many workers.*",
     ".*dataloader is not resumable.*",

@@ -1,6 +1,6 @@
 """Stage 0: the data of the two warm-ups.
 
-Draws images of user and system prompts with the generator, in DiffusionDB's layout, or takes such a folder as it is;
+Draws images of user and system prompts with the generator, in DiffusionDB's layout, or takes a DiffusionDB as it is;
 scores them, chooses preferred images and system prompts, and caches the pivots of the images that are then needed.
 """
 
@@ -12,45 +12,48 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from prip.errors import CheckpointError, InputError, PripError
 from prip.generators import load_generator
 from prip.pivot_encoder import load_pivot_encoder
 from prip.protocols import Generator, PivotEncoder, Reward
-from prip.rewards import StandardisedSum, load_reward
+from prip.rewards import load_reward
 
-from .atomic import replace_file, replace_text
-from .data.diffusiondb import Sampling, read_diffusiondb
+from .atomic import replace_text
+from .data.diffusiondb import NO_PROMPT, Sampling, read_diffusiondb
 from .data.drawing import draw_all, plan_drawings
-from .data.hashing import hash_of
-from .data.images import read_batches
+from .data.evaluation_sets import occurring, read_evaluation_prompts
+from .data.filters import filter_rows
+from .data.hashing import hash_of, hash_of_named
+from .data.mining import REWARDS, check_reward_names, mine, write_table
 from .data.pairs import MANIFEST, PIVOTS, PREFERRED_IMAGES, SYSTEM_PROMPTS
-from .data.pivot_cache import PivotCacheWriter
-from .data.preferred import mine_preferred
-from .data.scoring import means_and_deviations, raw_scores, score_parts
-from .data.splits import check_splits, read_prompts, split_by_prompt
-from .data.system_prompts import filter_system_prompts
+from .data.pivots import PivotMaker, make_pivots, plan_shards
+from .data.scoring import Scorer, score_parts
+from .data.source import Source, find_source, pinned
+from .data.splits import read_prompts
+from .data.workers import RayWorkers, ThisProcess, Workers
 from .harness import stage_folder
 from .settings import PrepareSettings
 
 STAGE = "prepare"
-PROMPTS, SCORES, SET_ASIDE, REWARDS = "prompts.parquet", "scores.parquet", "set_aside.parquet", "rewards.json"
+PROMPTS, SCORES, SET_ASIDE = "prompts.parquet", "scores.parquet", "set_aside.parquet"
+EVALUATION = "evaluation_prompts.parquet"
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The frozen parts. The generator is loaded for drawing alone, and dropped afterwards."""
+    """How the frozen parts are loaded: by whoever works with them. The generator is dropped after drawing."""
 
     make_generator: Callable[[], Generator]
-    rewards: Sequence[Reward]
-    pivot_encoder: PivotEncoder
+    make_rewards: Callable[[], Sequence[Reward]]
+    make_pivot_encoder: Callable[[], PivotEncoder]
 
 
 def run(settings: PrepareSettings) -> dict[str, Any]:
@@ -60,18 +63,42 @@ def run(settings: PrepareSettings) -> dict[str, Any]:
     too many images are bad.
     """
     paths = part_paths(settings)
-    folder = begin(settings, {name: hash_of(path) for name, path in paths.items()})
+    folder = begin(settings, input_hashes(settings))
     finished = folder / "metrics.json"
     if finished.exists():
         _log.info("%s is finished already", folder)
         return json.loads(finished.read_text(encoding="utf-8"))
-    device = settings.device if settings.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    rewards = [path for name, path in paths.items() if name.startswith("rewards/")]
+    make_rewards = partial(load_rewards, rewards, settings.device, settings.dtype)
+    make_pivot_encoder = partial(load_pivots, paths["pivot_encoder"], settings.device, settings.dtype)
+    if not settings.ray.workers:  # what cannot be loaded is then told before anything is drawn
+        loaded, pivot_encoder = make_rewards(), make_pivot_encoder()
+        make_rewards, make_pivot_encoder = lambda: loaded, lambda: pivot_encoder  # type: ignore[assignment]
     parts = Parts(
-        lambda: load_generator(paths["generator"], device=device),
-        [load_reward(path, device=device) for name, path in paths.items() if name.startswith("rewards/")],
-        load_pivot_encoder(paths["pivot_encoder"], device=device),
+        lambda: load_generator(paths["generator"], device=device_of(settings.device), **settings.generator_options),
+        make_rewards,
+        make_pivot_encoder,
     )
     return prepare(settings, folder, parts)
+
+
+def device_of(device: str) -> str:
+    """Returns the device that "auto" means on this machine, or `device`."""
+    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_rewards(names: Sequence[str], device: str, dtype: str | None) -> list[Reward]:
+    """Loads the rewards `names`, frozen."""
+    return [load_reward(name, device=device_of(device), **_dtype(dtype)) for name in names]
+
+
+def load_pivots(name: str, device: str, dtype: str | None) -> PivotEncoder:
+    """Loads the pivot encoder `name`, frozen."""
+    return load_pivot_encoder(name, device=device_of(device), **_dtype(dtype))
+
+
+def _dtype(dtype: str | None) -> dict[str, Any]:
+    return {} if dtype is None else {"dtype": getattr(torch, dtype)}
 
 
 def part_paths(settings: PrepareSettings) -> dict[str, str]:
@@ -81,7 +108,7 @@ def part_paths(settings: PrepareSettings) -> dict[str, str]:
     """
     parts = settings.run / "parts"
     rewards = list(settings.rewards) or sorted(map(str, (parts / "rewards").glob("*/")))
-    paths = {f"rewards/{Path(reward).name}": reward for reward in rewards}
+    paths = {f"rewards/{_short(reward)}": reward for reward in rewards}
     if len(paths) < len(rewards):
         raise InputError(f"rewards: wanted names that differ, got {', '.join(rewards)}")
     if settings.diffusiondb is None:
@@ -94,6 +121,19 @@ def part_paths(settings: PrepareSettings) -> dict[str, str]:
     if missing:
         raise CheckpointError(f"run: {', '.join(missing)} missing; does prip-train world come first?")
     return paths
+
+
+def _short(reward: str) -> str:
+    """Returns NAME of NAME=PLACE, and the last part of a path."""
+    return Path(reward).name if Path(reward).exists() else Path(reward.partition("=")[0]).name
+
+
+def input_hashes(settings: PrepareSettings) -> dict[str, str]:
+    """Returns the hashes of what the stage reads, by name; of what is on the Hub its name, with the commit of data."""
+    hashes = {name: hash_of_named(path) for name, path in part_paths(settings).items()}
+    if settings.diffusiondb is not None:
+        hashes["diffusiondb"] = pinned(settings.diffusiondb)
+    return hashes | {f"evaluation/{path.name}": hash_of(path) for path in settings.evaluation.files}
 
 
 def begin(settings: PrepareSettings, inputs: dict[str, str]) -> Path:
@@ -114,21 +154,26 @@ def prepare(settings: PrepareSettings, folder: Path, parts: Parts) -> dict[str, 
     """Does the stage with these parts: all of RUN/data, and metrics.json in `folder`; returns the metrics."""
     times, data = [time.monotonic()], settings.run / "data"
     if settings.diffusiondb is None:
-        source, prompts, drawn = draw(settings, data, parts.make_generator)
+        place, prompts, drawn = draw(settings, data, parts.make_generator)
+        source = find_source(place)
     else:
-        source, prompts, drawn = settings.diffusiondb, None, 0
+        prompts, drawn = None, 0
+        chosen = settings.source
+        source = find_source(settings.diffusiondb, chosen.subset, chosen.first_part, chosen.part_limit, chosen.keep)
     times.append(time.monotonic())
-    images, set_aside = score(settings, folder, source, prompts, parts.rewards)
+    workers = _workers(settings)
+    scored = score(settings, folder, source, prompts, parts.make_rewards, workers)
     times.append(time.monotonic())
-    mined = mine(settings, images, prompts, parts.rewards)
-    needed = pd.unique(
-        pd.concat([mined.preferred["image_name"], mined.preferred["random_image_name"], mined.kept["image_name"]])
-    ).tolist()
-    cache_pivots(images, needed, parts.pivot_encoder, data / PIVOTS, settings.batch_size, settings.progress)
+    mined = mine(settings, scored.images, prompts, scored.rewards)
+    places = scored.images.set_index("image_name")["part"]
+    needed = places.loc[mined.needed].rename_axis("image_name").reset_index()
+    jobs = plan_shards(needed, {part.name: part for part in source.parts}, settings.pivot_shard, settings.batch_size)
+    make = partial(_make_pivots, parts.make_pivot_encoder, settings.batch_size, settings.read_threads)
+    make_pivots(jobs, make, workers, data / PIVOTS, settings.progress)
     times.append(time.monotonic())
     counts = {
-        "images": len(images),
-        "set_aside": set_aside,
+        "images": len(scored.images),
+        **scored.counts,
         "user_prompts": int(mined.user["prompt"].nunique()),
         "preferred_images": len(mined.preferred),
         "system_prompts": int(mined.system["prompt"].nunique()),
@@ -155,6 +200,19 @@ def prepare(settings: PrepareSettings, folder: Path, parts: Parts) -> dict[str, 
     return metrics
 
 
+def _workers(settings: PrepareSettings) -> Workers:
+    ray = settings.ray
+    return RayWorkers(ray.address, ray.workers, ray.num_cpus, ray.num_gpus) if ray.workers else ThisProcess()
+
+
+def _make_scorer(make_rewards: Callable[[], Sequence[Reward]], batch_size: int, threads: int) -> Scorer:
+    return Scorer(make_rewards(), batch_size, threads)
+
+
+def _make_pivots(make_pivot_encoder: Callable[[], PivotEncoder], batch_size: int, threads: int) -> PivotMaker:
+    return PivotMaker(make_pivot_encoder(), batch_size, threads)
+
+
 def draw(
     settings: PrepareSettings, data: Path, make_generator: Callable[[], Generator]
 ) -> tuple[Path, pd.DataFrame, int]:
@@ -176,90 +234,79 @@ def draw(
     folder, generator = data / "diffusiondb", make_generator()
     sampling = Sampling(getattr(generator, "steps", 0), getattr(generator, "guidance", 0.0))
     drawn = draw_all(plan, generator, sampling, folder, settings.batch_size, settings.progress)
-    _write(data / PROMPTS, plan)
+    write_table(data / PROMPTS, plan)
     return folder, plan, drawn
 
 
-def score(
-    settings: PrepareSettings, folder: Path, source: Path, prompts: pd.DataFrame | None, rewards: Sequence[Reward]
-) -> tuple[pd.DataFrame, int]:
-    """Scores all images of `source`, a folder in DiffusionDB's layout, and writes DATA/scores and DATA/set_aside.
+@dataclass(frozen=True)
+class Scored:
+    """images: image_name, prompt, part, and a column of raw scores for each of `rewards`. counts: of what is left out:
+    set_aside (bad images), empty_prompts, each filter, and evaluation_exact and evaluation_near (prompts)."""
 
-    Returns image_name, prompt, part, path and a column of raw scores for each reward, and how many images are bad.
-    Raises PripError if their share is larger than it may be, InputError for two rewards of one name.
+    images: pd.DataFrame
+    rewards: list[str]
+    counts: dict[str, int]
+
+
+def score(
+    settings: PrepareSettings,
+    folder: Path,
+    source: Source,
+    prompts: pd.DataFrame | None,
+    make_rewards: Callable[[], Sequence[Reward]],
+    workers: Workers,
+) -> Scored:
+    """Scores all images of `source` that are of use, and writes DATA/scores, set_aside and evaluation_prompts.
+
+    Raises PripError if the share of bad images is larger than it may be, InputError for two rewards of one name or for
+    settings that name another one.
     """
-    data, names = settings.run / "data", [reward.name for reward in rewards]
-    if len(set(names)) < len(names):
-        raise InputError(f"rewards: wanted names that differ, got {', '.join(names)}")
-    found = read_diffusiondb(source)
-    rows = found.rows.assign(text=_texts(found.rows, prompts, settings.system.scored_for))
-    scores = score_parts(rows, rewards, folder / "scores", settings.batch_size, settings.progress)
+    data, parts = settings.run / "data", {part.name: part for part in source.parts}
+    found = read_diffusiondb(source.parts, source.metadata)
+    empty = found.set_aside["reason"] == NO_PROMPT
+    _check_bad(settings, int((~empty).sum()), len(found.rows) + int((~empty).sum()), found.set_aside)
+    filters = settings.filters
+    rows, filtered = filter_rows(
+        found.rows, filters.max_image_nsfw, filters.max_prompt_nsfw, filters.keep_blurred, filters.keep_duplicates
+    )
+    rows, removed = _without_evaluation_prompts(settings, rows)
+    texts = _texts(rows, prompts, settings.system.scored_for)
+    make = partial(_make_scorer, make_rewards, settings.batch_size, settings.read_threads)
+    check = partial(check_reward_names, settings)
+    scores = score_parts(rows.assign(text=texts), parts, make, workers, folder / "scores", settings.progress, check)
     good = scores["reason"] == ""
-    set_aside = pd.concat([found.set_aside, scores.loc[~good, ["image_name", "part", "reason"]]], ignore_index=True)
-    _write(data / SET_ASIDE, set_aside)
-    bad, total = len(set_aside), len(found.set_aside) + len(rows)
+    worse = rows.loc[~good, ["image_name", "part"]].assign(reason=scores["reason"][~good])
+    set_aside = pd.concat([found.set_aside, worse], ignore_index=True)
+    bad = int((set_aside["reason"] != NO_PROMPT).sum())
+    _check_bad(settings, bad, len(rows) + bad - len(worse), set_aside)
+    names = [column for column in scores.columns if column != "reason"]
+    images = rows.loc[good, ["image_name", "prompt", "part"]].join(scores.loc[good, names])
+    write_table(data / SCORES, images[["image_name", *names]])
+    counts = {"set_aside": bad, "empty_prompts": int(empty.sum()), **filtered, **removed}
+    return Scored(images, names, counts)
+
+
+def _check_bad(settings: PrepareSettings, bad: int, total: int, set_aside: pd.DataFrame) -> None:
+    """Writes DATA/set_aside. Raises PripError if `bad` of `total` images are too many."""
+    path = settings.run / "data" / SET_ASIDE
+    write_table(path, set_aside)
     if bad > settings.max_bad_share * total:
         raise PripError(
             f"max_bad_share: wanted at most {settings.max_bad_share:g}, but {bad} of {total} images are bad; "
-            f"the reasons are in {data / SET_ASIDE}"
+            f"the reasons are in {path}"
         )
     if bad:
-        _log.warning("%d of %d images are set aside; the reasons are in %s", bad, total, data / SET_ASIDE)
-    images = found.rows[good].join(scores.loc[good, names])
-    _write(data / SCORES, images[["image_name", *names]])
-    return images, bad
+        _log.warning("%d of %d images are set aside; the reasons are in %s", bad, total, path)
 
 
-@dataclass(frozen=True)
-class Mined:
-    """What the scores say. user, system: images by origin, with their score (the standardised sum) and split."""
-
-    user: pd.DataFrame
-    system: pd.DataFrame
-    preferred: pd.DataFrame
-    kept: pd.DataFrame
-    rewards: dict[str, dict[str, float]]
-
-
-def mine(
-    settings: PrepareSettings, images: pd.DataFrame, prompts: pd.DataFrame | None, rewards: Sequence[Reward]
-) -> Mined:
-    """Chooses preferred images and system prompts; writes their tables, and the rewards' means and deviations."""
-    data, names = settings.run / "data", [reward.name for reward in rewards]
-    user, system = _by_origin(images, prompts, settings.dev_share)
-    means, deviations = means_and_deviations(user, names)
-    combined = StandardisedSum(rewards, means, deviations)
-    user = user.assign(score=combined.combine(raw_scores(user, names)).numpy())
-    system = system.assign(score=combined.combine(raw_scores(system, names)).numpy())
-    preferred = mine_preferred(user, settings.preferred_per_prompt, settings.seed)
-    kept = filter_system_prompts(system, settings.system.keep_share, settings.system.thresholds)
-    check_splits(preferred, "preferred images")
-    check_splits(kept, "kept system prompts")
-    measured = {"means": means, "deviations": deviations}
-    replace_text(data / REWARDS, json.dumps(measured, indent=2) + "\n")
-    _write(data / PREFERRED_IMAGES, preferred)
-    _write(data / SYSTEM_PROMPTS, kept)
-    return Mined(user, system, preferred, kept, measured)
-
-
-def cache_pivots(
-    images: pd.DataFrame, names: list[str], pivot_encoder: PivotEncoder, folder: Path, batch_size: int, progress: bool
-) -> None:
-    """Writes the pivots of the images `names` as a PivotCache. images: image_name, path.
-
-    Raises PripError if a file that could be read before cannot any more.
-    """
-    path_of = dict(zip(images["image_name"], images["path"], strict=True))
-    bad: dict[int, str] = {}
-    with (
-        PivotCacheWriter(folder) as writer,
-        tqdm(total=len(names), desc="pivots", unit="image", disable=not progress, mininterval=1) as bar,
-    ):
-        for batch in read_batches([path_of[name] for name in names], batch_size, bad):
-            writer.add([names[place] for place in batch.places], pivot_encoder(batch.images))
-            bar.update(len(batch.places))
-        for place, reason in bad.items():
-            raise PripError(f"{path_of[names[place]]} was read before, but now {reason}")
+def _without_evaluation_prompts(settings: PrepareSettings, rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Returns the rows whose prompt is in no evaluation set, and how many prompts are; writes them to a table."""
+    chosen = settings.evaluation
+    prompts = [prompt for path in chosen.files for prompt in read_evaluation_prompts(path, chosen.column)]
+    occurs = occurring(rows["prompt"].unique(), prompts, chosen.similarity, chosen.ngram, chosen.permutations)
+    write_table(settings.run / "data" / EVALUATION, occurs)
+    counts = {f"evaluation_{kind}": int((occurs["kind"] == kind).sum()) for kind in ("exact", "near")}
+    return rows[~rows["prompt"].isin(occurs["prompt"])], counts
 
 
 def _texts(rows: pd.DataFrame, prompts: pd.DataFrame | None, scored_for: str) -> pd.Series:
@@ -270,34 +317,14 @@ def _texts(rows: pd.DataFrame, prompts: pd.DataFrame | None, scored_for: str) ->
     return rows["prompt"].where(of_user, rows["prompt"].str.partition(",")[0].str.strip())
 
 
-def _by_origin(
-    images: pd.DataFrame, prompts: pd.DataFrame | None, dev_share: float
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Returns the images of user prompts and those of system prompts, with their split, as `prompts` tells them.
-
-    A folder that is mined as it is does not tell them: user prompts are then those with two images or more, all are
-    system prompts, and dev_share of the prompts are dev.
-    """
-    if prompts is None:
-        system = images.assign(split=split_by_prompt(images["prompt"], dev_share))
-        return system[system.groupby("prompt")["image_name"].transform("size") >= 2], system
-    told = prompts[["image_name", "origin", "split"]]
-    joined = images.merge(told, on="image_name", how="inner", validate="one_to_many")
-    return joined[joined["origin"] == "user"], joined[joined["origin"] == "system"]
-
-
 def _mean_score(images: pd.DataFrame, names: pd.Series) -> float:
     return float(images.set_index("image_name")["score"].loc[names].mean())
-
-
-def _write(path: Path, frame: pd.DataFrame) -> None:
-    replace_file(path, lambda temporary: frame.to_parquet(temporary, index=False))
 
 
 def _write_manifest(settings: PrepareSettings, folder: Path, counts: dict[str, int]) -> None:
     """Writes DATA/manifest.json: settings, hashes of the inputs, counts, and hashes of what was made."""
     data = settings.run / "data"
-    made = [PREFERRED_IMAGES, SYSTEM_PROMPTS, SCORES, SET_ASIDE, REWARDS, PIVOTS]
+    made = [PREFERRED_IMAGES, SYSTEM_PROMPTS, SCORES, SET_ASIDE, EVALUATION, REWARDS, PIVOTS]
     made += [PROMPTS] if settings.diffusiondb is None else []
     manifest = {
         "settings": json.loads(json.dumps(asdict(settings), default=str)),

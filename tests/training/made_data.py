@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from prip.training.data.pivot_cache import PivotCacheWriter
+from prip.training.data.pivot_cache import write_index, write_shard
 
 SUBJECTS = ["cat", "dog", "apple", "castle", "red car", "tulip"]
 PLACES = ["park", "desert", "street", "forest"]
@@ -53,6 +53,13 @@ def write_data(folder: Path, repeats: int = 1) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(preferred).to_parquet(folder / "preferred_images.parquet")
     pd.DataFrame(system).to_parquet(folder / "system_prompts.parquet")
-    with PivotCacheWriter(folder / "pivots") as writer:
-        writer.add(names, torch.stack(pivots))
+    write_pivots(folder / "pivots", names, torch.stack(pivots))
     return folder
+
+
+def write_pivots(folder: Path, names: list[str], pivots: torch.Tensor, shard: int = 64) -> None:
+    """Writes a PivotCache of pivots (len(names), pivot_length, pivot_width), `shard` of them in a file."""
+    shards = {f"{start}.safetensors": slice(start, start + shard) for start in range(0, len(names), shard)}
+    for file, chosen in shards.items():
+        write_shard(folder / file, names[chosen], pivots[chosen])
+    write_index(folder, {file: names[chosen] for file, chosen in shards.items()})

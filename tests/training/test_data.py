@@ -4,76 +4,104 @@ from __future__ import annotations
 
 import random
 import re
+import resource
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from made_data import PIVOT_LENGTH, PIVOT_WIDTH, write_data
+from made_data import PIVOT_LENGTH, PIVOT_WIDTH, write_data, write_pivots
 from safetensors.torch import load_file
 
 from prip.errors import CheckpointError, InputError
 from prip.training.data.pairs import drop_prefix_words, drop_words, read_preferred_images, read_system_prompts
-from prip.training.data.pivot_cache import PivotCache, PivotCacheWriter
+from prip.training.data.pivot_cache import PivotCache, is_shard_of, write_index, write_shard
 from prip.training.seeds import derive_seed, permutation_indices, seed_everything
 from prip.training.tokenizers import train_decoder_tokenizer, train_encoder_tokenizer
 
 
 def test_pivots_come_back_by_name_in_any_order(tmp_path: Path) -> None:
     pivots = torch.randn(5, 3, 4)
-    with PivotCacheWriter(tmp_path / "pivots") as writer:
-        writer.add(["a", "b"], pivots[:2])
-        writer.add(["c", "d", "e"], pivots[2:])
+    write_pivots(tmp_path / "pivots", list("abcde"), pivots, shard=2)
     cache = PivotCache(tmp_path / "pivots")
     assert (len(cache), cache.pivot_length, cache.pivot_width) == (5, 3, 4)
     assert cache.names == list("abcde") and "c" in cache and "z" not in cache
-    found = cache[["e", "a", "e"]]
+    found = cache[["e", "a", "d", "e"]]
     assert found.dtype == torch.float32
-    assert torch.equal(found, pivots[[4, 0, 4]].half().float())
+    assert torch.equal(found, pivots[[4, 0, 3, 4]].half().float())
 
 
-def test_the_cache_is_a_plain_safetensors_file(tmp_path: Path) -> None:
+def test_shards_are_plain_safetensors_files(tmp_path: Path) -> None:
+    pivots = torch.randn(3, 3, 4)
+    write_pivots(tmp_path, ["a", "b", "c"], pivots, shard=2)
+    stored = load_file(tmp_path / "0.safetensors")
+    assert list(stored) == ["pivots"] and torch.equal(stored["pivots"], pivots[:2].half())
+    index = pd.read_parquet(tmp_path / "index.parquet")
+    assert index["image_name"].tolist() == ["a", "b", "c"] and index["row"].tolist() == [0, 1, 0]
+    assert index["shard"].tolist() == ["0.safetensors", "0.safetensors", "2.safetensors"]
+
+
+def test_an_index_without_shards_means_a_single_file(tmp_path: Path) -> None:
     pivots = torch.randn(2, 3, 4)
-    with PivotCacheWriter(tmp_path / "pivots") as writer:
-        writer.add(["a", "b"], pivots)
-    stored = load_file(tmp_path / "pivots" / "pivots.safetensors")
-    assert list(stored) == ["pivots"] and torch.equal(stored["pivots"], pivots.half())
-    index = pd.read_parquet(tmp_path / "pivots" / "index.parquet")
-    assert index.to_dict("list") == {"image_name": ["a", "b"], "row": [0, 1]}
+    write_shard(tmp_path / "pivots.safetensors", ["a", "b"], pivots)
+    pd.DataFrame({"image_name": ["a", "b"], "row": [0, 1]}).to_parquet(tmp_path / "index.parquet")
+    assert torch.equal(PivotCache(tmp_path)[["b"]], pivots[1:].half().float())
 
 
-def test_an_unfinished_cache_leaves_the_old_one(tmp_path: Path) -> None:
-    with PivotCacheWriter(tmp_path / "pivots") as writer:
-        writer.add(["a"], torch.zeros(1, 2, 2))
-    with pytest.raises(RuntimeError), PivotCacheWriter(tmp_path / "pivots") as writer:
-        writer.add(["b"], torch.ones(1, 2, 2))
-        raise RuntimeError
-    assert PivotCache(tmp_path / "pivots").names == ["a"]
-    assert [path.name for path in tmp_path.iterdir()] == ["pivots"]
-    with PivotCacheWriter(tmp_path / "pivots") as writer:
-        writer.add(["b"], torch.ones(1, 2, 2))
-    assert PivotCache(tmp_path / "pivots").names == ["b"]
+def test_pivots_are_mapped_and_not_read(tmp_path: Path) -> None:
+    write_pivots(tmp_path, [str(number) for number in range(4000)], torch.zeros(4000, 64, 64), shard=1000)
+    cache = PivotCache(tmp_path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert cache[["0", "1500", "3999"]].shape == (3, 64, 64)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 8_000, f"32 MB of pivots lie there; {grown} kB were read"
 
 
-def test_the_writer_refuses_what_it_cannot_store(tmp_path: Path) -> None:
-    writer = PivotCacheWriter(tmp_path / "pivots")
+def test_a_shard_tells_whose_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "one.safetensors"
+    assert not is_shard_of(path, ["a", "b"])
+    write_shard(path, ["a", "b"], torch.randn(2, 3, 4))
+    assert is_shard_of(path, ["a", "b"])
+    assert not is_shard_of(path, ["b", "a"]) and not is_shard_of(path, ["a"]) and not is_shard_of(path, ["a", "c"])
+    content = path.read_bytes()
+    for damaged in (content[:-1], content[:20], b"", content + b"\0"):
+        path.write_bytes(damaged)
+        assert not is_shard_of(path, ["a", "b"])
+
+
+@pytest.mark.parametrize("length", [0, 4, 30, -1])
+def test_a_damaged_shard_is_told(tmp_path: Path, length: int) -> None:
+    write_pivots(tmp_path, ["a", "b"], torch.randn(2, 3, 4), shard=1)
+    shard = tmp_path / "1.safetensors"
+    shard.write_bytes(shard.read_bytes()[:length])
+    cache = PivotCache(tmp_path)
+    assert cache[["a"]].shape == (1, 3, 4)
+    with pytest.raises(CheckpointError, match=r"1\.safetensors cannot be read"):
+        cache[["b"]]
+    shard.unlink()
+    with pytest.raises(CheckpointError, match=r"1\.safetensors is missing"):
+        PivotCache(tmp_path)
+
+
+def test_what_cannot_be_stored_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "one.safetensors"
     with pytest.raises(InputError, match="at least one image"):
-        writer.close()
-    writer.add(["a"], torch.zeros(1, 2, 3))
+        write_index(tmp_path, {})
     with pytest.raises(InputError, match="'a' again"):
-        writer.add(["a"], torch.zeros(1, 2, 3))
-    with pytest.raises(InputError, match=re.escape("wanted (2, 3)")):
-        writer.add(["b"], torch.zeros(1, 3, 2))
+        write_index(tmp_path, {"0.safetensors": ["a"], "1.safetensors": ["a"]})
+    with pytest.raises(InputError, match="each image once"):
+        write_shard(path, ["a", "a"], torch.zeros(2, 2, 3))
     with pytest.raises(InputError, match=re.escape("wanted (2, pivot_length, pivot_width)")):
-        writer.add(["b", "c"], torch.zeros(1, 2, 3))
+        write_shard(path, ["b", "c"], torch.zeros(1, 2, 3))
     with pytest.raises(InputError, match="fp16"):
-        writer.add(["b"], torch.full((1, 2, 3), 1e6))
+        write_shard(path, ["b"], torch.full((1, 2, 3), 1e6))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_cache_refuses_what_it_does_not_hold(data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no pivot of 'foreign'"):
         PivotCache(data / "pivots")[["foreign"]]
-    with pytest.raises(CheckpointError, match=r"pivots\.safetensors is missing"):
+    with pytest.raises(CheckpointError, match=r"index\.parquet is missing"):
         PivotCache(tmp_path)
 
 

@@ -16,9 +16,10 @@ from PIL import Image
 
 from prip.errors import CheckpointError, InputError
 from prip.training.data import drawing
-from prip.training.data.diffusiondb import Sampling, image_name, read_diffusiondb, write_metadata
+from prip.training.data.diffusiondb import DiffusionDB, Sampling, image_name, read_diffusiondb, write_metadata
 from prip.training.data.drawing import draw_all, plan_drawings
 from prip.training.data.images import BadImageError, read_batches, read_image, write_png
+from prip.training.data.source import find_source
 
 REAL_IMAGES = Path(__file__).resolve().parents[3] / "shared" / "data" / "generated_images"
 COLUMNS = {
@@ -36,6 +37,11 @@ COLUMNS = {
     "image_nsfw": "float",
     "prompt_nsfw": "float",
 }
+
+
+def read(folder: Path, **options: int) -> DiffusionDB:
+    source = find_source(folder, **options)
+    return read_diffusiondb(source.parts, source.metadata)
 
 
 def plan(prompts: int = 3, images: int = 4) -> pd.DataFrame:
@@ -94,11 +100,11 @@ def test_the_written_layout_is_diffusiondbs(tmp_path: Path, small_parts: None) -
 
 def test_what_was_written_comes_back(tmp_path: Path, small_parts: None) -> None:
     drawings = write(tmp_path)
-    found = read_diffusiondb(tmp_path)
+    found = read(tmp_path)
     assert found.set_aside.empty and len(found.rows) == 12
     joined = found.rows.merge(drawings, on="image_name")
     assert len(joined) == 12 and (joined["prompt_x"] == joined["prompt_y"]).all()
-    one = read_diffusiondb(tmp_path / "images" / "part-000002")
+    one = read(tmp_path / "images" / "part-000002")
     assert len(one.rows) == 5 and set(one.rows["part"]) == {"part-000002"}
 
 
@@ -129,7 +135,7 @@ def test_bad_rows_are_set_aside_with_the_reason(tmp_path: Path, small_parts: Non
     (third / "part-000003.json").unlink()
     shutil.copy(first / names[2], third / names[2])
     (tmp_path / "images" / "readme").mkdir()
-    found = read_diffusiondb(tmp_path)
+    found = read(tmp_path)
     reasons = dict(zip(found.set_aside["image_name"], found.set_aside["reason"], strict=True))
     assert reasons.pop("part-000002.json").startswith("the part's JSON cannot be read: JSONDecodeError")
     assert reasons == {
@@ -141,7 +147,7 @@ def test_bad_rows_are_set_aside_with_the_reason(tmp_path: Path, small_parts: Non
     }
     assert found.rows["image_name"].tolist() == names[2:], "metadata stands in for a part's JSON"
     (tmp_path / "metadata.parquet").unlink()
-    without = read_diffusiondb(tmp_path)
+    without = read(tmp_path)
     assert without.rows["image_name"].tolist() == names[2:5]
     assert (without.set_aside["reason"] == "no row describes it").sum() == 1 + 5 + 3
     assert "the part's JSON is missing" in set(without.set_aside["reason"])
@@ -153,7 +159,7 @@ def test_a_name_in_two_parts_counts_once(tmp_path: Path, small_parts: None) -> N
     shutil.copy(images / "part-000001" / names[0], images / "part-000002" / names[0])
     path = images / "part-000002" / "part-000002.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), names[0]: {"p": "a cat"}}))
-    found = read_diffusiondb(tmp_path)
+    found = read(tmp_path)
     assert found.rows["image_name"].tolist() == names
     assert found.set_aside.to_dict("list") == {
         "image_name": [names[0]],
@@ -170,17 +176,17 @@ def test_the_large_set_and_a_part_of_the_metadata(tmp_path: Path, small_parts: N
         part = f"part-{number:06}"
         (tmp_path / "images" / part).rename(tmp_path / f"diffusiondb-large-part-{half}" / part)
     shutil.rmtree(tmp_path / "images")
-    found = read_diffusiondb(tmp_path)
+    found = read(tmp_path)
     assert len(found.rows) == 10 and found.set_aside.empty, "metadata of parts that are not there is passed over"
 
 
 def test_folders_that_are_no_diffusiondb(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="diffusiondb: wanted a folder with parts"):
-        read_diffusiondb(tmp_path)
+        read(tmp_path)
     write(tmp_path)
     (tmp_path / "metadata.parquet").write_bytes(b"no table")
     with pytest.raises(CheckpointError, match="cannot be read"):
-        read_diffusiondb(tmp_path)
+        read(tmp_path)
 
 
 def test_metadata_refuses_what_its_types_cannot_hold(tmp_path: Path) -> None:
@@ -188,7 +194,8 @@ def test_metadata_refuses_what_its_types_cannot_hold(tmp_path: Path) -> None:
         write_metadata(tmp_path, ["a cat"], [2**32], Sampling(1, 1.0), 8, 8)
 
 
-def test_images_are_read_in_batches_of_one_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_images_are_read_in_batches_of_one_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
     paths = [tmp_path / f"{number}.png" for number in range(6)]
     for path, side in zip(paths, (4, 6, 4, 4, 6, 4), strict=True):
         write_png(path, torch.full((3, side, side + 1), side, dtype=torch.uint8))
@@ -197,7 +204,7 @@ def test_images_are_read_in_batches_of_one_size(tmp_path: Path, monkeypatch: pyt
     paths[3].write_bytes(b"")
     Image.new("RGBA", (5, 4), (9, 9, 9, 0)).save(paths[0])
     bad: dict[int, str] = {}
-    batches = list(read_batches([str(path) for path in paths], 5, bad))
+    batches = list(read_batches(lambda place: paths[place].read_bytes(), 6, 5, bad, threads))
     assert [batch.places for batch in batches] == [[0], [1, 4], [5]]
     assert [tuple(batch.images.shape) for batch in batches] == [(1, 3, 4, 5), (2, 3, 6, 7), (1, 3, 4, 5)]
     assert batches[0].images.dtype == torch.uint8 and batches[0].images.unique().tolist() == [9]
@@ -209,9 +216,12 @@ def test_images_are_read_in_batches_of_one_size(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.skipif(not REAL_IMAGES.is_dir(), reason="real images are not beside the repository")
 def test_real_images_in_diffusiondbs_layout() -> None:
-    found = read_diffusiondb(REAL_IMAGES)
+    found = read(REAL_IMAGES)
     assert len(found.rows) == 74 and found.set_aside.empty
-    assert found.rows["prompt"].nunique() == 54
+    assert found.rows["prompt"].nunique() == 54 and found.rows["drawing"].is_unique
+    part = REAL_IMAGES / "part-000001"
+    paths = [part / name for name in found.rows["image_name"]]
     bad: dict[int, str] = {}
-    sizes = {tuple(batch.images.shape[1:]) for batch in read_batches(found.rows["path"].tolist(), 16, bad)}
+    batches = read_batches(lambda place: paths[place].read_bytes(), len(paths), 16, bad)
+    sizes = {tuple(batch.images.shape[1:]) for batch in batches}
     assert not bad and (3, 256, 256) in sizes and len(sizes) > 5

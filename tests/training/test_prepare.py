@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from made_parts import (
     write_prompts,
 )
 from test_diffusiondb import REAL_IMAGES
+from test_parts import zipped
 
 from prip.errors import CheckpointError, InputError, PripError
 from prip.training import prepare as stage
@@ -31,18 +33,24 @@ from prip.training.cli import main
 from prip.training.data.hashing import hash_of
 from prip.training.data.images import read_image
 from prip.training.data.pairs import read_preferred_images, read_system_prompts
+from prip.training.data.pivot_cache import PivotCache
 from prip.training.data.preferred import mine_preferred
 from prip.training.data.scoring import means_and_deviations
 from prip.training.data.splits import read_prompts, split_by_prompt
 from prip.training.data.system_prompts import filter_system_prompts
 from prip.training.settings import PrepareSettings, SystemPromptSettings
+from prip.training.settings.prepare import EvaluationSetSettings, FilterSettings, RaySettings
 
 FORBIDDEN = ("renderer", "preference", "reader", "judges")
 
 
-def made(generator: MadeGenerator | None = None) -> stage.Parts:
-    rewards = [ColourReward("mini-reward", 0, 1 / 64, -2.0), ColourReward("mini-hps", 1, 1 / 32, 27.0)]
-    return stage.Parts(lambda: generator or MadeGenerator(), rewards, ColourPivots())
+def made_rewards() -> list[ColourReward]:
+    return [ColourReward("mini-reward", 0, 1 / 64, -2.0), ColourReward("mini-hps", 1, 1 / 32, 27.0)]
+
+
+def made(generator: MadeGenerator | None = None, rewards: list[ColourReward] | None = None) -> stage.Parts:
+    chosen = rewards or made_rewards()
+    return stage.Parts(lambda: generator or MadeGenerator(), lambda: chosen, ColourPivots)
 
 
 def settings_for(run: Path, **options: Any) -> PrepareSettings:
@@ -56,8 +64,7 @@ def run_made(run: Path, parts: stage.Parts | None = None, **options: Any) -> dic
         write_prompts(run)
     for name in ("generator", "pivot_encoder", "rewards/made"):
         (run / "parts" / name).mkdir(parents=True, exist_ok=True)
-    hashes = {name: hash_of(path) for name, path in stage.part_paths(settings).items()}
-    return stage.prepare(settings, stage.begin(settings, hashes), parts or made())
+    return stage.prepare(settings, stage.begin(settings, stage.input_hashes(settings)), parts or made())
 
 
 def table(run: Path, name: str) -> pd.DataFrame:
@@ -93,8 +100,8 @@ def test_the_best_image_of_each_prompt_is_preferred(tmp_path: Path) -> None:
 
 
 def test_rewards_json_holds_mean_and_deviation_of_unrefined_images(tmp_path: Path) -> None:
-    parts = made()
-    run_made(tmp_path, parts)
+    rewards = made_rewards()
+    run_made(tmp_path, made(rewards=rewards))
     prompts, pixel = table(tmp_path, "prompts"), colours(tmp_path)
     red = torch.tensor([pixel[n][0] for n in prompts.loc[prompts["origin"] == "user", "image_name"]]).double() / 64 - 2
     written = json.loads((tmp_path / "data" / "rewards.json").read_text())
@@ -105,7 +112,7 @@ def test_rewards_json_holds_mean_and_deviation_of_unrefined_images(tmp_path: Pat
     for name, (r, g, _) in pixel.items():
         assert scores.loc[name, "mini-reward"] == pytest.approx(r / 64 - 2, abs=1e-5)
         assert scores.loc[name, "mini-hps"] == pytest.approx(g / 32 + 27, abs=1e-5)
-    assert set(parts.rewards[0].asked) == set(prompts["prompt"])
+    assert set(rewards[0].asked) == set(prompts["prompt"])
 
 
 def test_system_prompts_are_those_with_good_images(tmp_path: Path) -> None:
@@ -120,9 +127,9 @@ def test_system_prompts_are_those_with_good_images(tmp_path: Path) -> None:
 
 
 def test_system_prompts_can_be_scored_for_their_start(tmp_path: Path) -> None:
-    parts = made()
-    run_made(tmp_path, parts, system=SystemPromptSettings(scored_for="start"))
-    asked = parts.rewards[1].asked
+    rewards = made_rewards()
+    run_made(tmp_path, made(rewards=rewards), system=SystemPromptSettings(scored_for="start"))
+    asked = rewards[1].asked
     assert len(asked) == 76 and set(asked) == {f"a {name}" for name in user_prompts()["subject"][:7]}
 
 
@@ -167,10 +174,10 @@ def test_a_stopped_run_goes_on_to_the_same_data(tmp_path: Path, stopped: str, mo
             run_made(tmp_path / "cut", parts)
     with pytest.raises(InputError, match="--resume"):
         run_made(tmp_path / "cut")
-    parts = made()
-    metrics = run_made(tmp_path / "cut", parts, resume=True)
+    rewards = made_rewards()
+    metrics = run_made(tmp_path / "cut", made(rewards=rewards), resume=True)
     assert metrics["counts"]["drawn"] == (76 - 3 * 7 if stopped == "drawing" else 0)
-    assert len(parts.rewards[0].asked) == (76 if stopped == "drawing" else 0)
+    assert len(rewards[0].asked) == (76 if stopped == "drawing" else 0)
     hashes = [
         json.loads((tmp_path / name / "data" / "manifest.json").read_text())["sha256"] for name in ("whole", "cut")
     ]
@@ -255,12 +262,14 @@ def test_bad_images_are_set_aside_up_to_a_share(tmp_path: Path) -> None:
     files = sorted(source.rglob("*.png"))
     files[0].write_bytes(b"")
     files[1].unlink()
-    parts = made()
-    parts.rewards[0].shift = float("nan")
-    with pytest.raises(PripError, match="max_bad_share: wanted at most 0.01, but 76 of 76 images are bad"):
-        run_made(tmp_path / "nan", parts, diffusiondb=source)
-    with pytest.raises(PripError, match="max_bad_share: wanted at most 0.01, but 2 of 76 images are bad"):
-        run_made(tmp_path / "run", diffusiondb=source, dev_share=0.4)
+    parts = made(rewards=[ColourReward("mini-reward", 0, shift=float("nan")), *made_rewards()[1:]])
+    with pytest.raises(PripError, match="max_bad_share: wanted at most 0.01, but 1 of 76 images are bad"):
+        run_made(tmp_path / "early", diffusiondb=source)
+    assert not (tmp_path / "early" / "prepare" / "scores").exists(), "too many files are missing"
+    with pytest.raises(PripError, match="max_bad_share: wanted at most 0.02, but 76 of 76 images are bad"):
+        run_made(tmp_path / "nan", parts, diffusiondb=source, max_bad_share=0.02)
+    with pytest.raises(PripError, match="max_bad_share: wanted at most 0.02, but 2 of 76 images are bad"):
+        run_made(tmp_path / "run", diffusiondb=source, dev_share=0.4, max_bad_share=0.02)
     metrics = run_made(tmp_path / "run", diffusiondb=source, dev_share=0.4, max_bad_share=0.03, overwrite=True)
     aside = table(tmp_path / "run", "set_aside").set_index("image_name")["reason"].to_dict()
     assert aside == {
@@ -268,6 +277,111 @@ def test_bad_images_are_set_aside_up_to_a_share(tmp_path: Path) -> None:
         files[1].name: "its file is missing",
     }
     assert (metrics["counts"]["images"], metrics["counts"]["set_aside"], metrics["counts"]["drawn"]) == (74, 2, 0)
+
+
+def test_zips_are_mined_as_folders_are(tmp_path: Path) -> None:
+    run_made(tmp_path / "drawn")
+    source = tmp_path / "drawn" / "data" / "diffusiondb"
+    for name, place in (("folders", source), ("zips", zipped(source, tmp_path / "db"))):
+        run_made(tmp_path / name, diffusiondb=place, dev_share=0.4)
+    manifests = [json.loads((tmp_path / name / "data" / "manifest.json").read_text()) for name in ("folders", "zips")]
+    hashes = [{name: value for name, value in m["sha256"].items() if name != "pivots"} for m in manifests]
+    assert hashes[0] == hashes[1] and "scores.parquet" in hashes[0] and manifests[1]["counts"]["images"] == 76
+    caches = [PivotCache(tmp_path / name / "data" / "pivots") for name in ("folders", "zips")]
+    names = sorted(caches[0].names)
+    assert names == sorted(caches[1].names) and torch.equal(caches[0][names], caches[1][names])
+    assert manifests[1]["inputs"]["diffusiondb"] == str(tmp_path / "db")
+
+
+def test_preference_and_filter_go_by_rewards_of_their_own(tmp_path: Path) -> None:
+    system = SystemPromptSettings(keep_share=1.0, thresholds={"mini-reward": 0.5})
+    run_made(tmp_path, preferred_by=("mini-hps",), system=system)
+    scores, prompts = table(tmp_path, "scores").set_index("image_name"), table(tmp_path, "prompts")
+    preferred, kept = table(tmp_path, "preferred_images"), table(tmp_path, "system_prompts")
+    for row in preferred.itertuples():
+        names = prompts.loc[prompts["prompt"] == row.user_prompt, "image_name"]
+        assert row.image_name == scores.loc[names, "mini-hps"].idxmax()
+    assert (preferred["image_name"] != best_by(scores, prompts, "mini-reward")[preferred["user_prompt"]].values).any()
+    of_system = prompts.loc[prompts["origin"] == "system", "image_name"]
+    assert set(kept["image_name"]) == set(of_system[(scores.loc[of_system, "mini-reward"] > 0.5).to_numpy()])
+    assert 0 < len(kept) < len(of_system)
+    assert list(json.loads((tmp_path / "data" / "rewards.json").read_text())["means"]) == ["mini-reward", "mini-hps"]
+
+
+def best_by(scores: pd.DataFrame, prompts: pd.DataFrame, reward: str) -> pd.Series:
+    """Returns the image with the best raw score of each prompt."""
+    joined = prompts.set_index("image_name").join(scores)
+    return joined.groupby("prompt")[reward].idxmax()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preferred_by": ("image-reward",)}, "preferred_by: wanted names among mini-reward, mini-hps, got image-rew"),
+        ({"system": SystemPromptSettings(thresholds={"clip": 0.28})}, "system.thresholds: wanted names among"),
+        ({"system": SystemPromptSettings(ranked_by=("clip",))}, "system.ranked_by: wanted names among"),
+    ],
+)
+def test_a_reward_that_is_not_there_is_told_after_the_first_part(
+    tmp_path: Path, options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("drawing", "diffusiondb"):
+        monkeypatch.setattr(f"prip.training.data.{module}.PART_SIZE", 10)
+    rewards = made_rewards()
+    with pytest.raises(InputError, match=message):
+        run_made(tmp_path, made(rewards=rewards), **options)
+    assert len(rewards[0].asked) == 10
+
+
+def test_what_is_mined_can_be_limited(tmp_path: Path) -> None:
+    run_made(tmp_path / "drawn")
+    source = tmp_path / "drawn" / "data" / "diffusiondb"
+    options: dict[str, Any] = {"diffusiondb": source, "dev_share": 0.4, "system": SystemPromptSettings(keep_share=1.0)}
+    metrics = run_made(tmp_path / "a", user_prompt_limit=5, system_prompt_limit=14, **options)
+    assert (metrics["counts"]["preferred_images"], metrics["counts"]["system_prompts_kept"]) == (5, 14)
+    run_made(tmp_path / "b", user_prompt_limit=5, system_prompt_limit=14, seed=1, **options)
+    chosen = [set(table(tmp_path / name, "system_prompts")["system_prompt"]) for name in "ab"]
+    assert chosen[0] != chosen[1]
+
+
+def test_evaluation_prompts_reach_no_table(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("A dog!\na castle, golden hours\n")
+    metrics = run_made(tmp_path / "run", evaluation=EvaluationSetSettings(files=(tmp_path / "a.txt",)))
+    counts = metrics["counts"]
+    assert (counts["evaluation_exact"], counts["evaluation_near"], counts["images"]) == (1, 1, 76 - 8 - 1)
+    found = table(tmp_path / "run", "evaluation_prompts")
+    assert found[["prompt", "evaluation_prompt", "kind"]].to_numpy().tolist() == [
+        ["a dog", "A dog!", "exact"],
+        ["a castle, golden hour", "a castle, golden hours", "near"],
+    ]
+    assert "a dog" not in set(table(tmp_path / "run", "preferred_images")["user_prompt"])
+    assert "a castle, golden hour" not in set(table(tmp_path / "run", "system_prompts")["system_prompt"])
+    manifest = json.loads((tmp_path / "run" / "data" / "manifest.json").read_text())
+    assert manifest["counts"]["evaluation_near"] == 1
+    assert manifest["inputs"]["evaluation/a.txt"] == hash_of(tmp_path / "a.txt")
+
+
+def test_a_rerun_makes_the_missing_shards_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run_made(tmp_path / "whole", pivot_shard=7)
+    calls: list[int] = []
+
+    class Counting(ColourPivots):
+        def __call__(self, images: torch.Tensor) -> torch.Tensor:
+            calls.append(len(images))
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return super().__call__(images)
+
+    parts = replace(made(), make_pivot_encoder=Counting)
+    with pytest.raises(KeyboardInterrupt):
+        run_made(tmp_path / "cut", parts, pivot_shard=7)
+    shards = sorted((tmp_path / "cut" / "data" / "pivots").iterdir())
+    assert [path.name for path in shards] == ["loose-00001.safetensors", "loose-00002.safetensors"]
+    shards[0].write_bytes(shards[0].read_bytes()[:-1])
+    run_made(tmp_path / "cut", parts, pivot_shard=7, resume=True)
+    assert sum(calls[3:]) == whole["counts"]["pivots"] - 7, "one whole shard was kept, the damaged one made again"
+    hashes = [json.loads((tmp_path / n / "data" / "manifest.json").read_text())["sha256"] for n in ("whole", "cut")]
+    assert hashes[0] == hashes[1]
 
 
 @pytest.mark.skipif(not REAL_IMAGES.is_dir(), reason="real images are not beside the repository")
@@ -298,6 +412,10 @@ def test_settings_that_do_not_fit(options: dict[str, Any], message: str) -> None
         PrepareSettings(run=Path("r"), **options)
     with pytest.raises(InputError, match="keep_share: wanted more than 0, got 0"):
         SystemPromptSettings(keep_share=0)
+    with pytest.raises(InputError, match="ray.workers: wanted at least 1 where ray.address is given"):
+        RaySettings(address="auto")
+    with pytest.raises(InputError, match="max_image_nsfw: wanted a number between 0 and 1, got 2"):
+        FilterSettings(max_image_nsfw=2)
 
 
 COMMAND = f"""
@@ -339,6 +457,22 @@ def test_the_command_draws_with_the_diffusion_generator(whole: Path, capsys: pyt
 def test_a_run_without_a_world_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prepare", "--config", "miniature", "--run", str(tmp_path)]) == 1
     assert "does prip-train world come first?" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_ray_gives_what_this_process_gives(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole / "parts", tmp_path / "parts")
+    shutil.copytree(whole / "data" / "diffusiondb", tmp_path / "data" / "diffusiondb")
+    (tmp_path / "prepare").mkdir()
+    shutil.copy(whole / "prepare" / "inputs.json", tmp_path / "prepare")
+    done = command(tmp_path, "--ray.workers", "2", "--pivot_shard", "8")
+    assert done.returncode == 0, done.stderr
+    manifests = [json.loads((run / "data" / "manifest.json").read_text()) for run in (whole, tmp_path)]
+    hashes = [{name: value for name, value in m["sha256"].items() if name != "pivots"} for m in manifests]
+    assert hashes[0] == hashes[1] and manifests[1]["settings"]["ray"]["workers"] == 2
+    caches = [PivotCache(run / "data" / "pivots") for run in (whole, tmp_path)]
+    names = caches[0].names
+    assert names == caches[1].names and torch.equal(caches[0][names], caches[1][names])
+    assert len(list((tmp_path / "data" / "pivots").glob("*.safetensors"))) > 1
 
 
 def test_a_killed_command_goes_on_to_the_same_data(whole: Path, tmp_path: Path) -> None:

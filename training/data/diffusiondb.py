@@ -1,6 +1,6 @@
 """DiffusionDB's layout on disk: names, tables, parts; written as published, read as it is found.
 
-    images/part-000001/<uuid>.png ...           at most 1,000 files a part (.webp in the large set)
+    images/part-000001/<uuid>.png ...           at most 1,000 files a part (.webp in the large set), or part-000001.zip
     images/part-000001/part-000001.json         file name to prompt, seed, cfg, steps and sampler
     metadata.parquet                            one row an image, 13 columns
 
@@ -10,13 +10,13 @@ Source: poloclub/diffusiondb@bf0b01e, README and scripts/diffusiondb.py.
 from __future__ import annotations
 
 import json
-import re
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from prip.errors import CheckpointError, InputError
 
 from ..atomic import replace_file, replace_text
+from .parts import BadFileError, Part, part_number
 
 PART_SIZE = 1000
 METADATA = ("metadata.parquet", "metadata-large.parquet")
@@ -57,8 +58,10 @@ SCHEMA = pa.schema(
     ]
 )
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/poloclub/diffusiondb")
-_PART_PATTERNS = ("", "images/part-*", "part-*", "diffusiondb-large-part-*/part-*")
-_PART_NAME = re.compile(r"part-(\d{6})")
+_REQUIRED = ["image_name", "prompt", "part_id"]
+_DRAWING = ["prompt", "seed", "step", "cfg", "sampler", "width", "height"]
+_NSFW = ["image_nsfw", "prompt_nsfw"]
+NO_PROMPT = "it has no prompt"
 
 
 @dataclass(frozen=True)
@@ -125,88 +128,116 @@ def write_metadata(
 
 @dataclass(frozen=True)
 class DiffusionDB:
-    """What a folder in DiffusionDB's layout holds."""
+    """What parts in DiffusionDB's layout hold."""
 
     rows: pd.DataFrame
-    """image_name, prompt, part (name of its folder), path: images with a prompt and a file, not opened yet."""
+    """Images with a prompt and, as far as that is known, a file: image_name, prompt, part (its name); drawing, uint64,
+    which two images share if they were drawn by the same settings from the same seed; image_nsfw and prompt_nsfw,
+    float32, nan where no metadata tells them."""
 
     set_aside: pd.DataFrame
     """image_name, part, reason: files without a row, rows without a file or a prompt, JSON that cannot be read."""
 
 
-@dataclass(frozen=True)
-class _Row:
-    image_name: str
-    part: str
-    prompt: str = ""
-    path: str = ""
-    reason: str = ""
+def read_diffusiondb(parts: Sequence[Part], metadata: Sequence[Path]) -> DiffusionDB:
+    """Reads the rows of all `parts`, in their order.
 
-
-def read_diffusiondb(folder: Path) -> DiffusionDB:
-    """Reads the rows of all parts in `folder` (a whole set, some of its parts, or one part), in their order.
-
-    Prompts come from each part's JSON and from the metadata; either may be absent. Metadata of parts that are not in
-    the folder is passed over. Raises InputError if there is no part, CheckpointError for metadata that cannot be read.
+    Prompts come from each part's JSON and from the tables of metadata; either may be absent, and where to list a part
+    is not cheap the metadata counts alone. Metadata of other parts is passed over.
+    Raises InputError if there is no part, CheckpointError for metadata that cannot be read.
     """
-    parts = _part_folders(folder)
     if not parts:
-        raise InputError(f"diffusiondb: wanted a folder with parts such as part-000001, got {folder}")
-    metadata = _read_metadata(folder)
+        raise InputError("diffusiondb: wanted a folder with parts such as part-000001 or part-000001.zip, got none")
+    table = _read_metadata(metadata, [part_number(part.name) for part in parts])
+    places = table.groupby("part_id").indices if len(table) else {}
     seen: set[str] = set()
-    rows = [row for part in parts for row in _read_part(part, metadata.get(_part_number(part), {}), seen)]
-    frame = pd.DataFrame([asdict(row) for row in rows], columns=["image_name", "part", "prompt", "path", "reason"])
-    good = frame["reason"] == ""
-    return DiffusionDB(
-        frame.loc[good, ["image_name", "prompt", "part", "path"]].reset_index(drop=True),
-        frame.loc[~good, ["image_name", "part", "reason"]].reset_index(drop=True),
+    rows, set_aside = [], []
+    for part in parts:
+        described = table.take(places[part_number(part.name)]) if part_number(part.name) in places else table[:0]
+        good, bad = _read_part(part, described, seen)
+        rows.append(good)
+        set_aside.append(bad)
+    return DiffusionDB(pd.concat(rows, ignore_index=True), pd.concat(set_aside, ignore_index=True))
+
+
+def local_metadata(folder: Path) -> list[Path]:
+    """Returns the tables of metadata that lie in `folder`."""
+    return [folder / name for name in METADATA if (folder / name).is_file()]
+
+
+def _read_metadata(paths: Sequence[Path], numbers: list[int]) -> pd.DataFrame:
+    """Returns what the tables say about the parts `numbers`; columns that a table lacks are nan."""
+    columns = _REQUIRED + _DRAWING[1:] + _NSFW
+    frames = [pd.DataFrame(columns=columns)]
+    for path in paths:
+        try:
+            known = set(pq.read_schema(path).names)
+            wanted = [column for column in columns if column in known or column in _REQUIRED]
+            frame = pd.read_parquet(path, columns=wanted, filters=[("part_id", "in", numbers)])
+        except (OSError, ValueError, KeyError) as error:
+            raise CheckpointError(f"{path}: wanted DiffusionDB's metadata, but it cannot be read: {error}") from error
+        frames.append(frame.reindex(columns=columns))
+    filled = [frame for frame in frames if len(frame)] or frames[:1]
+    return pd.concat(filled, ignore_index=True)
+
+
+def _read_part(part: Part, described: pd.DataFrame, seen: set[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Returns the good rows and the bad ones of a part, which `described` tells as well; adds their names to `seen`."""
+    bad: list[tuple[str, str]] = []
+    prompts: dict[str, Any] = dict(zip(described["image_name"], described["prompt"], strict=True))
+    files: frozenset[str] | None = None
+    if part.listed or not prompts:
+        try:
+            with part.open() as opened:
+                files = frozenset(name for name in opened.names if name.endswith(SUFFIXES))
+                names = opened.names
+                content = opened.read(f"{part.name}.json") if f"{part.name}.json" in names else None
+        except BadFileError as error:
+            return _rows(part, {}, described), _aside(part, [(name, str(error)) for name in prompts or [part.name]])
+        prompts.update(_read_json(part, content, bool(prompts), bad))
+    good: dict[str, str] = {}
+    for name, prompt in prompts.items():
+        if not isinstance(prompt, str) or not prompt.strip():
+            bad.append((name, NO_PROMPT))
+        elif files is not None and name not in files:
+            bad.append((name, "its file is missing"))
+        elif name in seen:
+            bad.append((name, "its name occurs twice"))
+        else:
+            good[name] = prompt
+        seen.add(name)
+    bad += [(name, "no row describes it") for name in sorted((files or frozenset()) - prompts.keys())]
+    return _rows(part, good, described), _aside(part, bad)
+
+
+def _read_json(part: Part, content: bytes | None, described: bool, bad: list[tuple[str, str]]) -> dict[str, Any]:
+    """Returns image name to prompt from a part's JSON; what is wrong with it goes into `bad`."""
+    name = f"{part.name}.json"
+    if content is None:
+        if not described:
+            bad.append((name, "the part's JSON is missing"))
+        return {}
+    try:
+        return {image: entry["p"] for image, entry in json.loads(content.decode("utf-8")).items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        bad.append((name, f"the part's JSON cannot be read: {error!r}"))
+    return {}
+
+
+def _rows(part: Part, prompts: dict[str, str], described: pd.DataFrame) -> pd.DataFrame:
+    rows = pd.DataFrame({"image_name": list(prompts), "prompt": list(prompts.values())}, dtype="str")
+    told = described.drop_duplicates("image_name").set_index("image_name").reindex(rows["image_name"])
+    told["prompt"] = rows["prompt"].to_numpy()
+    by_name = pd.util.hash_array(rows["image_name"].to_numpy(dtype=object))
+    by_settings = pd.util.hash_pandas_object(told[_DRAWING].astype({"prompt": object}), index=False).to_numpy()
+    known = told[_DRAWING].notna().all(axis=1).to_numpy()
+    return rows.assign(
+        part=pd.Categorical.from_codes([0] * len(rows), [part.name]).astype("str"),
+        drawing=np.where(known, by_settings, by_name).astype(np.uint64),
+        **{name: told[name].to_numpy(np.float32) for name in _NSFW},
     )
 
 
-def _part_folders(folder: Path) -> list[Path]:
-    found = [path for pattern in _PART_PATTERNS for path in (folder.glob(pattern) if pattern else [folder])]
-    return sorted(path for path in found if path.is_dir() and _PART_NAME.fullmatch(path.name))
-
-
-def _part_number(part: Path) -> int:
-    return int(part.name.removeprefix("part-"))
-
-
-def _read_metadata(folder: Path) -> dict[int, dict[str, str]]:
-    """Returns, by the number of the part, image name to prompt; empty where there is no metadata."""
-    found = [folder / name for name in METADATA if (folder / name).is_file()]
-    by_part: dict[int, dict[str, str]] = {}
-    for path in found:
-        try:
-            frame = pd.read_parquet(path, columns=["image_name", "prompt", "part_id"])
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{path}: wanted DiffusionDB's metadata, but it cannot be read: {error}") from error
-        for number, rows in frame.groupby("part_id"):
-            by_part[int(str(number))] = dict(zip(rows["image_name"], rows["prompt"], strict=True))
-    return by_part
-
-
-def _read_part(part: Path, metadata: dict[str, str], seen: set[str]) -> Iterator[_Row]:
-    """Yields a row for each image that is described or lies in `part`; adds their names to `seen`."""
-    files = {path.name for path in part.iterdir() if path.suffix in SUFFIXES}
-    prompts: dict[str, Any] = dict(metadata)
-    path = part / f"{part.name}.json"
-    try:
-        prompts.update({name: entry["p"] for name, entry in json.loads(path.read_text(encoding="utf-8")).items()})
-    except FileNotFoundError:
-        if not metadata:
-            yield _Row(path.name, part.name, reason="the part's JSON is missing")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        yield _Row(path.name, part.name, reason=f"the part's JSON cannot be read: {error!r}")
-    for name, prompt in prompts.items():
-        if not isinstance(prompt, str) or not prompt.strip():
-            yield _Row(name, part.name, reason="it has no prompt")
-        elif name not in files:
-            yield _Row(name, part.name, reason="its file is missing")
-        elif name in seen:
-            yield _Row(name, part.name, reason="its name occurs twice")
-        else:
-            yield _Row(name, part.name, prompt, str(part / name))
-        seen.add(name)
-    for name in sorted(files - prompts.keys()):
-        yield _Row(name, part.name, reason="no row describes it")
+def _aside(part: Part, bad: list[tuple[str, str]]) -> pd.DataFrame:
+    frame = pd.DataFrame(bad, columns=["image_name", "reason"])
+    return frame.assign(part=part.name)[["image_name", "part", "reason"]].astype("str")

@@ -22,6 +22,17 @@ def hash_of(path: str | Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def hash_of_named(text: str) -> str:
+    """Returns what says which weights "NAME=PLACE" or a place stands for: hash_of the place if it is here, else `text`.
+
+    What is on the Hub is told by its name, and its revision where the text pins one.
+    """
+    name, equals, place = text.partition("=")
+    if Path(text).exists() or not equals:
+        return hash_of(text)
+    return f"{name}={hash_of(place)}"
+
+
 def hash_of_texts(texts: Iterable[str]) -> str:
     """Returns the sha256 of texts in their order."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()

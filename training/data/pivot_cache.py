@@ -1,25 +1,28 @@
-"""Pivots of many images on disk: `pivots.safetensors`, one fp16 tensor "pivots", and `index.parquet` beside it.
+"""Pivots of many images on disk: shards `*.safetensors`, each with one fp16 tensor "pivots", and `index.parquet`.
 
-Reading maps the file into memory, so that a cache may be larger than it; writing streams.
+The index tells the shard and the row of each image. Reading maps the shards into memory, so that a cache may be larger
+than it; a shard is written when its pivots are there, and the index at last.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.numpy import save
 from torch import Tensor
 
 from prip.errors import CheckpointError, InputError
 
-from ..atomic import replace_folder
+from ..atomic import replace_file
 
-_HEADER_BYTES = 256
-PIVOTS, INDEX = "pivots.safetensors", "index.parquet"
+INDEX, SINGLE = "index.parquet", "pivots.safetensors"
+"""SINGLE: where the pivots are if the index names no shards."""
 
 
 class PivotCache:
@@ -27,105 +30,126 @@ class PivotCache:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        for name in (PIVOTS, INDEX):
-            if not (self.folder / name).is_file():
-                raise CheckpointError(f"pivot cache {self.folder}: {name} is missing")
-        with (self.folder / PIVOTS).open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            entry = json.loads(file.read(length)).get("pivots", {})
-        if entry.get("dtype") != "F16" or len(entry["shape"]) != 3:
-            raise CheckpointError(
-                f"pivot cache {self.folder}: wanted a 3-dimensional fp16 tensor 'pivots', got {entry}"
-            )
-        offset = 8 + length + entry["data_offsets"][0]
-        self._pivots = np.memmap(self.folder / PIVOTS, np.float16, "r", offset, tuple(entry["shape"]))
-        self.pivot_length, self.pivot_width = entry["shape"][1:]
+        if not (self.folder / INDEX).is_file():
+            raise CheckpointError(f"pivot cache {self.folder}: {INDEX} is missing")
         index = pd.read_parquet(self.folder / INDEX)
-        self._rows = dict(zip(index["image_name"], index["row"], strict=True))
+        shards = index["shard"] if "shard" in index else pd.Series([SINGLE] * len(index), dtype="str")
+        self._shard_of, self._shards = pd.factorize(shards)
+        self._row_of = index["row"].to_numpy(np.int64)
+        self._places = dict(zip(index["image_name"], range(len(index)), strict=True))
+        self._maps: dict[int, np.memmap] = {}
+        missing = [name for name in self._shards if not (self.folder / name).is_file()]
+        if missing or not len(index):
+            raise CheckpointError(f"pivot cache {self.folder}: {missing[0] if missing else 'every image'} is missing")
+        self.pivot_length, self.pivot_width = self._map(0).shape[1:]
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._places)
 
     @property
     def names(self) -> list[str]:
         """Image names, in the order in which they were added."""
-        return list(self._rows)
+        return list(self._places)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._rows
+        return name in self._places
 
     def __getitem__(self, names: Sequence[str]) -> Tensor:
         """Returns the pivots of these images: float32 (len(names), pivot_length, pivot_width).
 
-        Raises InputError for a name that is not in the cache.
+        Raises InputError for a name that is not in the cache, CheckpointError for a shard that is damaged.
         """
-        missing = [name for name in names if name not in self._rows]
+        missing = [name for name in names if name not in self._places]
         if missing:
             raise InputError(
                 f"pivot cache {self.folder}: no pivot of {missing[0]!r} ({len(missing)} names are missing)"
             )
-        rows = [self._rows[name] for name in names]
-        return torch.from_numpy(self._pivots[rows].astype(np.float32))
+        places = np.array([self._places[name] for name in names], np.int64)
+        result = np.empty((len(places), self.pivot_length, self.pivot_width), np.float32)
+        shards = self._shard_of[places]
+        for shard in np.unique(shards):
+            chosen = shards == shard
+            result[chosen] = self._map(int(shard))[self._row_of[places[chosen]]]
+        return torch.from_numpy(result)
+
+    def _map(self, shard: int) -> np.memmap:
+        if shard not in self._maps:
+            self._maps[shard] = _map_shard(self.folder / self._shards[shard])
+        return self._maps[shard]
 
 
-class PivotCacheWriter:
-    """Collects pivots, and makes `folder` a PivotCache at `close`; before that, `folder` is left as it was.
+def _map_shard(path: Path) -> np.memmap:
+    """Returns the pivots in a shard, fp16 (n, pivot_length, pivot_width), without reading them."""
+    try:
+        header, start = _header(path)
+        entry = header["pivots"]
+        first, last = entry["data_offsets"]
+        if entry["dtype"] != "F16" or len(entry["shape"]) != 3:
+            raise ValueError(f"wanted a 3-dimensional fp16 tensor 'pivots', got {entry}")
+        if last - first != 2 * int(np.prod(entry["shape"])) or start + last != path.stat().st_size:
+            raise ValueError("it is cut off, or its header is wrong")
+        return np.memmap(path, np.float16, "r", start + first, tuple(entry["shape"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"pivot cache {path.parent}: {path.name} cannot be read: {error}") from error
 
-    As a context manager it closes unless an exception passes.
+
+def _header(path: Path) -> tuple[dict, int]:
+    """Returns the header of a safetensors file and where its data begin."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 0 < length < path.stat().st_size:
+            raise ValueError("it is cut off, or its header is wrong")
+        return json.loads(file.read(length)), 8 + length
+
+
+def write_shard(path: Path, names: Sequence[str], pivots: np.ndarray | Tensor) -> None:
+    """Writes pivots (len(names), pivot_length, pivot_width), of any float type, in fp16: whole or not at all.
+
+    Raises InputError for another shape, a name given twice, or a number that fp16 cannot hold.
     """
+    given = torch.as_tensor(pivots).detach().cpu()
+    if given.ndim != 3 or len(names) != len(given) or not len(names):
+        raise InputError(f"pivots: wanted ({len(names)}, pivot_length, pivot_width), got {tuple(given.shape)}")
+    if len(set(names)) < len(names):
+        raise InputError(f"names: wanted each image once, got {len(names) - len(set(names))} again")
+    stored = given.to(torch.float16)
+    if not stored.isfinite().all():
+        raise InputError("pivots: wanted numbers that fp16 can hold, got nan, inf or more than 65,504")
+    content = save({"pivots": np.ascontiguousarray(stored.numpy())}, {"names": _hash(names)})
+    replace_file(path, lambda temporary: _write(temporary, content))
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        self._path = self.folder.with_name(f"{self.folder.name}.{PIVOTS}.tmp")
-        self._file = self._path.open("wb")
-        self._file.write(bytes(_HEADER_BYTES))
-        self._names: dict[str, None] = {}
-        self._shape: tuple[int, int] | None = None
 
-    def __enter__(self) -> PivotCacheWriter:
-        return self
+def is_shard_of(path: Path, names: Sequence[str]) -> bool:
+    """Whether `path` is a whole shard of these images in this order."""
+    try:
+        return len(_map_shard(path)) == len(names) and _header(path)[0]["__metadata__"]["names"] == _hash(names)
+    except (CheckpointError, KeyError):
+        return False
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._file.close()
-            self._path.unlink()
 
-    def add(self, names: Sequence[str], pivots: Tensor) -> None:
-        """Adds pivots (len(names), pivot_length, pivot_width), of any float type; they are stored in fp16.
+def write_index(folder: Path, shards: Mapping[str, Sequence[str]]) -> None:
+    """Makes `folder`, where the shards are, a PivotCache. shards: file name to the names of its images.
 
-        Raises InputError for a name given twice, a shape unlike the first one's, or a number that fp16 cannot hold.
-        """
-        if pivots.ndim != 3 or len(names) != len(pivots):
-            raise InputError(f"pivots: wanted ({len(names)}, pivot_length, pivot_width), got {tuple(pivots.shape)}")
-        shape = (pivots.shape[1], pivots.shape[2])
-        if self._shape not in (None, shape):
-            raise InputError(f"pivots: wanted {self._shape} each as before, got {shape}")
-        stored = pivots.detach().cpu().to(torch.float16)
-        if not stored.isfinite().all():
-            raise InputError("pivots: wanted numbers that fp16 can hold, got nan, inf or more than 65,504")
-        for name in names:
-            if name in self._names:
-                raise InputError(f"names: wanted each image once, got {name!r} again")
-            self._names[name] = None
-        self._shape = shape
-        self._file.write(np.ascontiguousarray(stored.numpy()).tobytes())
+    Other shards in the folder are removed. Raises InputError for a name given twice, or for no images at all.
+    """
+    frames = [
+        pd.DataFrame({"image_name": names, "row": range(len(names)), "shard": file}) for file, names in shards.items()
+    ]
+    index = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"image_name": []})
+    if index.empty:
+        raise InputError("pivots: wanted at least one image, got none")
+    twice = index["image_name"].duplicated()
+    if twice.any():
+        raise InputError(f"names: wanted each image once, got {index['image_name'][twice].iloc[0]!r} again")
+    replace_file(folder / INDEX, lambda temporary: index.to_parquet(temporary, index=False))
+    for path in folder.glob("*.safetensors"):
+        if path.name not in shards:
+            path.unlink()
 
-    def close(self) -> None:
-        """Brings the cache to the disk, in the place of an older one. Raises InputError if no pivot was added."""
-        if self._shape is None:
-            raise InputError("pivots: wanted at least one image before close, got none")
-        shape = (len(self._names), *self._shape)
-        entry = {"dtype": "F16", "shape": shape, "data_offsets": [0, 2 * int(np.prod(shape))]}
-        header = json.dumps({"pivots": entry}, separators=(",", ":")).encode().ljust(_HEADER_BYTES - 8)
-        self._file.seek(0)
-        self._file.write(len(header).to_bytes(8, "little") + header)
-        self._file.close()
-        replace_folder(self.folder, self._fill)
 
-    def _fill(self, folder: Path) -> None:
-        self._path.rename(folder / PIVOTS)
-        index = pd.DataFrame({"image_name": list(self._names), "row": range(len(self._names))})
-        index.to_parquet(folder / INDEX, index=False)
+def _hash(names: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(names).encode()).hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,44 +15,81 @@ from prip.errors import InputError
 from prip.protocols import Reward
 
 from ..atomic import replace_file
-from .images import read_batches
+from .parts import Part
+from .workers import Job, Worker, Workers, job_batches
+
+_GIVEN = ["image_name", "part", "reason"]
+
+
+class Scorer:
+    """Scores the images of a job for their texts."""
+
+    def __init__(self, rewards: Sequence[Reward], batch_size: int, threads: int = 1) -> None:
+        """threads: how many of them read images. Raises InputError for two rewards of one name."""
+        names = [reward.name for reward in rewards]
+        if len(set(names)) < len(names):
+            raise InputError(f"rewards: wanted names that differ, got {', '.join(names)}")
+        self._rewards, self._batch_size, self._threads = rewards, batch_size, threads
+
+    def __call__(self, job: Job) -> pd.DataFrame:
+        """Returns image_name, part, reason (why an image has no scores, "" if it has them) and a float32 column for
+        each reward."""
+        rows, bad = job.images, dict[int, str]()
+        texts = rows["text"].tolist()
+        scores = {reward.name: np.full(len(rows), np.nan, np.float32) for reward in self._rewards}
+        for batch in job_batches(job, self._batch_size, bad, self._threads):
+            asked = [texts[place] for place in batch.places]
+            for reward in self._rewards:
+                scores[reward.name][batch.places] = reward(asked, batch.images).numpy()
+        for name, values in scores.items():
+            for place in np.flatnonzero(~np.isfinite(values)):
+                bad.setdefault(int(place), f"its score by {name} is {values[place]}")
+        reasons = [bad.get(place, "") for place in range(len(rows))]
+        return rows[["image_name", "part"]].assign(reason=reasons, **scores)
 
 
 def score_parts(
-    rows: pd.DataFrame, rewards: Sequence[Reward], folder: Path, batch_size: int, progress: bool
+    rows: pd.DataFrame,
+    parts: Mapping[str, Part],
+    make: Callable[[], Worker[pd.DataFrame]],
+    workers: Workers,
+    folder: Path,
+    progress: bool,
+    check: Callable[[list[str]], None],
 ) -> pd.DataFrame:
-    """Returns image_name, part, reason and a float32 column for each reward, with the index of `rows`.
+    """Returns reason and a column for each reward, as Scorer gives them, with the index of `rows`.
 
-    rows: image_name, part, path, text (what the image is scored for). reason: why an image has no scores, "" if it has
-    them. Each part's table is kept in `folder`, and read from there if it is there and of the same images.
+    rows: image_name, part, text (what the image is scored for). make: gives a Scorer. check: is called with the names
+    of the rewards as soon as they are known, and raises if they do not do. Each part's table is kept in `folder`, and
+    read from there if it is there and of the same images.
     """
-    tables = []
+    members = {str(part): group for part, group in rows.groupby("part", sort=False)}
+    done = [part for part, group in members.items() if _is_scored(folder / f"{part}.parquet", group)]
+    jobs = [Job(part, members[part], {part: parts[part]}) for part in members.keys() - set(done)]
+    jobs.sort(key=lambda job: job.name)
     with tqdm(total=len(rows), desc="score", unit="image", disable=not progress, mininterval=1) as bar:
-        for part, members in rows.groupby("part", sort=False):
-            path = folder / f"{part}.parquet"
-            table = pd.read_parquet(path) if path.exists() else None
-            if table is not None and table["image_name"].tolist() == members["image_name"].tolist():
-                bar.update(len(members))
-            else:
-                table = _score(members, rewards, batch_size, bar)
-                replace_file(path, partial(table.to_parquet, index=False))
-            tables.append(table.set_index(members.index))
+        bar.update(sum(len(members[part]) for part in done))
+        for part in done[:1]:
+            check(_reward_names(pd.read_parquet(folder / f"{part}.parquet")))
+        for part, table in workers.run(make, jobs):
+            check(_reward_names(table))
+            replace_file(folder / f"{part}.parquet", partial(table.to_parquet, index=False))
+            bar.update(len(table))
+    tables = []
+    for part, group in members.items():
+        table = pd.read_parquet(folder / f"{part}.parquet")
+        tables.append(table.drop(columns=["image_name", "part"]).set_index(group.index))
     return pd.concat(tables).loc[rows.index]
 
 
-def _score(rows: pd.DataFrame, rewards: Sequence[Reward], batch_size: int, bar: tqdm) -> pd.DataFrame:
-    texts, bad = rows["text"].tolist(), dict[int, str]()
-    scores = {reward.name: np.full(len(rows), np.nan, np.float32) for reward in rewards}
-    for batch in read_batches(rows["path"].tolist(), batch_size, bad):
-        for reward in rewards:
-            scores[reward.name][batch.places] = reward([texts[place] for place in batch.places], batch.images).numpy()
-        bar.update(len(batch.places))
-    bar.update(len(bad))
-    for name, values in scores.items():
-        for place in np.flatnonzero(~np.isfinite(values)):
-            bad.setdefault(int(place), f"its score by {name} is {values[place]}")
-    reasons = [bad.get(place, "") for place in range(len(rows))]
-    return rows[["image_name", "part"]].assign(reason=reasons, **scores)
+def _is_scored(path: Path, rows: pd.DataFrame) -> bool:
+    if not path.exists():
+        return False
+    return pd.read_parquet(path, columns=["image_name"])["image_name"].tolist() == rows["image_name"].tolist()
+
+
+def _reward_names(table: pd.DataFrame) -> list[str]:
+    return [column for column in table.columns if column not in _GIVEN]
 
 
 def means_and_deviations(scores: pd.DataFrame, names: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:
@@ -65,6 +102,9 @@ def means_and_deviations(scores: pd.DataFrame, names: Sequence[str]) -> tuple[di
     return means, deviations
 
 
-def raw_scores(scores: pd.DataFrame, names: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Returns the columns `names` as float32 tensors (n,), as `StandardisedSum.combine` wants them."""
-    return {name: torch.from_numpy(scores[name].to_numpy(np.float32, copy=True)) for name in names}
+def standardised_sum(
+    scores: pd.DataFrame, names: Sequence[str], means: Mapping[str, float], deviations: Mapping[str, float]
+) -> np.ndarray:
+    """Returns, float32 (n,), what `prip.rewards.StandardisedSum` makes of the raw scores in the columns `names`."""
+    raw = {name: torch.from_numpy(scores[name].to_numpy(np.float32, copy=True)) for name in names}
+    return torch.stack([(raw[name] - means[name]) / deviations[name] for name in names]).mean(0).numpy()

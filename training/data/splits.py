@@ -32,12 +32,19 @@ def read_prompts(path: Path, column: str, limit: int, seed: int) -> pd.DataFrame
     frame = frame.assign(rank=frame["split"].map(_RANK))
     held = frame.sort_values("rank", ascending=False, kind="stable").drop_duplicates(column).sort_index()
     held = held[held["split"] != "test"]
-    if limit:
-        chance = pd.Series([derive_seed(seed, "limit", text) for text in held[column]], index=held.index)
-        held = held[chance.rank() <= limit]
+    held = limit_prompts(held, column, limit, seed)
     result = held[[column, "split"]].rename(columns={column: "prompt"}).reset_index(drop=True)
     check_splits(result, str(path))
     return result
+
+
+def limit_prompts(frame: pd.DataFrame, column: str, limit: int, seed: int) -> pd.DataFrame:
+    """Returns the rows of at most `limit` of the prompts in `column`, chosen at random by `seed`; all rows for 0."""
+    prompts = frame[column].drop_duplicates()
+    if not limit or len(prompts) <= limit:
+        return frame
+    chance = pd.Series([derive_seed(seed, "limit", text) for text in prompts], index=prompts.index)
+    return frame[frame[column].isin(prompts[chance.rank() <= limit])]
 
 
 def split_by_prompt(prompts: pd.Series, dev_share: float) -> pd.Series:

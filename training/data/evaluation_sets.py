@@ -1,0 +1,143 @@
+"""Prompts that the evaluation sets hold as well, exactly or nearly: what was measured on must not have been learnt.
+
+Near-duplicates are found by MinHash with locality-sensitive hashing, and then measured: the similarity is the exact
+Jaccard index of the two sets of character n-grams, so that the result does not depend on the hashing but for misses.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import unicodedata
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from prip.errors import CheckpointError, InputError, require
+
+_CHUNK = 10_000
+_SEPARATORS = {".tsv": "\t", ".csv": ","}
+
+
+def read_evaluation_prompts(path: Path, column: str) -> list[str]:
+    """Returns the prompts of an evaluation set, without repeats and empty ones.
+
+    .txt: one a line; .tsv and .csv: those in `column` (the case of its name does not matter); .json: texts in lists,
+    which objects may group, or objects with `column` in lists.
+    Raises CheckpointError for a file that is missing or cannot be read, InputError for another kind of file, a missing
+    column or a file without prompts.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix == ".txt":
+            found = text.splitlines()
+        elif path.suffix in _SEPARATORS:
+            found = _from_table(text, _SEPARATORS[path.suffix], column, path)
+        elif path.suffix == ".json":
+            found = list(_from_json(json.loads(text), column, path))
+        else:
+            raise InputError(f"evaluation.files: wanted .txt, .tsv, .csv or .json, got {path}")
+    except FileNotFoundError as error:
+        raise CheckpointError(f"evaluation.files: {path} is missing") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+        raise CheckpointError(f"evaluation.files: {path} cannot be read: {error}") from error
+    prompts = list(dict.fromkeys(prompt.strip() for prompt in found if prompt and prompt.strip()))
+    if not prompts:
+        raise InputError(f"evaluation.files: {path} holds no prompts")
+    return prompts
+
+
+def _from_table(text: str, separator: str, column: str, path: Path) -> list[str]:
+    quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
+    rows = list(csv.reader(text.splitlines(keepends=True), delimiter=separator, quoting=quoting))
+    names = [name.strip().lower() for name in rows[0]] if rows else []
+    if column.lower() not in names:
+        raise InputError(f"evaluation.column: {path} has no column {column!r}, but {', '.join(names) or 'nothing'}")
+    place = names.index(column.lower())
+    return [row[place] for row in rows[1:] if len(row) > place]
+
+
+def _from_json(value: Any, column: str, path: Path) -> Iterator[str]:
+    if isinstance(value, dict) and isinstance(value.get(column), str):
+        yield value[column]
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            if isinstance(item, str) and isinstance(value, list):
+                yield item
+            elif isinstance(item, dict | list):
+                yield from _from_json(item, column, path)
+
+
+def normalise(prompt: str) -> str:
+    """Returns the prompt's words in lower case with single spaces between them, without any punctuation."""
+    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", prompt).casefold()))
+
+
+def ngrams(text: str, length: int) -> set[str]:
+    """Returns the character n-grams of `text`, or the text itself where it is shorter."""
+    return {text[at : at + length] for at in range(max(1, len(text) - length + 1))}
+
+
+def occurring(
+    prompts: Iterable[str], evaluation: Sequence[str], similarity: float, ngram: int, permutations: int
+) -> pd.DataFrame:
+    """Returns prompt, evaluation_prompt, kind ("exact" or "near"), similarity: those of `prompts` that occur.
+
+    exact: both are the same after `normalise`. near: the Jaccard index of their n-grams is `similarity` or more, which
+    is 0 to look for none; of several evaluation prompts the most similar one is told.
+    """
+    by_text = {normalise(prompt): prompt for prompt in reversed(evaluation)}
+    by_text.pop("", None)
+    index = _Index(by_text, similarity, ngram, permutations) if similarity else None
+    found: list[tuple[str, str, str, float]] = []
+    remaining = iter(prompts)
+    while chunk := list(islice(remaining, _CHUNK)):
+        texts = [normalise(prompt) for prompt in chunk]
+        found += [(p, by_text[t], "exact", 1.0) for p, t in zip(chunk, texts, strict=True) if t in by_text]
+        if index is not None:
+            others = [(p, t) for p, t in zip(chunk, texts, strict=True) if t and t not in by_text]
+            near = index.nearest([text for _, text in others])
+            found += [(others[at][0], by_text[text], "near", score) for at, (text, score) in near.items()]
+    return pd.DataFrame(found, columns=["prompt", "evaluation_prompt", "kind", "similarity"])
+
+
+class _Index:
+    """Normalised texts, findable by others that resemble them."""
+
+    def __init__(self, texts: Iterable[str], similarity: float, ngram: int, permutations: int) -> None:
+        sketch = require("datasketch", "train")
+        self._similarity, self._ngram, self._permutations = similarity, ngram, permutations
+        self._bulk = sketch.MinHash.bulk
+        # A miss costs more than a candidate that is then measured: false negatives weigh nine times as much.
+        self._lsh = sketch.MinHashLSH(threshold=similarity, num_perm=permutations, weights=(0.1, 0.9))
+        self._grams = {text: ngrams(text, ngram) for text in texts}
+        for text, hashed in zip(self._grams, self._hash(list(self._grams.values())), strict=True):
+            self._lsh.insert(text, hashed)
+        sizes = [len(grams) for grams in self._grams.values()]
+        self._smallest, self._largest = similarity * min(sizes, default=0), max(sizes, default=0) / similarity
+
+    def nearest(self, texts: Sequence[str]) -> dict[int, tuple[str, float]]:
+        """Returns place in `texts` to the indexed text that is most similar, and how similar, if it is enough."""
+        grams = {place: ngrams(text, self._ngram) for place, text in enumerate(texts)}
+        fitting = {place: found for place, found in grams.items() if self._smallest <= len(found) <= self._largest}
+        result = {}
+        for (place, own), hashed in zip(fitting.items(), self._hash(list(fitting.values())), strict=True):
+            scores = {text: jaccard(own, self._grams[text]) for text in self._lsh.query(hashed)}
+            best = max(scores, key=lambda text: (scores[text], text), default=None)
+            if best is not None and scores[best] >= self._similarity:
+                result[place] = (best, scores[best])
+        return result
+
+    def _hash(self, sets: list[set[str]]) -> list[Any]:
+        encoded = [[gram.encode() for gram in sorted(grams)] for grams in sets]
+        return self._bulk(encoded, num_perm=self._permutations, hashfunc=zlib.crc32) if encoded else []
+
+
+def jaccard(one: set[str], other: set[str]) -> float:
+    """Returns the share of what both sets hold in what either holds."""
+    return len(one & other) / len(one | other)

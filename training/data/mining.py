@@ -1,0 +1,102 @@
+"""What the scores of all images say: preferred images, and the system prompts worth learning from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from prip.errors import InputError
+
+from ..atomic import replace_file, replace_text
+from ..settings import PrepareSettings
+from .pairs import PREFERRED_IMAGES, SYSTEM_PROMPTS
+from .preferred import mine_preferred
+from .scoring import means_and_deviations, standardised_sum
+from .splits import check_splits, limit_prompts, split_by_prompt
+from .system_prompts import filter_system_prompts
+
+REWARDS = "rewards.json"
+
+
+@dataclass(frozen=True)
+class Mined:
+    """What the scores say.
+
+    user, system: images by origin, with their split and score (the standardised sum by which each of them is ranked).
+    """
+
+    user: pd.DataFrame
+    system: pd.DataFrame
+    preferred: pd.DataFrame
+    kept: pd.DataFrame
+    rewards: dict[str, dict[str, float]]
+
+    @property
+    def needed(self) -> list[str]:
+        """Names of the images whose pivots the warm-ups read."""
+        names = [self.preferred["image_name"], self.preferred["random_image_name"], self.kept["image_name"]]
+        return pd.unique(pd.concat(names)).tolist()
+
+
+def check_reward_names(settings: PrepareSettings, names: Sequence[str]) -> None:
+    """Raises InputError where the settings name a reward that is not among `names`."""
+    asked: Mapping[str, Sequence[str]] = {
+        "preferred_by": settings.preferred_by,
+        "system.ranked_by": settings.system.ranked_by,
+        "system.thresholds": list(settings.system.thresholds),
+    }
+    for setting, given in asked.items():
+        foreign = sorted(set(given) - set(names))
+        if foreign:
+            raise InputError(f"{setting}: wanted names among {', '.join(names)}, got {', '.join(foreign)}")
+
+
+def mine(settings: PrepareSettings, images: pd.DataFrame, prompts: pd.DataFrame | None, names: Sequence[str]) -> Mined:
+    """Chooses preferred images and system prompts; writes their tables, and the rewards' means and deviations.
+
+    images: image_name, prompt, and raw scores in the columns `names`. prompts: what was drawn, None for a DiffusionDB
+    that is mined as it is.
+    """
+    data = settings.run / "data"
+    user, system = _by_origin(images, prompts, settings.dev_share)
+    means, deviations = means_and_deviations(user, names)
+    chosen_by, ranked_by = settings.preferred_by or names, settings.system.ranked_by or names
+    user = user.assign(score=standardised_sum(user, chosen_by, means, deviations))
+    system = system.assign(score=standardised_sum(system, ranked_by, means, deviations))
+    preferred = mine_preferred(user, settings.preferred_per_prompt, settings.seed)
+    kept = filter_system_prompts(system, settings.system.keep_share, settings.system.thresholds)
+    if prompts is None:
+        preferred = limit_prompts(preferred, "user_prompt", settings.user_prompt_limit, settings.seed)
+        kept = limit_prompts(kept, "system_prompt", settings.system_prompt_limit, settings.seed)
+    check_splits(preferred, "preferred images")
+    check_splits(kept, "kept system prompts")
+    measured = {"means": means, "deviations": deviations}
+    replace_text(data / REWARDS, json.dumps(measured, indent=2) + "\n")
+    write_table(data / PREFERRED_IMAGES, preferred)
+    write_table(data / SYSTEM_PROMPTS, kept)
+    return Mined(user, system, preferred, kept, measured)
+
+
+def _by_origin(
+    images: pd.DataFrame, prompts: pd.DataFrame | None, dev_share: float
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Returns the images of user prompts and those of system prompts, with their split, as `prompts` tells them.
+
+    A folder that is mined as it is does not tell them: user prompts are then those with two images or more, all are
+    system prompts, and dev_share of the prompts are dev.
+    """
+    if prompts is None:
+        system = images.assign(split=split_by_prompt(images["prompt"], dev_share))
+        return system[system.groupby("prompt")["image_name"].transform("size") >= 2], system
+    told = prompts[["image_name", "origin", "split"]]
+    joined = images.merge(told, on="image_name", how="inner", validate="one_to_many")
+    return joined[joined["origin"] == "user"], joined[joined["origin"] == "system"]
+
+
+def write_table(path: Path, frame: pd.DataFrame) -> None:
+    """Writes a table as parquet, whole or not at all."""
+    replace_file(path, lambda temporary: frame.to_parquet(temporary, index=False))

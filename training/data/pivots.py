@@ -1,0 +1,81 @@
+"""The pivots of the images that the warm-ups need: which shard holds which, and how a shard is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from prip.errors import PripError
+from prip.protocols import PivotEncoder
+
+from .parts import Part
+from .pivot_cache import INDEX, is_shard_of, write_index, write_shard
+from .workers import Job, Worker, Workers, job_batches
+
+
+class PivotMaker:
+    """Makes the pivots of the images of a job."""
+
+    def __init__(self, pivot_encoder: PivotEncoder, batch_size: int, threads: int = 1) -> None:
+        """threads: how many of them read images."""
+        self._encoder, self._batch_size, self._threads = pivot_encoder, batch_size, threads
+
+    def __call__(self, job: Job) -> np.ndarray:
+        """Returns fp16 (n, pivot_length, pivot_width). Raises PripError for an image that cannot be read."""
+        names, parts = job.images["image_name"].tolist(), job.images["part"].tolist()
+        pivots = torch.empty(len(names), self._encoder.pivot_length, self._encoder.pivot_width, dtype=torch.float16)
+        bad: dict[int, str] = {}
+        for batch in job_batches(job, self._batch_size, bad, self._threads):
+            pivots[batch.places] = self._encoder(batch.images).to(torch.float16)
+        for place, reason in bad.items():
+            raise PripError(f"{parts[place]}/{names[place]} was read before, but now {reason}")
+        return pivots.numpy()
+
+
+def plan_shards(images: pd.DataFrame, parts: Mapping[str, Part], most: int, batch_size: int) -> list[Job]:
+    """Returns a job for each shard. images: image_name, part.
+
+    Images of a packed part share shards of its own, so that each part is opened for few shards; all others go into
+    shards in their order. most: images in a shard at most, in whole batches where it holds several.
+    """
+    size = max(1, most // batch_size) * batch_size if most >= batch_size else most
+    packed = images["part"].map({name: part.packed for name, part in parts.items()}).astype(bool)
+    groups = [("loose", images[~packed])]
+    groups += [(str(part), members) for part, members in images[packed].groupby("part")]
+    jobs = []
+    for label, members in groups:
+        for number, start in enumerate(range(0, len(members), size), 1):
+            chosen = members.iloc[start : start + size]
+            names = dict.fromkeys(chosen["part"])
+            jobs.append(Job(f"{label}-{number:05}", chosen, {name: parts[name] for name in names}))
+    return jobs
+
+
+def make_pivots(
+    jobs: Sequence[Job], make: Callable[[], Worker[np.ndarray]], workers: Workers, folder: Path, progress: bool
+) -> int:
+    """Makes `folder` the PivotCache of the images of all jobs; returns how many pivots were made for it.
+
+    make: gives a PivotMaker. Shards that are there and of the same images stay as they are.
+    """
+    (folder / INDEX).unlink(missing_ok=True)
+    names = {_file(job.name): job.images["image_name"].tolist() for job in jobs}
+    missing = [job for job in jobs if not is_shard_of(folder / _file(job.name), names[_file(job.name)])]
+    made = sum(len(job.images) for job in missing)
+    total = sum(map(len, names.values()))
+    with tqdm(total=total, desc="pivots", unit="image", disable=not progress, mininterval=1) as bar:
+        bar.update(total - made)
+        for name, pivots in workers.run(make, missing):
+            write_shard(folder / _file(name), names[_file(name)], pivots)
+            bar.update(len(pivots))
+    write_index(folder, names)
+    return made
+
+
+def _file(shard: str) -> str:
+    return f"{shard}.safetensors"

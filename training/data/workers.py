@@ -1,0 +1,132 @@
+"""Work on many images, cut into jobs: in this process, or by actors of Ray Data here or on a cluster.
+
+A worker is made once for each process and called with one job after another. What a job gives does not depend on who
+does it, or on the other jobs.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from prip.errors import PripError, require
+
+from .images import ImageBatch, read_batches
+from .parts import Part, PartsReader
+
+Result = TypeVar("Result")
+Worker = Callable[["Job"], Result]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Images that are worked on together."""
+
+    name: str
+    images: pd.DataFrame
+    """image_name, part, and text where the work needs one."""
+    parts: Mapping[str, Part]
+    """The parts that the images lie in, by name."""
+
+
+def job_batches(job: Job, batch_size: int, bad: dict[int, str], threads: int) -> Iterator[ImageBatch]:
+    """Yields the images of a job as `read_batches` does, with their places in it."""
+    names, parts = job.images["image_name"].tolist(), job.images["part"].tolist()
+    with PartsReader(job.parts) as reader:
+        for part in dict.fromkeys(parts):
+            reader.open(part)
+        yield from read_batches(
+            lambda place: reader.read(parts[place], names[place]), len(names), batch_size, bad, threads
+        )
+
+
+class Workers(Protocol):
+    """Whoever does the jobs."""
+
+    def run(self, make: Callable[[], Worker[Result]], jobs: Sequence[Job]) -> Iterator[tuple[str, Result]]:
+        """Yields the name of each job with its result, as soon as it is done, in any order."""
+
+
+class ThisProcess:
+    """Does the jobs one after another, in this process."""
+
+    def run(self, make: Callable[[], Worker[Result]], jobs: Sequence[Job]) -> Iterator[tuple[str, Result]]:
+        """Yields name and result of each job; makes no worker where there is no job."""
+        worker = make() if jobs else None
+        for job in jobs:
+            assert worker is not None
+            yield job.name, worker(job)
+
+
+@dataclass(frozen=True)
+class RayWorkers:
+    """Does the jobs with a pool of Ray Data's actors, each of which makes a worker of its own, once.
+
+    address: of a cluster, as `ray.init` takes it; None starts Ray on this machine. count: actors. num_cpus, num_gpus:
+    what each of them is given.
+    """
+
+    address: str | None
+    count: int
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+
+    def run(self, make: Callable[[], Worker[Result]], jobs: Sequence[Job]) -> Iterator[tuple[str, Result]]:
+        """Yields name and result of each job. `make` must be picklable, and its modules be installed on the cluster."""
+        if not jobs:
+            return
+        data = require("ray.data", "ray")
+        needs: dict[str, Any] = {"num_cpus": self.num_cpus}
+        if self.num_gpus:
+            needs["num_gpus"] = self.num_gpus
+        with self._connected():
+            pool = data.ActorPoolStrategy(size=min(self.count, len(jobs)))
+            dataset = data.from_items([{"job": job} for job in jobs], override_num_blocks=len(jobs)).map_batches(
+                _Actor, fn_constructor_args=(make,), batch_size=1, compute=pool, **needs
+            )
+            for batch in dataset.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=0):
+                yield str(batch["name"][0]), batch["result"][0]
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Connects to the cluster, or starts Ray here and stops it afterwards; Ray that runs already is used."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        ray = require("ray", "ray")
+        if ray.is_initialized():
+            yield
+            return
+        local: dict[str, Any] = {}
+        if self.address is None:  # one CPU more than the actors take, for the tasks that hand them their jobs
+            cpus = math.ceil(self.count * self.num_cpus) + 1
+            local = {"num_cpus": max(cpus, os.cpu_count() or 1), "include_dashboard": False}
+        logging.getLogger("ray").setLevel(logging.WARNING)
+        try:
+            ray.init(address=self.address, log_to_driver=False, **local)
+        except (ConnectionError, OSError, ValueError, RuntimeError) as error:
+            raise PripError(f"ray.address: Ray cannot be reached at {self.address}: {error}") from error
+        require("ray.data", "ray").DataContext.get_current().enable_progress_bars = False
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+class _Actor:
+    """What Ray Data calls: a worker behind columns of one row."""
+
+    def __init__(self, make: Callable[[], Worker[Any]]) -> None:
+        self._worker = make()
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        job = batch["job"][0]
+        result = np.empty(1, dtype=object)
+        result[0] = self._worker(job)
+        return {"name": np.array([job.name]), "result": result}
