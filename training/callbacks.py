@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from prip.errors import CheckpointError, PripError
 
 from .atomic import replace_file, replace_folder
+from .processes import process_rank
 from .seeds import seed_everything
 from .settings import LoopSettings
 
@@ -28,7 +29,10 @@ class NonFiniteError(PripError):
 
 
 class NonFiniteGuard(Callback):
-    """Stops the stage before a loss or gradient that is not finite can reach the weights, and saves the batch."""
+    """Stops the stage before a loss or gradient that is not finite can reach the weights, and saves the batch.
+
+    Of several processes, the one whose loss is not finite saves its batch; all stop at the gradient that they share.
+    """
 
     def __init__(self, stage: str, folder: Path) -> None:
         self._stage, self._folder = stage, folder
@@ -39,7 +43,7 @@ class NonFiniteGuard(Callback):
         self._batch, self._step = batch, step
 
     def on_before_backward(self, trainer: L.Trainer, module: L.LightningModule, loss: Tensor) -> None:
-        self._check("loss", loss)
+        self._check("loss", loss, stop=trainer.world_size == 1)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, module: L.LightningModule, optimizer: Optimizer) -> None:
         gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
@@ -48,15 +52,16 @@ class NonFiniteGuard(Callback):
         if module.automatic_optimization:
             module.log("gradient_norm", norm)
 
-    def _check(self, name: str, value: Tensor) -> None:
+    def _check(self, name: str, value: Tensor, stop: bool = True) -> None:
         if torch.isfinite(value):
             return
-        path = self._folder / f"bad_batch_{self._step}.pt"
+        path = self._folder / (f"bad_batch_{self._step}" + (f"_{process_rank()}" if process_rank() else "") + ".pt")
         content = {"step": self._step, name: value.item(), "batch": self._batch}
         replace_file(path, lambda temporary: torch.save(content, temporary))
-        raise NonFiniteError(
-            f"{self._stage}: the {name} of step {self._step} is {value.item()}; its batch is in {path}"
-        )
+        if stop:
+            raise NonFiniteError(
+                f"{self._stage}: the {name} of step {self._step} is {value.item()}; its batch is in {path}"
+            )
 
 
 class StageLoop(Callback):
@@ -109,12 +114,21 @@ class StageLoop(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, step: int
     ) -> None:
-        self.steps_done = step + 1
+        if (step + 1) % self.loop.accumulate:
+            return
+        self.steps_done = (step + 1) // self.loop.accumulate
         last = self.steps_done == self.loop.steps
         if last or self.steps_done % self.loop.validate_every == 0:
             self._validate(trainer)
         if not last and self.steps_done % self.loop.checkpoint_every == 0:
+            self._save(trainer)
+
+    def _save(self, trainer: L.Trainer) -> None:
+        """Writes the checkpoint. All processes take part, the first puts it into its place."""
+        if trainer.is_global_zero:
             replace_file(self.checkpoint_path, trainer.save_checkpoint)
+        else:
+            trainer.save_checkpoint(self.checkpoint_path)
 
     def _validate(self, trainer: L.Trainer) -> None:
         metrics = measure(self._module)

@@ -25,8 +25,9 @@ from .data.pairs import (
 )
 from .harness import StageModule, stage_folder, train
 from .optimizers import build_optimizer, build_scheduler, train_only
-from .seeds import derive_seed, permutation_indices, seed_everything
+from .seeds import derive_seed, seed_everything
 from .settings import EncoderSettings, LoopSettings, OptimizerSettings, T5Sizes
+from .step_order import StepOrder
 from .tokenizers import train_encoder_tokenizer
 
 
@@ -51,15 +52,22 @@ class EncoderModule(StageModule):
         self.encoder, self.tokenizer, self.splits = encoder, tokenizer, splits
         self.seed, self.word_dropout, self.max_tokens = seed, word_dropout, max_tokens
         self.loop, self.optimizer = loop, optimizer
+        self.order = StepOrder(len(splits.train), loop.batch_size, loop.accumulate, seed, self.stage)
         self.trained = train_only(self, "encoder.*")
 
     def batch_at(self, step: int) -> dict[str, Tensor]:
-        """Returns input_ids and attention_mask (batch, length), and target (batch, pivot_length, pivot_width)."""
-        total = self.loop.batch_size * self.trainer.world_size
-        places = permutation_indices(step * total, total, len(self.splits.train), self.seed, self.stage, "order")
-        pairs = choose(self.splits.train, places[self.global_rank :: self.trainer.world_size])
-        words = random.Random(derive_seed(self.seed, self.stage, "words", step, self.global_rank))
-        return self.collate(pairs, [drop_words(text, self.word_dropout, words) for text in pairs.texts])
+        """Returns input_ids and attention_mask (batch, length), and target (batch, pivot_length, pivot_width).
+
+        Words are dropped in all of a step's prompts, of which each process then takes its share: what a step learns
+        from does not depend on how many processes there are.
+        """
+        step, part = divmod(step, self.loop.accumulate)
+        processes = self.trainer.world_size
+        pairs = choose(self.splits.train, self.order.examples(step, processes))
+        words = random.Random(derive_seed(self.seed, self.stage, "words", step, 0))
+        texts = [drop_words(text, self.word_dropout, words) for text in pairs.texts]
+        share = self.order.share(part, self.global_rank, processes)
+        return self.collate(Pairs(pairs.texts[share], pairs.image_names[share]), texts[share])
 
     def collate(self, pairs: Pairs, texts: list[str]) -> dict[str, Tensor]:
         """Returns the batch of these texts with the pivots of the pairs' images."""
@@ -72,7 +80,7 @@ class EncoderModule(StageModule):
     def training_step(self, batch: dict[str, Tensor], step: int) -> Tensor:
         pivot = self.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
         loss = torch.nn.functional.mse_loss(pivot, batch["target"])
-        self.log("loss", loss, prog_bar=True)
+        self.log_step("loss", loss, prog_bar=True)
         return loss
 
     def configure_optimizers(self) -> Any:
@@ -82,17 +90,23 @@ class EncoderModule(StageModule):
 
     def evaluate(self) -> dict[str, float]:
         """Returns dev_loss, and dev_r2: the share of the targets' variance that the encoder explains."""
-        error = count = 0.0
-        sums = squares = torch.zeros((), dtype=torch.float64)
-        for pairs in batches_of(self.splits.dev, self.loop.batch_size):
+        pivots = self.splits.pivots
+        shape = (pivots.pivot_length, pivots.pivot_width)
+        error, count = torch.zeros((), dtype=torch.float64), len(self.splits.dev)
+        sums, squares = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
+        for pairs, counts in self.my_share(batches_of(self.splits.dev, self.loop.batch_size)):
             batch = {name: value.to(self.device) for name, value in self.collate(pairs, pairs.texts).items()}
             pivot = self.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
             target = batch["target"].double().cpu()
-            error += (pivot.double().cpu() - target).square().sum().item()
-            sums, squares = sums + target.sum(dim=0), squares + target.square().sum(dim=0)
-            count += len(target)
+            if counts:
+                error += (pivot.double().cpu() - target).square().sum()
+                sums, squares = sums + target.sum(dim=0), squares + target.square().sum(dim=0)
+        error, sums, squares = self.summed(error), self.summed(sums), self.summed(squares)
         variance = (squares - sums.square() / count).sum().item()
-        return {"dev_loss": error / (count * sums.numel()), "dev_r2": 1 - error / max(variance, 1e-12)}
+        return {
+            "dev_loss": error.item() / (count * sums.numel()),
+            "dev_r2": 1 - error.item() / max(variance, 1e-12),
+        }
 
     def export(self, folder: Path) -> None:
         with quiet():

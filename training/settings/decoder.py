@@ -8,7 +8,7 @@ from typing import Literal
 
 from prip.errors import InputError
 
-from .shared import LoopSettings, OptimizerSettings, RunSettings, check_at_least, check_fraction, check_heads
+from .shared import LoopSettings, OptimizerSettings, TrainSettings, check_at_least, check_fraction, check_heads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class LoraSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderSettings(RunSettings):
+class DecoderSettings(TrainSettings):
     """Decoder warm-up: from the pivot of an image to the system prompt that it was made from (Eq. 7)."""
 
     data: Path | None = None

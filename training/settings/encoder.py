@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from .shared import LoopSettings, OptimizerSettings, RunSettings, check_at_least, check_fraction, check_heads
+from .shared import LoopSettings, OptimizerSettings, TrainSettings, check_at_least, check_fraction, check_heads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class T5Sizes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderSettings(RunSettings):
+class EncoderSettings(TrainSettings):
     """Encoder warm-up: from a user prompt to the pivot of its preferred image (Eq. 6)."""
 
     data: Path | None = None
