@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -19,6 +20,7 @@ from .atomic import replace_file, replace_folder
 from .processes import process_rank
 from .seeds import seed_everything
 from .settings import LoopSettings
+from .sharding import whole_parameters
 
 if TYPE_CHECKING:
     from .harness import StageModule
@@ -32,6 +34,7 @@ class NonFiniteGuard(Callback):
     """Stops the stage before a loss or gradient that is not finite can reach the weights, and saves the batch.
 
     Of several processes, the one whose loss is not finite saves its batch; all stop at the gradient that they share.
+    Under DeepSpeed that is after the step: the weights are spoilt then, but the run ends before they are saved.
     """
 
     def __init__(self, stage: str, folder: Path) -> None:
@@ -46,11 +49,24 @@ class NonFiniteGuard(Callback):
         self._check("loss", loss, stop=trainer.world_size == 1)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, module: L.LightningModule, optimizer: Optimizer) -> None:
+        if isinstance(trainer.strategy, DeepSpeedStrategy):
+            return  # the gradients are in its engine, which makes their norm in the step
         gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         self._check("gradient norm", norm)
         if module.automatic_optimization:
             module.log("gradient_norm", norm)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, step: int
+    ) -> None:
+        if not isinstance(trainer.strategy, DeepSpeedStrategy):
+            return
+        norm = trainer.strategy.deepspeed_engine.get_global_grad_norm()
+        if norm is not None:
+            self._check("gradient norm", torch.as_tensor(norm))
+            if module.automatic_optimization:
+                module.log("gradient_norm", torch.as_tensor(norm, dtype=torch.float32))
 
     def _check(self, name: str, value: Tensor, stop: bool = True) -> None:
         if torch.isfinite(value):
@@ -84,6 +100,7 @@ class StageLoop(Callback):
         self._module, self.loop, self._seed, self._folder = module, loop, seed, folder
         self._monitor, self._sign = monitor, {"min": 1.0, "max": -1.0}[mode]
         self.checkpoint_path = folder / "state" / "last.ckpt"
+        self.sharded_path = folder / "state" / "last.zero"
         self.steps_done = 0
         self._seconds_before, self._began = 0.0, time.monotonic()
         self.best_step = -1
@@ -125,13 +142,17 @@ class StageLoop(Callback):
 
     def _save(self, trainer: L.Trainer) -> None:
         """Writes the checkpoint. All processes take part, the first puts it into its place."""
-        if trainer.is_global_zero:
-            replace_file(self.checkpoint_path, trainer.save_checkpoint)
+        sharded = isinstance(trainer.strategy, DeepSpeedStrategy)
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(self.sharded_path if sharded else self.checkpoint_path)
+        elif sharded:
+            replace_folder(self.sharded_path, trainer.save_checkpoint)
         else:
-            trainer.save_checkpoint(self.checkpoint_path)
+            replace_file(self.checkpoint_path, trainer.save_checkpoint)
 
     def _validate(self, trainer: L.Trainer) -> None:
-        metrics = measure(self._module)
+        with trainer.precision_plugin.val_step_context():
+            metrics = measure(self._module)
         for logger in trainer.loggers:
             logger.log_metrics(metrics, self.steps_done - 1)
             logger.save()
@@ -143,14 +164,17 @@ class StageLoop(Callback):
         best = self.best_metrics.get(self._monitor)
         if best is None or self._sign * metrics[self._monitor] < self._sign * best:
             self.best_step, self.best_metrics = self.steps_done, metrics
-            if trainer.is_global_zero:
-                replace_folder(self._folder / "part", self._module.export)
+            with whole_parameters(self._module):
+                if trainer.is_global_zero:
+                    replace_folder(self._folder / "part", self._module.export)
 
     def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         kept = _trained_keys(module)
         checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in kept}
 
     def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if isinstance(trainer.strategy, DeepSpeedStrategy):
+            return  # its engine has loaded the weights
         wanted, got = set(_trained_keys(module)), set(checkpoint["state_dict"])
         if wanted != got:
             raise CheckpointError(f"{self.checkpoint_path}: keys that fit only one side: {sorted(wanted ^ got)}")

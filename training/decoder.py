@@ -28,7 +28,8 @@ from .data.pairs import (
     read_system_prompts,
 )
 from .harness import StageModule, stage_folder, train
-from .optimizers import build_optimizer, build_scheduler, train_only
+from .memory import checkpoint_activations
+from .optimizers import build_optimizer, build_scheduler, in_float32, train_only
 from .seeds import derive_seed, seed_everything
 from .settings import DecoderSettings, LlamaSizes, LoopSettings, LoraSettings, OptimizerSettings
 from .step_order import StepOrder
@@ -65,18 +66,27 @@ class DecoderModule(StageModule):
         max_tokens: int,
         loop: LoopSettings,
         optimizer: OptimizerSettings,
+        bucket_window: int = 0,
+        merge: bool = False,
     ) -> None:
         super().__init__()
         self.decoder, self.tokenizer, self.splits = decoder, tokenizer, splits
         self.use_pivot, self.seed, self.word_dropout, self.max_tokens = use_pivot, seed, word_dropout, max_tokens
         self.pivot_noise, self.loop, self.optimizer = pivot_noise, loop, optimizer
-        self.order = StepOrder(len(splits.train), loop.batch_size, loop.accumulate, seed, self.stage)
+        self.merge = merge
+        lengths = [len(text) for text in splits.train.texts] if bucket_window else []
+        self.order = StepOrder(
+            len(splits.train), loop.batch_size, loop.accumulate, seed, self.stage, bucket_window, lengths
+        )
+        self._read = {"tokens": 0, "places": 0}
         self._step: tuple[int, list[Row], list[str]] | None = None
         language_model = "decoder.lm.*lora_*" if hasattr(decoder.lm, "peft_config") else "decoder.lm.*"
         self.trained = train_only(self, language_model, *(["decoder.projection.*"] if use_pivot else []))
+        if loop.precision != "bf16-true":
+            in_float32(self.trained)
 
     def batch_at(self, step: int) -> dict[str, Any]:
-        """Returns the batch of `step`, as `pad` describes it, and the factor of its mean loss.
+        """Returns the batch of `step`, as `pad` describes it, the factor of its mean loss, and its number of tokens.
 
         Words are dropped in all of a step's prompts, of which each process then takes its share, and every learned
         token of the step has the same weight: what a step learns does not depend on how its batch is shared out.
@@ -89,7 +99,8 @@ class DecoderModule(StageModule):
         share = self.order.share(part, self.global_rank, processes)
         own, everywhere = sum(row.learned for row in rows[share]), sum(row.learned for row in rows)
         factor = own * self.loop.accumulate * processes / max(1, everywhere)
-        return self.pad(rows[share], image_names[share]) | {"factor": factor}
+        tokens = sum(len(row.tokens) for row in rows[share])
+        return self.pad(rows[share], image_names[share]) | {"factor": factor, "tokens": tokens}
 
     def _rows_of(self, step: int, processes: int) -> tuple[list[Row], list[str]]:
         """Returns all rows of a step, those of every process, and the names of their images."""
@@ -140,7 +151,21 @@ class DecoderModule(StageModule):
         losses = self.token_losses(batch)[batch["learned"]]
         loss = losses.mean() * batch["factor"] if len(losses) else losses.sum()
         self.log_step("loss", loss, prog_bar=True)
+        places = batch["input_ids"].numel()
+        self.log_step("padding_share", torch.tensor(1 - batch["tokens"] / places, device=loss.device))
+        self._read["tokens"] += batch["tokens"]
+        self._read["places"] += places
         return loss
+
+    def facts(self) -> dict[str, float]:
+        """Returns padding_share: the share of padding in all that the stage, or its first process, has read."""
+        return {"padding_share": 1 - self._read["tokens"] / max(1, self._read["places"])}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["read"] = dict(self._read)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._read = dict(checkpoint["read"])
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.optimizer, self.trained)
@@ -178,7 +203,8 @@ class DecoderModule(StageModule):
 
     def export(self, folder: Path) -> None:
         with quiet():
-            self.decoder.save_pretrained(folder)
+            save = self.decoder.save_merged if self.merge else self.decoder.save_pretrained
+            save(folder)
         self.tokenizer.save_pretrained(folder)
 
 
@@ -187,9 +213,13 @@ def run(settings: DecoderSettings) -> dict[str, Any]:
     data = settings.data or settings.run / "data"
     splits = read_system_prompts(data)
     seed_everything(settings.seed, DecoderModule.stage, "weights")
-    decoder, tokenizer = build_decoder(settings.base, settings.sizes, settings.template, splits)
+    base = {"dtype": settings.base_dtype}
+    base |= {} if settings.base_revision is None else {"revision": settings.base_revision}
+    decoder, tokenizer = build_decoder(settings.base, settings.sizes, settings.template, splits, **base)
     if settings.lora.rank:
         add_adapters(decoder, settings.lora)
+    if settings.gradient_checkpointing:
+        checkpoint_activations(decoder)
     module = DecoderModule(
         decoder,
         tokenizer,
@@ -201,6 +231,8 @@ def run(settings: DecoderSettings) -> dict[str, Any]:
         max_tokens=settings.max_tokens,
         loop=settings.loop,
         optimizer=settings.optimizer,
+        bucket_window=settings.bucket_window,
+        merge=bool(settings.lora.rank) and settings.lora.save == "merged",
     )
     folder = stage_folder(settings, module.stage, data_hashes(data, SYSTEM_PROMPTS))
     clip = settings.optimizer.clip
@@ -208,13 +240,17 @@ def run(settings: DecoderSettings) -> dict[str, Any]:
 
 
 def build_decoder(
-    base: str | None, sizes: LlamaSizes, template: str, splits: Splits
+    base: str | None, sizes: LlamaSizes, template: str, splits: Splits, **options: str
 ) -> tuple[PromptDecoder, PreTrainedTokenizerFast]:
-    """Returns the decoder and its tokenizer: the pretrained `base`, or a new Llama at `sizes`, for these pivots."""
+    """Returns the decoder and its tokenizer: the pretrained `base`, or a new Llama at `sizes`, for these pivots.
+
+    options: revision and dtype, with which `base` is loaded.
+    """
     shape = {"pivot_length": splits.pivots.pivot_length, "pivot_width": splits.pivots.pivot_width}
     if base is not None:
-        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(base)  # type: ignore[assignment]
-        return PromptDecoder.from_lm(base, tokenizer, template=template, **shape), tokenizer
+        at = {name: value for name, value in options.items() if name == "revision"}
+        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(base, **at)  # type: ignore[assignment]
+        return PromptDecoder.from_lm(base, tokenizer, template=template, **shape, **options), tokenizer
     tokenizer = train_decoder_tokenizer(splits.train.texts, sizes.vocab_size)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

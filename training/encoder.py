@@ -24,7 +24,8 @@ from .data.pairs import (
     read_preferred_images,
 )
 from .harness import StageModule, stage_folder, train
-from .optimizers import build_optimizer, build_scheduler, train_only
+from .memory import checkpoint_activations
+from .optimizers import build_optimizer, build_scheduler, in_float32, train_only
 from .seeds import derive_seed, seed_everything
 from .settings import EncoderSettings, LoopSettings, OptimizerSettings, T5Sizes
 from .step_order import StepOrder
@@ -54,6 +55,8 @@ class EncoderModule(StageModule):
         self.loop, self.optimizer = loop, optimizer
         self.order = StepOrder(len(splits.train), loop.batch_size, loop.accumulate, seed, self.stage)
         self.trained = train_only(self, "encoder.*")
+        if loop.precision != "bf16-true":
+            in_float32(self.trained)
 
     def batch_at(self, step: int) -> dict[str, Tensor]:
         """Returns input_ids and attention_mask (batch, length), and target (batch, pivot_length, pivot_width).
@@ -79,7 +82,7 @@ class EncoderModule(StageModule):
 
     def training_step(self, batch: dict[str, Tensor], step: int) -> Tensor:
         pivot = self.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-        loss = torch.nn.functional.mse_loss(pivot, batch["target"])
+        loss = torch.nn.functional.mse_loss(pivot.float(), batch["target"].float())
         self.log_step("loss", loss, prog_bar=True)
         return loss
 
@@ -119,7 +122,9 @@ def run(settings: EncoderSettings) -> dict[str, Any]:
     data = settings.data or settings.run / "data"
     splits = read_preferred_images(data, settings.images)
     seed_everything(settings.seed, EncoderModule.stage, "weights")
-    encoder, tokenizer = build_encoder(settings.base, settings.sizes, splits)
+    encoder, tokenizer = build_encoder(settings.base, settings.sizes, splits, settings.base_revision)
+    if settings.gradient_checkpointing:
+        checkpoint_activations(encoder)
     module = EncoderModule(
         encoder,
         tokenizer,
@@ -136,12 +141,13 @@ def run(settings: EncoderSettings) -> dict[str, Any]:
 
 
 def build_encoder(
-    base: str | None, sizes: T5Sizes, splits: Splits
+    base: str | None, sizes: T5Sizes, splits: Splits, revision: str | None = None
 ) -> tuple[PreferenceEncoder, PreTrainedTokenizerBase]:
     """Returns the encoder and its tokenizer: from the pretrained T5 `base`, or new at `sizes`, for these pivots."""
     shape = {"pivot_length": splits.pivots.pivot_length, "pivot_width": splits.pivots.pivot_width}
     if base is not None:
-        return PreferenceEncoder.from_t5(base, **shape), AutoTokenizer.from_pretrained(base)
+        at = {} if revision is None else {"revision": revision}
+        return PreferenceEncoder.from_t5(base, **shape, **at), AutoTokenizer.from_pretrained(base, **at)
     tokenizer = train_encoder_tokenizer(splits.train.texts, sizes.vocab_size)
     config = T5Config(
         vocab_size=len(tokenizer),

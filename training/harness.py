@@ -29,11 +29,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from prip.errors import InputError
 
-from .atomic import replace_text
+from .atomic import replace_file, replace_text
 from .callbacks import NonFiniteGuard, StageLoop
 from .metrics import CsvLogger
 from .processes import process_rank
 from .settings import LoopSettings, RunSettings, TrainSettings
+from .sharding import build_strategy, number_of_weights, plain_checkpoint, processes_of, stage_of
 
 _log = logging.getLogger(__name__)
 _Item = TypeVar("_Item")
@@ -77,6 +78,10 @@ class StageModule(L.LightningModule):
     @abstractmethod
     def export(self, folder: Path) -> None:
         """Writes the trained part into the empty folder `folder`. Called in the first process alone."""
+
+    def facts(self) -> dict[str, float]:
+        """Returns what metrics.json is to say of the finished stage beside its measures on the dev split."""
+        return {}
 
     def log_step(self, name: str, value: Tensor, prog_bar: bool = False) -> None:
         """Logs what a batch gives for its step: the mean over the step's batches and over the processes."""
@@ -171,16 +176,21 @@ def train(
         return json.loads(finished.read_text(encoding="utf-8"))
     guard = NonFiniteGuard(module.stage, folder / "state")
     progress = StageLoop(module, loop, settings.seed, folder, monitor, mode)
-    checkpoint = progress.checkpoint_path if settings.resume and progress.checkpoint_path.exists() else None
+    strategy = "auto"
+    if isinstance(settings, TrainSettings):
+        strategy = build_strategy(settings.strategy, settings.devices, settings.device)
+    checkpoint = _checkpoint(module, settings, progress) if settings.resume else None
     if loop.accumulate > 1 and not module.automatic_optimization:
-        raise InputError(f"accumulate: wanted 1, as {module.stage} makes several steps of a batch, got {loop.accumulate}")
+        raise InputError(
+            f"accumulate: wanted 1, as {module.stage} makes several steps of a batch, got {loop.accumulate}"
+        )
     batches = _StepBatches(module, loop.steps * loop.accumulate)
     data: DataLoader[Any] = DataLoader(batches, None, sampler=_RemainingBatches(progress))
     module.strict_loading = False
     with warnings.catch_warnings():
         for message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message)
-        trainer = _trainer(settings, loop, folder, [guard, progress], clip)
+        trainer = _trainer(settings, loop, folder, [guard, progress], clip, strategy)
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     parameters = list(module.parameters())
     metrics = {
@@ -189,9 +199,10 @@ def train(
         "best_step": progress.best_step,
         "best": progress.best_metrics,
         "last": progress.last_metrics,
-        "trained_parameters": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
-        "parameters": sum(parameter.numel() for parameter in parameters),
+        "trained_parameters": sum(number_of_weights(one) for one in parameters if one.requires_grad),
+        "parameters": sum(number_of_weights(one) for one in parameters),
         "seconds": round(progress.seconds, 1),
+        **module.facts(),
     }
     if trainer.is_global_zero:
         replace_text(finished, json.dumps(metrics, indent=2) + "\n")
@@ -201,20 +212,38 @@ def train(
     return metrics
 
 
+def _checkpoint(module: StageModule, settings: RunSettings, progress: StageLoop) -> Path | None:
+    """Returns the checkpoint to resume from, if there is one: what DeepSpeed wrote is put together where need be."""
+    plain, sharded = progress.checkpoint_path, progress.sharded_path
+    zero = isinstance(settings, TrainSettings) and settings.strategy.startswith("deepspeed")
+    if not zero:
+        if sharded.exists() and not process_rank():
+            checkpoint = plain_checkpoint(sharded, module)
+            replace_file(plain, lambda path: torch.save(checkpoint, path))
+            shutil.rmtree(sharded)
+        return plain if plain.exists() or sharded.exists() else None
+    assert isinstance(settings, TrainSettings)
+    if plain.exists():
+        raise InputError(f"strategy: {plain} was not written by DeepSpeed: resume with auto or ddp")
+    if not sharded.exists():
+        return None
+    wrote = f"{processes_of(sharded)} devices with deepspeed-{stage_of(sharded)}"
+    if wrote != f"{settings.devices} devices with {settings.strategy}":
+        raise InputError(f"devices, strategy: {sharded} was written by {wrote}: resume so, or with auto or ddp")
+    return sharded
+
+
 def _trainer(
-    settings: RunSettings, loop: LoopSettings, folder: Path, callbacks: list[Callback], clip: float
+    settings: RunSettings, loop: LoopSettings, folder: Path, callbacks: list[Callback], clip: float, strategy: Any
 ) -> L.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     refresh_rate = 1 if sys.stderr.isatty() else max(1, loop.steps // 10)
     if settings.progress:
         callbacks = [*callbacks, TQDMProgressBar(refresh_rate=refresh_rate)]
-    accelerator = _ACCELERATORS[settings.device]
-    devices = settings.devices if isinstance(settings, TrainSettings) else 1
-    strategy = settings.strategy if isinstance(settings, TrainSettings) else "auto"
     return L.Trainer(
-        accelerator=accelerator,
-        devices=devices,
-        strategy=strategy if strategy != "auto" or devices == 1 else "ddp",
+        accelerator=_ACCELERATORS[settings.device],
+        devices=settings.devices if isinstance(settings, TrainSettings) else 1,
+        strategy=strategy,
         precision=loop.precision,
         max_epochs=1,
         limit_val_batches=0,

@@ -13,9 +13,10 @@ from .atomic import replace_file
 
 
 class CsvLogger(Logger):
-    """Writes one row per step and one column per metric; a step logged again overwrites its row. The first process alone writes.
+    """Writes one row per step and one column per metric; a step logged again overwrites its row.
 
-    `path` may hold the rows of an earlier part of the same run: they are kept.
+    `path` may hold the rows of an earlier part of the same run: they are kept. Of several processes, the first alone
+    writes.
     """
 
     def __init__(self, path: Path) -> None:

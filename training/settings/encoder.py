@@ -51,6 +51,12 @@ class EncoderSettings(TrainSettings):
     base: str | None = None
     """Pretrained T5 by Hub name or folder; null builds one from `sizes`, with a tokenizer of its own."""
 
+    base_revision: str | None = None
+    """Branch, tag or commit of a base on the Hub; null takes its main branch."""
+
+    gradient_checkpointing: bool = False
+    """Compute the layers' activations twice and keep none of them: less memory, about a third more time."""
+
     sizes: T5Sizes = field(default_factory=T5Sizes)
     """Sizes of the T5 where base is null."""
 
