@@ -1,4 +1,4 @@
-"""What makes a stage fit a machine, and must not change what it learns: accumulation, recomputation, 16 bits, buckets."""
+"""What makes a stage fit a machine must not change what it learns: accumulation, recomputation, 16 bits, buckets."""
 
 from __future__ import annotations
 
