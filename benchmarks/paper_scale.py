@@ -9,7 +9,6 @@ GPU-hours are those of the paper's schedule at the measured rates, beside the pa
 
 from __future__ import annotations
 
-import argparse
 import gc
 import resource
 import time
@@ -24,7 +23,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, T5Config
 
-from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
+from prip.modeling import PreferenceEncoder, PromptDecoder
 from prip.training.decoder import add_adapters
 from prip.training.optimizers import build_optimizer, train_only
 from prip.training.settings import LoraSettings, OptimizerSettings

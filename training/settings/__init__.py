@@ -7,7 +7,7 @@ from .encoder import EncoderSettings, T5Sizes
 from .export import ExportSettings
 from .prepare import PrepareSettings, SystemPromptSettings
 from .rl import PartsSettings, PpoSettings, RlSettings, RolloutSettings
-from .shared import LoopSettings, OptimizerSettings, RunSettings
+from .shared import LoopSettings, OptimizerSettings, RunSettings, TrainSettings
 from .stand_ins import StandInsSettings
 from .world import UnetSizes, WorldSettings
 
@@ -28,6 +28,7 @@ __all__ = [
     "StandInsSettings",
     "SystemPromptSettings",
     "T5Sizes",
+    "TrainSettings",
     "UnetSizes",
     "WorldSettings",
 ]

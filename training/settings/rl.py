@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from prip.errors import InputError
 
-from .shared import LoopSettings, OptimizerSettings, RunSettings, check_at_least, check_fraction
+from .shared import LoopSettings, OptimizerSettings, TrainSettings, check_at_least, check_fraction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ class PpoSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RlSettings(RunSettings):
+class RlSettings(TrainSettings):
     """End-to-end reinforcement learning of the encoder: the reward of the refined prompt's images less that of the
     plain prompt's (Eq. 3). A step of the loop is an iteration: rollouts, and the updates on them."""
 

@@ -1,0 +1,13 @@
+"""What a stage does to need less memory."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedModel
+
+
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Makes the layers of `model` forget their activations in training and compute them again for the gradient.
+
+    transformers does so in training mode alone.
+    """
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
