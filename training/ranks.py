@@ -36,6 +36,11 @@ def gather_rows(own: Tensor, group: int = 1) -> Tensor:
     return torch.stack(groups, dim=1).flatten(0, 2)
 
 
+def rows_of_this(rows: Tensor, group: int = 1) -> Tensor:
+    """Returns those of the rows of all processes that were dealt out to this one: what `gather_rows` was given."""
+    return rows[(torch.arange(len(rows), device=rows.device) // group) % count() == rank()]
+
+
 def local_places(rows: Tensor, process: int, group: int = 1) -> Tensor:
     """Returns where those of `rows`, places among the rows of all processes, stand that are dealt out to `process`:
     their places among its own rows, int64 (n,), in the order of `rows`."""

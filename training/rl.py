@@ -22,6 +22,7 @@ from .frozen import fingerprint
 from .harness import StageModule, stage_folder, train
 from .optimizers import build_optimizer, build_scheduler, train_only
 from .refiner_folder import training_record, write_refiner
+from .replay import gather_replay, replay, rollout_metrics
 from .rl_memory import rl_memory
 from .rl_parts import RlParts, load_parts, part_folders, prompts_file
 from .rollouts import ActionBatch, Refinement, Scores, write_rollouts
@@ -149,73 +150,24 @@ class RlModule(StageModule):
         """Returns what the updates read of this process' rollouts, and the metrics of those of all."""
         group, settings = self.workshop.rollouts.samples_per_prompt, self.ppo
         batch = self.policy.collate(refinements)
-        own = [values.to(self.device) for values in self._replayed(batch)]
+        own = replay(self.workshop, self.encoder, batch, self.device, self.value_head)
+        metrics = rollout_metrics(self.workshop, refinements, scores, own, self.device)
+        self.images_drawn += torch.tensor([metrics["drawn_refined"], metrics["drawn_plain"]]).to(self.images_drawn)
         gain, own_mask = scores.gain.to(self.device), batch.mask.to(self.device)
-        old, reference, entropy, values = (ranks.gather_rows(one, group) for one in own)
-        gains, lengths = ranks.gather_rows(gain, group), ranks.gather_rows(own_mask.sum(dim=1), group)
-        mask = torch.arange(old.shape[1], device=self.device) < lengths.unsqueeze(1)
-        metrics = {
-            "reward": gains.mean().item(),
-            "kl": ppo.masked_mean(old - reference, mask).item(),
-            "entropy": ppo.masked_mean(entropy, mask).item(),
-            "response_length": lengths.float().mean().item(),
-            **self._prompt_metrics(refinements, scores),
-        }
+        lengths = ranks.gather_rows(own_mask.sum(dim=1), group)
         if self.value_head is None:
             advantages = torch.where(own_mask, ppo.group_advantages(gain, group).unsqueeze(1), 0)
-            nothing = torch.zeros_like(own[0])
-            return Experience(batch, lengths.cpu(), own[0], own[1], advantages, nothing, nothing), metrics
-        rewards = ppo.penalised_rewards(gains, old, reference, mask, settings.kl)
-        advantages, returns = ppo.generalised_advantages(rewards, values, mask, settings.discount, settings.trace)
-        metrics["explained_variance"] = ppo.explained_variance(values, returns, mask).item()
-        whitened, returns = (self._own(one, own_mask.shape, group) for one in (ppo.whiten(advantages, mask), returns))
-        return Experience(batch, lengths.cpu(), own[0], own[1], whitened, own[3], returns), metrics
-
-    def _replayed(self, batch: ActionBatch) -> list[Tensor]:
-        """Returns log-probabilities given the encoder and given the warmed-up one, entropies and values of the actions,
-        each (batch, length), computed in chunks."""
-        columns: list[list[Tensor]] = []
-        for rows in torch.arange(len(batch)).split(self.workshop.rollouts.chunk.score):
-            some = batch.rows(rows).to(self.device)
-            logits, hidden = self.policy.score(self.encoder, some)
-            warm = self.policy.score(self.workshop.reference, some)[0]
-            values = torch.zeros_like(some.mask, dtype=torch.float32)
-            if self.value_head is not None:
-                values = torch.where(some.mask, self.value_head(hidden.float()).squeeze(-1), 0)
-            columns.append(
-                [
-                    ppo.token_log_probabilities(logits, some.allowed, some.actions, some.mask),
-                    ppo.token_log_probabilities(warm, some.allowed, some.actions, some.mask),
-                    ppo.token_entropy(logits, some.allowed, some.mask),
-                    values,
-                ]
-            )
-        return [torch.cat(column) for column in zip(*columns, strict=True)]
-
-    @staticmethod
-    def _own(values: Tensor, shape: torch.Size, group: int) -> Tensor:
-        """Returns this process' rows of values (rollouts of all processes, length), in the `shape` of its own."""
-        places = torch.arange(len(values), device=values.device)
-        return values[(places // group) % ranks.count() == ranks.rank(), : shape[1]]
-
-    def _prompt_metrics(self, refinements: Sequence[Refinement], scores: Scores) -> dict[str, float]:
-        group = self.workshop.rollouts.samples_per_prompt
-        limit, count = self.scorer.generator.token_limit, self.scorer.generator.count_tokens
-        numbers = [derive_seed(one.refined_prompt) for one in refinements]
-        over = [float(count(one.refined_prompt) > limit) for one in refinements]
-        distinct = ranks.gather_rows(torch.tensor(numbers, device=self.device), group)
-        drawn = ranks.total(torch.tensor([scores.drawn_refined, scores.drawn_plain], device=self.device))
-        self.images_drawn += drawn.to(self.images_drawn.device)
-        metrics = {
-            "distinct_prompts": len(distinct.unique()) / len(distinct),
-            "over_token_limit": ranks.gather_rows(torch.tensor(over, device=self.device), group).mean().item(),
-            "drawn_refined": float(drawn[0]),
-            "drawn_plain": float(drawn[1]),
-        }
-        for name in scores.refined:
-            gains = ranks.gather_rows(scores.raw_gain(name).to(self.device), group)
-            metrics[f"reward_{name}"] = gains.mean().item()
-        return metrics
+            nothing = torch.zeros_like(own.old)
+            return Experience(batch, lengths.cpu(), own.old, own.reference, advantages, nothing, nothing), metrics
+        whole = gather_replay(own, group)
+        mask = torch.arange(whole.old.shape[1], device=self.device) < lengths.unsqueeze(1)
+        rewards = ppo.penalised_rewards(ranks.gather_rows(gain, group), whole.old, whole.reference, mask, settings.kl)
+        advantages, returns = ppo.generalised_advantages(rewards, whole.values, mask, settings.discount, settings.trace)
+        metrics["explained_variance"] = ppo.explained_variance(whole.values, returns, mask).item()
+        whitened, returns = (
+            ranks.rows_of_this(one, group)[:, : own_mask.shape[1]] for one in (ppo.whiten(advantages, mask), returns)
+        )
+        return Experience(batch, lengths.cpu(), own.old, own.reference, whitened, own.values, returns), metrics
 
     def learn(self, experience: Experience, iteration: int) -> dict[str, float]:
         """Takes the optimizer steps of an iteration; returns their mean metrics."""

@@ -37,6 +37,18 @@ class RolloutBatch:
     sample_seeds: list[tuple[int, int]]
     """(seed, number of the alternative), by which each refinement is sampled"""
 
+    def __len__(self) -> int:
+        return len(self.user_prompts)
+
+    def choose(self, rows: Sequence[int]) -> RolloutBatch:
+        """Returns some of the rollouts."""
+        return RolloutBatch(
+            self.iteration,
+            [self.user_prompts[row] for row in rows],
+            [self.image_seeds[row] for row in rows],
+            [self.sample_seeds[row] for row in rows],
+        )
+
 
 @dataclass(frozen=True)
 class Workshop:
@@ -65,8 +77,13 @@ class Workshop:
         return named | {f"reward {reward.name}": reward for reward in self.scorer.rewards}
 
     def batch(self, iteration: int, process: int, processes: int) -> RolloutBatch:
-        """Returns what `process` works on: its share of what one process with the whole batch would have, rollout by
-        rollout; a function of the seed, the iteration and the process."""
+        """Returns what `process` works on: its share of the whole batch, dealt out by user prompts."""
+        whole, samples = self.whole_batch(iteration, processes), self.rollouts.samples_per_prompt
+        return whole.choose([row for row in range(len(whole)) if row // samples % processes == process])
+
+    def whole_batch(self, iteration: int, processes: int) -> RolloutBatch:
+        """Returns what all processes work on, as one process would have it, rollout by rollout: a function of the seed,
+        the iteration and how many user prompts there are in all."""
         whole, samples = self.batch_size * processes, self.rollouts.samples_per_prompt
         places = permutation_indices(iteration * whole, whole, len(self.train_prompts), self.seed, STAGE, "order")
         prompts = [self.train_prompts[place] for place in places]
@@ -76,7 +93,7 @@ class Workshop:
         sample_seed = derive_seed(self.seed, STAGE, "sample", iteration, 0)
         chosen = [
             (prompts[place], seeds[place], (sample_seed, place * samples + sample))
-            for place in range(process, whole, processes)
+            for place in range(whole)
             for sample in range(samples)
         ]
         columns = [list(column) for column in zip(*chosen, strict=True)]

@@ -27,6 +27,7 @@ from prip.training import ppo, rl
 from prip.training.callbacks import NonFiniteError
 from prip.training.frozen import fingerprint
 from prip.training.rl_parts import DEV_SEED, image_seed
+from prip.training.rollouts import score_refinements
 from prip.training.settings import OptimizerSettings, PartsSettings, PpoSettings, RolloutSettings
 
 BASELINES = {"group": GROUP, "value": VALUE}
@@ -207,7 +208,7 @@ def make_experience(module: rl.RlModule) -> rl.Experience:
     prompts = [prompt for prompt in module.train_prompts[:4] for _ in range(3)]
     refinements = module.policy.refine(prompts, 1.0, [(0, place) for place in range(12)])
     seeds = [[image_seed(prompt, 0, 8)] for prompt in prompts]
-    return module.experience(refinements, rl.score_refinements(module.scorer, module.total, refinements, seeds))[0]
+    return module.experience(refinements, score_refinements(module.scorer, module.total, refinements, seeds))[0]
 
 
 def test_the_value_loss_does_not_reach_the_encoder(tmp_path: Path, warm: Path) -> None:

@@ -30,7 +30,7 @@ def scorer(tmp_path: Path) -> ImageScorer:
 
 
 def cache(folder: Path) -> BaselineCache:
-    return BaselineCache(folder / "baseline.sqlite")
+    return BaselineCache(folder / "baseline")
 
 
 def test_greedy_refinements_are_the_refiners(policy: Policy) -> None:
