@@ -194,15 +194,10 @@ class RlSettings(RunSettings):
 
     def _check_trl(self) -> None:
         """Raises InputError for what TRL's trainers cannot do."""
-        name, rollouts = self.algorithm, self.loop.batch_size * self.rollouts.samples_per_prompt
+        name = self.algorithm
         if self.ppo.baseline != "group":
             raise InputError(f"baseline: wanted group for algorithm: {name}, got {self.ppo.baseline}")
         if name == "rloo" and self.ppo.entropy:
             raise InputError(f"entropy: wanted 0 for algorithm: rloo, got {self.ppo.entropy}")
-        if self.ppo.minibatch > rollouts or rollouts % self.ppo.minibatch:
-            raise InputError(
-                f"minibatch: wanted a divisor of the {rollouts} rollouts of an iteration (batch_size x "
-                f"samples_per_prompt) for algorithm: {name}, got {self.ppo.minibatch}"
-            )
         if self.offload:
             raise InputError(f"offload: wanted none for algorithm: {name}, got {', '.join(self.offload)}")
