@@ -72,10 +72,16 @@ class PreferenceEncoder(StrictModel):
         config = PreferenceEncoderConfig(
             t5=nested_config(pretrained.config), pivot_length=pivot_length, pivot_width=pivot_width
         )
-        model = cls(config).to(pretrained.dtype)
+        with torch.device("meta"):  # the T5 of random weights that __init__ makes is never there
+            model = cls(config)
         model.t5 = pretrained
+        like: Any = {"dtype": pretrained.dtype, "device": pretrained.shared.weight.device}
+        model.queries = nn.Parameter(torch.empty(model.queries.shape, **like))
+        model.projection = nn.Linear(pretrained.config.d_model, pivot_width, **like)
         with torch.no_grad():
             model.queries.normal_(0.0, float(pretrained.shared.weight.detach().float().std()))
+            model.projection.weight.normal_(0.0, 0.02)
+            model.projection.bias.zero_()
         return model
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from .errors import CheckpointError, InputError, require
-from .loading import quiet, resolve_folder
+from .loading import check_model_type, quiet, resolve_folder, weight_files
 from .strict_model import StrictModel, load_foreign, nested_config
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ class PromptDecoderConfig(PreTrainedConfig):
     """Shape of D: `lm` is the dict of a causal LM's config, `template_*_ids` the tokens around the soft tokens.
 
     `modifier_tokens` is the room, in tokens, that must be free for a further modifier to be begun.
+    `base` is the pretrained LM, {"name": Hub id or folder, "revision": ...}, of a checkpoint that holds only what is
+    not in it: the projection, and LoRA weights in adapter/.
     """
 
     model_type = "prip_prompt_decoder"
@@ -35,6 +39,10 @@ class PromptDecoderConfig(PreTrainedConfig):
     template_before_ids: list[int] | None = None
     template_after_ids: list[int] | None = None
     modifier_tokens: int = 4
+    base: dict | None = None
+
+
+_SIZES = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
 
 
 @dataclass
@@ -57,8 +65,12 @@ class PromptDecoder(StrictModel):
     _supports_sdpa = True
     _supports_flash_attn = True
 
+    base: dict[str, str | None] | None = None
+    """Where the LM's own weights are to be had, if they are somebody else's and unchanged."""
+
     def __init__(self, config: PromptDecoderConfig) -> None:
         super().__init__(config)
+        self.base = config.base
         nested = dict(config.lm or {})
         lm_config = AutoConfig.for_model(nested.pop("model_type"), **nested)
         self.lm = AutoModelForCausalLM.from_config(lm_config)
@@ -104,11 +116,24 @@ class PromptDecoder(StrictModel):
         if isinstance(lm, PreTrainedConfig):
             return cls(PromptDecoderConfig(lm=nested_config(lm), **shape))
         pretrained = load_foreign(AutoModelForCausalLM, lm, options)
-        model = cls(PromptDecoderConfig(lm=nested_config(pretrained.config), **shape)).to(pretrained.dtype)
-        model.lm = pretrained
+        model = cls._around(pretrained, PromptDecoderConfig(lm=nested_config(pretrained.config), **shape))
+        commit = getattr(pretrained.config, "_commit_hash", None)
+        model.base = {"name": str(lm), "revision": commit or options.get("revision")}
         scale = float(pretrained.get_input_embeddings().weight.detach().float().std())
         with torch.no_grad():
             model.projection.weight.normal_(0.0, scale * pivot_width**-0.5)
+            model.projection.bias.zero_()
+        return model
+
+    @classmethod
+    def _around(cls, lm: Any, config: PromptDecoderConfig) -> PromptDecoder:
+        """Build around a loaded LM, in its dtype, with a projection of arbitrary weights."""
+        with torch.device("meta"):  # the LM of random weights that __init__ makes is never there
+            model = cls(config)
+        model.lm = lm
+        device = lm.get_input_embeddings().weight.device
+        width = lm.config.get_text_config().hidden_size
+        model.projection = nn.Linear(config.pivot_width, width, device=device, dtype=lm.dtype)
         return model
 
     def head_embeddings(self, pivot: torch.Tensor | None, batch: int) -> torch.Tensor:
@@ -124,7 +149,7 @@ class PromptDecoder(StrictModel):
 
         parts = [tokens(self.config.template_before_ids), tokens(self.config.template_after_ids)]
         if pivot is not None:
-            parts.insert(1, self.projection(pivot.to(self.projection.weight.dtype)))
+            parts.insert(1, self.projection(pivot.to(self.projection.weight.dtype)).to(parts[0].dtype))
         return torch.cat(parts, dim=1)
 
     def forward(
@@ -158,22 +183,48 @@ class PromptDecoder(StrictModel):
         return argument in self._lm_arguments
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> None:  # type: ignore[override]
-        """Write config.json and safetensors; LoRA weights, where the LM has any, go into adapter/ on their own."""
+        """Write config.json and safetensors; LoRA weights, where the LM has any, go into adapter/ on their own.
+
+        Where they stand on a pretrained LM (`base`), that is named in config.json and not written again.
+        """
         if not hasattr(self.lm, "peft_config"):
             super().save_pretrained(save_directory, **options)
             return
+        folder = Path(save_directory)
         with quiet():
-            self.lm.save_pretrained(Path(save_directory) / "adapter", safe_serialization=True)
-        base = {
-            name.replace("lm.base_model.model.", "lm.", 1).replace(".base_layer.", "."): value
-            for name, value in self.state_dict().items()
-            if ".lora_" not in name
-        }
+            self.lm.save_pretrained(folder / "adapter", safe_serialization=True)
+        if self.base is None:
+            self._save_plain(folder, self._plain_state(), **options)
+            return
+        config = copy.deepcopy(self.config)
+        config.base, config.architectures = self.base, [type(self).__name__]  # type: ignore[union-attr]
+        config.save_pretrained(folder)
+        own = {f"projection.{name}": value.contiguous() for name, value in self.projection.state_dict().items()}
+        save_file(own, folder / "model.safetensors", metadata={"format": "pt"})
+
+    @torch.no_grad()
+    def save_merged(self, save_directory: str | os.PathLike[str], **options: Any) -> None:
+        """Write the decoder with its LoRA weights added to the LM's: whole by itself, and loaded without peft."""
+        state = self._plain_state()
+        for name, module in self.named_modules():
+            if hasattr(module, "get_delta_weight"):
+                key = _plain_name(f"{name}.weight")
+                whole = state[key].float() + module.get_delta_weight("default").float().to(state[key].device)
+                state[key] = whole.to(state[key].dtype).cpu()
+        self._save_plain(Path(save_directory), state, **options)
+
+    def _plain_state(self) -> dict[str, torch.Tensor]:
+        """Return the weights without the LoRA weights, named as if there were none."""
+        return {_plain_name(name): value for name, value in self.state_dict().items() if ".lora_" not in name}
+
+    def _save_plain(self, folder: Path, state: dict[str, torch.Tensor], **options: Any) -> None:
+        config = copy.deepcopy(self.config)
+        config.base = None  # type: ignore[union-attr]
         with torch.device("meta"):  # the shape alone: no memory, no draw from the random numbers of a training run
-            plain: Any = PromptDecoder(cast(PromptDecoderConfig, self.config))
-        plain.load_state_dict(base, assign=True)
+            plain: Any = PromptDecoder(cast(PromptDecoderConfig, config))
+        plain.load_state_dict(state, assign=True)
         plain.tie_weights()
-        plain.save_pretrained(save_directory, **options)
+        plain.save_pretrained(folder, **options)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -184,13 +235,51 @@ class PromptDecoder(StrictModel):
         subfolder: str = "",
         **options: Any,
     ) -> PromptDecoder:
-        """Load as every part does; a LoRA adapter in adapter/ is put on the LM (this needs peft)."""
+        """Load as every part does; a LoRA adapter in adapter/ is put on the LM (this needs peft).
+
+        A checkpoint that names a base takes the LM from there: a folder, or the Hub at the revision that it names.
+        """
         folder = resolve_folder(pretrained_model_name_or_path, revision) / subfolder
-        model: PromptDecoder = super().from_pretrained(folder, **options)
+        check_model_type(folder, PromptDecoderConfig.model_type)
+        config = cast(PromptDecoderConfig, PromptDecoderConfig.from_pretrained(folder))
+        if config.base is None:
+            model: PromptDecoder = super().from_pretrained(folder, **options)
+        else:
+            model = cls._from_base(folder, config, **options)
         adapter = folder / "adapter"
         if adapter.is_dir():
             if not (adapter / "adapter_model.safetensors").is_file():
                 raise CheckpointError(f"{adapter / 'adapter_model.safetensors'} is missing")
             model.lm = require("peft", "train").PeftModel.from_pretrained(model.lm, str(adapter))
-            model.eval()
+        return model.eval()
+
+    @classmethod
+    def _from_base(
+        cls, folder: Path, config: PromptDecoderConfig, dtype: str | torch.dtype | None = None, device_map: Any = None
+    ) -> PromptDecoder:
+        """Load the LM that the checkpoint names, and the projection from the checkpoint."""
+        (weights,) = weight_files(folder)
+        name, revision = (config.base or {}).get("name"), (config.base or {}).get("revision")
+        if not isinstance(name, str):
+            raise CheckpointError(f"{folder / 'config.json'}: base should name a language model, it is {config.base!r}")
+        if dtype is None:
+            dtype = "float32" if device_map is None or str(device_map) == "cpu" else "auto"
+        wanted = {"dtype": dtype} | ({"device_map": device_map} if device_map is not None else {})
+        wanted |= {"revision": revision} if revision is not None else {}
+        with quiet():
+            lm = load_foreign(AutoModelForCausalLM, name, wanted)
+        model = cls._around(lm, config)
+        got, want = nested_config(lm.config), config.lm or {}
+        other = [f"{key} was {want.get(key)}, is {got.get(key)}" for key in _SIZES if got.get(key) != want.get(key)]
+        if other:
+            raise CheckpointError(f"{folder}: its base {name!r} is another model than it was: {'; '.join(other)}")
+        own, shapes = load_file(weights), {key: value.shape for key, value in model.projection.state_dict().items()}
+        if {key: value.shape for key, value in own.items()} != {f"projection.{key}": s for key, s in shapes.items()}:
+            raise CheckpointError(f"{weights} does not hold the projection's weight and bias, but {', '.join(own)}")
+        model.projection.load_state_dict({key.removeprefix("projection."): value for key, value in own.items()})
         return model
+
+
+def _plain_name(name: str) -> str:
+    """Return what a weight of a decoder with LoRA weights is called in one without."""
+    return name.replace("lm.base_model.model.", "lm.", 1).replace(".base_layer.", ".")

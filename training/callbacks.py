@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
 from prip.errors import CheckpointError, PripError
 
 from .atomic import replace_file, replace_folder
+from .processes import process_rank
 from .seeds import seed_everything
 from .settings import LoopSettings
+from .sharding import whole_parameters
 
 if TYPE_CHECKING:
     from .harness import StageModule
@@ -28,7 +31,11 @@ class NonFiniteError(PripError):
 
 
 class NonFiniteGuard(Callback):
-    """Stops the stage before a loss or gradient that is not finite can reach the weights, and saves the batch."""
+    """Stops the stage before a loss or gradient that is not finite can reach the weights, and saves the batch.
+
+    Of several processes, the one whose loss is not finite saves its batch; all stop at the gradient that they share.
+    Under DeepSpeed that is after the step: the weights are spoilt then, but the run ends before they are saved.
+    """
 
     def __init__(self, stage: str, folder: Path) -> None:
         self._stage, self._folder = stage, folder
@@ -39,24 +46,38 @@ class NonFiniteGuard(Callback):
         self._batch, self._step = batch, step
 
     def on_before_backward(self, trainer: L.Trainer, module: L.LightningModule, loss: Tensor) -> None:
-        self._check("loss", loss)
+        self._check("loss", loss, stop=trainer.world_size == 1)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, module: L.LightningModule, optimizer: Optimizer) -> None:
+        if isinstance(trainer.strategy, DeepSpeedStrategy):
+            return  # the gradients are in its engine, which makes their norm in the step
         gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         self._check("gradient norm", norm)
         if module.automatic_optimization:
             module.log("gradient_norm", norm)
 
-    def _check(self, name: str, value: Tensor) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, step: int
+    ) -> None:
+        if not isinstance(trainer.strategy, DeepSpeedStrategy):
+            return
+        norm = trainer.strategy.deepspeed_engine.get_global_grad_norm()
+        if norm is not None:
+            self._check("gradient norm", torch.as_tensor(norm))
+            if module.automatic_optimization:
+                module.log("gradient_norm", torch.as_tensor(norm, dtype=torch.float32))
+
+    def _check(self, name: str, value: Tensor, stop: bool = True) -> None:
         if torch.isfinite(value):
             return
-        path = self._folder / f"bad_batch_{self._step}.pt"
+        path = self._folder / (f"bad_batch_{self._step}" + (f"_{process_rank()}" if process_rank() else "") + ".pt")
         content = {"step": self._step, name: value.item(), "batch": self._batch}
         replace_file(path, lambda temporary: torch.save(content, temporary))
-        raise NonFiniteError(
-            f"{self._stage}: the {name} of step {self._step} is {value.item()}; its batch is in {path}"
-        )
+        if stop:
+            raise NonFiniteError(
+                f"{self._stage}: the {name} of step {self._step} is {value.item()}; its batch is in {path}"
+            )
 
 
 class StageLoop(Callback):
@@ -79,6 +100,7 @@ class StageLoop(Callback):
         self._module, self.loop, self._seed, self._folder = module, loop, seed, folder
         self._monitor, self._sign = monitor, {"min": 1.0, "max": -1.0}[mode]
         self.checkpoint_path = folder / "state" / "last.ckpt"
+        self.sharded_path = folder / "state" / "last.zero"
         self.steps_done = 0
         self._seconds_before, self._began = 0.0, time.monotonic()
         self.best_step = -1
@@ -109,15 +131,28 @@ class StageLoop(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, step: int
     ) -> None:
-        self.steps_done = step + 1
+        if (step + 1) % self.loop.accumulate:
+            return
+        self.steps_done = (step + 1) // self.loop.accumulate
         last = self.steps_done == self.loop.steps
         if last or self.steps_done % self.loop.validate_every == 0:
             self._validate(trainer)
         if not last and self.steps_done % self.loop.checkpoint_every == 0:
+            self._save(trainer)
+
+    def _save(self, trainer: L.Trainer) -> None:
+        """Writes the checkpoint. All processes take part, the first puts it into its place."""
+        sharded = isinstance(trainer.strategy, DeepSpeedStrategy)
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(self.sharded_path if sharded else self.checkpoint_path)
+        elif sharded:
+            replace_folder(self.sharded_path, trainer.save_checkpoint)
+        else:
             replace_file(self.checkpoint_path, trainer.save_checkpoint)
 
     def _validate(self, trainer: L.Trainer) -> None:
-        metrics = measure(self._module)
+        with trainer.precision_plugin.val_step_context():
+            metrics = measure(self._module)
         for logger in trainer.loggers:
             logger.log_metrics(metrics, self.steps_done - 1)
             logger.save()
@@ -129,14 +164,17 @@ class StageLoop(Callback):
         best = self.best_metrics.get(self._monitor)
         if best is None or self._sign * metrics[self._monitor] < self._sign * best:
             self.best_step, self.best_metrics = self.steps_done, metrics
-            if trainer.is_global_zero:
-                replace_folder(self._folder / "part", self._module.export)
+            with whole_parameters(self._module):
+                if trainer.is_global_zero:
+                    replace_folder(self._folder / "part", self._module.export)
 
     def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         kept = _trained_keys(module)
         checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in kept}
 
     def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if isinstance(trainer.strategy, DeepSpeedStrategy):
+            return  # its engine has loaded the weights
         wanted, got = set(_trained_keys(module)), set(checkpoint["state_dict"])
         if wanted != got:
             raise CheckpointError(f"{self.checkpoint_path}: keys that fit only one side: {sorted(wanted ^ got)}")

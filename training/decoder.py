@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,24 @@ from .data.pairs import (
     read_system_prompts,
 )
 from .harness import StageModule, stage_folder, train
-from .optimizers import build_optimizer, build_scheduler, train_only
-from .seeds import derive_seed, permutation_indices, seed_everything
+from .memory import checkpoint_activations
+from .optimizers import build_optimizer, build_scheduler, in_float32, train_only
+from .seeds import derive_seed, seed_everything
 from .settings import DecoderSettings, LlamaSizes, LoopSettings, LoraSettings, OptimizerSettings
+from .step_order import StepOrder
 from .tokenizers import train_decoder_tokenizer
+
+
+@dataclass(frozen=True)
+class Row:
+    """The tokens of a system prompt, of which the first `unlearned` give no loss."""
+
+    tokens: list[int]
+    unlearned: int
+
+    @property
+    def learned(self) -> int:
+        return len(self.tokens) - self.unlearned
 
 
 class DecoderModule(StageModule):
@@ -50,45 +66,78 @@ class DecoderModule(StageModule):
         max_tokens: int,
         loop: LoopSettings,
         optimizer: OptimizerSettings,
+        bucket_window: int = 0,
+        merge: bool = False,
     ) -> None:
         super().__init__()
         self.decoder, self.tokenizer, self.splits = decoder, tokenizer, splits
         self.use_pivot, self.seed, self.word_dropout, self.max_tokens = use_pivot, seed, word_dropout, max_tokens
         self.pivot_noise, self.loop, self.optimizer = pivot_noise, loop, optimizer
+        self.merge = merge
+        lengths = [len(text) for text in splits.train.texts] if bucket_window else []
+        self.order = StepOrder(
+            len(splits.train), loop.batch_size, loop.accumulate, seed, self.stage, bucket_window, lengths
+        )
+        self._read = {"tokens": 0, "places": 0}
+        self._step: tuple[int, list[Row], list[str]] | None = None
         language_model = "decoder.lm.*lora_*" if hasattr(decoder.lm, "peft_config") else "decoder.lm.*"
         self.trained = train_only(self, language_model, *(["decoder.projection.*"] if use_pivot else []))
+        if loop.precision != "bf16-true":
+            in_float32(self.trained)
 
-    def batch_at(self, step: int) -> dict[str, Tensor]:
-        """Returns the batch of `step`, as `collate` describes it."""
-        total = self.loop.batch_size * self.trainer.world_size
-        places = permutation_indices(step * total, total, len(self.splits.train), self.seed, self.stage, "order")
-        pairs = choose(self.splits.train, places[self.global_rank :: self.trainer.world_size])
-        words = random.Random(derive_seed(self.seed, self.stage, "words", step, self.global_rank))
+    def batch_at(self, step: int) -> dict[str, Any]:
+        """Returns the batch of `step`, as `pad` describes it, the factor of its mean loss, and its number of tokens.
+
+        Words are dropped in all of a step's prompts, of which each process then takes its share, and every learned
+        token of the step has the same weight: what a step learns does not depend on how its batch is shared out.
+        """
+        step, part = divmod(step, self.loop.accumulate)
+        processes = self.trainer.world_size
+        if self._step is None or self._step[0] != step:
+            self._step = (step, *self._rows_of(step, processes))
+        _, rows, image_names = self._step
+        share = self.order.share(part, self.global_rank, processes)
+        own, everywhere = sum(row.learned for row in rows[share]), sum(row.learned for row in rows)
+        factor = own * self.loop.accumulate * processes / max(1, everywhere)
+        tokens = sum(len(row.tokens) for row in rows[share])
+        return self.pad(rows[share], image_names[share]) | {"factor": factor, "tokens": tokens}
+
+    def _rows_of(self, step: int, processes: int) -> tuple[list[Row], list[str]]:
+        """Returns all rows of a step, those of every process, and the names of their images."""
+        pairs = choose(self.splits.train, self.order.examples(step, processes))
+        words = random.Random(derive_seed(self.seed, self.stage, "words", step, 0))
         dropped = [drop_prefix_words(text, self.word_dropout, words) for text in pairs.texts]
-        return self.collate(pairs, [text for text, _ in dropped], [skipped for _, skipped in dropped])
+        return self.encode([text for text, _ in dropped], [skipped for _, skipped in dropped]), pairs.image_names
 
-    def collate(self, pairs: Pairs, texts: list[str], skipped: list[int]) -> dict[str, Tensor]:
-        """Returns the batch of these texts, of whose leading characters `skipped` give no loss.
+    def encode(self, texts: list[str], skipped: list[int]) -> list[Row]:
+        """Returns the tokens of these texts, of whose leading characters `skipped` give no loss."""
+        eos = self.tokenizer.eos_token_id
+        encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        rows = []
+        for ids, offsets, skip in zip(encoded["input_ids"], encoded["offset_mapping"], skipped, strict=True):
+            tokens = ids[: self.max_tokens] if len(ids) > self.max_tokens else [*ids, eos]
+            rows.append(Row(tokens, sum(end <= skip for _, end in offsets[: len(tokens)])))
+        return rows
+
+    def pad(self, rows: Sequence[Row], image_names: Sequence[str]) -> dict[str, Tensor]:
+        """Returns the batch of these rows.
 
         input_ids and attention_mask (batch, length), padded on the right; learned bool (batch, length), where the loss
         is taken; pivot (batch, pivot_length, pivot_width) if the decoder reads one.
         """
-        eos = self.tokenizer.eos_token_id
-        encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        rows = [ids[: self.max_tokens] if len(ids) > self.max_tokens else [*ids, eos] for ids in encoded["input_ids"]]
-        shape = (len(rows), max(len(row) for row in rows))
+        shape = (len(rows), max(len(row.tokens) for row in rows))
         batch = {
-            "input_ids": torch.full(shape, eos),
+            "input_ids": torch.full(shape, self.tokenizer.eos_token_id),
             "attention_mask": torch.zeros(shape, dtype=torch.long),
             "learned": torch.zeros(shape, dtype=torch.bool),
         }
-        for place, (row, offsets) in enumerate(zip(rows, encoded["offset_mapping"], strict=True)):
-            unlearned = sum(end <= skipped[place] for _, end in offsets[: len(row)])
-            batch["input_ids"][place, : len(row)] = torch.tensor(row)
-            batch["attention_mask"][place, : len(row)] = 1
-            batch["learned"][place, unlearned : len(row)] = True
+        for place, row in enumerate(rows):
+            length = len(row.tokens)
+            batch["input_ids"][place, :length] = torch.tensor(row.tokens)
+            batch["attention_mask"][place, :length] = 1
+            batch["learned"][place, row.unlearned : length] = True
         if self.use_pivot:
-            batch["pivot"] = self.splits.pivots[pairs.image_names]
+            batch["pivot"] = self.splits.pivots[list(image_names)]
         return batch
 
     def token_losses(self, batch: dict[str, Tensor]) -> Tensor:
@@ -96,12 +145,27 @@ class DecoderModule(StageModule):
         output = self.decoder(batch.get("pivot"), batch["input_ids"], batch["attention_mask"])
         return cross_entropy(output.logits.float().transpose(1, 2), batch["input_ids"], reduction="none")
 
-    def training_step(self, batch: dict[str, Tensor], step: int) -> Tensor:
+    def training_step(self, batch: dict[str, Any], step: int) -> Tensor:
         if self.use_pivot and self.pivot_noise:
             batch["pivot"] = batch["pivot"] + self.pivot_noise * torch.randn_like(batch["pivot"])
-        loss = self.token_losses(batch)[batch["learned"]].mean()
-        self.log("loss", loss, prog_bar=True)
+        losses = self.token_losses(batch)[batch["learned"]]
+        loss = losses.mean() * batch["factor"] if len(losses) else losses.sum()
+        self.log_step("loss", loss, prog_bar=True)
+        places = batch["input_ids"].numel()
+        self.log_step("padding_share", torch.tensor(1 - batch["tokens"] / places, device=loss.device))
+        self._read["tokens"] += batch["tokens"]
+        self._read["places"] += places
         return loss
+
+    def facts(self) -> dict[str, float]:
+        """Returns padding_share: the share of padding in all that the stage, or its first process, has read."""
+        return {"padding_share": 1 - self._read["tokens"] / max(1, self._read["places"])}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["read"] = dict(self._read)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._read = dict(checkpoint["read"])
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.optimizer, self.trained)
@@ -113,31 +177,34 @@ class DecoderModule(StageModule):
         that is what the decoder is for; and, with a pivot, dev_pivot_gain: how much more the latter is with the pivot
         of another prompt.
         """
-        sums = {"all": 0.0, "modifiers": 0.0, "other": 0.0}
-        tokens = {"all": 0, "modifiers": 0}
-        for pairs in batches_of(self.splits.dev, self.loop.batch_size):
-            prefixes = [len(text.partition(",")[0]) + 1 for text in pairs.texts]
-            batch = self.collate(pairs, pairs.texts, prefixes)
-            batch = {name: value.to(self.device) for name, value in batch.items()}
-            losses, real, modifiers = self.token_losses(batch), batch["attention_mask"].bool(), batch["learned"]
-            sums["all"] += losses[real].sum().item()
-            sums["modifiers"] += losses[modifiers].sum().item()
-            tokens["all"] += int(real.sum())
-            tokens["modifiers"] += int(modifiers.sum())
-            if self.use_pivot:
-                batch["pivot"] = batch["pivot"].roll(1, dims=0)
-                sums["other"] += self.token_losses(batch)[modifiers].sum().item()
-        metrics = {
-            "dev_loss": sums["all"] / tokens["all"],
-            "dev_modifier_loss": sums["modifiers"] / max(1, tokens["modifiers"]),
-        }
+        total = torch.zeros(5, dtype=torch.float64)
+        for pairs, counts in self.my_share(batches_of(self.splits.dev, self.loop.batch_size)):
+            sums = self._sums(pairs)
+            total += sums if counts else 0
+        everything, modifiers, other, tokens, modifier_tokens = self.summed(total).tolist()
+        modifier_tokens = max(1, modifier_tokens)
+        metrics = {"dev_loss": everything / tokens, "dev_modifier_loss": modifiers / modifier_tokens}
         if self.use_pivot:
-            metrics["dev_pivot_gain"] = (sums["other"] - sums["modifiers"]) / max(1, tokens["modifiers"])
+            metrics["dev_pivot_gain"] = (other - modifiers) / modifier_tokens
         return metrics
+
+    def _sums(self, pairs: Pairs) -> Tensor:
+        """Returns the losses of all tokens, of the modifiers', and of those given other pivots; and their numbers."""
+        prefixes = [len(text.partition(",")[0]) + 1 for text in pairs.texts]
+        batch = self.pad(self.encode(pairs.texts, prefixes), pairs.image_names)
+        batch = {name: value.to(self.device) for name, value in batch.items()}
+        losses, real, modifiers = self.token_losses(batch), batch["attention_mask"].bool(), batch["learned"]
+        other = 0.0
+        if self.use_pivot:
+            batch["pivot"] = batch["pivot"].roll(1, dims=0)
+            other = self.token_losses(batch)[modifiers].sum().item()
+        sums = [losses[real].sum().item(), losses[modifiers].sum().item(), other, int(real.sum()), int(modifiers.sum())]
+        return torch.tensor(sums, dtype=torch.float64)
 
     def export(self, folder: Path) -> None:
         with quiet():
-            self.decoder.save_pretrained(folder)
+            save = self.decoder.save_merged if self.merge else self.decoder.save_pretrained
+            save(folder)
         self.tokenizer.save_pretrained(folder)
 
 
@@ -146,9 +213,13 @@ def run(settings: DecoderSettings) -> dict[str, Any]:
     data = settings.data or settings.run / "data"
     splits = read_system_prompts(data)
     seed_everything(settings.seed, DecoderModule.stage, "weights")
-    decoder, tokenizer = build_decoder(settings.base, settings.sizes, settings.template, splits)
+    base = {"dtype": settings.base_dtype}
+    base |= {} if settings.base_revision is None else {"revision": settings.base_revision}
+    decoder, tokenizer = build_decoder(settings.base, settings.sizes, settings.template, splits, **base)
     if settings.lora.rank:
         add_adapters(decoder, settings.lora)
+    if settings.gradient_checkpointing:
+        checkpoint_activations(decoder)
     module = DecoderModule(
         decoder,
         tokenizer,
@@ -160,6 +231,8 @@ def run(settings: DecoderSettings) -> dict[str, Any]:
         max_tokens=settings.max_tokens,
         loop=settings.loop,
         optimizer=settings.optimizer,
+        bucket_window=settings.bucket_window,
+        merge=bool(settings.lora.rank) and settings.lora.save == "merged",
     )
     folder = stage_folder(settings, module.stage, data_hashes(data, SYSTEM_PROMPTS))
     clip = settings.optimizer.clip
@@ -167,13 +240,17 @@ def run(settings: DecoderSettings) -> dict[str, Any]:
 
 
 def build_decoder(
-    base: str | None, sizes: LlamaSizes, template: str, splits: Splits
+    base: str | None, sizes: LlamaSizes, template: str, splits: Splits, **options: str
 ) -> tuple[PromptDecoder, PreTrainedTokenizerFast]:
-    """Returns the decoder and its tokenizer: the pretrained `base`, or a new Llama at `sizes`, for these pivots."""
+    """Returns the decoder and its tokenizer: the pretrained `base`, or a new Llama at `sizes`, for these pivots.
+
+    options: revision and dtype, with which `base` is loaded.
+    """
     shape = {"pivot_length": splits.pivots.pivot_length, "pivot_width": splits.pivots.pivot_width}
     if base is not None:
-        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(base)  # type: ignore[assignment]
-        return PromptDecoder.from_lm(base, tokenizer, template=template, **shape), tokenizer
+        at = {name: value for name, value in options.items() if name == "revision"}
+        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(base, **at)  # type: ignore[assignment]
+        return PromptDecoder.from_lm(base, tokenizer, template=template, **shape, **options), tokenizer
     tokenizer = train_decoder_tokenizer(splits.train.texts, sizes.vocab_size)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

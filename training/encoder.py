@@ -24,9 +24,11 @@ from .data.pairs import (
     read_preferred_images,
 )
 from .harness import StageModule, stage_folder, train
-from .optimizers import build_optimizer, build_scheduler, train_only
-from .seeds import derive_seed, permutation_indices, seed_everything
+from .memory import checkpoint_activations
+from .optimizers import build_optimizer, build_scheduler, in_float32, train_only
+from .seeds import derive_seed, seed_everything
 from .settings import EncoderSettings, LoopSettings, OptimizerSettings, T5Sizes
+from .step_order import StepOrder
 from .tokenizers import train_encoder_tokenizer
 
 
@@ -51,15 +53,24 @@ class EncoderModule(StageModule):
         self.encoder, self.tokenizer, self.splits = encoder, tokenizer, splits
         self.seed, self.word_dropout, self.max_tokens = seed, word_dropout, max_tokens
         self.loop, self.optimizer = loop, optimizer
+        self.order = StepOrder(len(splits.train), loop.batch_size, loop.accumulate, seed, self.stage)
         self.trained = train_only(self, "encoder.*")
+        if loop.precision != "bf16-true":
+            in_float32(self.trained)
 
     def batch_at(self, step: int) -> dict[str, Tensor]:
-        """Returns input_ids and attention_mask (batch, length), and target (batch, pivot_length, pivot_width)."""
-        total = self.loop.batch_size * self.trainer.world_size
-        places = permutation_indices(step * total, total, len(self.splits.train), self.seed, self.stage, "order")
-        pairs = choose(self.splits.train, places[self.global_rank :: self.trainer.world_size])
-        words = random.Random(derive_seed(self.seed, self.stage, "words", step, self.global_rank))
-        return self.collate(pairs, [drop_words(text, self.word_dropout, words) for text in pairs.texts])
+        """Returns input_ids and attention_mask (batch, length), and target (batch, pivot_length, pivot_width).
+
+        Words are dropped in all of a step's prompts, of which each process then takes its share: what a step learns
+        from does not depend on how many processes there are.
+        """
+        step, part = divmod(step, self.loop.accumulate)
+        processes = self.trainer.world_size
+        pairs = choose(self.splits.train, self.order.examples(step, processes))
+        words = random.Random(derive_seed(self.seed, self.stage, "words", step, 0))
+        texts = [drop_words(text, self.word_dropout, words) for text in pairs.texts]
+        share = self.order.share(part, self.global_rank, processes)
+        return self.collate(Pairs(pairs.texts[share], pairs.image_names[share]), texts[share])
 
     def collate(self, pairs: Pairs, texts: list[str]) -> dict[str, Tensor]:
         """Returns the batch of these texts with the pivots of the pairs' images."""
@@ -71,8 +82,8 @@ class EncoderModule(StageModule):
 
     def training_step(self, batch: dict[str, Tensor], step: int) -> Tensor:
         pivot = self.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-        loss = torch.nn.functional.mse_loss(pivot, batch["target"])
-        self.log("loss", loss, prog_bar=True)
+        loss = torch.nn.functional.mse_loss(pivot.float(), batch["target"].float())
+        self.log_step("loss", loss, prog_bar=True)
         return loss
 
     def configure_optimizers(self) -> Any:
@@ -82,17 +93,23 @@ class EncoderModule(StageModule):
 
     def evaluate(self) -> dict[str, float]:
         """Returns dev_loss, and dev_r2: the share of the targets' variance that the encoder explains."""
-        error = count = 0.0
-        sums = squares = torch.zeros((), dtype=torch.float64)
-        for pairs in batches_of(self.splits.dev, self.loop.batch_size):
+        pivots = self.splits.pivots
+        shape = (pivots.pivot_length, pivots.pivot_width)
+        error, count = torch.zeros((), dtype=torch.float64), len(self.splits.dev)
+        sums, squares = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
+        for pairs, counts in self.my_share(batches_of(self.splits.dev, self.loop.batch_size)):
             batch = {name: value.to(self.device) for name, value in self.collate(pairs, pairs.texts).items()}
             pivot = self.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
             target = batch["target"].double().cpu()
-            error += (pivot.double().cpu() - target).square().sum().item()
-            sums, squares = sums + target.sum(dim=0), squares + target.square().sum(dim=0)
-            count += len(target)
+            if counts:
+                error += (pivot.double().cpu() - target).square().sum()
+                sums, squares = sums + target.sum(dim=0), squares + target.square().sum(dim=0)
+        error, sums, squares = self.summed(error), self.summed(sums), self.summed(squares)
         variance = (squares - sums.square() / count).sum().item()
-        return {"dev_loss": error / (count * sums.numel()), "dev_r2": 1 - error / max(variance, 1e-12)}
+        return {
+            "dev_loss": error.item() / (count * sums.numel()),
+            "dev_r2": 1 - error.item() / max(variance, 1e-12),
+        }
 
     def export(self, folder: Path) -> None:
         with quiet():
@@ -105,7 +122,9 @@ def run(settings: EncoderSettings) -> dict[str, Any]:
     data = settings.data or settings.run / "data"
     splits = read_preferred_images(data, settings.images)
     seed_everything(settings.seed, EncoderModule.stage, "weights")
-    encoder, tokenizer = build_encoder(settings.base, settings.sizes, splits)
+    encoder, tokenizer = build_encoder(settings.base, settings.sizes, splits, settings.base_revision)
+    if settings.gradient_checkpointing:
+        checkpoint_activations(encoder)
     module = EncoderModule(
         encoder,
         tokenizer,
@@ -122,12 +141,13 @@ def run(settings: EncoderSettings) -> dict[str, Any]:
 
 
 def build_encoder(
-    base: str | None, sizes: T5Sizes, splits: Splits
+    base: str | None, sizes: T5Sizes, splits: Splits, revision: str | None = None
 ) -> tuple[PreferenceEncoder, PreTrainedTokenizerBase]:
     """Returns the encoder and its tokenizer: from the pretrained T5 `base`, or new at `sizes`, for these pivots."""
     shape = {"pivot_length": splits.pivots.pivot_length, "pivot_width": splits.pivots.pivot_width}
     if base is not None:
-        return PreferenceEncoder.from_t5(base, **shape), AutoTokenizer.from_pretrained(base)
+        at = {} if revision is None else {"revision": revision}
+        return PreferenceEncoder.from_t5(base, **shape, **at), AutoTokenizer.from_pretrained(base, **at)
     tokenizer = train_encoder_tokenizer(splits.train.texts, sizes.vocab_size)
     config = T5Config(
         vocab_size=len(tokenizer),

@@ -2,6 +2,8 @@
 
 A stage is a StageModule and a call of `train`. Batch and randomness of a step are functions of (seed, stage, step,
 rank), so that a run that was killed goes on as if it had not been.
+
+Several processes run the same code. Each measures its share of the dev split; the first alone writes into the run.
 """
 
 from __future__ import annotations
@@ -12,27 +14,32 @@ import shutil
 import sys
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import lightning as L
+import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from prip.errors import InputError
 
-from .atomic import replace_text
+from .atomic import replace_file, replace_text
 from .callbacks import NonFiniteGuard, StageLoop
 from .metrics import CsvLogger
-from .settings import LoopSettings, RunSettings
+from .processes import process_rank
+from .settings import LoopSettings, RunSettings, TrainSettings
+from .sharding import build_strategy, number_of_weights, plain_checkpoint, processes_of, stage_of
 
 _log = logging.getLogger(__name__)
+_Item = TypeVar("_Item")
 _ACCELERATORS = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}
-_NOT_COMPARED = ("run", "data", "resume", "overwrite", "progress", "device")
+_NOT_COMPARED = ("run", "data", "resume", "overwrite", "progress", "device", "devices", "strategy")
 _EXPECTED_WARNINGS = (
     ".*does not have many workers.*",
     ".*dataloader is not resumable.*",
@@ -58,15 +65,48 @@ class StageModule(L.LightningModule):
 
     @abstractmethod
     def batch_at(self, step: int) -> Any:
-        """Returns the batch of `step`, on the CPU: a pure function of the seed, the stage, the step and the rank."""
+        """Returns the batch of `step`, on the CPU: a pure function of the seed, the stage, the step and the rank.
+
+        With loop.accumulate, batches are counted: those of step s are s * accumulate and the accumulate - 1 after it.
+        """
 
     @abstractmethod
     def evaluate(self) -> dict[str, float]:
-        """Measures the module on the dev split. Called in eval mode, without gradients."""
+        """Measures the module on the dev split. Called in eval mode, without gradients, in all processes at once:
+        each must return the same."""
 
     @abstractmethod
     def export(self, folder: Path) -> None:
-        """Writes the trained part into the empty folder `folder`."""
+        """Writes the trained part into the empty folder `folder`. Called in the first process alone."""
+
+    def facts(self) -> dict[str, float]:
+        """Returns what metrics.json is to say of the finished stage beside its measures on the dev split."""
+        return {}
+
+    def log_step(self, name: str, value: Tensor, prog_bar: bool = False) -> None:
+        """Logs what a batch gives for its step: the mean over the step's batches and over the processes."""
+        values = self.__dict__.setdefault("_of_the_step", {}).setdefault(name, [])
+        values.append(value.detach())
+        if len(values) == self.trainer.accumulate_grad_batches:
+            mean = torch.stack(values).mean() if len(values) > 1 else values[0]
+            values.clear()
+            self.log(name, mean, prog_bar=prog_bar, sync_dist=self.trainer.world_size > 1)
+
+    def my_share(self, batches: Sequence[_Item]) -> list[tuple[_Item, bool]]:
+        """Returns the batches of the dev split that this process measures, each with whether it counts.
+
+        All processes get equally many, as those that share the weights out must call them together: where there is
+        none left for a process, it repeats the first, which then does not count.
+        """
+        processes, count = self.trainer.world_size, len(batches)
+        places = range(self.global_rank, -(-count // processes) * processes, processes)
+        return [(batches[place], True) if place < count else (batches[0], False) for place in places]
+
+    def summed(self, value: Tensor) -> Tensor:
+        """Returns the sum of a tensor over the processes, on the CPU."""
+        if self.trainer.world_size == 1:
+            return value.cpu()
+        return self.trainer.strategy.reduce(value.to(self.device), reduce_op="sum").cpu()
 
 
 def stage_folder(settings: RunSettings, stage: str, inputs: Mapping[str, str] | None = None) -> Path:
@@ -74,9 +114,11 @@ def stage_folder(settings: RunSettings, stage: str, inputs: Mapping[str, str] | 
 
     inputs: hashes of what the stage reads, by name. Raises InputError if the folder holds an earlier run and neither
     resume nor overwrite is set, or if resume is set and the settings or the inputs differ from those that the run
-    began with.
+    began with. The first process alone looks and writes.
     """
     folder = settings.run / stage
+    if process_rank():
+        return folder
     path = folder / "settings.yaml"
     plain = _plain(settings)
     if path.exists() and settings.overwrite:
@@ -87,10 +129,10 @@ def stage_folder(settings: RunSettings, stage: str, inputs: Mapping[str, str] | 
         )
     elif path.exists():
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
-        names = [name for name in plain.keys() | before.keys() if name not in _NOT_COMPARED]
-        changed = sorted(name for name in names if plain.get(name) != before.get(name))
+        old, new = _compared(before), _compared(plain)
+        changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
         if changed:
-            pairs = "; ".join(f"{name} was {before.get(name)}, is {plain.get(name)}" for name in changed)
+            pairs = "; ".join(f"{name} was {old.get(name)}, is {new.get(name)}" for name in changed)
             raise InputError(f"resume: wanted the settings that {folder} began with, but {pairs}")
     replace_text(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
     _check_inputs(folder, dict(inputs or {}))
@@ -119,6 +161,9 @@ def train(
 ) -> dict[str, Any]:
     """Trains `module` for loop.steps steps, or for those that remain, and returns what it writes to metrics.json.
 
+    With settings.devices above 1, Lightning starts the other processes by the command that this one was started with,
+    unless torchrun or Slurm has started them already.
+
     folder: from stage_folder. monitor, mode: the entry of `module.evaluate()` by which folder/part is chosen, and
     whether it is to be small or large. clip: largest gradient norm, 0 for none; under manual optimization the module
     clips for itself.
@@ -126,18 +171,26 @@ def train(
     Raises NonFiniteError, with the batch saved, as soon as a loss or a gradient is not finite.
     """
     finished = folder / "metrics.json"
-    if finished.exists():
+    if finished.exists() and (settings.resume or not process_rank()):
         _log.info("%s is finished already", folder)
         return json.loads(finished.read_text(encoding="utf-8"))
     guard = NonFiniteGuard(module.stage, folder / "state")
     progress = StageLoop(module, loop, settings.seed, folder, monitor, mode)
-    checkpoint = progress.checkpoint_path if settings.resume and progress.checkpoint_path.exists() else None
-    data: DataLoader[Any] = DataLoader(_StepBatches(module, loop.steps), None, sampler=_RemainingSteps(progress))
+    strategy = "auto"
+    if isinstance(settings, TrainSettings):
+        strategy = build_strategy(settings.strategy, settings.devices, settings.device)
+    checkpoint = _checkpoint(module, settings, progress) if settings.resume else None
+    if loop.accumulate > 1 and not module.automatic_optimization:
+        raise InputError(
+            f"accumulate: wanted 1, as {module.stage} makes several steps of a batch, got {loop.accumulate}"
+        )
+    batches = _StepBatches(module, loop.steps * loop.accumulate)
+    data: DataLoader[Any] = DataLoader(batches, None, sampler=_RemainingBatches(progress))
     module.strict_loading = False
     with warnings.catch_warnings():
         for message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message)
-        trainer = _trainer(settings, loop, folder, [guard, progress], clip)
+        trainer = _trainer(settings, loop, folder, [guard, progress], clip, strategy)
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     parameters = list(module.parameters())
     metrics = {
@@ -146,19 +199,42 @@ def train(
         "best_step": progress.best_step,
         "best": progress.best_metrics,
         "last": progress.last_metrics,
-        "trained_parameters": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
-        "parameters": sum(parameter.numel() for parameter in parameters),
+        "trained_parameters": sum(number_of_weights(one) for one in parameters if one.requires_grad),
+        "parameters": sum(number_of_weights(one) for one in parameters),
         "seconds": round(progress.seconds, 1),
+        **module.facts(),
     }
-    replace_text(finished, json.dumps(metrics, indent=2) + "\n")
+    if trainer.is_global_zero:
+        replace_text(finished, json.dumps(metrics, indent=2) + "\n")
     _log.info(
         "%s: best %s %.6g after step %d", module.stage, monitor, progress.best_metrics[monitor], progress.best_step
     )
     return metrics
 
 
+def _checkpoint(module: StageModule, settings: RunSettings, progress: StageLoop) -> Path | None:
+    """Returns the checkpoint to resume from, if there is one: what DeepSpeed wrote is put together where need be."""
+    plain, sharded = progress.checkpoint_path, progress.sharded_path
+    zero = isinstance(settings, TrainSettings) and settings.strategy.startswith("deepspeed")
+    if not zero:
+        if sharded.exists() and not process_rank():
+            checkpoint = plain_checkpoint(sharded, module)
+            replace_file(plain, lambda path: torch.save(checkpoint, path))
+            shutil.rmtree(sharded)
+        return plain if plain.exists() or sharded.exists() else None
+    assert isinstance(settings, TrainSettings)
+    if plain.exists():
+        raise InputError(f"strategy: {plain} was not written by DeepSpeed: resume with auto or ddp")
+    if not sharded.exists():
+        return None
+    wrote = f"{processes_of(sharded)} devices with deepspeed-{stage_of(sharded)}"
+    if wrote != f"{settings.devices} devices with {settings.strategy}":
+        raise InputError(f"devices, strategy: {sharded} was written by {wrote}: resume so, or with auto or ddp")
+    return sharded
+
+
 def _trainer(
-    settings: RunSettings, loop: LoopSettings, folder: Path, callbacks: list[Callback], clip: float
+    settings: RunSettings, loop: LoopSettings, folder: Path, callbacks: list[Callback], clip: float, strategy: Any
 ) -> L.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     refresh_rate = 1 if sys.stderr.isatty() else max(1, loop.steps // 10)
@@ -166,12 +242,14 @@ def _trainer(
         callbacks = [*callbacks, TQDMProgressBar(refresh_rate=refresh_rate)]
     return L.Trainer(
         accelerator=_ACCELERATORS[settings.device],
-        devices=1,
+        devices=settings.devices if isinstance(settings, TrainSettings) else 1,
+        strategy=strategy,
         precision=loop.precision,
         max_epochs=1,
         limit_val_batches=0,
         log_every_n_steps=loop.log_every,
         gradient_clip_val=clip or None,
+        accumulate_grad_batches=loop.accumulate,
         logger=[TensorBoardLogger(folder, "logs", ""), CsvLogger(folder / "logs" / "metrics.csv")],
         callbacks=callbacks,
         enable_progress_bar=settings.progress,
@@ -183,29 +261,39 @@ def _trainer(
 
 
 class _StepBatches(Dataset[Any]):
-    """The module's batches, indexed by the step."""
+    """The module's batches, by their number."""
 
-    def __init__(self, module: StageModule, steps: int) -> None:
-        self._module, self._steps = module, steps
+    def __init__(self, module: StageModule, count: int) -> None:
+        self._module, self._count = module, count
 
     def __len__(self) -> int:
-        return self._steps
+        return self._count
 
-    def __getitem__(self, step: int) -> Any:
-        return self._module.batch_at(step)
+    def __getitem__(self, number: int) -> Any:
+        return self._module.batch_at(number)
 
 
-class _RemainingSteps(Sampler[int]):
-    """Steps not yet done. Its length is all steps, as Lightning counts those of a resumed epoch."""
+class _RemainingBatches(Sampler[int]):
+    """Batches of the steps not yet done. Its length is all batches, as Lightning counts those of a resumed epoch."""
 
     def __init__(self, progress: StageLoop) -> None:
         self._progress = progress
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self._progress.steps_done, len(self)))
+        return iter(range(self._progress.steps_done * self._progress.loop.accumulate, len(self)))
 
     def __len__(self) -> int:
-        return self._progress.loop.steps
+        return self._progress.loop.steps * self._progress.loop.accumulate
+
+
+def _compared(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings that a resumed run must have kept: of how a step is shared out, the examples in all."""
+    kept = {name: value for name, value in settings.items() if name not in _NOT_COMPARED}
+    if "devices" not in settings:
+        return kept
+    loop = dict(kept["loop"])
+    examples = settings["devices"] * loop.pop("accumulate") * loop.pop("batch_size")
+    return kept | {"loop": loop, "devices x loop.accumulate x loop.batch_size": examples}
 
 
 def _plain(settings: RunSettings) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 from .atomic import replace_file
 
@@ -14,7 +15,8 @@ from .atomic import replace_file
 class CsvLogger(Logger):
     """Writes one row per step and one column per metric; a step logged again overwrites its row.
 
-    `path` may hold the rows of an earlier part of the same run: they are kept.
+    `path` may hold the rows of an earlier part of the same run: they are kept. Of several processes, the first alone
+    writes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,11 +40,13 @@ class CsvLogger(Logger):
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Writes nothing: the settings have a file of their own."""
 
+    @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Adds `metrics` to the row of `step`."""
         row = {name: f"{float(value):.6g}" for name, value in metrics.items() if name != "epoch"}
         self._rows.setdefault(step or 0, {}).update(row)
 
+    @rank_zero_only
     def save(self) -> None:
         """Brings all rows to the disk."""
         columns = dict.fromkeys(name for row in self._rows.values() for name in row)

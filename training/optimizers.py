@@ -39,6 +39,12 @@ def train_only(module: nn.Module, *patterns: str) -> list[nn.Parameter]:
     return list(trained.values())
 
 
+def in_float32(parameters: Iterable[nn.Parameter]) -> None:
+    """Puts what is trained into 32 bits: in 16, steps much smaller than a weight are lost in rounding."""
+    for parameter in parameters:
+        parameter.data = parameter.data.float()
+
+
 def build_optimizer(settings: OptimizerSettings, parameters: Iterable[nn.Parameter]) -> Optimizer:
     """Returns the optimizer that `settings` names, over `parameters`."""
     if settings.name == "adafactor":

@@ -21,6 +21,7 @@ from .data.hashing import hash_of_texts
 from .frozen import fingerprint
 from .harness import StageModule, stage_folder, train
 from .optimizers import build_optimizer, build_scheduler, train_only
+from .processes import process_rank
 from .refiner_folder import training_record, write_refiner
 from .replay import gather_replay, replay, rollout_metrics
 from .rl_memory import rl_memory
@@ -28,6 +29,7 @@ from .rl_parts import RlParts, load_parts, part_folders, prompts_file
 from .rollouts import ActionBatch, Refinement, Scores, write_rollouts
 from .seeds import derive_seed
 from .settings import LoopSettings, OptimizerSettings, PpoSettings, RlSettings
+from .sharding import check_optimizer
 from .workshop import STAGE, RolloutBatch, Workshop, build_workshop
 
 _log = logging.getLogger(__name__)
@@ -254,6 +256,7 @@ class RlModule(StageModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.optimizer, self.trained)
+        check_optimizer(self.trainer.strategy, optimizer)
         return {"optimizer": optimizer, "lr_scheduler": build_scheduler(self.optimizer, optimizer, self.loop.steps)}
 
     def evaluate(self) -> dict[str, float]:
@@ -293,7 +296,7 @@ def run(settings: RlSettings, parts: RlParts | None = None) -> dict[str, Any]:
         from .rl_trl import train_by_trl
 
         metrics = train_by_trl(build_workshop(parts, settings, folder), settings)
-    if ranks.rank() == 0 and not (folder / "refiner").is_dir():
+    if process_rank() == 0 and not (folder / "refiner").is_dir():
         best = PripModel(PreferenceEncoder.from_pretrained(folder / "part"), parts.model.decoder.cpu())
         write_refiner(folder / "refiner", best, parts.processor, _record(settings, folder))
     return metrics

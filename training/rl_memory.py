@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .memory import (
+from .memory_table import (
     PartMemory,
     Phase,
     cache_bytes,

@@ -19,6 +19,7 @@ from prip.rewards import load_reward
 
 from .baselines import ImageScorer, RewardStatistics
 from .data.splits import read_prompts
+from .processes import process_rank
 from .seeds import permutation_indices
 from .settings import RlSettings
 
@@ -104,6 +105,6 @@ def reward_statistics(parts: RlParts, settings: RlSettings, folder: Path, scorer
         seeds = [image_seed(prompts[place], number // len(prompts) % pool, pool) for number, place in enumerate(order)]
         owners = [prompts[place] for place in order]
         statistics = RewardStatistics.measure(scorer.score_plain(owners, seeds, "statistics"))
-    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) == 0:
+    if process_rank() == 0:
         statistics.write(kept)
     return statistics

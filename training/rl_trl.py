@@ -72,6 +72,11 @@ class TrlRun(TrainerCallback):
         self.images_drawn = [0.0, 0.0]
         self._seconds_before, self._began = 0.0, time.monotonic()
         self.processes = int(os.environ.get("WORLD_SIZE", 1))
+        if settings.devices != self.processes:
+            raise InputError(
+                f"devices: wanted {self.processes}, as many processes as torchrun started (algorithm: "
+                f"{settings.algorithm} starts none itself), got {settings.devices}"
+            )
         rows = settings.loop.batch_size * settings.rollouts.samples_per_prompt
         self.minibatch = settings.ppo.minibatch // self.processes
         if self.minibatch * self.processes != settings.ppo.minibatch or rows % self.minibatch:

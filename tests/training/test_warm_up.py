@@ -20,7 +20,7 @@ from prip.errors import InputError
 from prip.modeling import PreferenceEncoder, PromptDecoder
 from prip.training import decoder, encoder
 from prip.training.callbacks import NonFiniteError
-from prip.training.data.pairs import Pairs, read_system_prompts
+from prip.training.data.pairs import read_system_prompts
 from prip.training.settings import (
     DecoderSettings,
     EncoderSettings,
@@ -208,7 +208,7 @@ def make_decoder_module(data: Path, max_tokens: int = 128) -> decoder.DecoderMod
 def test_pseudo_words_and_padding_give_no_loss(data: Path) -> None:
     module = make_decoder_module(data)
     texts = ["a qxzvw in a park, golden hour", "a cat"]
-    batch = module.collate(Pairs(texts, module.splits.train.image_names[:2]), texts, [len("a qxzvw in a park"), 0])
+    batch = module.pad(module.encode(texts, [len("a qxzvw in a park"), 0]), module.splits.train.image_names[:2])
     learned = [ids[mask] for ids, mask in zip(batch["input_ids"], batch["learned"], strict=True)]
     assert module.tokenizer.decode(learned[0]) == ", golden hour</s>"
     assert module.tokenizer.decode(learned[1]) == "a cat</s>"
@@ -219,14 +219,13 @@ def test_pseudo_words_and_padding_give_no_loss(data: Path) -> None:
 
 def test_a_text_that_is_cut_has_no_end(data: Path) -> None:
     module = make_decoder_module(data, max_tokens=3)
-    batch = module.collate(Pairs(["a cat in a park"], module.splits.train.image_names[:1]), ["a cat in a park"], [0])
+    batch = module.pad(module.encode(["a cat in a park"], [0]), module.splits.train.image_names[:1])
     assert batch["input_ids"].shape == (1, 3) and module.tokenizer.eos_token_id not in batch["input_ids"]
 
 
 def test_the_loss_is_that_of_each_token_given_those_before_it(data: Path) -> None:
     module = make_decoder_module(data).eval()
-    pairs = Pairs(module.splits.train.texts[:3], module.splits.train.image_names[:3])
-    batch = module.collate(pairs, pairs.texts, [0, 0, 0])
+    batch = module.pad(module.encode(module.splits.train.texts[:3], [0, 0, 0]), module.splits.train.image_names[:3])
     losses = module.token_losses(batch)
     for row, place in ((0, 0), (1, 4), (2, 7)):
         before = batch["input_ids"][row : row + 1, : place + 1]

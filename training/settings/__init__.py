@@ -7,7 +7,7 @@ from .encoder import EncoderSettings, T5Sizes
 from .export import ExportSettings
 from .prepare import PrepareSettings, SystemPromptSettings
 from .rl import ChunkSettings, PartsSettings, PpoSettings, RlSettings, RolloutSettings
-from .shared import LoopSettings, OptimizerSettings, RunSettings
+from .shared import LoopSettings, OptimizerSettings, RunSettings, TrainSettings
 from .world import UnetSizes, WorldSettings
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "RunSettings",
     "SystemPromptSettings",
     "T5Sizes",
+    "TrainSettings",
     "UnetSizes",
     "WorldSettings",
 ]

@@ -8,7 +8,7 @@ from typing import Literal
 
 from prip.errors import InputError
 
-from .shared import LoopSettings, OptimizerSettings, RunSettings, check_at_least, check_fraction, check_heads
+from .shared import LoopSettings, OptimizerSettings, TrainSettings, check_at_least, check_fraction, check_heads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,10 @@ class LoraSettings:
     modules: tuple[str, ...] = ()
     """Names of the linear layers that get an adapter; empty means every linear layer but the output."""
 
+    save: Literal["adapter", "merged"] = "adapter"
+    """adapter: the part holds the adapters and names the base, which must be at hand wherever it is loaded. merged: the
+    adapters are added to the weights, all of which the part then holds."""
+
     def __post_init__(self) -> None:
         check_at_least(self, 0, "rank")
         check_fraction(self, "dropout")
@@ -60,7 +64,7 @@ class LoraSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderSettings(RunSettings):
+class DecoderSettings(TrainSettings):
     """Decoder warm-up: from the pivot of an image to the system prompt that it was made from (Eq. 7)."""
 
     data: Path | None = None
@@ -73,6 +77,20 @@ class DecoderSettings(RunSettings):
     base: str | None = None
     """Pretrained causal language model by Hub name or folder; null builds a Llama from `sizes`, with a tokenizer of
     its own."""
+
+    base_revision: str | None = None
+    """Branch, tag or commit of a base on the Hub; null takes its main branch."""
+
+    base_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of what stays frozen of the base (with lora); auto is the one it was saved in. What is trained is
+    in 32 bits, unless loop.precision is bf16-true."""
+
+    gradient_checkpointing: bool = False
+    """Compute the layers' activations twice and keep none of them: less memory, about a third more time."""
+
+    bucket_window: int = 0
+    """Steps whose examples are sorted by length before they are shared out, so that a batch holds prompts of like
+    length and little padding; 0 leaves them as the shuffle has them."""
 
     sizes: LlamaSizes = field(default_factory=LlamaSizes)
     """Sizes of the Llama where base is null."""
@@ -103,6 +121,6 @@ class DecoderSettings(RunSettings):
         super().__post_init__()
         check_fraction(self, "word_dropout")
         check_at_least(self, 2, "max_tokens")
-        check_at_least(self, 0, "pivot_noise")
+        check_at_least(self, 0, "pivot_noise", "bucket_window")
         if self.template.count("{pivot}") != 1:
             raise InputError(f"template: wanted {{pivot}} in it once, got {self.template!r}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from .shared import LoopSettings, OptimizerSettings, RunSettings, check_at_least, check_fraction, check_heads
+from .shared import LoopSettings, OptimizerSettings, TrainSettings, check_at_least, check_fraction, check_heads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class T5Sizes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderSettings(RunSettings):
+class EncoderSettings(TrainSettings):
     """Encoder warm-up: from a user prompt to the pivot of its preferred image (Eq. 6)."""
 
     data: Path | None = None
@@ -50,6 +50,12 @@ class EncoderSettings(RunSettings):
 
     base: str | None = None
     """Pretrained T5 by Hub name or folder; null builds one from `sizes`, with a tokenizer of its own."""
+
+    base_revision: str | None = None
+    """Branch, tag or commit of a base on the Hub; null takes its main branch."""
+
+    gradient_checkpointing: bool = False
+    """Compute the layers' activations twice and keep none of them: less memory, about a third more time."""
 
     sizes: T5Sizes = field(default_factory=T5Sizes)
     """Sizes of the T5 where base is null."""

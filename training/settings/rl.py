@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from prip.errors import InputError
 
-from .shared import LoopSettings, OptimizerSettings, RunSettings, check_at_least, check_fraction
+from .shared import LoopSettings, OptimizerSettings, TrainSettings, check_at_least, check_fraction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +157,7 @@ class PpoSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RlSettings(RunSettings):
+class RlSettings(TrainSettings):
     """End-to-end reinforcement learning of the encoder: the reward of the refined prompt's images less that of the
     plain prompt's (Eq. 3). A step of the loop is an iteration: rollouts, and the updates on them."""
 
@@ -199,5 +199,9 @@ class RlSettings(RunSettings):
             raise InputError(f"baseline: wanted group for algorithm: {name}, got {self.ppo.baseline}")
         if name == "rloo" and self.ppo.entropy:
             raise InputError(f"entropy: wanted 0 for algorithm: rloo, got {self.ppo.entropy}")
+        if self.strategy not in ("auto", "ddp"):
+            raise InputError(f"strategy: wanted auto or ddp for algorithm: {name}, got {self.strategy}")
+        if self.loop.accumulate > 1:
+            raise InputError(f"accumulate: wanted 1 for algorithm: {name}, got {self.loop.accumulate}")
         if self.offload:
             raise InputError(f"offload: wanted none for algorithm: {name}, got {', '.join(self.offload)}")

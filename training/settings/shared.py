@@ -60,6 +60,23 @@ class RunSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainSettings(RunSettings):
+    """A run whose stage may train in several processes."""
+
+    devices: int = 1
+    """Processes that train together, each on a device of its own. A step takes devices x loop.accumulate x
+    loop.batch_size examples; as long as that product stays, a run may be resumed on another number of devices."""
+
+    strategy: Literal["auto", "ddp", "deepspeed-2", "deepspeed-3"] = "auto"
+    """How the processes share the work. auto: ddp for several. ddp: each holds everything. deepspeed-2: the optimizer's
+    states and the gradients are shared out (ZeRO-2). deepspeed-3: the weights too (ZeRO-3)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "devices")
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoopSettings:
     """Length and rhythm of a stage's training loop."""
 
@@ -67,7 +84,10 @@ class LoopSettings:
     """Training steps in all."""
 
     batch_size: int = 64
-    """Examples in a step, on each device."""
+    """Examples in a batch, on each device."""
+
+    accumulate: int = 1
+    """Batches whose gradients make one step, on each device: what does not fit into memory at once."""
 
     log_every: int = 10
     """Steps between two rows of the training log."""
@@ -78,11 +98,12 @@ class LoopSettings:
     checkpoint_every: int = 200
     """Steps between two checkpoints to resume from."""
 
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """Number format of the computation; weights stay in 32 bits."""
+    precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "32-true"
+    """Number format. 32-true: 32 bits throughout. bf16-mixed: what is trained is held in 32 bits, the computation is in
+    16. bf16-true: 16 bits throughout, but for the weights that DeepSpeed's optimizer holds in 32."""
 
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "steps", "batch_size", "log_every", "validate_every", "checkpoint_every")
+        check_at_least(self, 1, "steps", "batch_size", "accumulate", "log_every", "validate_every", "checkpoint_every")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,161 @@
+"""DeepSpeed's ZeRO under Lightning: its strategies, and what it shares out among the processes made whole again."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
+from torch import Tensor, nn
+
+from prip.errors import CheckpointError, InputError, require
+
+TAG = "checkpoint"
+"""Name of the folder that Lightning lets DeepSpeed write into, inside the checkpoint."""
+_STATES = ("exp_avg", "exp_avg_sq", "step")
+_CONVERSION = {
+    "num_extract_workers": 1,
+    "num_merge_workers": 1,
+    "keep_temp_folder": False,
+    "strict": True,
+    "inject_missing_state": True,
+}
+
+
+class ZeroStrategy(DeepSpeedStrategy):
+    """ZeRO-2 or ZeRO-3. Lightning and DeepSpeed both divide the loss by the batches of a step: here one of them does.
+
+    Frozen parameters are left out of the checkpoints.
+    """
+
+    def __init__(self, stage: int, **options: Any) -> None:
+        require("deepspeed", "deepspeed")
+        super().__init__(stage=stage, exclude_frozen_parameters=True, **options)
+
+    def backward(self, closure_loss: Tensor, optimizer: Any, *args: Any, **kwargs: Any) -> Tensor:
+        return super().backward(closure_loss, optimizer, *args, scale_wrt_gas=False, **kwargs)
+
+
+class CpuZeroStrategy(ZeroStrategy):
+    """The same over gloo on the CPU, which Lightning's strategy refuses to run on."""
+
+    def __init__(self, stage: int) -> None:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+        super().__init__(stage, process_group_backend="gloo", overlap_comm=False)
+
+    @property
+    def root_device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def setup_environment(self) -> None:
+        super(DeepSpeedStrategy, self).setup_environment()
+
+    def setup_distributed(self) -> None:
+        self.set_world_ranks()
+        self._init_deepspeed_distributed()
+
+
+def build_strategy(name: str, devices: int, device: str) -> Any:
+    """Returns what Lightning's Trainer takes as its strategy. device: auto, cpu or cuda."""
+    if name.startswith("deepspeed-"):
+        on_cpu = device == "cpu" or not torch.cuda.is_available()
+        return (CpuZeroStrategy if on_cpu else ZeroStrategy)(int(name[-1]))
+    if name == "ddp" or devices > 1:
+        return DDPStrategy()
+    return "auto"
+
+
+def check_optimizer(strategy: Any, optimizer: torch.optim.Optimizer) -> None:
+    """Raises InputError for an optimizer that ZeRO would change, as it gives it slices of all weights in one row."""
+    if isinstance(strategy, DeepSpeedStrategy) and not isinstance(optimizer, torch.optim.AdamW):
+        raise InputError(f"optimizer.name: wanted adamw with strategy: deepspeed, got {type(optimizer).__name__}")
+
+
+@contextmanager
+def whole_parameters(module: nn.Module) -> Iterator[None]:
+    """Gives the first process the whole of every parameter that ZeRO-3 has shared out, on the CPU, to be read there.
+
+    All processes must enter it together. Other parameters stay as they are.
+    """
+    shared = [parameter for parameter in module.parameters() if hasattr(parameter, "ds_id")]
+    if not shared:
+        yield
+        return
+    deepspeed = require("deepspeed", "deepspeed")
+    first = torch.distributed.get_rank() == 0
+    placeholders = []
+    for parameter in shared:
+        with deepspeed.zero.GatheredParameters([parameter]):
+            whole = parameter.data.cpu().clone() if first else None
+        if whole is not None:
+            placeholders.append((parameter, parameter.data))
+            parameter.data = whole
+    try:
+        yield
+    finally:
+        for parameter, placeholder in placeholders:
+            parameter.data = placeholder
+
+
+def number_of_weights(parameter: nn.Parameter) -> int:
+    """Returns how many numbers a parameter holds, be it shared out or not."""
+    return getattr(parameter, "ds_numel", parameter.numel())
+
+
+def processes_of(folder: Path) -> int:
+    """Returns how many processes wrote a DeepSpeed checkpoint."""
+    return len(list((folder / TAG).glob("*zero_pp_rank_*_optim_states.pt")))
+
+
+def stage_of(folder: Path) -> int:
+    """Returns the ZeRO stage, 2 or 3, that wrote a DeepSpeed checkpoint."""
+    return 3 if list((folder / TAG).glob("zero_pp_rank_*_model_states.pt")) else 2
+
+
+def plain_checkpoint(folder: Path, module: L.LightningModule) -> dict[str, Any]:
+    """Returns a DeepSpeed checkpoint as the one that Lightning would have written without DeepSpeed.
+
+    Weights, the optimizer's states (through DeepSpeed's universal checkpoint) and the loop are all there.
+    Raises CheckpointError where a trained parameter is missing.
+    """
+    universal = folder / "universal"
+    shutil.rmtree(universal, ignore_errors=True)
+    convert = require("deepspeed.checkpoint.ds_to_universal", "deepspeed")
+    with redirect_stdout(io.StringIO()):
+        convert.main(SimpleNamespace(input_folder=str(folder / TAG), output_folder=str(universal), **_CONVERSION))
+    names = {id(value): name for name, value in module.named_parameters() if value.requires_grad}
+    missing = [name for name in names.values() if not (universal / "zero" / name / "fp32.pt").is_file()]
+    if missing:
+        raise CheckpointError(f"{folder}: weights are missing: {', '.join(missing)}")
+    model_states = sorted((folder / TAG).glob("*model_states.pt"))[0]
+    checkpoint = torch.load(model_states, map_location="cpu", weights_only=True)
+    buffers = {
+        name: checkpoint["module"][name] for name in dict(module.named_buffers()) if name in checkpoint["module"]
+    }
+    weights = {
+        name: _read(universal, names[id(value)], "fp32")
+        for name, value in module.named_parameters(remove_duplicate=False)
+        if value.requires_grad
+    }
+    configured: Any = module.configure_optimizers()
+    (group,) = configured["optimizer"].param_groups
+    trained = [names[id(value)] for value in group["params"]]
+    states = {place: {state: _read(universal, name, state) for state in _STATES} for place, name in enumerate(trained)}
+    groups = configured["optimizer"].state_dict()["param_groups"]
+    groups[0]["lr"] = checkpoint["lr_schedulers"][0]["_last_lr"][0]
+    shutil.rmtree(universal)
+    optimizer = {"state": states, "param_groups": groups}
+    return checkpoint | {"state_dict": weights | buffers, "optimizer_states": [optimizer]}
+
+
+def _read(universal: Path, name: str, state: str) -> Tensor:
+    content = torch.load(universal / "zero" / name / f"{state}.pt", map_location="cpu", weights_only=True)
+    return content["param"] if isinstance(content, dict) else torch.as_tensor(content)
