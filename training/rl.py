@@ -105,15 +105,8 @@ class RlModule(StageModule):
         self.workshop.residence.settle()
         self.workshop.reference.to(device=self.device, dtype=self.encoder.dtype)
         if ranks.rank() == 0:
-            stage = getattr(self.trainer.strategy, "zero_stage", 0)
-            table = rl_memory(
-                self.workshop,
-                self.optimizer.name,
-                self.ppo.minibatch,
-                ranks.count() if stage >= 2 else 1,
-                self.device,
-            )
-            _log.info("%s", table)
+            shards = ranks.count() if isinstance(self.trainer.strategy, DeepSpeedStrategy) else 1
+            _log.info("%s", rl_memory(self.workshop, self.optimizer.name, self.ppo.minibatch, shards, self.device))
 
     def batch_at(self, step: int) -> dict[str, Any]:
         """Returns the iteration's user prompts and seeds, those of this process: a RolloutBatch, as a dict."""
@@ -210,7 +203,7 @@ class RlModule(StageModule):
         """Takes an optimizer step with clipped gradients; returns the norm that they had."""
         if isinstance(self.trainer.strategy, DeepSpeedStrategy):
             optimizer.step()
-            return float(self.trainer.strategy.model.get_global_grad_norm())
+            return float(self.trainer.strategy.deepspeed_engine.get_global_grad_norm() or 0.0)
         limit = self.optimizer.clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.encoder.parameters(), limit)
         if self.value_head is not None:
@@ -256,7 +249,7 @@ class RlModule(StageModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.optimizer, self.trained)
-        check_optimizer(self.trainer.strategy, optimizer)
+        check_optimizer(self.trainer.strategy if self._trainer else None, optimizer)
         return {"optimizer": optimizer, "lr_scheduler": build_scheduler(self.optimizer, optimizer, self.loop.steps)}
 
     def evaluate(self) -> dict[str, float]:
