@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ from .seeds import derive_seed, seed_everything
 from .settings import DecoderSettings, LlamaSizes, LoopSettings, LoraSettings, OptimizerSettings
 from .step_order import StepOrder
 from .tokenizers import train_decoder_tokenizer
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -236,7 +240,9 @@ def run(settings: DecoderSettings) -> dict[str, Any]:
     )
     folder = stage_folder(settings, module.stage, data_hashes(data, SYSTEM_PROMPTS))
     clip = settings.optimizer.clip
-    return train(module, settings, settings.loop, folder, monitor="dev_modifier_loss", mode="min", clip=clip)
+    metrics = train(module, settings, settings.loop, folder, monitor="dev_modifier_loss", mode="min", clip=clip)
+    _log.info("decoder: %.1f%% of what it read was padding", 100 * metrics["padding_share"])
+    return metrics
 
 
 def build_decoder(

@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
 from torch import Tensor, nn
 
-from prip.errors import CheckpointError, InputError, require
+from prip.errors import CheckpointError, require
 
 TAG = "checkpoint"
 """Name of the folder that Lightning lets DeepSpeed write into, inside the checkpoint."""
@@ -71,12 +71,6 @@ def build_strategy(name: str, devices: int, device: str) -> Any:
     if name == "ddp" or devices > 1:
         return DDPStrategy()
     return "auto"
-
-
-def check_optimizer(strategy: Any, optimizer: torch.optim.Optimizer) -> None:
-    """Raises InputError for an optimizer that ZeRO would change, as it gives it slices of all weights in one row."""
-    if isinstance(strategy, DeepSpeedStrategy) and not isinstance(optimizer, torch.optim.AdamW):
-        raise InputError(f"optimizer.name: wanted adamw with strategy: deepspeed, got {type(optimizer).__name__}")
 
 
 @contextmanager

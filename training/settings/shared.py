@@ -69,11 +69,15 @@ class TrainSettings(RunSettings):
 
     strategy: Literal["auto", "ddp", "deepspeed-2", "deepspeed-3"] = "auto"
     """How the processes share the work. auto: ddp for several. ddp: each holds everything. deepspeed-2: the optimizer's
-    states and the gradients are shared out (ZeRO-2). deepspeed-3: the weights too (ZeRO-3)."""
+    states and the gradients are shared out (ZeRO-2). deepspeed-3: the weights too (ZeRO-3). Both want adamw: any other
+    optimizer would see slices of all weights in one row."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 1, "devices")
+        optimizer = getattr(self, "optimizer", None)
+        if self.strategy.startswith("deepspeed") and optimizer is not None and optimizer.name != "adamw":
+            raise InputError(f"optimizer.name: wanted adamw with strategy: {self.strategy}, got {optimizer.name}")
 
 
 @dataclass(frozen=True, kw_only=True)
