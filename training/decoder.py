@@ -36,7 +36,6 @@ from .settings import DecoderSettings, LlamaSizes, LoopSettings, LoraSettings, O
 from .step_order import StepOrder
 from .tokenizers import train_decoder_tokenizer
 
-
 _log = logging.getLogger(__name__)
 
 
