@@ -3,8 +3,8 @@
     python benchmarks/algorithms.py --run runs/miniature --out runs/algorithms --seeds 0 1 2 --steps 60
 
 --run is a run whose stages world, prepare, encoder and decoder are done: all algorithms begin with its encoder, and see
-the same user prompts with the same image seeds. What differs by seed is the order of the prompts and the sampling. A run
-that is done is not done again, and one that was stopped goes on.
+the same user prompts with the same image seeds. What differs by seed is the order of the prompts and the sampling. A
+run that is done is not done again, and one that was stopped goes on.
 """
 
 from __future__ import annotations
