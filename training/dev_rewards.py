@@ -65,7 +65,7 @@ class DevSplit:
         metrics = {
             "dev_reward": gather(scores.gain).mean().item(),
             "dev_kl": ppo.masked_mean(kl, mask).item(),
-            "dev_modifiers": modifiers.float().mean().item(),
+            "dev_modifiers": modifiers.double().mean().item(),
             "dev_response_length": lengths.float().mean().item(),
         }
         for name in scores.refined:

@@ -185,18 +185,20 @@ class RlModule(StageModule):
         """Leaves the gradient of a minibatch, places among the rollouts of all processes; returns its metrics, of which
         each process has the terms of its own rollouts.
 
-        A process without rollouts of its own in a round takes part with a loss of nothing: gradients are averaged over
-        the processes after each.
+        Gradients are averaged over the processes after each chunk. A process that has no rollout left takes part with
+        one of weight 0.
         """
         group, chunk = self.workshop.rollouts.samples_per_prompt, self.workshop.rollouts.chunk.update
         shares = [len(ranks.local_places(rows, process, group)) for process in range(ranks.count())]
         own, actions = ranks.local_places(rows, ranks.rank(), group), int(experience.lengths[rows].sum())
         collected: dict[str, float] = {}
         for start in range(0, max(shares), chunk):
-            loss, metrics = self.loss(experience, own[start : start + chunk], actions)
-            self.manual_backward(loss * ranks.count())
+            some = own[start : start + chunk]
+            weight = min(len(some), 1)
+            loss, metrics = self.loss(experience, some if weight else torch.tensor([0]), actions)
+            self.manual_backward(loss * (weight * ranks.count()))
             for name, value in metrics.items():
-                collected[name] = collected.get(name, 0.0) + value
+                collected[name] = collected.get(name, 0.0) + weight * value
         return collected
 
     def _step(self, optimizer: Any) -> float:
@@ -214,14 +216,10 @@ class RlModule(StageModule):
     def loss(self, experience: Experience, rows: Tensor, actions: int | None = None) -> tuple[Tensor, dict[str, float]]:
         """Returns the loss on the rollouts `rows`, int64 (n,), and its metrics.
 
-        actions: how many actions the means are taken over, where `rows` are only some of those rollouts; of none, the
-        loss is 0. The value loss moves the value head alone, all the rest the encoder alone: no weight between them is
-        needed.
+        actions: how many actions the means are taken over, where `rows` are only some of those rollouts. The value loss
+        moves the value head alone, all the rest the encoder alone: no weight between them is needed.
         """
         settings = self.ppo
-        if not len(rows):
-            own = ("policy_loss", "clip_fraction", "kl_loss" if self.value_head is None else "value_loss")
-            return torch.stack([one.sum() * 0.0 for one in self.trained]).sum(), dict.fromkeys(own, 0.0)
         batch = experience.batch.rows(rows).to(self.device)
         rows = rows.to(self.device)
         mask, old = batch.mask, experience.old[rows]
