@@ -90,3 +90,18 @@ def test_ablations_train_what_differs_once_and_print_every_variant(tmp_path: Pat
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.safetensors")}
     assert run(*words, "--rl", "--rl-steps", "2") == printed
     assert made and made == {path: path.stat().st_mtime_ns for path in made}, "what is done is not done again"
+
+
+@pytest.mark.slow
+def test_algorithms_are_compared_at_equal_rollouts(tmp_path: Path) -> None:
+    from prip.training.cli import main
+
+    source = tmp_path / "run"
+    for stage in ("world", "prepare", "encoder", "decoder"):
+        assert main([stage, "--config", "smoke", "--run", str(source), "--no_progress"]) == 0
+    words = ["algorithms.py", "--run", str(source), "--out", str(tmp_path / "out"), "--config", "smoke"]
+    printed = run(*words, "--seeds", "0", "1", "--steps", "2", "--every", "1")
+    for algorithm in ("ppo", "grpo", "rloo"):
+        rows = re.findall(rf"^{algorithm} +(\d+) +-?[\d.]+ \+- [\d.]+ +-?[\d.]+ \+- [\d.]+$", printed, re.MULTILINE)
+        assert rows == ["0", "8", "16"], printed
+        assert re.search(rf"^{algorithm} +best reward on dev -?[\d.]+ .* s$", printed, re.MULTILINE)

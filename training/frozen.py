@@ -13,9 +13,13 @@ _DEPTH = 4
 
 def freeze(part: object) -> None:
     """Puts every torch module inside `part` into evaluation mode, without gradients."""
-    for value in _leaves(part, _DEPTH):
-        if isinstance(value, nn.Module):
-            value.eval().requires_grad_(False)
+    for module in modules_inside(part):
+        module.eval().requires_grad_(False)
+
+
+def modules_inside(part: object) -> list[nn.Module]:
+    """Returns the outermost torch modules inside `part`, as `fingerprint` finds them."""
+    return [value for value in _leaves(part, _DEPTH) if isinstance(value, nn.Module)]
 
 
 def fingerprint(part: object) -> str:

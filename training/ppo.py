@@ -3,6 +3,9 @@
 Shapes: (batch, length) over the actions of a row, right-padded; `mask` is bool, True where an action was taken.
 Proximal policy optimisation: Schulman et al. 2017, arXiv 1707.06347. Generalised advantages: arXiv 1506.02438.
 Group advantages: Shao et al. 2024, arXiv 2402.03300. Nothing here reads a value where the mask is False.
+
+`count` is given where the rows are only some of those over which a mean is taken: the number of actions of them all.
+The results for the several parts then add up to that for the whole.
 """
 
 from __future__ import annotations
@@ -11,9 +14,9 @@ import torch
 from torch import Tensor
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+def masked_mean(values: Tensor, mask: Tensor, count: int | None = None) -> Tensor:
     """Returns the mean of `values` where `mask` is True, as a scalar; 0 if it is True nowhere."""
-    return torch.where(mask, values, 0).sum() / mask.sum().clamp(min=1)
+    return torch.where(mask, values, 0).sum() / (mask.sum().clamp(min=1) if count is None else max(1, count))
 
 
 def whiten(values: Tensor, mask: Tensor, epsilon: float = 1e-8) -> Tensor:
@@ -99,30 +102,34 @@ def group_advantages(scores: Tensor, group_size: int, epsilon: float = 1e-4) -> 
     return (centred / (groups.std(dim=1, keepdim=True) + epsilon)).view(-1)
 
 
-def policy_loss(new: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip: float) -> Tensor:
+def policy_loss(
+    new: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip: float, count: int | None = None
+) -> Tensor:
     """Returns the clipped policy loss: mean of max(-A r, -A clamp(r, 1 - clip, 1 + clip)) with r = exp(new - old)."""
     ratio = torch.exp(torch.where(mask, new - old, 0))
     clipped = ratio.clamp(1 - clip, 1 + clip)
-    return masked_mean(torch.maximum(-advantages * ratio, -advantages * clipped), mask)
+    return masked_mean(torch.maximum(-advantages * ratio, -advantages * clipped), mask, count)
 
 
-def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
+def value_loss(
+    values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip: float, count: int | None = None
+) -> Tensor:
     """Returns half the mean of the larger squared error: of the value, or of the value kept within clip of the old."""
     values, old_values, returns = (torch.where(mask, given, 0) for given in (values, old_values, returns))
     clipped = old_values + (values - old_values).clamp(-clip, clip)
-    return 0.5 * masked_mean(torch.maximum((values - returns).square(), (clipped - returns).square()), mask)
+    return 0.5 * masked_mean(torch.maximum((values - returns).square(), (clipped - returns).square()), mask, count)
 
 
-def kl_loss(new: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+def kl_loss(new: Tensor, reference: Tensor, mask: Tensor, count: int | None = None) -> Tensor:
     """Returns an unbiased and positive estimate of KL(new, reference): mean of exp(d) - d - 1, d = reference - new."""
     difference = torch.where(mask, reference - new, 0)
-    return masked_mean(torch.expm1(difference) - difference, mask)
+    return masked_mean(torch.expm1(difference) - difference, mask, count)
 
 
-def clip_fraction(new: Tensor, old: Tensor, mask: Tensor, clip: float) -> Tensor:
+def clip_fraction(new: Tensor, old: Tensor, mask: Tensor, clip: float, count: int | None = None) -> Tensor:
     """Returns the share of actions whose ratio exp(new - old) lies outside [1 - clip, 1 + clip]."""
     ratio = torch.exp(torch.where(mask, new - old, 0))
-    return masked_mean(((ratio - 1).abs() > clip).float(), mask)
+    return masked_mean(((ratio - 1).abs() > clip).float(), mask, count)
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor, epsilon: float = 1e-8) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from prip.rewards import load_reward
 
 from .baselines import ImageScorer, RewardStatistics
 from .data.splits import read_prompts
+from .processes import process_rank
 from .seeds import permutation_indices
 from .settings import RlSettings
 
@@ -41,7 +43,6 @@ class RlParts:
 def load_parts(settings: RlSettings) -> RlParts:
     """Loads the parts that the settings name. Raises CheckpointError for one that is not there."""
     named, run_folder = settings.parts, settings.run
-    device = {"auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(settings.device, settings.device)
     encoder_folder, decoder_folder = part_folders(settings)
     for stage, path in {"world": prompts_file(settings), "encoder": encoder_folder, "decoder": decoder_folder}.items():
         if not path.exists():
@@ -51,14 +52,26 @@ def load_parts(settings: RlSettings) -> RlParts:
     train_prompts, dev_prompts = (prompts["prompt"][prompts["split"] == split].tolist() for split in ("train", "dev"))
     for prompt in (*train_prompts, *dev_prompts):
         PripProcessor.check_user_prompt(prompt)
+    device = str(parts_device(settings))
+    places = {name: "cpu" if name in settings.offload else device for name in ("generator", "rewards")}
+    dtype = getattr(torch, named.dtype)
+    options = named.generator_options if dtype is torch.float32 else {"dtype": dtype, **named.generator_options}
+    encoder = PreferenceEncoder.from_pretrained(encoder_folder)
     return RlParts(
-        PripModel(PreferenceEncoder.from_pretrained(encoder_folder), PromptDecoder.from_pretrained(decoder_folder)),
+        PripModel(encoder, PromptDecoder.from_pretrained(decoder_folder, dtype=dtype)),
         PripProcessor(load_tokenizer(encoder_folder), load_tokenizer(decoder_folder)),
-        load_generator(named.generator or str(run_folder / "parts" / "generator"), device, **named.generator_options),
-        [load_reward(name, device) for name in names],
+        load_generator(named.generator or str(run_folder / "parts" / "generator"), places["generator"], **options),
+        [load_reward(name, places["rewards"], dtype) for name in names],
         train_prompts,
         dev_prompts,
     )
+
+
+def parts_device(settings: RlSettings) -> torch.device:
+    """Returns where this process' generator, rewards and decoder work."""
+    if settings.device == "cpu" or (settings.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
 
 
 def part_folders(settings: RlSettings) -> tuple[Path, Path]:
@@ -90,6 +103,8 @@ def reward_statistics(parts: RlParts, settings: RlSettings, folder: Path, scorer
         count = settings.rollouts.statistics_images
         order = permutation_indices(0, count, len(prompts), settings.seed, "rl", "statistics")
         seeds = [image_seed(prompts[place], number // len(prompts) % pool, pool) for number, place in enumerate(order)]
-        statistics = RewardStatistics.measure(scorer.score_plain([prompts[place] for place in order], seeds))
-    statistics.write(kept)
+        owners = [prompts[place] for place in order]
+        statistics = RewardStatistics.measure(scorer.score_plain(owners, seeds, "statistics"))
+    if process_rank() == 0:
+        statistics.write(kept)
     return statistics

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +16,7 @@ from prip.rewards import StandardisedSum
 
 from .atomic import replace_file
 from .baselines import ImageScorer
+from .residence import Residence
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Policy:
     refiner: Refiner
     max_new_tokens: int
     token_budget: int
+    chunk: int = 256
+    """User prompts that are refined at once"""
+    residence: Residence = field(default_factory=lambda: Residence({}))
+    """Where the decoder is, by this name"""
 
     def refine(
         self, user_prompts: Sequence[str], temperature: float = 0.0, seeds: Sequence[tuple[int, int]] | None = None
@@ -44,7 +49,13 @@ class Policy:
         seeds: (seed, alternative) of each row, where the temperature is above 0.
         """
         seeds = seeds if seeds is not None else [(0, 0)] * len(user_prompts)
-        found = self.refiner.actions(user_prompts, seeds, temperature, self.max_new_tokens, self.token_budget)
+        found: list[list[int]] = []
+        with self.residence.using("decoder"):
+            for start in range(0, len(user_prompts), self.chunk):
+                some = slice(start, start + self.chunk)
+                found += self.refiner.actions(
+                    user_prompts[some], seeds[some], temperature, self.max_new_tokens, self.token_budget
+                )
         return [
             Refinement(prompt, self.refiner.text(prompt, own), own)
             for prompt, own in zip(user_prompts, found, strict=True)
@@ -122,11 +133,11 @@ class ActionBatch:
 
     def to(self, device: torch.device) -> ActionBatch:
         """Returns the batch on `device`."""
-        return ActionBatch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+        return ActionBatch(**{one.name: getattr(self, one.name).to(device) for one in fields(self)})
 
     def rows(self, chosen: Tensor) -> ActionBatch:
         """Returns the rows `chosen`, int64 (n,)."""
-        return ActionBatch(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
+        return ActionBatch(**{one.name: getattr(self, one.name)[chosen] for one in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -137,23 +148,46 @@ class Scores:
     plain: dict[str, Tensor]
     gain: Tensor
     """(batch,): mean over images of the standardised sum of the refined image less that of the plain one"""
+    drawn_refined: int
+    """Images of refined prompts that were drawn for it: equal ones once"""
+    drawn_plain: int
+    """Images of plain prompts that the cache lacked"""
+
+    def raw_gain(self, name: str) -> Tensor:
+        """Returns what the reward `name` gives the refined prompts more than the plain ones, (batch,)."""
+        return self.refined[name] - self.plain[name]
 
 
 def score_refinements(
-    scorer: ImageScorer, total: StandardisedSum, refinements: Sequence[Refinement], seeds: Sequence[Sequence[int]]
+    scorer: ImageScorer,
+    total: StandardisedSum,
+    refinements: Sequence[Refinement],
+    seeds: Sequence[Sequence[int]],
+    moment: str = "",
 ) -> Scores:
-    """Draws each refinement with each of its seeds, and compares it with its plain prompt drawn with the same."""
+    """Draws each refinement with each of its seeds, and compares it with its plain prompt drawn with the same.
+
+    moment: to which point of the run the plain images are counted that are drawn. A run that goes on after it was
+    killed counts those too that it drew there before.
+    """
     jobs = [(one, seed) for one, own in zip(refinements, seeds, strict=True) for seed in own]
     owners, flat = [one.user_prompt for one, _ in jobs], [seed for _, seed in jobs]
-    plain = scorer.score_plain(owners, flat)
-    refined = scorer.score(owners, [one.refined_prompt for one, _ in jobs], flat)
+    prompts = [one.refined_prompt for one, _ in jobs]
+    plain = scorer.score_plain(owners, flat, moment)
+    refined = scorer.score(owners, prompts, flat)
     gain = total.combine(refined) - total.combine(plain)
 
     def per_refinement(values: Tensor) -> Tensor:
         return values.view(len(refinements), -1).mean(dim=1)
 
     means = [{name: per_refinement(values) for name, values in scores.items()} for scores in (refined, plain)]
-    return Scores(refined=means[0], plain=means[1], gain=per_refinement(gain))
+    return Scores(
+        refined=means[0],
+        plain=means[1],
+        gain=per_refinement(gain),
+        drawn_refined=len(set(zip(owners, prompts, flat, strict=True))),
+        drawn_plain=scorer.cache.added_at(moment, zip(owners, flat, strict=True)),
+    )
 
 
 def write_rollouts(
@@ -163,10 +197,13 @@ def write_rollouts(
     seeds: Sequence[Sequence[int]],
     scores: Scores,
     log_probabilities: Tensor,
+    process: int = 0,
+    processes: int = 1,
 ) -> None:
     """Writes the rollouts of an iteration as one file of the parquet dataset `folder`, in place of an earlier one.
 
-    log_probabilities: (batch,), of the whole continuation.
+    log_probabilities: (batch,), of the whole continuation. Of several processes each writes its own file; the first
+    removes what another number of processes wrote of this iteration.
     """
     table = pd.DataFrame(
         {
@@ -181,4 +218,10 @@ def write_rollouts(
             "seeds": [list(own) for own in seeds],
         }
     )
-    replace_file(folder / f"iteration-{iteration:06}.parquet", lambda path: table.to_parquet(path, index=False))
+    stem = f"iteration-{iteration:06}"
+    names = [stem if processes == 1 else f"{stem}-{place + 1}-of-{processes}" for place in range(processes)]
+    replace_file(folder / f"{names[process]}.parquet", lambda path: table.to_parquet(path, index=False))
+    if process == 0:
+        for path in folder.glob(f"{stem}*.parquet"):
+            if path.stem not in names:
+                path.unlink()

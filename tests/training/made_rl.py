@@ -54,7 +54,8 @@ class Painter:
         images = []
         for prompt, seed in zip(prompts, seeds, strict=True):
             noise = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(seed)) * 40
-            image = noise + self.layer(torch.tensor([float(WANTED in prompt), 0.0])).view(3, 1, 1)
+            asked = torch.tensor([float(WANTED in prompt), 0.0], device=self.layer.weight.device)
+            image = noise + self.layer(asked).cpu().view(3, 1, 1)
             image[1] += 100 * any(detail in prompt for detail in DETAILS)
             images.append(image.clamp(0, 255).to(torch.uint8))
         return torch.stack(images)
@@ -70,7 +71,8 @@ class Brightness(torch.nn.Module):
 
     def __call__(self, user_prompts: Sequence[str], images: Tensor) -> Tensor:
         assert len(user_prompts) == len(images)
-        return images[:, self.channel].float().mean(dim=(1, 2)) * self.scale.detach()
+        values = images.to(self.scale.device)[:, self.channel].float().mean(dim=(1, 2))
+        return (values * self.scale.detach()).cpu()
 
 
 def warm_up(run: Path, data: Path) -> Path:

@@ -27,7 +27,8 @@ from prip.training import ppo, rl
 from prip.training.callbacks import NonFiniteError
 from prip.training.frozen import fingerprint
 from prip.training.rl_parts import DEV_SEED, image_seed
-from prip.training.settings import OptimizerSettings, PartsSettings, PpoSettings, RolloutSettings
+from prip.training.rollouts import score_refinements
+from prip.training.settings import ChunkSettings, OptimizerSettings, PartsSettings, PpoSettings, RolloutSettings
 
 BASELINES = {"group": GROUP, "value": VALUE}
 
@@ -165,6 +166,63 @@ def test_it_learns_what_is_rewarded(tmp_path: Path, warm: Path, baseline: str) -
     assert share[-5:].mean() > 0.8
 
 
+def test_results_do_not_depend_on_the_chunks(tmp_path: Path, warm: Path, finished: dict[str, Any]) -> None:
+    """Of each of the four: several chunks, the last of which is smaller."""
+    chunk = ChunkSettings(refine=5, images=7, score=5, update=4)
+    chosen = replace(ROLLOUTS, preview_every=2, preview_prompts=3, chunk=chunk)
+    for baseline, settings in BASELINES.items():
+        whole = finished[baseline]["rl"]
+        parts = make_parts(warm)
+        rl.run(rl_settings(tmp_path / baseline, ppo=settings, rollouts=chosen), parts)
+        cut = tmp_path / baseline / "rl"
+        tables = [pd.read_parquet(folder / "rollouts") for folder in (whole, cut)]
+        exact = [table.drop(columns="log_probability") for table in tables]
+        pd.testing.assert_frame_equal(*exact)
+        assert tables[1].log_probability.to_numpy() == pytest.approx(tables[0].log_probability.to_numpy(), abs=1e-3)
+        for one, other in zip(log_rows(whole), log_rows(cut), strict=True):
+            assert {name: bool(value) for name, value in one.items()} == {name: bool(other[name]) for name in other}
+            for name, value in one.items():
+                if value:
+                    assert float(other[name]) == pytest.approx(float(value), rel=1e-3, abs=1e-4), name
+
+
+def test_a_minibatch_in_chunks_has_the_gradient_of_the_whole(tmp_path: Path, warm: Path) -> None:
+    for baseline in (GROUP, VALUE):
+        module = make_module(tmp_path / baseline.baseline, warm, ppo=replace(baseline, entropy=0.1))
+        experience = make_experience(module)
+        with torch.no_grad():
+            module.encoder.projection.bias += 0.05  # away from the warmed-up encoder, where the KL has a gradient
+        rows = torch.tensor([3, 0, 7, 11, 5])
+        module.loss(experience, rows)[0].backward()
+        whole = [one.grad.clone() for one in module.trained]
+        module.zero_grad()
+        actions, figures = int(experience.lengths[rows].sum()), []
+        for some in (rows[:3], rows[3:]):
+            loss, metrics = module.loss(experience, some, actions)
+            loss.backward()
+            figures.append(metrics)
+        assert all(torch.allclose(one.grad, other, atol=1e-6) for one, other in zip(module.trained, whole, strict=True))
+        expected = module.loss(experience, rows)[1]
+        assert all(sum(one[name] for one in figures) == pytest.approx(expected[name], abs=1e-6) for name in expected)
+
+
+def test_from_the_second_pass_on_half_the_images_are_drawn(tmp_path: Path, warm: Path) -> None:
+    """One refinement and one seed a user prompt: as many refined as plain images, and the plain ones but once."""
+    (tmp_path / "data").mkdir()
+    scales = {"means": {"red": 0.0, "green": 0.0}, "deviations": {"red": 1.0, "green": 1.0}}
+    (tmp_path / "data" / "rewards.json").write_text(json.dumps(scales))
+    parts = make_parts(warm, prompts=8)
+    chosen = replace(ROLLOUTS, samples_per_prompt=1, seed_pool=1)
+    loop = replace(LOOP, steps=6, validate_every=6)
+    metrics = rl.run(rl_settings(tmp_path, ppo=VALUE, rollouts=chosen, loop=loop), parts)
+    rows = log_rows(tmp_path / "rl")[1:]
+    drawn = [(float(row["drawn_refined"]), float(row["drawn_plain"])) for row in rows]
+    assert drawn == [(4, 4), (4, 4), (4, 0), (4, 0), (4, 0), (4, 0)]
+    assert (metrics["last"]["images_refined"], metrics["last"]["images_plain"]) == (24, 8)
+    own = [(prompt, seed) for prompt, seed in parts.generator.drawn if seed < DEV_SEED]
+    assert len(own) == 24 + 8 and len([prompt for prompt, _ in own if "," not in prompt]) == 8
+
+
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, warm: Path, baseline: str) -> None:
     rl.run(rl_settings(tmp_path / "whole", ppo=BASELINES[baseline]), make_parts(warm))
@@ -207,7 +265,7 @@ def make_experience(module: rl.RlModule) -> rl.Experience:
     prompts = [prompt for prompt in module.train_prompts[:4] for _ in range(3)]
     refinements = module.policy.refine(prompts, 1.0, [(0, place) for place in range(12)])
     seeds = [[image_seed(prompt, 0, 8)] for prompt in prompts]
-    return module.experience(refinements, rl.score_refinements(module.scorer, module.total, refinements, seeds))[0]
+    return module.experience(refinements, score_refinements(module.scorer, module.total, refinements, seeds))[0]
 
 
 def test_the_value_loss_does_not_reach_the_encoder(tmp_path: Path, warm: Path) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 from made_rl import Brightness, Painter
 
-from prip.errors import InputError
+from prip.errors import CheckpointError, InputError
 from prip.refiner import Refiner
 from prip.rewards import StandardisedSum
 from prip.training import ppo
@@ -30,7 +32,7 @@ def scorer(tmp_path: Path) -> ImageScorer:
 
 
 def cache(folder: Path) -> BaselineCache:
-    return BaselineCache(folder / "baseline.sqlite")
+    return BaselineCache(folder / "baseline")
 
 
 def test_greedy_refinements_are_the_refiners(policy: Policy) -> None:
@@ -120,6 +122,47 @@ def test_plain_images_are_drawn_once_and_equal_ones_too(tmp_path: Path, scorer: 
     assert len(later.cache) == 3 * 2
 
 
+def test_a_process_finds_what_another_has_drawn(tmp_path: Path, scorer: ImageScorer) -> None:
+    other = ImageScorer(Painter(), scorer.rewards, cache(tmp_path))
+    assert len(other.cache) == 0
+    first = scorer.score_plain(["a cat", "a dog"], [1, 1], "iteration 0")
+    (tmp_path / "baseline" / ".half.json.tmp").write_text("[")
+    again = other.score_plain(["a dog", "a cat", "a fox"], [1, 1, 1], "iteration 1")
+    assert other.generator.drawn == [("a fox", 1)]
+    assert torch.equal(again["red"][:2], first["red"][[1, 0]])
+    asked = [("a cat", 1), ("a dog", 1), ("a fox", 1), ("a fox", 2)]
+    assert (other.cache.added_at("iteration 0", asked), other.cache.added_at("iteration 1", asked)) == (2, 1)
+    (tmp_path / "baseline" / "broken.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="broken.json: wanted scores of plain images"):
+        cache(tmp_path).read([("a cat", 1)], ["red"])
+
+
+def test_chunks_of_images_bound_what_is_drawn_at_once(tmp_path: Path, scorer: ImageScorer) -> None:
+    calls: list[int] = []
+
+    class Counting(Painter):
+        def __call__(self, prompts: Any, seeds: Any) -> torch.Tensor:
+            calls.append(len(prompts))
+            return super().__call__(prompts, seeds)
+
+    chunked = ImageScorer(Counting(), scorer.rewards, BaselineCache(tmp_path / "other"), chunk=2)
+    jobs = (
+        ["a cat"] * 4 + ["a dog"],
+        ["a cat, 8k", "a cat, neon light", "a cat, 8k", "a cat", "a dog"],
+        [1, 1, 1, 1, 1],
+    )
+    found, expected = chunked.score(*jobs), scorer.score(*jobs)
+    assert calls == [2, 2] and all(torch.equal(found[name], expected[name]) for name in expected)
+    plain = chunked.score_plain(["a cat", "a dog", "a fox"], [1, 1, 1])
+    assert calls == [2, 2, 2, 1]
+    assert torch.equal(plain["red"], scorer.score_plain(["a cat", "a dog", "a fox"], [1, 1, 1])["red"])
+
+
+def test_chunks_of_prompts_bound_what_is_refined_at_once(policy: Policy) -> None:
+    seeds = [(3, place) for place in range(4)]
+    assert replace(policy, chunk=3).refine(PROMPTS, 1.0, seeds) == policy.refine(PROMPTS, 1.0, seeds)
+
+
 def test_a_new_reward_is_not_taken_for_known(tmp_path: Path, scorer: ImageScorer) -> None:
     scorer.score_plain(["a cat"], [1])
     more = ImageScorer(Painter(), [*scorer.rewards, Brightness("blue", 2, 1.0)], cache(tmp_path))
@@ -156,3 +199,17 @@ def test_an_iteration_written_twice_is_there_once(tmp_path: Path, scorer: ImageS
     assert table.refined_prompt[0] == "a cat, neon light" and table.seeds[0].tolist() == [7]
     assert table.log_probability[0] == -1.5 and table.reward[0] == pytest.approx(scores.gain.item())
     assert {"red", "green", "red_plain", "green_plain"} <= set(table.columns)
+
+
+def test_processes_write_rollouts_beside_each_other(tmp_path: Path, scorer: ImageScorer) -> None:
+    total = StandardisedSum(scorer.rewards, {"red": 10.0, "green": 0.2}, {"red": 5.0, "green": 0.1})
+    folder, probabilities = tmp_path / "rollouts", torch.tensor([-1.5])
+    made = [[Refinement(prompt, f"{prompt}, 8k", [5, 1])] for prompt in ("a cat", "a dog")]
+    scores = [score_refinements(scorer, total, one, [[7]]) for one in made]
+    write_rollouts(folder, 0, made[0], [[7]], scores[0], probabilities)
+    for process in (1, 0):
+        write_rollouts(folder, 0, made[process], [[7]], scores[process], probabilities, process, 2)
+    assert sorted(path.name for path in folder.iterdir()) == [f"iteration-000000-{n}-of-2.parquet" for n in (1, 2)]
+    assert sorted(pd.read_parquet(folder).user_prompt) == ["a cat", "a dog"]
+    write_rollouts(folder, 0, made[0], [[7]], scores[0], probabilities)
+    assert [path.name for path in folder.iterdir()] == ["iteration-000000.parquet"]

@@ -6,12 +6,13 @@ from .decoder import DecoderSettings, LlamaSizes, LoraSettings
 from .encoder import EncoderSettings, T5Sizes
 from .export import ExportSettings
 from .prepare import PrepareSettings, SystemPromptSettings
-from .rl import PartsSettings, PpoSettings, RlSettings, RolloutSettings
+from .rl import ChunkSettings, PartsSettings, PpoSettings, RlSettings, RolloutSettings
 from .shared import LoopSettings, OptimizerSettings, RunSettings, TrainSettings
 from .stand_ins import StandInsSettings
 from .world import UnetSizes, WorldSettings
 
 __all__ = [
+    "ChunkSettings",
     "DecoderSettings",
     "EncoderSettings",
     "ExportSettings",

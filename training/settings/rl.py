@@ -28,7 +28,12 @@ class PartsSettings:
     """What the generator is loaded with: steps, guidance and batch_size for a diffusion pipeline."""
 
     rewards: tuple[str, ...] = ()
-    """The rewards; empty means every folder in RUN/parts/rewards."""
+    """The rewards, each a folder, a Hub id or a registered name (image-reward=PLACE@REVISION); empty means every folder
+    in RUN/parts/rewards."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format of the weights that stay as they are: decoder, generator and rewards. The encoder is trained in its
+    own, and so is the warmed-up one that it is held to."""
 
     user_prompts: Path | None = None
     """Parquet file with the columns user_prompt and split; null means RUN/parts/prompts/user_prompts.parquet."""
@@ -36,6 +41,27 @@ class PartsSettings:
     statistics: Path | None = None
     """JSON file with the rewards' means and deviations on unrefined images; null means RUN/data/rewards.json where that
     has them, and else that they are measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkSettings:
+    """How much each device does at once: this bounds memory, and the results do not depend on it."""
+
+    refine: int = 256
+    """User prompts that are refined at once; each has a key-value cache of the decoder's."""
+
+    images: int = 256
+    """Images that are drawn, held and scored at once. How many go through the generator's networks together is among
+    its own options."""
+
+    score: int = 256
+    """Rollouts whose log-probabilities are computed at once, without gradients."""
+
+    update: int = 256
+    """Rollouts that a gradient is computed of at once; those of a minibatch are added up."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "refine", "images", "score", "update")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +75,9 @@ class RolloutSettings:
     """Images of each refinement, over which its reward is the mean."""
 
     seed_pool: int = 8
-    """Image seeds that each user prompt has; an iteration takes images_per_prompt of them."""
+    """Image seeds that each user prompt has; an iteration takes images_per_prompt of them. The plain image of a user
+    prompt and seed is drawn once. With a pool of images_per_prompt, none is drawn after the first pass over the
+    prompts; with a larger one, pass p finds the share 1 - (1 - images_per_prompt / seed_pool) ** (p - 1) drawn."""
 
     max_new_tokens: int = 60
     """Tokens that the decoder adds at most."""
@@ -72,6 +100,9 @@ class RolloutSettings:
     preview_prompts: int = 6
     """User prompts in such a picture."""
 
+    chunk: ChunkSettings = field(default_factory=ChunkSettings)
+    """What is done at once."""
+
     def __post_init__(self) -> None:
         check_at_least(self, 1, "samples_per_prompt", "images_per_prompt", "seed_pool", "max_new_tokens")
         check_at_least(self, 1, "token_budget", "dev_prompts", "dev_images_per_prompt", "preview_prompts")
@@ -85,7 +116,8 @@ class RolloutSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PpoSettings:
-    """Token-level proximal policy optimisation."""
+    """The policy's updates on the rollouts of an iteration. Of these, grpo and rloo read epochs, minibatch, ratio_clip
+    and kl; grpo reads entropy too."""
 
     baseline: Literal["group", "value"] = "group"
     """group: a refinement's advantage is its reward against those of the same user prompt, and the KL is in the loss.
@@ -95,7 +127,7 @@ class PpoSettings:
     """Passes over the rollouts of an iteration."""
 
     minibatch: int = 64
-    """Rollouts in an optimizer step."""
+    """Rollouts in an optimizer step, those of all devices together."""
 
     ratio_clip: float = 0.2
     """How far the ratio of new to old probability may leave 1."""
@@ -129,6 +161,13 @@ class RlSettings(TrainSettings):
     """End-to-end reinforcement learning of the encoder: the reward of the refined prompt's images less that of the
     plain prompt's (Eq. 3). A step of the loop is an iteration: rollouts, and the updates on them."""
 
+    algorithm: Literal["ppo", "grpo", "rloo"] = "ppo"
+    """ppo: proximal policy optimisation of the tokens. grpo, rloo: TRL's GRPOTrainer or RLOOTrainer, on the same
+    rollouts; the rewards of a user prompt's refinements are compared with each other."""
+
+    offload: tuple[Literal["generator", "rewards", "decoder"], ...] = ()
+    """Parts that wait in the CPU's memory while others work."""
+
     parts: PartsSettings = field(default_factory=PartsSettings)
     """The parts."""
 
@@ -156,3 +195,19 @@ class RlSettings(TrainSettings):
             raise InputError(
                 f"samples_per_prompt: wanted at least 2 for baseline: group, got {self.rollouts.samples_per_prompt}"
             )
+        if self.algorithm != "ppo":
+            self._check_trl()
+
+    def _check_trl(self) -> None:
+        """Raises InputError for what TRL's trainers cannot do."""
+        name = self.algorithm
+        if self.ppo.baseline != "group":
+            raise InputError(f"baseline: wanted group for algorithm: {name}, got {self.ppo.baseline}")
+        if name == "rloo" and self.ppo.entropy:
+            raise InputError(f"entropy: wanted 0 for algorithm: rloo, got {self.ppo.entropy}")
+        if self.strategy not in ("auto", "ddp"):
+            raise InputError(f"strategy: wanted auto or ddp for algorithm: {name}, got {self.strategy}")
+        if self.loop.accumulate > 1:
+            raise InputError(f"accumulate: wanted 1 for algorithm: {name}, got {self.loop.accumulate}")
+        if self.offload:
+            raise InputError(f"offload: wanted none for algorithm: {name}, got {', '.join(self.offload)}")

@@ -1,0 +1,78 @@
+"""PPO, GRPO and RLOO in the miniature at equal rollouts, on several seeds: reward and KL on the dev split, and time.
+
+    python benchmarks/algorithms.py --run runs/miniature --out runs/algorithms --seeds 0 1 2 --steps 60
+
+--run is a run whose stages world, prepare, encoder and decoder are done: all algorithms begin with its encoder, and see
+the same user prompts with the same image seeds. What differs by seed is the order of the prompts and the sampling. A
+run that is done is not done again, and one that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+
+import pandas as pd
+from ablation import link, train
+
+ALGORITHMS = ("ppo", "grpo", "rloo")
+
+
+def train_one(algorithm: str, seed: int, arguments: argparse.Namespace) -> Path:
+    """Trains by one algorithm with one seed, or what remains of it, and returns the folder of the stage."""
+    run = arguments.out / f"{algorithm}-{seed}"
+    for folder in ("parts", "data", "encoder", "decoder"):
+        link(run / folder, arguments.run / folder)
+    flags = [f"--algorithm={algorithm}", f"--loop.steps={arguments.steps}"]
+    flags += [f"--loop.validate_every={arguments.every}", f"--loop.checkpoint_every={arguments.every}"]
+    train("rl", arguments.config, run, seed, *flags, "--rollouts.preview_every=0")
+    return run / "rl"
+
+
+def rollouts_of_an_iteration(folder: Path) -> int:
+    """Returns how many rollouts an iteration of this run had."""
+    table = pd.read_parquet(folder / "rollouts", columns=["iteration"])
+    return int((table["iteration"] == 0).sum())
+
+
+def curve(folder: Path) -> pd.DataFrame:
+    """Returns dev_reward and dev_kl of a run by the number of rollouts before."""
+    log = pd.read_csv(folder / "logs" / "metrics.csv").dropna(subset=["dev_reward"])
+    rollouts = (log["step"].astype(int) + 1) * rollouts_of_an_iteration(folder)
+    return log[["dev_reward", "dev_kl"]].set_axis(rollouts)
+
+
+def spread(values: list[float], digits: int = 3) -> str:
+    """Returns mean and deviation as text."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.{digits}f} +- {deviation:.{digits}f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="run with world, prepare, encoder and decoder done")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs that are compared")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="training seeds (default: 0 1 2)")
+    parser.add_argument("--steps", type=int, default=60, help="iterations of each run (default: 60)")
+    parser.add_argument("--every", type=int, default=10, help="iterations between two measurements (default: 10)")
+    parser.add_argument("--config", default="miniature", help="preset of rl (default: miniature)")
+    parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS, help="which to compare")
+    arguments = parser.parse_args()
+    print(f"{'algorithm':10} {'rollouts':>8}  {'reward on dev':>16}  {'KL per token':>16}", flush=True)
+    for algorithm in arguments.algorithms:
+        folders = [train_one(algorithm, seed, arguments) for seed in arguments.seeds]
+        curves = [curve(folder) for folder in folders]
+        for rollouts in curves[0].index:
+            rewards, divergences = ([one.loc[rollouts, name] for one in curves] for name in ("dev_reward", "dev_kl"))
+            print(f"{algorithm:10} {rollouts:8,}  {spread(rewards):>16}  {spread(divergences):>16}", flush=True)
+        ends = [json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in folders]
+        best = spread([end["best"]["dev_reward"] for end in ends])
+        seconds = spread([end["seconds"] for end in ends], 0)
+        print(f"{algorithm:10} best reward on dev {best}, {seconds} s", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
