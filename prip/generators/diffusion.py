@@ -117,7 +117,8 @@ class DiffusersGenerator:
     def sampling(self) -> str:
         """How images are sampled, in words: equal for generators that sample alike."""
         scheduler = self.pipeline.scheduler
-        config = json.dumps(dict(scheduler.config), sort_keys=True, default=str)
+        settings = {key: value for key, value in scheduler.config.items() if not key.startswith("_")}
+        config = json.dumps(settings, sort_keys=True, default=str)
         size = f", {self.height or 'native'} x {self.width or 'native'}" if self.height or self.width else ""
         tuned = f", UNet of {self.unet}" if self.unet else ""
         return f"{self.steps} steps, guidance {self.guidance}, {type(scheduler).__name__} {config}{size}{tuned}"

@@ -91,8 +91,8 @@ def _as_checkpoint_errors(message: str) -> Iterator[None]:
         yield
     except (InputError, CheckpointError):
         raise
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{message}: {error}") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{message}: {' '.join(str(error).split())[:600]}") from error
 
 
 @contextmanager

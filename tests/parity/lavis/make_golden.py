@@ -6,7 +6,7 @@ and the embeddings to golden.safetensors beside this file.
 needs requirements.txt and then, with `pip install --no-deps`, reference.txt, in an environment of their own. What runs
 is lavis' own `BlipImageEvalProcessor` with torchvision's transforms, its `Blip2Qformer.extract_features`, its EVA ViT
 and its Q-Former. Stood in for, since they do not load, and never called: torchvision's compiled operators, data sets
-and file reading, cv2, `torch._six`, which timm 0.4.12 looks for, and the `__init__` files of lavis, which import all of
+and file reading, cv2, pandas, `torch._six`, which timm 0.4.12 looks for, and the `__init__` files of lavis, which import all of
 it. The Hub's BERT and EVA's download are replaced by random weights of a small size.
 """
 
@@ -62,6 +62,7 @@ def prepare_imports() -> None:
     for name in ("datasets", "datasets.utils", "ops", "ops.misc", "io", "utils"):
         put(Anything(f"torchvision.{name}"))
     put(Anything("cv2"))
+    put(Anything("pandas"))
     put(Anything("torch._six"))
     sys.modules["torch._six"].container_abcs = collections.abc
     bare("lavis", "models", "models.blip2_models", "models.blip_models", "common", "processors", "datasets")
@@ -69,7 +70,11 @@ def prepare_imports() -> None:
 
 def tiny_model() -> nn.Module:
     """Builds lavis' Blip2Qformer by its own constructor, at a small size."""
-    from lavis.models import eva_vit
+    from lavis.models import base_model, eva_vit
+    from lavis.processors import base_processor
+
+    sys.modules["lavis.models"].BaseModel = base_model.BaseModel  # where lavis' registry looks for them
+    sys.modules["lavis.processors"].BaseProcessor = base_processor.BaseProcessor
     from lavis.models.blip2_models import blip2
     from lavis.models.blip2_models.blip2_qformer import Blip2Qformer
 
