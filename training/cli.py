@@ -17,6 +17,8 @@ from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentParser, DefaultH
 from prip.errors import InputError, PripError
 from prip.loading import quiet
 
+from .processes import process_rank
+
 CONFIGS = Path(__file__).resolve().parent / "configs"
 
 
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     name = _top_parser().parse_args(arguments[:1]).stage
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("prip").setLevel(logging.INFO)
+    logging.getLogger("prip").setLevel(logging.WARNING if process_rank() else logging.INFO)
     try:
         settings = parse_settings(name, arguments[1:])
         with quiet():

@@ -155,7 +155,9 @@ class DecoderModule(StageModule):
         loss = losses.mean() * batch["factor"] if len(losses) else losses.sum()
         self.log_step("loss", loss, prog_bar=True)
         places = batch["input_ids"].numel()
-        self.log_step("padding_share", torch.tensor(1 - batch["tokens"] / places, device=loss.device))
+        self.log_step(
+            "padding_share", torch.tensor(1 - batch["tokens"] / places, dtype=torch.float32, device=loss.device)
+        )
         self._read["tokens"] += batch["tokens"]
         self._read["places"] += places
         return loss
@@ -163,6 +165,9 @@ class DecoderModule(StageModule):
     def facts(self) -> dict[str, float]:
         """Returns padding_share: the share of padding in all that the stage, or its first process, has read."""
         return {"padding_share": 1 - self._read["tokens"] / max(1, self._read["places"])}
+
+    def on_train_end(self) -> None:
+        _log.info("decoder: %.1f%% of what it read was padding", 100 * self.facts()["padding_share"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["read"] = dict(self._read)
@@ -239,9 +244,7 @@ def run(settings: DecoderSettings) -> dict[str, Any]:
     )
     folder = stage_folder(settings, module.stage, data_hashes(data, SYSTEM_PROMPTS))
     clip = settings.optimizer.clip
-    metrics = train(module, settings, settings.loop, folder, monitor="dev_modifier_loss", mode="min", clip=clip)
-    _log.info("decoder: %.1f%% of what it read was padding", 100 * metrics["padding_share"])
-    return metrics
+    return train(module, settings, settings.loop, folder, monitor="dev_modifier_loss", mode="min", clip=clip)
 
 
 def build_decoder(

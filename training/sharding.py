@@ -20,7 +20,7 @@ from prip.errors import CheckpointError, require
 
 TAG = "checkpoint"
 """Name of the folder that Lightning lets DeepSpeed write into, inside the checkpoint."""
-_STATES = ("exp_avg", "exp_avg_sq", "step")
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 _CONVERSION = {
     "num_extract_workers": 1,
     "num_merge_workers": 1,
@@ -142,7 +142,10 @@ def plain_checkpoint(folder: Path, module: L.LightningModule) -> dict[str, Any]:
     configured: Any = module.configure_optimizers()
     (group,) = configured["optimizer"].param_groups
     trained = [names[id(value)] for value in group["params"]]
-    states = {place: {state: _read(universal, name, state) for state in _STATES} for place, name in enumerate(trained)}
+    step = {"step": torch.tensor(float(checkpoint["global_steps"]))}
+    states = {
+        place: step | {kind: _read(universal, name, kind) for kind in _MOMENTS} for place, name in enumerate(trained)
+    }
     groups = configured["optimizer"].state_dict()["param_groups"]
     groups[0]["lr"] = checkpoint["lr_schedulers"][0]["_last_lr"][0]
     shutil.rmtree(universal)
@@ -151,5 +154,4 @@ def plain_checkpoint(folder: Path, module: L.LightningModule) -> dict[str, Any]:
 
 
 def _read(universal: Path, name: str, state: str) -> Tensor:
-    content = torch.load(universal / "zero" / name / f"{state}.pt", map_location="cpu", weights_only=True)
-    return content["param"] if isinstance(content, dict) else torch.as_tensor(content)
+    return torch.load(universal / "zero" / name / f"{state}.pt", map_location="cpu", weights_only=True)["param"]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from prip.training import decoder, encoder
 from prip.training.settings import (
@@ -26,27 +27,43 @@ STAGES: dict[str, Any] = {
 
 
 def train_stage(
-    stage: str, run: Path, data: Path, *, loop: dict[str, Any] | None = None, exit_at: int | None = None, **options: Any
+    stage: str, run: Path, data: Path, *, loop: dict[str, Any] | None = None, **options: Any
 ) -> dict[str, Any]:
     """Trains a stage for six steps of eight examples and returns its metrics.
 
-    loop: what differs in LoopSettings. options: what differs in the settings. exit_at: the batch at whose beginning
-    every process ends at once, as a killed one would.
+    loop: what differs in LoopSettings. options: what differs in the settings.
     """
-    module, kind, settings, sizes = STAGES[stage]
-    if exit_at is not None:
-        real = kind.training_step
-
-        def training_step(self: Any, batch: Any, step: int) -> Any:
-            if step == exit_at:
-                os._exit(0)
-            return real(self, batch, step)
-
-        kind.training_step = training_step
+    module, _, settings, sizes = STAGES[stage]
     rhythm = {"steps": 6, "batch_size": 8, "log_every": 1, "validate_every": 2, "checkpoint_every": 2}
     common: dict[str, Any] = {"run": run, "data": data, "device": "cpu", "progress": False, "word_dropout": 0.2}
     common["optimizer"] = OptimizerSettings(lr=1e-2, warmup_steps=2, schedule="cosine", clip=0.05)
     return module.run(settings(**(common | sizes | options), loop=LoopSettings(**(rhythm | (loop or {})))))
+
+
+class Cut(BaseException):
+    """Ends a run where it stands."""
+
+
+def cut_stage(stage: str, run: Path, data: Path, *, at: int, **options: Any) -> None:
+    """Does what train_stage does, and breaks off where batch number `at` begins, in all processes."""
+    kind = STAGES[stage][1]
+    real = kind.training_step
+
+    def training_step(self: Any, batch: Any, step: int) -> Any:
+        if step == at:
+            raise Cut
+        return real(self, batch, step)
+
+    kind.training_step = training_step
+    try:
+        train_stage(stage, run, data, **options)
+    except Cut:
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()  # the first process may still be bringing its files to the disk
+    else:
+        raise AssertionError(f"{stage} came to its end")
+    finally:
+        kind.training_step = real
 
 
 def logged(run: Path, stage: str) -> list[dict[str, float]]:

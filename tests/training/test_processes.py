@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from processes import run_script
 from safetensors.torch import load_file
-from stage_jobs import STAGES, logged, train_stage
+from stage_jobs import STAGES, cut_stage, logged, train_stage
+
+from prip.errors import InputError
 
 pytestmark = pytest.mark.slow
 STRATEGIES = ["ddp", "deepspeed-2", "deepspeed-3"]
 OPTIONAL = {"padding_share"}  # each process pads its own share
 
 
-def job(folder: Path, stage: str, data: Path, **options: Any) -> None:
-    """Runs a stage in `folder` as a process of its own, which starts what others it needs."""
-    run_script(
-        folder,
-        f"""
-        from pathlib import Path
-        from stage_jobs import train_stage
+JOB = """
+from pathlib import Path
+from stage_jobs import STAGES, cut_stage, train_stage
 
-        if __name__ == "__main__":
-            train_stage({stage!r}, Path({str(folder)!r}), Path({str(data)!r}), **{options!r})
-        """,
-    )
+if __name__ == "__main__":
+    folder, data, two = Path({folder!r}), Path({data!r}), {{"devices": 2, "strategy": {strategy!r}}}
+    for stage in STAGES:
+        train_stage(stage, folder / "whole", data, **two, loop={{"batch_size": 4}})
+        train_stage(stage, folder / "accumulated", data, **two, loop={{"batch_size": 2, "accumulate": 2}})
+        for name in ("resumed", "cut"):
+            cut_stage(stage, folder / name, data, **two, loop={{"batch_size": 4}}, at=4)
+        train_stage(stage, folder / "resumed", data, **two, loop={{"batch_size": 4}}, resume=True)
+"""
+
+
+@pytest.fixture(scope="module", params=STRATEGIES)
+def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """A folder of runs in two processes with one strategy."""
+    folder = tmp_path_factory.mktemp(request.param)
+    run_script(folder, JOB.format(folder=str(folder), data=str(data), strategy=request.param))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """A folder of both stages, run in one process."""
+    run = tmp_path_factory.mktemp("one")
+    for stage in STAGES:
+        train_stage(stage, run, data)
+    return run
 
 
 def assert_same_run(one: Path, other: Path, stage: str) -> None:
@@ -44,50 +63,30 @@ def assert_same_run(one: Path, other: Path, stage: str) -> None:
         assert torch.allclose(value, parts[1][name], rtol=0, atol=1e-5), name
 
 
-@pytest.fixture(scope="module", params=STAGES)
-def single(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[str, Path]:
-    """A stage, and its run in one process."""
-    run = tmp_path_factory.mktemp(request.param)
-    train_stage(request.param, run, data)
-    return request.param, run
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("name", ["whole", "accumulated", "resumed"])
+def test_two_processes_learn_what_one_does(one: Path, two: Path, stage: str, name: str) -> None:
+    assert_same_run(one, two / name, stage)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_two_processes_learn_what_one_does(
-    tmp_path: Path, data: Path, single: tuple[str, Path], strategy: str, accumulate: int
-) -> None:
-    stage, run = single
-    loop = {"batch_size": 4 // accumulate, "accumulate": accumulate}
-    job(tmp_path, stage, data, devices=2, strategy=strategy, loop=loop)
-    assert_same_run(run, tmp_path, stage)
-
-
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_one_process_resumes_what_two_saved(
-    tmp_path: Path, data: Path, single: tuple[str, Path], strategy: str
-) -> None:
-    stage, run = single
-    job(tmp_path, stage, data, devices=2, strategy=strategy, loop={"batch_size": 4}, exit_at=4)
-    saved = load_file(tmp_path / stage / "part" / "model.safetensors")
-    assert not (tmp_path / stage / "metrics.json").exists()
-    job(tmp_path, stage, data, resume=True, exit_at=4)
-    checkpoint = torch.load(tmp_path / stage / "state" / "last.ckpt", weights_only=True)
+@pytest.mark.parametrize("stage", STAGES)
+def test_one_process_resumes_what_two_saved(one: Path, two: Path, data: Path, stage: str) -> None:
+    run = two / "cut"
+    saved = load_file(run / stage / "part" / "model.safetensors")
+    assert not (run / stage / "metrics.json").exists()
+    cut_stage(stage, run, data, resume=True, at=4)
+    checkpoint = torch.load(run / stage / "state" / "last.ckpt", weights_only=True)
     (loop,) = (state for name, state in checkpoint["callbacks"].items() if name.startswith("StageLoop"))
-    assert loop["steps_done"] == loop["best_step"] == 4
-    assert saved and all(
-        torch.equal(value, checkpoint["state_dict"][f"{stage}.{name}"]) for name, value in saved.items()
-    )
-    job(tmp_path, stage, data, resume=True)
-    assert_same_run(run, tmp_path, stage)
+    assert loop["steps_done"] == loop["best_step"] == 4  # the part is of the same step
+    for name, value in saved.items():
+        assert torch.equal(value, checkpoint["state_dict"][f"{stage}.{name}"]), name
+    train_stage(stage, run, data, resume=True)
+    assert_same_run(one, run, stage)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_two_processes_resume_what_two_saved(
-    tmp_path: Path, data: Path, single: tuple[str, Path], strategy: str
-) -> None:
-    stage, run = single
-    common = {"devices": 2, "strategy": strategy, "loop": {"batch_size": 4}}
-    job(tmp_path, stage, data, **common, exit_at=4)
-    job(tmp_path, stage, data, **common, resume=True)
-    assert_same_run(run, tmp_path, stage)
+def test_a_run_of_deepspeed_is_resumed_as_it_was_or_without(two: Path, data: Path) -> None:
+    if two.name.startswith("ddp"):
+        pytest.skip("ddp writes what any number of processes reads")
+    cut_stage("encoder", two / "other", data, strategy="deepspeed-2", at=4)
+    with pytest.raises(InputError, match="was written by 1 devices with deepspeed-2: resume so, or with auto or ddp"):
+        train_stage("encoder", two / "other", data, strategy="deepspeed-3", resume=True)
