@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from prip.errors import InputError
+
 from .shared import RunSettings, check_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
 class StandInsSettings(RunSettings):
     """Write small models with random weights in the paper's places, and a small DiffusionDB, to rehearse a preset."""
-
-    width: int = 16
-    """Hidden size of every model."""
 
     image_size: int = 64
     """Side of the generator's images in pixels."""
@@ -25,6 +24,7 @@ class StandInsSettings(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(self, 16, "width", "image_size")
         check_at_least(self, 8, "prompts")
         check_at_least(self, 2, "images_per_prompt")
+        if self.image_size < 16 or self.image_size % 16:
+            raise InputError(f"image_size: wanted a multiple of 16, got {self.image_size}")
