@@ -99,6 +99,7 @@ def save_golden(
     tensors |= {f"images/{i}": torch.from_numpy(image) for i, image in enumerate(make_images())}
     tensors = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
     save_file(tensors, path, metadata={"notes": json.dumps({"prompts": PROMPTS, **notes})})
+    path.chmod(0o644)
     assert path.stat().st_size <= LARGEST_FILE, f"{path} has {path.stat().st_size} bytes"
     print(f"{path.name}: {len(tensors)} tensors, {path.stat().st_size} bytes")
 
