@@ -4,7 +4,8 @@
 
 Draws 1,000, 4,000 and 16,000 images with the miniature's renderer, packs them as DiffusionDB is distributed (zips of
 1,000 images and metadata.parquet), and runs the command on each set with the parts of prip-mini. --workers 0 does
-without Ray. Peak memory is the largest sum, over all processes of the command, of what each alone holds and of its
+without Ray. The rates hold the start of Ray and the loading of the parts; the marginal ones are those of the images
+beyond the row before, without that. Peak memory is the largest sum, over all processes of the command, of what each alone holds and of its
 share in what they have in common (PSS).
 """
 
@@ -103,24 +104,23 @@ def main() -> None:
     arguments = parser.parse_args()
     load = psutil.getloadavg()[0]
     print(f"{psutil.cpu_count()} CPUs, load {load:.1f} before the start, {arguments.workers} Ray workers")
-    print("images   scored/s   pivots/s   peak MiB   scored/s and peak against the first")
-    first: Measured | None = None
+    print("images   scored/s  marginal   pivots/s  marginal   peak MiB   peak against the first")
+    before, first = Measured(0, 0, 0.0, 0.0, 0.0), None
     with tempfile.TemporaryDirectory() as scratch:
         for images in arguments.images:
-            draw(Path(scratch) / f"images-{images}", images)
-            found = measure(
-                Path(scratch) / f"images-{images}",
-                Path(scratch) / f"run-{images}",
-                arguments.workers,
-                arguments.batch_size,
-            )
+            folder, run = Path(scratch) / f"images-{images}", Path(scratch) / f"run-{images}"
+            draw(folder, images)
+            found = measure(folder, run, arguments.workers, arguments.batch_size)
             first = first or found
-            rate, first_rate = (one.images / one.score_seconds for one in (found, first))
+            more_scored = (found.images - before.images) / (found.score_seconds - before.score_seconds)
+            more_pivots = (found.pivots - before.pivots) / (found.pivot_seconds - before.pivot_seconds)
             print(
-                f"{found.images:6} {rate:10.1f} {found.pivots / found.pivot_seconds:10.1f} {found.peak_mib:10.0f}"
-                f"   x {rate / first_rate:.2f}, x {found.peak_mib / first.peak_mib:.2f}",
+                f"{found.images:6} {found.images / found.score_seconds:10.1f} {more_scored:9.1f}"
+                f" {found.pivots / found.pivot_seconds:10.1f} {more_pivots:9.1f} {found.peak_mib:10.0f}"
+                f"   x {found.peak_mib / first.peak_mib:.2f}",
                 flush=True,
             )
+            before = found
 
 
 if __name__ == "__main__":
