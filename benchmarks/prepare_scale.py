@@ -5,8 +5,8 @@
 Draws 1,000, 4,000 and 16,000 images with the miniature's renderer, packs them as DiffusionDB is distributed (zips of
 1,000 images and metadata.parquet), and runs the command on each set with the parts of prip-mini. --workers 0 does
 without Ray. The rates hold the start of Ray and the loading of the parts; the marginal ones are those of the images
-beyond the row before, without that. Peak memory is the largest sum, over all processes of the command, of what each alone holds and of its
-share in what they have in common (PSS).
+beyond the row before, without that. Peak memory is the largest sum, over all processes of the command, of what each
+alone holds and of its share in what they have in common (PSS).
 """
 
 from __future__ import annotations
