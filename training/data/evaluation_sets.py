@@ -53,8 +53,11 @@ def read_evaluation_prompts(path: Path, column: str) -> list[str]:
 
 
 def _from_table(text: str, separator: str, column: str, path: Path) -> list[str]:
-    quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
-    rows = list(csv.reader(text.splitlines(keepends=True), delimiter=separator, quoting=quoting))
+    lines = text.splitlines(keepends=True)
+    if separator == "\t":
+        rows = list(csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE))
+    else:
+        rows = list(csv.reader(lines, delimiter=separator))
     names = [name.strip().lower() for name in rows[0]] if rows else []
     if column.lower() not in names:
         raise InputError(f"evaluation.column: {path} has no column {column!r}, but {', '.join(names) or 'nothing'}")
