@@ -82,10 +82,10 @@ def paper_sizes() -> Sizes:
 def small_sizes() -> Sizes:
     """The same architectures, small enough for a CPU."""
     return Sizes(
-        T5Config(vocab_size=600, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2, feed_forward_proj="gated-gelu"),
-        LlamaConfig(
-            vocab_size=600, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
+        T5Config(
+            vocab_size=600, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2, feed_forward_proj="gated-gelu"
         ),
+        LlamaConfig(vocab_size=600, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2),
         pivot_length=4,
         pivot_width=16,
         encoder_batch=8,

@@ -23,14 +23,16 @@ def modules_inside(part: object) -> list[nn.Module]:
 
 
 def fingerprint(part: object) -> str:
-    """Returns a hash of all tensors inside `part`: a module, or an object that holds modules or tensors, be it in
-    lists, dicts, pipelines or further objects. Of a pipeline the modules count: a scheduler's tensors say where
-    sampling is.
+    """Returns a hash of all weights inside `part`: a module, or an object that holds modules, be it in lists, dicts,
+    pipelines or further objects. An object without modules is hashed by its tensors; beside modules, tensors are no
+    weights: prompt encodings that are kept, or where a scheduler is.
 
     Two fingerprints are equal if and only if every tensor has the same name and the same bytes.
     """
     digest = hashlib.sha256()
-    for value in _leaves(part, _DEPTH):
+    leaves = list(_leaves(part, _DEPTH))
+    modules = [value for value in leaves if isinstance(value, nn.Module)]
+    for value in modules or leaves:
         tensors = value.state_dict() if isinstance(value, nn.Module) else {"": value}
         for name, tensor in tensors.items():
             plain = tensor.detach().cpu().contiguous()

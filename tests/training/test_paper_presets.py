@@ -1,0 +1,47 @@
+"""The presets of the paper's size: they parse, say the paper's figures, and run on stand-ins of the same architectures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from prip.refiner import Refiner
+from prip.training.cli import CONFIGS, main, parse_settings
+
+STAGES = ("prepare", "encoder", "decoder", "rl")
+
+
+def test_the_paper_preset_says_the_papers_figures() -> None:
+    prepare, encoder, decoder, rl = (parse_settings(stage, ["--config", "paper", "--run", "r"]) for stage in STAGES)
+    assert prepare.system.thresholds == {"clip-score": 0.28, "aesthetic": 5.2} and prepare.preferred_by == (
+        "image-reward",
+    )
+    for settings, examples in ((encoder, 3 * 300_000), (decoder, 2 * 900_000)):
+        batch = settings.devices * settings.loop.batch_size * settings.loop.accumulate
+        assert abs(settings.loop.steps * batch - examples) < batch
+    assert (encoder.optimizer.lr, decoder.optimizer.lr, rl.optimizer.lr) == (1e-3, 2e-5, 1e-3)
+    assert rl.loop.steps == 1000 and rl.devices * rl.loop.batch_size * rl.rollouts.samples_per_prompt == 512
+    assert rl.optimizer.schedule == "constant" and rl.ppo.baseline == "value" and rl.algorithm == "ppo"
+    assert tuple(rl.parts.rewards) == ("image-reward", "hps-v2.0")
+
+
+@pytest.mark.parametrize("preset", sorted(path.name for path in CONFIGS.iterdir()))
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_preset_parses(preset: str, stage: str) -> None:
+    assert parse_settings(stage, ["--config", preset, "--run", "r"]).run == Path("r")
+
+
+def test_the_paper_is_rehearsed_on_stand_ins(tmp_path: Path) -> None:
+    assert main(["stand-ins", "--run", str(tmp_path), "--no_progress"]) == 0
+    for stage in STAGES:
+        arguments = ["--config", "paper-dry", "--run", str(tmp_path), "--no_progress", "--device", "cpu"]
+        assert main([stage, *arguments]) == 0, stage
+        assert json.loads((tmp_path / stage / "metrics.json").read_text())["stage"] == stage
+    refined = Refiner.from_pretrained(tmp_path / "rl" / "refiner", device="cpu").refine("a cat", max_new_tokens=12)
+    assert refined.startswith("a cat, ")
+    rollouts = pd.read_parquet(tmp_path / "rl" / "rollouts")
+    assert len(rollouts) == 2 * 4 and {"image-reward", "hps-v2.0", "hps-v2.0_plain"} <= set(rollouts.columns)
+    assert len(pd.read_parquet(tmp_path / "data" / "system_prompts.parquet")) > 16
