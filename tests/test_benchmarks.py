@@ -105,3 +105,11 @@ def test_algorithms_are_compared_at_equal_rollouts(tmp_path: Path) -> None:
         rows = re.findall(rf"^{algorithm} +(\d+) +-?[\d.]+ \+- [\d.]+ +-?[\d.]+ \+- [\d.]+$", printed, re.MULTILINE)
         assert rows == ["0", "8", "16"], printed
         assert re.search(rf"^{algorithm} +best reward on dev -?[\d.]+ .* s$", printed, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_the_papers_costs_are_printed_at_a_small_size() -> None:
+    printed = run("paper_scale.py", "--size", "small", "--repeats", "1", "--device", "cpu")
+    for row in ("encoder", "decoder, LoRA", "decoder, all weights", "refine", "rollout"):
+        assert re.search(rf"^{row} +8 +\d+\.\d+ +\d+\.\d+ +\d+\.\d+", printed, re.MULTILINE), printed
+    assert re.search(r"a rollout, in ms: refine [\d.]+, draw [\d.]+, score [\d.]+, update [\d.]+, all else", printed)

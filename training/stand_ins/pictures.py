@@ -68,7 +68,7 @@ def write_stable_diffusion(folder: Path, image_size: int) -> None:
     pipeline: Any = StableDiffusionPipeline(
         vae=autoencoder,
         text_encoder=CLIPTextModel(CLIPTextConfig(**TEXT)),
-        tokenizer=_clip_tokenizer(),
+        tokenizer=clip_prompt_tokenizer(),
         unet=unet,
         scheduler=PNDMScheduler(skip_prk_steps=True, steps_offset=1),
         safety_checker=None,  # type: ignore[arg-type]
@@ -82,13 +82,10 @@ def write_stable_diffusion(folder: Path, image_size: int) -> None:
 def write_reward(folder: Path, name: str) -> None:
     """A published reward by its registered name."""
     if name == "image-reward":
-        characters = [*string.ascii_lowercase, *string.digits, *",.'-"]
-        tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *("##" + c for c in characters)]
-        tokenizer = BertTokenizer(vocab={token: id_ for id_, token in enumerate(tokens)})
         text = {**TEXT, "vocab_size": 128, "encoder_hidden_size": VISION["hidden_size"], "bos_token_id": None}
         vision = {**VISION, "layer_norm_eps": 1e-6}
         config = ImageRewardConfig(vision=vision, text={**text, "sep_token_id": 3}, head=HEAD)
-        reward: Any = ImageReward.from_config(config, tokenizer)
+        reward: Any = ImageReward.from_config(config, bert_tokenizer())
     elif name == "aesthetic":
         reward = Aesthetic.from_config(AestheticConfig(vision={**VISION, "projection_dim": 16}, head=HEAD))
     elif name == "clip-score":
@@ -98,7 +95,14 @@ def write_reward(folder: Path, name: str) -> None:
     reward.save_pretrained(folder)
 
 
-def _clip_tokenizer() -> PreTrainedTokenizerFast:
+def bert_tokenizer() -> BertTokenizer:
+    """A BERT tokenizer that knows letters and digits."""
+    characters = [*string.ascii_lowercase, *string.digits, *",.'-"]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *("##" + c for c in characters)]
+    return BertTokenizer(vocab={token: id_ for id_, token in enumerate(tokens)})
+
+
+def clip_prompt_tokenizer() -> PreTrainedTokenizerFast:
     """CLIP's tokenizer with its begin and end."""
     from tokenizers import processors
 
