@@ -218,7 +218,7 @@ def _write(path: Path, text: str) -> None:
 def _no_bar() -> Any:
     from huggingface_hub.utils import tqdm
 
-    class NoBar(tqdm):  # type: ignore[misc, type-arg]
+    class NoBar(tqdm):
         """A progress bar that is not shown."""
 
         def __init__(self, *arguments: Any, **options: Any) -> None:

@@ -36,7 +36,7 @@ def publish(
         if revision is not None:
             api.create_branch(repository, branch=revision, exist_ok=True)
         commit = api.upload_folder(
-            folder_path=folder,
+            folder_path=Path(folder),
             repo_id=repository,
             revision=revision,
             commit_message=commit_message or "Upload a PRIP checkpoint",
