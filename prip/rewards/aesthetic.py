@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, PreTra
 from ..protocols import Images
 from .clip_scorer import VIT_L_14, clip_folder, inside
 from .files import find_file, read_weights
-from .linear_head import head_name, linear_head
+from .linear_head import head_name, linear_head, read_head
 from .preprocessing import clip_pixels
 from .scorer import Scorer
 
@@ -48,8 +49,9 @@ class Aesthetic(Scorer):
 
     def __init__(self, config: AestheticConfig) -> None:
         super().__init__(config)
-        vision = CLIPVisionConfig(**(config.vision or VIT_L_14["vision_config"]))
+        vision: Any = CLIPVisionConfig(**(config.vision or VIT_L_14["vision_config"]))
         self.clip = CLIPVisionModelWithProjection(vision)
+        self.edge: int = vision.image_size
         self.head = linear_head(vision.projection_dim, config.head)
         self.post_init()
 
@@ -60,9 +62,9 @@ class Aesthetic(Scorer):
 
     def score(self, user_prompts: Sequence[str], images: Images) -> Tensor:
         """The prettiness, float32 (n,)."""
-        pixels = clip_pixels(images, self.clip.config.image_size).to(self.device, self.clip.dtype)
+        pixels = clip_pixels(images, self.edge).to(self.device, self.clip.dtype)
         features = F.normalize(self.clip(pixel_values=pixels).image_embeds.float(), dim=-1)
-        return self.head(features.to(self.head[0].weight.dtype))[:, 0].float()
+        return read_head(self.head, features)
 
     @classmethod
     def from_original(

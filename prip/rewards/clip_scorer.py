@@ -70,7 +70,10 @@ class ClipScorer(Scorer):
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
-        self.clip = CLIPModel(CLIPConfig(**(config.clip or self.published_clip)))
+        clip: Any = CLIPConfig(**(config.clip or self.published_clip))
+        self.clip = CLIPModel(clip)
+        self.edge: int = clip.vision_config.image_size
+        self.text_length: int = clip.text_config.max_position_embeddings
         self.post_init()
 
     @classmethod
@@ -88,8 +91,8 @@ class ClipScorer(Scorer):
 
     def cosines(self, user_prompts: Sequence[str], images: Images) -> Tensor:
         """Cosine of each image with its user prompt, float32 (n,) in -1..1."""
-        ids = clip_token_ids(list(map(self.clean, user_prompts)), self.clip.config.text_config.max_position_embeddings)
-        pixels = self.pixels(images, self.clip.config.vision_config.image_size).to(self.device, self.dtype)
+        ids = clip_token_ids(list(map(self.clean, user_prompts)), self.text_length)
+        pixels = self.pixels(images, self.edge).to(self.device, self.dtype)
         texts = self.clip.get_text_features(input_ids=ids.to(self.device)).pooler_output
         looks = self.clip.get_image_features(pixel_values=pixels).pooler_output
         return F.cosine_similarity(texts.float(), looks.float(), dim=-1)
@@ -119,7 +122,7 @@ def _folder_weights(folder: Path) -> dict[str, Tensor]:
 def clip_fields(config: CLIPConfig) -> dict[str, Any]:
     """The architecture in a CLIPConfig as plain fields; the width of the common space stands in both towers as well."""
     width = {"projection_dim": config.projection_dim}
-    towers = {"text_config": config.text_config, "vision_config": config.vision_config}
+    towers: dict[str, Any] = {"text_config": config.text_config, "vision_config": config.vision_config}
     return {**width, **{key: {**nested_config(tower), **width} for key, tower in towers.items()}}
 
 

@@ -15,7 +15,7 @@ from ..loading import resolve_folder
 from ..processing import load_tokenizer, save_tokenizer
 from ..protocols import Images
 from .files import find_file, hub_file, read_weights
-from .linear_head import head_name, linear_head
+from .linear_head import head_name, linear_head, read_head
 from .preprocessing import clip_pixels
 from .scorer import Scorer
 
@@ -89,7 +89,9 @@ class ImageReward(Scorer):
 
     def __init__(self, config: ImageRewardConfig) -> None:
         super().__init__(config)
-        self.vision = BlipVisionModel(BlipVisionConfig(**(config.vision or VIT_LARGE)))
+        vision: Any = BlipVisionConfig(**(config.vision or VIT_LARGE))
+        self.vision = BlipVisionModel(vision)
+        self.edge: int = vision.image_size
         text = BlipTextConfig(**{**(config.text or MED_BASE), "is_decoder": True, "use_cache": False})
         self.text = BlipTextModel(text, add_pooling_layer=False)
         self.head = linear_head(text.hidden_size, config.head)
@@ -119,15 +121,14 @@ class ImageReward(Scorer):
     def score(self, user_prompts: Sequence[str], images: Images) -> Tensor:
         """Standardised scores, float32 (n,): the head reads what BERT has at its first token."""
         input_ids, mask = self.encode(user_prompts)
-        pixels = clip_pixels(images, self.vision.config.image_size).to(self.device, self.vision.dtype)
+        pixels = clip_pixels(images, self.edge).to(self.device, self.vision.dtype)
         hidden = self.text(
             input_ids=input_ids,
             attention_mask=mask,
             encoder_hidden_states=self.vision(pixel_values=pixels).last_hidden_state,
             is_decoder=False,
         ).last_hidden_state[:, 0]
-        raw = self.head(hidden.to(self.head[0].weight.dtype))[:, 0].float()
-        return (raw - self.config.score_mean) / self.config.score_deviation
+        return (read_head(self.head, hidden) - self.config.score_mean) / self.config.score_deviation
 
     def save_pretrained(self, save_directory: Any, **options: Any) -> None:  # type: ignore[override]
         """Writes the networks and the tokenizer."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from torch import nn
+from torch import Tensor, nn
 
 PUBLISHED_WIDTHS = (1024, 128, 64, 16)
 _LAYER = re.compile(r"layers\.(\d+)\.(weight|bias)")
@@ -18,6 +18,11 @@ def linear_head(width: int, widths: Sequence[int] | None = None) -> nn.Sequentia
     """Features (n, width) to one number each (n, 1); `widths` are those between, None means the published ones."""
     sizes = [width, *(widths or PUBLISHED_WIDTHS), 1]
     return nn.Sequential(*(nn.Linear(into, out) for into, out in pairwise(sizes)))
+
+
+def read_head(head: nn.Module, features: Tensor) -> Tensor:
+    """What a head makes of features (n, width), in its own dtype: float32 (n,)."""
+    return head(features.to(next(head.parameters()).dtype))[:, 0].float()
 
 
 def head_name(name: str) -> str:

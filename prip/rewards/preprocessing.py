@@ -18,19 +18,19 @@ CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
 def clip_pixels(images: Images, edge: int) -> Tensor:
     """As openai/CLIP, open_clip and ImageReward: Pillow resizes, torchvision's CenterCrop crops."""
-    resized = resize_with_pillow(images, *size_of_shorter_edge(*images.shape[-2:], edge))
+    resized = resize_with_pillow(images, *size_of_shorter_edge(images, edge))
     return normalise(crop_at(resized, edge, [rounded_margin(side, edge) for side in resized.shape[-2:]]) / 255)
 
 
 def processor_pixels(images: Images, edge: int) -> Tensor:
     """As transformers' CLIPImageProcessor: Pillow resizes, odd margins are cut where `clip_pixels` rounds to even."""
-    resized = resize_with_pillow(images, *size_of_shorter_edge(*images.shape[-2:], edge))
+    resized = resize_with_pillow(images, *size_of_shorter_edge(images, edge))
     return normalise(crop_at(resized, edge, [(side - edge) // 2 for side in resized.shape[-2:]]) / 255)
 
 
 def padded_pixels(images: Images, edge: int) -> Tensor:
     """As hpsv2: floats first, torchvision's antialiased bicubic on them, which may leave 0..1; black fills up."""
-    height, width = size_of_longer_edge(*images.shape[-2:], edge)
+    height, width = size_of_longer_edge(images, edge)
     pixels = images.float() / 255
     if (height, width) != tuple(images.shape[-2:]):
         pixels = F.interpolate(pixels, (height, width), mode="bicubic", align_corners=False, antialias=True)
@@ -39,15 +39,17 @@ def padded_pixels(images: Images, edge: int) -> Tensor:
     return normalise(F.pad(pixels, padding))
 
 
-def size_of_shorter_edge(height: int, width: int, edge: int) -> tuple[int, int]:
+def size_of_shorter_edge(images: Images, edge: int) -> tuple[int, int]:
     """Height and width once the shorter of them is `edge`; the longer one is cut to whole pixels."""
+    height, width = images.shape[-2:]
     shorter, longer = sorted((height, width))
     scaled = int(edge * longer / shorter)
     return (scaled, edge) if height > width else (edge, scaled)
 
 
-def size_of_longer_edge(height: int, width: int, edge: int) -> tuple[int, int]:
+def size_of_longer_edge(images: Images, edge: int) -> tuple[int, int]:
     """Height and width once the longer of them is `edge`; the other one is rounded to whole pixels, halves to even."""
+    height, width = images.shape[-2:]
     scale = edge / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 

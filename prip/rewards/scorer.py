@@ -54,7 +54,7 @@ class Scorer(StrictModel):
         """
         try:
             with quiet():
-                model, info = super(StrictModel, cls).from_pretrained(
+                loaded: Any = super(StrictModel, cls).from_pretrained(
                     None,
                     config=config,
                     state_dict=dict(weights),
@@ -64,6 +64,7 @@ class Scorer(StrictModel):
                 )
         except (RuntimeError, ValueError, OSError) as error:
             raise CheckpointError(f"{origin} cannot be loaded as {cls.__name__}: {error}") from error
+        model, info = loaded
         problems = {what: info.get(f"{what}_keys") for what in ("missing", "unexpected", "mismatched")}
         told = [f"{what} {', '.join(sorted(map(str, keys)))}" for what, keys in problems.items() if keys]
         if told:

@@ -44,12 +44,12 @@ def test_only_the_crop_tells_the_two_clip_preparations_apart():
 
 
 def test_sizes_by_hand():
-    assert size_of_shorter_edge(33, 53, 32) == (32, 51)
-    assert size_of_shorter_edge(40, 22, 32) == (58, 32)
-    assert size_of_shorter_edge(7, 7, 32) == (32, 32)
-    assert size_of_longer_edge(33, 53, 32) == (20, 32)
-    assert size_of_longer_edge(40, 22, 32) == (32, 18)
-    assert size_of_longer_edge(1, 500, 32) == (1, 32)
+    assert size_of_shorter_edge(make_images(33, 53), 32) == (32, 51)
+    assert size_of_shorter_edge(make_images(40, 22), 32) == (58, 32)
+    assert size_of_shorter_edge(make_images(7, 7), 32) == (32, 32)
+    assert size_of_longer_edge(make_images(33, 53), 32) == (20, 32)
+    assert size_of_longer_edge(make_images(40, 22), 32) == (32, 18)
+    assert size_of_longer_edge(make_images(1, 500), 32) == (1, 32)
 
 
 def test_hps_fills_up_with_black_around_the_middle():
