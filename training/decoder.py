@@ -176,7 +176,7 @@ class DecoderModule(StageModule):
         self._read = dict(checkpoint["read"])
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.optimizer, self.trained)
+        optimizer = build_optimizer(self.optimizer, self.trained, fused=self.loop.precision != "bf16-mixed")
         scheduler = build_scheduler(self.optimizer, optimizer, self.loop.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -186,8 +186,11 @@ class DecoderModule(StageModule):
         of another prompt.
         """
         total = torch.zeros(5, dtype=torch.float64)
-        for pairs, counts in self.my_share(batches_of(self.splits.dev, self.loop.batch_size)):
-            sums = self._sums(pairs)
+        dev, size = self.splits.dev, self.loop.batch_size
+        others = Pairs(dev.texts, _names_before(dev.image_names, self.order.total(self.trainer.world_size)))
+        batches = list(zip(batches_of(dev, size), batches_of(others, size), strict=True))
+        for (pairs, other), counts in self.my_share(batches):
+            sums = self._sums(pairs, other.image_names)
             total += sums if counts else 0
         everything, modifiers, other, tokens, modifier_tokens = self.summed(total).tolist()
         modifier_tokens = max(1, modifier_tokens)
@@ -196,15 +199,16 @@ class DecoderModule(StageModule):
             metrics["dev_pivot_gain"] = (other - modifiers) / modifier_tokens
         return metrics
 
-    def _sums(self, pairs: Pairs) -> Tensor:
-        """Returns the losses of all tokens, of the modifiers', and of those given other pivots; and their numbers."""
+    def _sums(self, pairs: Pairs, others: Sequence[str]) -> Tensor:
+        """Returns the losses of all tokens, of the modifiers', and of those given the pivots of the images `others`;
+        and the numbers of both."""
         prefixes = [len(text.partition(",")[0]) + 1 for text in pairs.texts]
         batch = self.pad(self.encode(pairs.texts, prefixes), pairs.image_names)
         batch = {name: value.to(self.device) for name, value in batch.items()}
         losses, real, modifiers = self.token_losses(batch), batch["attention_mask"].bool(), batch["learned"]
         other = 0.0
         if self.use_pivot:
-            batch["pivot"] = batch["pivot"].roll(1, dims=0)
+            batch["pivot"] = self.splits.pivots[list(others)].to(self.device)
             other = self.token_losses(batch)[modifiers].sum().item()
         sums = [losses[real].sum().item(), losses[modifiers].sum().item(), other, int(real.sum()), int(modifiers.sum())]
         return torch.tensor(sums, dtype=torch.float64)
@@ -214,6 +218,12 @@ class DecoderModule(StageModule):
             save = self.decoder.save_merged if self.merge else self.decoder.save_pretrained
             save(folder)
         self.tokenizer.save_pretrained(folder)
+
+
+def _names_before(names: Sequence[str], size: int) -> list[str]:
+    """Returns for each name the one before it, in groups of `size`; the first of a group has its last."""
+    groups = [names[start : start + size] for start in range(0, len(names), size)]
+    return [name for group in groups for name in (group[-1], *group[:-1])]
 
 
 def run(settings: DecoderSettings) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class EncoderModule(StageModule):
         return loss
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.optimizer, self.trained)
+        optimizer = build_optimizer(self.optimizer, self.trained, fused=self.loop.precision != "bf16-mixed")
         scheduler = build_scheduler(self.optimizer, optimizer, self.loop.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

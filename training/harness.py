@@ -178,7 +178,7 @@ def train(
     progress = StageLoop(module, loop, settings.seed, folder, monitor, mode)
     strategy = "auto"
     if isinstance(settings, TrainSettings):
-        strategy = build_strategy(settings.strategy, settings.devices, settings.device)
+        strategy = build_strategy(settings.strategy, settings.devices, settings.device, loop.batch_size)
     checkpoint = _checkpoint(module, settings, progress) if settings.resume else None
     if loop.accumulate > 1 and not module.automatic_optimization:
         raise InputError(

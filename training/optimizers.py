@@ -45,8 +45,11 @@ def in_float32(parameters: Iterable[nn.Parameter]) -> None:
         parameter.data = parameter.data.float()
 
 
-def build_optimizer(settings: OptimizerSettings, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """Returns the optimizer that `settings` names, over `parameters`."""
+def build_optimizer(settings: OptimizerSettings, parameters: Iterable[nn.Parameter], fused: bool = True) -> Optimizer:
+    """Returns the optimizer that `settings` names, over `parameters`.
+
+    fused: adamw in one kernel; in mixed precision, Lightning clips no gradient for an optimizer that is so made.
+    """
     if settings.name == "adafactor":
         return Adafactor(
             list(parameters),
@@ -56,7 +59,7 @@ def build_optimizer(settings: OptimizerSettings, parameters: Iterable[nn.Paramet
             relative_step=False,
             warmup_init=False,
         )
-    return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+    return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused)
 
 
 def build_scheduler(settings: OptimizerSettings, optimizer: Optimizer, steps: int) -> LambdaLR:

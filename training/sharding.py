@@ -36,9 +36,10 @@ class ZeroStrategy(DeepSpeedStrategy):
     Frozen parameters are left out of the checkpoints.
     """
 
-    def __init__(self, stage: int, **options: Any) -> None:
+    def __init__(self, stage: int, batch_size: int, **options: Any) -> None:
         require("deepspeed", "deepspeed")
-        super().__init__(stage=stage, exclude_frozen_parameters=True, **options)
+        options |= {"exclude_frozen_parameters": True, "logging_batch_size_per_gpu": batch_size}
+        super().__init__(stage=stage, **options)
 
     def backward(self, closure_loss: Tensor, optimizer: Any, *args: Any, **kwargs: Any) -> Tensor:
         return super().backward(closure_loss, optimizer, *args, scale_wrt_gas=False, **kwargs)
@@ -47,9 +48,9 @@ class ZeroStrategy(DeepSpeedStrategy):
 class CpuZeroStrategy(ZeroStrategy):
     """The same over gloo on the CPU, which Lightning's strategy refuses to run on."""
 
-    def __init__(self, stage: int) -> None:
+    def __init__(self, stage: int, batch_size: int) -> None:
         os.environ["DS_ACCELERATOR"] = "cpu"
-        super().__init__(stage, process_group_backend="gloo", overlap_comm=False)
+        super().__init__(stage, batch_size, process_group_backend="gloo", overlap_comm=False)
 
     @property
     def root_device(self) -> torch.device:
@@ -63,11 +64,11 @@ class CpuZeroStrategy(ZeroStrategy):
         self._init_deepspeed_distributed()
 
 
-def build_strategy(name: str, devices: int, device: str) -> Any:
+def build_strategy(name: str, devices: int, device: str, batch_size: int) -> Any:
     """Returns what Lightning's Trainer takes as its strategy. device: auto, cpu or cuda."""
     if name.startswith("deepspeed-"):
         on_cpu = device == "cpu" or not torch.cuda.is_available()
-        return (CpuZeroStrategy if on_cpu else ZeroStrategy)(int(name[-1]))
+        return (CpuZeroStrategy if on_cpu else ZeroStrategy)(int(name[-1]), batch_size)
     if name == "ddp" or devices > 1:
         return DDPStrategy()
     return "auto"

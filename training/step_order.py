@@ -32,9 +32,13 @@ class StepOrder:
         self._seed, self._stage, self._window, self._lengths = seed, stage, window, lengths
         self._held: tuple[int, list[list[int]]] | None = None
 
+    def total(self, processes: int) -> int:
+        """Returns the number of examples of a step."""
+        return self._batch_size * self._accumulate * processes
+
     def examples(self, step: int, processes: int) -> list[int]:
         """Returns the places of all examples of `step`, those of every process."""
-        total = self._batch_size * self._accumulate * processes
+        total = self.total(processes)
         if not self._window:
             return self._shuffled(step * total, total)
         number, place = divmod(step, self._window)
