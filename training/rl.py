@@ -29,7 +29,6 @@ from .rl_parts import RlParts, load_parts, part_folders, prompts_file
 from .rollouts import ActionBatch, Refinement, Scores, write_rollouts
 from .seeds import derive_seed
 from .settings import LoopSettings, OptimizerSettings, PpoSettings, RlSettings
-from .sharding import check_optimizer
 from .workshop import STAGE, RolloutBatch, Workshop, build_workshop
 
 _log = logging.getLogger(__name__)
@@ -247,7 +246,6 @@ class RlModule(StageModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.optimizer, self.trained)
-        check_optimizer(self.trainer.strategy if self._trainer else None, optimizer)
         return {"optimizer": optimizer, "lr_scheduler": build_scheduler(self.optimizer, optimizer, self.loop.steps)}
 
     def evaluate(self) -> dict[str, float]:
