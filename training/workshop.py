@@ -128,7 +128,11 @@ def build_workshop(parts: RlParts, settings: RlSettings, folder: Path) -> Worksh
     statistics = reward_statistics(parts, settings, folder, scorer)
     total = StandardisedSum(parts.rewards, statistics.means, statistics.deviations)
     refiner = Refiner(parts.model, parts.processor)
-    policy = Policy(refiner, rollouts.max_new_tokens, rollouts.token_budget, rollouts.chunk.refine, residence)
+    token_budget = rollouts.token_budget
+    if rollouts.counted_by == "generator":
+        refiner = refiner.counted_by(parts.generator)
+        token_budget = min(token_budget, refiner.token_limit)
+    policy = Policy(refiner, rollouts.max_new_tokens, token_budget, rollouts.chunk.refine, residence)
     dev = _with_room(policy, "dev", parts.dev_prompts)
     places = permutation_indices(0, min(rollouts.dev_prompts, len(dev)), len(dev), STAGE, "dev")
     workshop = Workshop(

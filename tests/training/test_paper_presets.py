@@ -1,4 +1,4 @@
-"""The presets of the paper's size: they parse, say the paper's figures, and run on stand-ins of the same architectures."""
+"""The presets of the paper's size: they say its figures, and run on stand-ins of the same architectures."""
 
 from __future__ import annotations
 

@@ -83,7 +83,10 @@ class RolloutSettings:
     """Tokens that the decoder adds at most."""
 
     token_budget: int = 75
-    """Tokens of the whole refined prompt at most, as CLIP counts them."""
+    """Tokens of the whole refined prompt at most."""
+
+    counted_by: Literal["clip", "generator"] = "clip"
+    """Whose tokens they are: CLIP's, or those of the generator's own tokenizer, and no more than the generator reads."""
 
     statistics_images: int = 128
     """Unrefined images on which the rewards' means and deviations are measured, where that is to be done."""
