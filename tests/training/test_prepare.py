@@ -459,6 +459,7 @@ def test_a_run_without_a_world_is_told_so(tmp_path: Path, capsys: pytest.Capture
     assert "does prip-train world come first?" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_ray_gives_what_this_process_gives(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole / "parts", tmp_path / "parts")
     shutil.copytree(whole / "data" / "diffusiondb", tmp_path / "data" / "diffusiondb")

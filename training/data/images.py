@@ -68,11 +68,15 @@ def read_batches(
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, count, batch_size):
             places = range(start, min(start + batch_size, count))
-            ahead.append((places, [pool.submit(lambda place=place: read_image(read(place))) for place in places]))
+            ahead.append((places, [pool.submit(_read, read, place) for place in places]))
             if len(ahead) > 1:
                 yield from _by_size(*ahead.popleft(), bad)
         if ahead:
             yield from _by_size(*ahead.popleft(), bad)
+
+
+def _read(read: Callable[[int], bytes], place: int) -> Tensor:
+    return read_image(read(place))
 
 
 def _by_size(places: range, images: list[Future[Tensor]], bad: dict[int, str]) -> Iterator[ImageBatch]:
