@@ -102,7 +102,7 @@ class RlModule(StageModule):
     def on_fit_start(self) -> None:
         self.workshop.residence.device = self.device
         self.workshop.residence.settle()
-        self.workshop.reference.to(device=self.device, dtype=self.encoder.dtype)
+        nn.Module.to(self.workshop.reference, self.device, self.encoder.dtype)
         if ranks.rank() == 0:
             shards = ranks.count() if isinstance(self.trainer.strategy, DeepSpeedStrategy) else 1
             _log.info("%s", rl_memory(self.workshop, self.optimizer.name, self.ppo.minibatch, shards, self.device))

@@ -241,7 +241,8 @@ class TrlRun(TrainerCallback):
         if done == self.loop.steps or done % self.loop.validate_every == 0:
             self._measure(done)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        logs: dict[str, float] = given["logs"]
         metrics = {own: logs[name] for name, own in _LOGGED.items() if name in logs}
         bad = [name for name, value in metrics.items() if not math.isfinite(value)]
         if bad:

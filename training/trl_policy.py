@@ -106,7 +106,7 @@ class TrlPolicy(PreTrainedModel):
         return self
 
     @torch.no_grad()
-    def generate(self, input_ids: Tensor, attention_mask: Tensor, **_: Any) -> Tensor:  # type: ignore[override]
+    def generate(self, input_ids: Tensor, attention_mask: Tensor, **_: Any) -> Tensor:
         """Returns the prompts as given, int64 (batch, length), and after them the completions, padded on the right."""
         prompts = [tuple(ids[mask].tolist()) for ids, mask in zip(input_ids, attention_mask.bool(), strict=True)]
         actions = self.rollouts.generate(prompts)

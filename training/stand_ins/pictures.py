@@ -51,17 +51,17 @@ def write_stable_diffusion(folder: Path, image_size: int) -> None:
     unet = UNet2DConditionModel(
         sample_size=image_size // 8,
         block_out_channels=(width, 2 * width),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),  # type: ignore[arg-type]
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),  # type: ignore[arg-type]
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         layers_per_block=1,
         cross_attention_dim=TEXT["hidden_size"],
         attention_head_dim=2,
         norm_num_groups=8,
     )
     autoencoder = AutoencoderKL(
-        block_out_channels=(width,) * 4,  # type: ignore[arg-type]
-        down_block_types=("DownEncoderBlock2D",) * 4,  # type: ignore[arg-type]
-        up_block_types=("UpDecoderBlock2D",) * 4,  # type: ignore[arg-type]
+        block_out_channels=(width,) * 4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
         latent_channels=4,
         norm_num_groups=8,
     )
@@ -71,8 +71,8 @@ def write_stable_diffusion(folder: Path, image_size: int) -> None:
         tokenizer=clip_prompt_tokenizer(),
         unet=unet,
         scheduler=PNDMScheduler(skip_prk_steps=True, steps_offset=1),
-        safety_checker=None,  # type: ignore[arg-type]
-        feature_extractor=None,  # type: ignore[arg-type]
+        safety_checker=None,
+        feature_extractor=None,
         requires_safety_checker=False,
     )
     pipeline.set_progress_bar_config(disable=True)
