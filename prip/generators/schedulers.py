@@ -42,7 +42,7 @@ def make_scheduler(name: str, present: Any) -> Any:
         return present
     diffusers = require("diffusers", "generate")
     class_name, options = SCHEDULERS.get(name, (name, {}))
-    kind = getattr(diffusers, class_name, None)
+    kind: Any = getattr(diffusers, class_name, None)
     if not (inspect.isclass(kind) and issubclass(kind, diffusers.SchedulerMixin)):
         known = ", ".join([STORED, *SCHEDULERS])
         raise InputError(f"scheduler: wanted {known} or the name of a scheduler of diffusers, got {name!r}")

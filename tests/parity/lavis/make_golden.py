@@ -6,8 +6,8 @@ and the embeddings to golden.safetensors beside this file.
 needs requirements.txt and then, with `pip install --no-deps`, reference.txt, in an environment of their own. What runs
 is lavis' own `BlipImageEvalProcessor` with torchvision's transforms, its `Blip2Qformer.extract_features`, its EVA ViT
 and its Q-Former. Stood in for, since they do not load, and never called: torchvision's compiled operators, data sets
-and file reading, cv2, pandas, `torch._six`, which timm 0.4.12 looks for, and the `__init__` files of lavis, which import all of
-it. The Hub's BERT and EVA's download are replaced by random weights of a small size.
+and file reading, cv2, pandas, `torch._six`, which timm 0.4.12 looks for, and the `__init__` files of lavis, which
+import all of it. The Hub's BERT and EVA's download are replaced by random weights of a small size.
 """
 
 from __future__ import annotations
