@@ -38,7 +38,7 @@ def test_stage_help_explains_fields_and_gives_examples(stage: str, capsys: pytes
 
 @pytest.mark.parametrize("stage", ["encoder", "decoder"])
 def test_printed_configs_come_back_as_they_were(stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert presets(stage) == ["miniature", "smoke"]
+    assert presets(stage) == ["miniature", "modern", "paper", "paper-dry", "smoke", "tinyllama"]
     with pytest.raises(SystemExit):
         parse_settings(stage, ["--config", "miniature", "--run", "runs/x", "--loop.steps", "7", "--print_config"])
     path = tmp_path / "mine.yaml"
@@ -96,7 +96,7 @@ def test_wrong_settings_are_one_line_not_a_traceback(tmp_path: Path, capsys: pyt
     assert "prip-train encoder: error: steps: wanted at least 1, got 0" in capsys.readouterr().err
     assert main(["encoder", "--run", str(tmp_path)]) == 1
     assert "prip-train prepare wrote" in capsys.readouterr().err
-    with pytest.raises(InputError, match="config: wanted one of miniature, smoke, or a YAML file, got 'minature'"):
+    with pytest.raises(InputError, match="config: wanted one of miniature, .*, tinyllama, or a YAML file, got 'minature'"):
         parse_settings("encoder", ["--config", "minature", "--run", "r"])
 
 
