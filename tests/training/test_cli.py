@@ -96,7 +96,7 @@ def test_wrong_settings_are_one_line_not_a_traceback(tmp_path: Path, capsys: pyt
     assert "prip-train encoder: error: steps: wanted at least 1, got 0" in capsys.readouterr().err
     assert main(["encoder", "--run", str(tmp_path)]) == 1
     assert "prip-train prepare wrote" in capsys.readouterr().err
-    with pytest.raises(InputError, match="config: wanted one of miniature, .*, tinyllama, or a YAML file, got 'minature'"):
+    with pytest.raises(InputError, match="config: wanted one of miniature, .*, or a YAML file, got 'minature'"):
         parse_settings("encoder", ["--config", "minature", "--run", "r"])
 
 
