@@ -10,6 +10,7 @@ import json
 import sys
 import tempfile
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from unittest import mock
 
@@ -87,7 +88,7 @@ def narrowed(mlp: nn.Module, width: int) -> None:
     """Gives the package's head, in place, other widths: linear layers stay where they stand."""
     sizes = [width, *TINY_HEAD, 1]
     places = [i for i, layer in enumerate(mlp.layers) if isinstance(layer, nn.Linear)]
-    for place, into, out in zip(places, sizes, sizes[1:], strict=True):
+    for place, (into, out) in zip(places, pairwise(sizes), strict=True):
         mlp.layers[place] = nn.Linear(into, out)
 
 
@@ -117,8 +118,8 @@ def make_image_reward(folder: Path) -> None:
 
 @torch.no_grad()
 def make_clip_scores(folder: Path) -> None:
-    model = CLIP(**TINY_CLIP)
-    model.visual = VisionTransformer(32, 8, width=16, layers=2, heads=2, output_dim=16)  # CLIP gives it heads of 64
+    model = CLIP(**{**TINY_CLIP, "vision_width": 64})  # it makes heads 64 wide: this tower makes room for a smaller one
+    model.visual = VisionTransformer(32, 8, width=TINY_CLIP["vision_width"], layers=2, heads=2, output_dim=16)
     model.eval()
     randomise(model)
     ids = clip.tokenize(PROMPTS, truncate=True)
