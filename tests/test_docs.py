@@ -70,7 +70,7 @@ def test_make_targets_exist() -> None:
 
 def test_the_makefile_trains_as_the_readme_says() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("$(RUN)", "runs/miniature")
-    recipe = makefile.split("\nminiature:")[1].splitlines()[1:]
+    recipe = makefile.split("\nminiature:")[1].split("\n\n")[0].splitlines()[1:]
     readme = (ROOT / "README.md").read_text(encoding="utf-8").split("## Train the miniature")[1]
     shown = readme.split("```sh\n")[2].split("```")[0].splitlines()
     assert [line.strip() for line in recipe] == shown
