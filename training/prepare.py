@@ -161,15 +161,11 @@ def prepare(settings: PrepareSettings, folder: Path, parts: Parts) -> dict[str, 
         chosen = settings.source
         source = find_source(settings.diffusiondb, chosen.subset, chosen.first_part, chosen.part_limit, chosen.keep)
     times.append(time.monotonic())
-    workers = _workers(settings)
-    scored = score(settings, folder, source, prompts, parts.make_rewards, workers)
-    times.append(time.monotonic())
-    mined = mine(settings, scored.images, prompts, scored.rewards)
-    places = scored.images.set_index("image_name")["part"]
-    needed = places.loc[mined.needed].rename_axis("image_name").reset_index()
-    jobs = plan_shards(needed, {part.name: part for part in source.parts}, settings.pivot_shard, settings.batch_size)
-    make = partial(_make_pivots, parts.make_pivot_encoder, settings.batch_size, settings.read_threads)
-    make_pivots(jobs, make, workers, data / PIVOTS, settings.progress)
+    with _workers(settings) as workers:
+        scored = score(settings, folder, source, prompts, parts.make_rewards, workers)
+        times.append(time.monotonic())
+        mined = mine(settings, scored.images, prompts, scored.rewards)
+        pivots = cache_pivots(settings, source, scored.images, mined.needed, parts.make_pivot_encoder, workers)
     times.append(time.monotonic())
     counts = {
         "images": len(scored.images),
@@ -178,7 +174,7 @@ def prepare(settings: PrepareSettings, folder: Path, parts: Parts) -> dict[str, 
         "preferred_images": len(mined.preferred),
         "system_prompts": int(mined.system["prompt"].nunique()),
         "system_prompts_kept": len(mined.kept),
-        "pivots": len(needed),
+        "pivots": pivots,
     }
     _write_manifest(settings, folder, counts)
     metrics = {
@@ -200,7 +196,27 @@ def prepare(settings: PrepareSettings, folder: Path, parts: Parts) -> dict[str, 
     return metrics
 
 
-def _workers(settings: PrepareSettings) -> Workers:
+def cache_pivots(
+    settings: PrepareSettings,
+    source: Source,
+    images: pd.DataFrame,
+    needed: list[str],
+    make_pivot_encoder: Callable[[], PivotEncoder],
+    workers: Workers,
+) -> int:
+    """Makes DATA/pivots the PivotCache of the images `needed`; returns their number. images: image_name, part.
+
+    Raises PripError if a file that could be read before cannot any more.
+    """
+    rows = images.set_index("image_name")["part"].loc[needed].rename_axis("image_name").reset_index()
+    parts = {part.name: part for part in source.parts}
+    jobs = plan_shards(rows, parts, settings.pivot_shard, settings.batch_size)
+    make = partial(_make_pivots, make_pivot_encoder, settings.batch_size, settings.read_threads)
+    make_pivots(jobs, make, workers, settings.run / "data" / PIVOTS, settings.progress)
+    return len(needed)
+
+
+def _workers(settings: PrepareSettings) -> RayWorkers | ThisProcess:
     ray = settings.ray
     return RayWorkers(ray.address, ray.workers, ray.num_cpus, ray.num_gpus) if ray.workers else ThisProcess()
 

@@ -10,7 +10,6 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -49,7 +48,11 @@ def job_batches(job: Job, batch_size: int, bad: dict[int, str], threads: int) ->
 
 
 class Workers(Protocol):
-    """Whoever does the jobs."""
+    """Whoever does the jobs: a context, inside which `run` may be called several times."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(self, *_: object) -> None: ...
 
     def run(self, make: Callable[[], Worker[Result]], jobs: Sequence[Job]) -> Iterator[tuple[str, Result]]:
         """Yields the name of each job with its result, as soon as it is done, in any order."""
@@ -57,6 +60,12 @@ class Workers(Protocol):
 
 class ThisProcess:
     """Does the jobs one after another, in this process."""
+
+    def __enter__(self) -> ThisProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
     def run(self, make: Callable[[], Worker[Result]], jobs: Sequence[Job]) -> Iterator[tuple[str, Result]]:
         """Yields name and result of each job; makes no worker where there is no job."""
@@ -66,57 +75,57 @@ class ThisProcess:
             yield job.name, worker(job)
 
 
-@dataclass(frozen=True)
 class RayWorkers:
-    """Does the jobs with a pool of Ray Data's actors, each of which makes a worker of its own, once.
+    """Does the jobs with a pool of Ray Data's actors, each of which makes a worker of its own, once a run.
 
-    address: of a cluster, as `ray.init` takes it; None starts Ray on this machine. count: actors. num_cpus, num_gpus:
-    what each of them is given.
+    As a context it connects to the cluster, or starts Ray on this machine and stops it at the exit; Ray that runs in
+    this process already is used and left running.
     """
 
-    address: str | None
-    count: int
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
+    def __init__(self, address: str | None, count: int, num_cpus: float = 1.0, num_gpus: float = 0.0) -> None:
+        """address: of a cluster, as `ray.init` takes it; None starts Ray here. count: actors. num_cpus, num_gpus: what
+        each of them is given."""
+        self._address, self._count, self._num_cpus, self._num_gpus = address, count, num_cpus, num_gpus
+        self._own = False
+
+    def __enter__(self) -> RayWorkers:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        ray, data = require("ray", "ray"), require("ray.data", "ray")
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        data.DataContext.get_current().enable_progress_bars = False
+        if ray.is_initialized():
+            return self
+        local: dict[str, Any] = {}
+        if self._address is None:  # one CPU more than the actors take, for the tasks that hand them their jobs
+            cpus = math.ceil(self._count * self._num_cpus) + 1
+            local = {"num_cpus": max(cpus, os.cpu_count() or 1), "include_dashboard": False}
+        try:
+            ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        except Exception as error:  # Ray raises bare Exceptions too
+            where = f"reached at {self._address}" if self._address else "started on this machine"
+            raise PripError(f"ray: it cannot be {where}: {type(error).__name__}: {error}") from error
+        self._own = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._own:
+            require("ray", "ray").shutdown()
+            self._own = False
 
     def run(self, make: Callable[[], Worker[Result]], jobs: Sequence[Job]) -> Iterator[tuple[str, Result]]:
         """Yields name and result of each job. `make` must be picklable, and its modules be installed on the cluster."""
         if not jobs:
             return
         data = require("ray.data", "ray")
-        needs: dict[str, Any] = {"num_cpus": self.num_cpus}
-        if self.num_gpus:
-            needs["num_gpus"] = self.num_gpus
-        with self._connected():
-            pool = data.ActorPoolStrategy(size=min(self.count, len(jobs)))
-            dataset = data.from_items([{"job": job} for job in jobs], override_num_blocks=len(jobs)).map_batches(
-                _Actor, fn_constructor_args=(make,), batch_size=1, compute=pool, **needs
-            )
-            for batch in dataset.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=0):
-                yield str(batch["name"][0]), batch["result"][0]
-
-    @contextmanager
-    def _connected(self) -> Iterator[None]:
-        """Connects to the cluster, or starts Ray here and stops it afterwards; Ray that runs already is used."""
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray = require("ray", "ray")
-        if ray.is_initialized():
-            yield
-            return
-        local: dict[str, Any] = {}
-        if self.address is None:  # one CPU more than the actors take, for the tasks that hand them their jobs
-            cpus = math.ceil(self.count * self.num_cpus) + 1
-            local = {"num_cpus": max(cpus, os.cpu_count() or 1), "include_dashboard": False}
-        logging.getLogger("ray").setLevel(logging.WARNING)
-        try:
-            ray.init(address=self.address, log_to_driver=False, **local)
-        except (ConnectionError, OSError, ValueError, RuntimeError) as error:
-            raise PripError(f"ray.address: Ray cannot be reached at {self.address}: {error}") from error
-        require("ray.data", "ray").DataContext.get_current().enable_progress_bars = False
-        try:
-            yield
-        finally:
-            ray.shutdown()
+        needs: dict[str, Any] = {"num_cpus": self._num_cpus}
+        if self._num_gpus:
+            needs["num_gpus"] = self._num_gpus
+        pool = data.ActorPoolStrategy(size=min(self._count, len(jobs)))
+        dataset = data.from_items([{"job": job} for job in jobs], override_num_blocks=len(jobs)).map_batches(
+            _Actor, fn_constructor_args=(make,), batch_size=1, compute=pool, **needs
+        )
+        for batch in dataset.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=0):
+            yield str(batch["name"][0]), batch["result"][0]
 
 
 class _Actor:
