@@ -55,4 +55,5 @@ def make_scheduler(name: str, present: Any) -> Any:
         options["flow_shift"] = present.config.get("flow_shift", present.config.get("shift", 1.0))
     if present.config.get("beta_schedule") == "squaredcos_cap_v2" and "lambda_min_clipped" in takes:
         options["lambda_min_clipped"] = -5.1  # the cosine schedule ends in pure noise, where its logarithm diverges
-    return kind.from_config(present.config, **options)
+    made: Any = kind
+    return made.from_config(present.config, **options)

@@ -86,7 +86,7 @@ class RolloutSettings:
     """Tokens of the whole refined prompt at most."""
 
     counted_by: Literal["clip", "generator"] = "clip"
-    """Whose tokens they are: CLIP's, or those of the generator's own tokenizer, and no more than the generator reads."""
+    """Whose tokens they are: CLIP's, or those of the generator's own tokenizer, of which it is to read all."""
 
     statistics_images: int = 128
     """Unrefined images on which the rewards' means and deviations are measured, where that is to be done."""
