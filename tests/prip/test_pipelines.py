@@ -84,12 +84,13 @@ def test_a_scheduler_that_ignores_the_seeds_is_refused():
 def test_noise_is_the_same_at_every_dtype():
     from prip.generators.seeded import seeded
 
-    pipeline = make_generator("flux").pipeline
+    pipeline = make_generator("sdxl").pipeline
+    assert pipeline.scheduler.init_noise_sigma > 10, "noise is scaled before it is rounded"
     noise = {}
     for dtype in (torch.float32, torch.bfloat16):
         with seeded(pipeline, [1, 2]) as generators:
-            noise[dtype], _ = pipeline.prepare_latents(2, 4, 16, 16, dtype, torch.device("cpu"), generators)
-    assert noise[torch.bfloat16].dtype == torch.bfloat16 and noise[torch.float32].shape == (2, 16, 16)
+            noise[dtype] = pipeline.prepare_latents(2, 4, 16, 16, dtype, torch.device("cpu"), generators)
+    assert noise[torch.bfloat16].dtype == torch.bfloat16 and noise[torch.float32].shape == (2, 4, 8, 8)
     assert torch.equal(noise[torch.float32].bfloat16(), noise[torch.bfloat16])
 
 
