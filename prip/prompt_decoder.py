@@ -197,7 +197,7 @@ class PromptDecoder(StrictModel):
             self._save_plain(folder, self._plain_state(), **options)
             return
         config = copy.deepcopy(self.config)
-        config.base, config.architectures = self.base, [type(self).__name__]  # type: ignore[union-attr]
+        config.base, config.architectures = self.base, [type(self).__name__]
         config.save_pretrained(folder)
         own = {f"projection.{name}": value.contiguous() for name, value in self.projection.state_dict().items()}
         save_file(own, folder / "model.safetensors", metadata={"format": "pt"})
@@ -219,7 +219,7 @@ class PromptDecoder(StrictModel):
 
     def _save_plain(self, folder: Path, state: dict[str, torch.Tensor], **options: Any) -> None:
         config = copy.deepcopy(self.config)
-        config.base = None  # type: ignore[union-attr]
+        config.base = None
         with torch.device("meta"):  # the shape alone: no memory, no draw from the random numbers of a training run
             plain: Any = PromptDecoder(cast(PromptDecoderConfig, config))
         plain.load_state_dict(state, assign=True)
@@ -241,7 +241,7 @@ class PromptDecoder(StrictModel):
         """
         folder = resolve_folder(pretrained_model_name_or_path, revision) / subfolder
         check_model_type(folder, PromptDecoderConfig.model_type)
-        config = cast(PromptDecoderConfig, PromptDecoderConfig.from_pretrained(folder))
+        config = PromptDecoderConfig.from_pretrained(folder)
         if config.base is None:
             model: PromptDecoder = super().from_pretrained(folder, **options)
         else:

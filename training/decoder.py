@@ -231,7 +231,7 @@ def run(settings: DecoderSettings) -> dict[str, Any]:
     data = settings.data or settings.run / "data"
     splits = read_system_prompts(data)
     seed_everything(settings.seed, DecoderModule.stage, "weights")
-    base = {"dtype": settings.base_dtype}
+    base: dict[str, Any] = {"dtype": settings.base_dtype}
     base |= {} if settings.base_revision is None else {"revision": settings.base_revision}
     decoder, tokenizer = build_decoder(settings.base, settings.sizes, settings.template, splits, **base)
     if settings.lora.rank:
@@ -258,7 +258,7 @@ def run(settings: DecoderSettings) -> dict[str, Any]:
 
 
 def build_decoder(
-    base: str | None, sizes: LlamaSizes, template: str, splits: Splits, **options: str
+    base: str | None, sizes: LlamaSizes, template: str, splits: Splits, **options: Any
 ) -> tuple[PromptDecoder, PreTrainedTokenizerFast]:
     """Returns the decoder and its tokenizer: the pretrained `base`, or a new Llama at `sizes`, for these pivots.
 

@@ -146,7 +146,7 @@ def build_encoder(
     """Returns the encoder and its tokenizer: from the pretrained T5 `base`, or new at `sizes`, for these pivots."""
     shape = {"pivot_length": splits.pivots.pivot_length, "pivot_width": splits.pivots.pivot_width}
     if base is not None:
-        at = {} if revision is None else {"revision": revision}
+        at: dict[str, Any] = {} if revision is None else {"revision": revision}
         return PreferenceEncoder.from_t5(base, **shape, **at), AutoTokenizer.from_pretrained(base, **at)
     tokenizer = train_encoder_tokenizer(splits.train.texts, sizes.vocab_size)
     config = T5Config(

@@ -54,7 +54,7 @@ class CpuZeroStrategy(ZeroStrategy):
 
     @property
     def root_device(self) -> torch.device:
-        return torch.device("cpu")
+        return torch.device("cpu", 0)  # DeepSpeed asks for a number
 
     def setup_environment(self) -> None:
         super(DeepSpeedStrategy, self).setup_environment()

@@ -14,7 +14,7 @@ import pytest
 import torch
 from made_data import PIVOT_LENGTH, PIVOT_WIDTH
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, T5Config, T5Model
+from transformers import AutoTokenizer, T5Config, T5Model
 
 from prip.errors import InputError
 from prip.modeling import PreferenceEncoder, PromptDecoder
@@ -30,7 +30,7 @@ from prip.training.settings import (
     OptimizerSettings,
     T5Sizes,
 )
-from prip.training.tokenizers import train_decoder_tokenizer, train_encoder_tokenizer
+from prip.training.tokenizers import train_encoder_tokenizer
 
 LOOP = LoopSettings(steps=6, batch_size=4, log_every=1, validate_every=4, checkpoint_every=2)
 T5 = T5Sizes(vocab_size=280, d_model=16, d_ff=16, layers=1, heads=2, dropout=0.1)
@@ -145,35 +145,6 @@ def test_random_images_are_another_target(tmp_path: Path, data: Path) -> None:
         for images in ("preferred", "random")
     ]
     assert losses[0] != losses[1]
-
-
-@pytest.fixture(scope="module")
-def language_model(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
-    """A pretrained causal language model in a folder."""
-    folder = tmp_path_factory.mktemp("lm")
-    tokenizer = train_decoder_tokenizer(read_system_prompts(data).train.texts, 280)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
-    )
-    torch.manual_seed(0)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def test_lora_trains_adapters_and_the_projection_alone(tmp_path: Path, data: Path, language_model: Path) -> None:
-    lora = LoraSettings(rank=2)
-    decoder.run(decoder_settings(tmp_path, data, base=str(language_model), lora=lora, template="from {pivot}: "))
-    folder = tmp_path / "decoder" / "part"
-    base, stored = load_file(language_model / "model.safetensors"), part(tmp_path, "decoder")
-    assert all(torch.equal(value, stored[f"lm.{name}"]) for name, value in base.items())
-    adapter = load_file(folder / "adapter" / "adapter_model.safetensors")
-    assert any("lora_B" in name and value.abs().sum() > 0 for name, value in adapter.items())
-    model = PromptDecoder.from_pretrained(folder)
-    ids, pivot = torch.tensor([[5, 6, 7]]), torch.ones(1, PIVOT_LENGTH, PIVOT_WIDTH)
-    adapted = model(pivot, ids).logits
-    with model.lm.disable_adapter():
-        assert not torch.equal(model(pivot, ids).logits, adapted)
 
 
 def test_the_encoder_starts_from_a_pretrained_t5(tmp_path: Path, data: Path) -> None:
