@@ -77,7 +77,7 @@ class DecoderModule(StageModule):
         self.use_pivot, self.seed, self.word_dropout, self.max_tokens = use_pivot, seed, word_dropout, max_tokens
         self.pivot_noise, self.loop, self.optimizer = pivot_noise, loop, optimizer
         self.merge = merge
-        lengths = [len(text) for text in splits.train.texts] if bucket_window else []
+        lengths = self._lengths(splits.train.texts) if bucket_window else []
         self.order = StepOrder(
             len(splits.train), loop.batch_size, loop.accumulate, seed, self.stage, bucket_window, lengths
         )
@@ -111,6 +111,12 @@ class DecoderModule(StageModule):
         words = random.Random(derive_seed(self.seed, self.stage, "words", step, 0))
         dropped = [drop_prefix_words(text, self.word_dropout, words) for text in pairs.texts]
         return self.encode([text for text, _ in dropped], [skipped for _, skipped in dropped]), pairs.image_names
+
+    def _lengths(self, texts: list[str]) -> list[int]:
+        """Returns the number of tokens that each text is trained on."""
+        chunks = [texts[start : start + 10_000] for start in range(0, len(texts), 10_000)]
+        encoded = (self.tokenizer(chunk, add_special_tokens=False, verbose=False)["input_ids"] for chunk in chunks)
+        return [min(self.max_tokens, len(ids) + 1) for chunk in encoded for ids in chunk]
 
     def encode(self, texts: list[str], skipped: list[int]) -> list[Row]:
         """Returns the tokens of these texts, of whose leading characters `skipped` give no loss."""

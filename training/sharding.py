@@ -132,20 +132,19 @@ def plain_checkpoint(folder: Path, module: L.LightningModule) -> dict[str, Any]:
         raise CheckpointError(f"{folder}: weights are missing: {', '.join(missing)}")
     model_states = sorted((folder / TAG).glob("*model_states.pt"))[0]
     checkpoint = torch.load(model_states, map_location="cpu", weights_only=True)
-    buffers = {
-        name: checkpoint["module"][name] for name in dict(module.named_buffers()) if name in checkpoint["module"]
-    }
+    kept = checkpoint["module"]
+    buffers = {name: kept[name] for name, _ in module.named_buffers() if name in kept}
     weights = {
-        name: _read(universal, names[id(value)], "fp32")
+        name: _read(universal, names[id(value)], "fp32", value.shape)
         for name, value in module.named_parameters(remove_duplicate=False)
         if value.requires_grad
     }
     configured: Any = module.configure_optimizers()
     (group,) = configured["optimizer"].param_groups
-    trained = [names[id(value)] for value in group["params"]]
     step = {"step": torch.tensor(float(checkpoint["global_steps"]))}
     states = {
-        place: step | {kind: _read(universal, name, kind) for kind in _MOMENTS} for place, name in enumerate(trained)
+        place: step | {kind: _read(universal, names[id(value)], kind, value.shape) for kind in _MOMENTS}
+        for place, value in enumerate(group["params"])
     }
     groups = configured["optimizer"].state_dict()["param_groups"]
     groups[0]["lr"] = checkpoint["lr_schedulers"][0]["_last_lr"][0]
@@ -154,5 +153,6 @@ def plain_checkpoint(folder: Path, module: L.LightningModule) -> dict[str, Any]:
     return checkpoint | {"state_dict": weights | buffers, "optimizer_states": [optimizer]}
 
 
-def _read(universal: Path, name: str, state: str) -> Tensor:
-    return torch.load(universal / "zero" / name / f"{state}.pt", map_location="cpu", weights_only=True)["param"]
+def _read(universal: Path, name: str, state: str, shape: torch.Size) -> Tensor:
+    content = torch.load(universal / "zero" / name / f"{state}.pt", map_location="cpu", weights_only=True)
+    return content["param"].reshape(shape)  # of ZeRO-3, they are in one row
