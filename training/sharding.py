@@ -6,7 +6,7 @@ import io
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -60,6 +60,8 @@ class CpuZeroStrategy(ZeroStrategy):
         super(DeepSpeedStrategy, self).setup_environment()
 
     def setup_distributed(self) -> None:
+        # gloo alone: DeepSpeed's own kernel for one machine would have to be compiled first
+        require("deepspeed.ops", "deepspeed").__compatible_ops__["deepspeed_shm_comm"] = False
         self.set_world_ranks()
         self._init_deepspeed_distributed()
 
@@ -124,7 +126,7 @@ def plain_checkpoint(folder: Path, module: L.LightningModule) -> dict[str, Any]:
     universal = folder / "universal"
     shutil.rmtree(universal, ignore_errors=True)
     convert = require("deepspeed.checkpoint.ds_to_universal", "deepspeed")
-    with redirect_stdout(io.StringIO()):
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # its progress bars
         convert.main(SimpleNamespace(input_folder=str(folder / TAG), output_folder=str(universal), **_CONVERSION))
     names = {id(value): name for name, value in module.named_parameters() if value.requires_grad}
     missing = [name for name in names.values() if not (universal / "zero" / name / "fp32.pt").is_file()]
@@ -141,11 +143,10 @@ def plain_checkpoint(folder: Path, module: L.LightningModule) -> dict[str, Any]:
     }
     configured: Any = module.configure_optimizers()
     (group,) = configured["optimizer"].param_groups
-    step = {"step": torch.tensor(float(checkpoint["global_steps"]))}
-    states = {
-        place: step | {kind: _read(universal, names[id(value)], kind, value.shape) for kind in _MOMENTS}
-        for place, value in enumerate(group["params"])
-    }
+    states = {}
+    for place, value in enumerate(group["params"]):
+        states[place] = {kind: _read(universal, names[id(value)], kind, value.shape) for kind in _MOMENTS}
+        states[place]["step"] = torch.tensor(float(checkpoint["global_steps"]))  # one for each: it is counted in place
     groups = configured["optimizer"].state_dict()["param_groups"]
     groups[0]["lr"] = checkpoint["lr_schedulers"][0]["_last_lr"][0]
     shutil.rmtree(universal)
