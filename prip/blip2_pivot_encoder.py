@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ class Blip2PivotEncoder(StrictModel, Blip2PreTrainedModel):
     lavis' feature extractor calls the image embedding. Files are those of transformers' BLIP-2 models.
     """
 
+    config: Any
     config_class = Blip2Config
     _keep_in_fp32_modules_strict = {"query_tokens", "qformer"}
     _keys_to_ignore_on_load_unexpected = [
@@ -38,15 +40,15 @@ class Blip2PivotEncoder(StrictModel, Blip2PreTrainedModel):
 
     def __init__(self, config: Blip2Config) -> None:
         """config: of any BLIP-2; only what it says of vision, Q-Former and queries is used."""
-        config = deepcopy(config)
-        config.qformer_config.use_qformer_text_input = False
-        super().__init__(config)
-        self.vision_model = Blip2VisionModel(config.vision_config)
-        norm_eps = getattr(config, "vision_norm_eps", None)
+        own: Any = deepcopy(config)
+        own.qformer_config.use_qformer_text_input = False
+        super().__init__(own)
+        self.vision_model = Blip2VisionModel(own.vision_config)
+        norm_eps = getattr(own, "vision_norm_eps", None)
         if norm_eps is not None:
             self.vision_model.post_layernorm.eps = norm_eps
-        self.query_tokens = nn.Parameter(torch.zeros(1, config.num_query_tokens, config.qformer_config.hidden_size))
-        self.qformer = Blip2QFormerModel(config.qformer_config)
+        self.query_tokens = nn.Parameter(torch.zeros(1, own.num_query_tokens, own.qformer_config.hidden_size))
+        self.qformer = Blip2QFormerModel(own.qformer_config)
         self.post_init()
 
     @torch.no_grad()
@@ -74,16 +76,16 @@ class Blip2PivotEncoder(StrictModel, Blip2PreTrainedModel):
         config: of the sizes; None is lavis' own (ViT-g and BERT base). dtype: of the ViT; the Q-Former is float32.
         Raises CheckpointError when a key is missing, unknown or of another shape; it lists them.
         """
-        config = deepcopy(config) if config is not None else Blip2Config()
-        config.vision_norm_eps = LN_VISION_EPS
+        own: Any = deepcopy(config) if config is not None else Blip2Config()
+        own.vision_norm_eps = LN_VISION_EPS
         with torch.device("meta"):
-            model = cls(config)
-        state = rename_lavis_keys(read_lavis_checkpoint(Path(file), config.vision_config.num_hidden_layers))
+            model = cls(own)
+        state = rename_lavis_keys(read_lavis_checkpoint(Path(file), own.vision_config.num_hidden_layers))
         try:
             model.load_state_dict(state, strict=True, assign=True)
         except RuntimeError as error:
             raise CheckpointError(f"{file} does not fit BLIP-2: {' '.join(str(error).split())[:600]}") from error
-        model.vision_model.to(dtype)
+        nn.Module.to(model.vision_model, dtype)
         model.qformer.float()
         model.query_tokens.data = model.query_tokens.data.float()
         return model.eval()
@@ -111,7 +113,3 @@ class Blip2PivotEncoder(StrictModel, Blip2PreTrainedModel):
         batches = (images[i : i + batch_size].to(self.device) for i in starts)
         pivots = [self.forward(self.preprocess(batch)).float().cpu() for batch in batches]
         return torch.cat(pivots) if pivots else torch.zeros(0, self.pivot_length, self.pivot_width)
-
-    def can_generate(self) -> bool:
-        """False: it writes no text."""
-        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,10 @@ def load_pivot_encoder(
         encoder = _blip2().from_lavis(Path(name).expanduser(), dtype=as_dtype(dtype))
     else:
         folder = resolve_folder(name, revision)
-        kinds = {QFormerPivotEncoderConfig.model_type: lambda: QFormerPivotEncoder, "blip-2": _blip2}
+        kinds: dict[str, Callable[[], Any]] = {
+            QFormerPivotEncoderConfig.model_type: lambda: QFormerPivotEncoder,
+            "blip-2": _blip2,
+        }
         kind = read_json(folder / "config.json").get("model_type")
         if kind not in kinds:
             raise CheckpointError(f"{folder} is foreign: model_type {' or '.join(kinds)} expected, {kind!r} found")
