@@ -30,8 +30,8 @@ class Blip2PivotEncoder(StrictModel, Blip2PreTrainedModel):
     lavis' feature extractor calls the image embedding. Files are those of transformers' BLIP-2 models.
     """
 
-    config_class = Blip2Config
     config: Any
+    config_class = Blip2Config
     _keep_in_fp32_modules_strict = {"query_tokens", "qformer"}
     _keys_to_ignore_on_load_unexpected = [
         r"^(embeddings|vision_projection|text_projection|itm_head|language_model|language_projection)\.",
@@ -113,8 +113,3 @@ class Blip2PivotEncoder(StrictModel, Blip2PreTrainedModel):
         batches = (images[i : i + batch_size].to(self.device) for i in starts)
         pivots = [self.forward(self.preprocess(batch)).float().cpu() for batch in batches]
         return torch.cat(pivots) if pivots else torch.zeros(0, self.pivot_length, self.pivot_width)
-
-    @classmethod
-    def can_generate(cls) -> bool:
-        """False: it writes no text."""
-        return False

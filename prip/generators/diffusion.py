@@ -168,5 +168,5 @@ class DiffusersGenerator:
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
         return (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
 
-    def _networks(self) -> list[torch.nn.Module]:
+    def _networks(self) -> list[Any]:
         return [part for part in self.pipeline.components.values() if isinstance(part, torch.nn.Module)]

@@ -43,7 +43,8 @@ def make_scheduler(name: str, present: Any) -> Any:
     diffusers = require("diffusers", "generate")
     class_name, options = SCHEDULERS.get(name, (name, {}))
     kind: Any = getattr(diffusers, class_name, None)
-    if not (inspect.isclass(kind) and issubclass(kind, diffusers.SchedulerMixin)):
+    is_scheduler = inspect.isclass(kind) and issubclass(kind, diffusers.SchedulerMixin)
+    if not is_scheduler:
         known = ", ".join([STORED, *SCHEDULERS])
         raise InputError(f"scheduler: wanted {known} or the name of a scheduler of diffusers, got {name!r}")
     takes = inspect.signature(kind.__init__).parameters
