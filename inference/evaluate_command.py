@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prip.errors import InputError
+from prip.errors import InputError, require
 
 if TYPE_CHECKING:
     from prip.protocols import Generator
@@ -66,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     settings = read_settings(arguments.config, images_per_prompt=arguments.images_per_prompt)
     names = _selected("refiners", arguments.refiners, REFINERS, always="none")
     generator_names = _selected("generators", arguments.generators, GENERATORS)
+    if "diffusion" in generator_names:
+        require("diffusers", "generate")
     prompts = evaluation_prompts(arguments.split, settings, check_seed(arguments.seed))
     for target in filter(None, (arguments.json, arguments.markdown)):
         check_target(target)

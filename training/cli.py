@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import logging
 import sys
 from collections.abc import Sequence
@@ -87,12 +88,12 @@ def stage_parser(name: str, settings_class: type) -> ArgumentParser:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(
         prog=f"prip-train {name}",
-        description=(settings_class.__doc__ or "").strip(),
+        description=inspect.cleandoc(settings_class.__doc__ or ""),
         epilog=_examples(name),
         formatter_class=_Formatter,
     )
     parser.add_argument(
-        "--config", action=ActionConfigFile, help=f"a preset ({', '.join(presets(name))}) or the path of a YAML file"
+        "--config", action=ActionConfigFile, help=" or ".join([*_preset_names(name), "the path of a YAML file"])
     )
     parser.add_argument(
         "--extends", help="in a YAML file: the preset or the file (beside it) whose settings it begins with (type: str)"
@@ -125,6 +126,12 @@ def _underscored(argument: str) -> str:
     return f"--{flag[2:].replace('-', '_')}{equals}{value}" if flag.startswith("--") else argument
 
 
+def _preset_names(name: str) -> list[str]:
+    """In words: one entry that lists the presets of a stage, or none for a stage that has none."""
+    names = presets(name)
+    return [f"a preset ({', '.join(names)})"] if names else []
+
+
 def _with_preset_paths(name: str, arguments: Sequence[str]) -> list[str]:
     """Replaces each --config by the file that it names, after the files that this one extends."""
     result: list[str] = []
@@ -147,7 +154,8 @@ def _chain(name: str, value: str, extenders: tuple[Path, ...] = ()) -> list[Path
     beside = extenders[-1].parent if extenders else Path()
     path = CONFIGS / value / f"{name}.yaml" if value in presets(name) else beside / value
     if not path.is_file():
-        raise InputError(f"config: wanted one of {', '.join(presets(name))}, or a YAML file, got {value!r}")
+        wanted = " or ".join([*_preset_names(name), "a YAML file"])
+        raise InputError(f"config: wanted {wanted}, got {value!r}")
     try:
         held = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -174,12 +182,19 @@ def _top_parser() -> argparse.ArgumentParser:
 
 def _examples(name: str) -> str:
     command = f"prip-train {name}"
-    return "\n".join(
+    lines = {
+        "export": [
+            f"{command} --run runs/miniature --to runs/miniature/checkpoint",
+            f"{command} --run runs/miniature --to runs/miniature/checkpoint --push-to-hub owner/name --private",
+        ],
+        "stand-ins": [f"{command} --run runs/dry", f"{command} --run runs/dry --prompts 100 --overwrite"],
+    }.get(
+        name,
         [
-            "examples:",
-            f"  {command} --config miniature --run runs/miniature",
-            f"  {command} --config miniature --run runs/miniature --resume",
-            f"  {command} --config my.yaml --run runs/mine --seed 1 --device cuda",
-            f"  {command} --config miniature --print_config > my.yaml",
-        ]
+            f"{command} --config miniature --run runs/miniature",
+            f"{command} --config miniature --run runs/miniature --resume",
+            f"{command} --config my.yaml --run runs/mine --seed 1 --device cuda",
+            f"{command} --config miniature --print_config > my.yaml",
+        ],
     )
+    return "\n".join(["examples:", *(f"  {line}" for line in lines)])

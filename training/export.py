@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from .refiner_folder import portable, publish_folder, training_record
 from .settings import ExportSettings
 from .settings.world import PARTS
 
+_log = logging.getLogger(__name__)
 RECORDED_STAGES = (*(f"world/{part}" for part in PARTS), "prepare", "encoder", "decoder", "rl")
 
 
@@ -80,6 +82,7 @@ def run(settings: ExportSettings) -> dict[str, Any]:
     if settings.push_to_hub is not None:
         publish_folder(settings.to, settings.push_to_hub, settings.private)
     megabytes = sum(file.stat().st_size for file in settings.to.rglob("*") if file.is_file()) / 1e6
+    _log.info("export: %s, %.1f MB", settings.to, megabytes)
     return {"megabytes": round(megabytes, 2)}
 
 

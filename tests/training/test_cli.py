@@ -96,7 +96,7 @@ def test_wrong_settings_are_one_line_not_a_traceback(tmp_path: Path, capsys: pyt
     assert "prip-train encoder: error: steps: wanted at least 1, got 0" in capsys.readouterr().err
     assert main(["encoder", "--run", str(tmp_path)]) == 1
     assert "prip-train prepare wrote" in capsys.readouterr().err
-    with pytest.raises(InputError, match="config: wanted one of miniature, .*, or a YAML file, got 'minature'"):
+    with pytest.raises(InputError, match=r"config: wanted a preset \(miniature, .*\) or a YAML file, got 'minature'"):
         parse_settings("encoder", ["--config", "minature", "--run", "r"])
 
 
@@ -126,3 +126,24 @@ def test_a_stage_runs_as_a_command(tmp_path: Path, data: Path, capsys: pytest.Ca
     assert (tmp_path / "encoder" / "part" / "model.safetensors").exists()
     assert list((tmp_path / "encoder" / "logs").glob("events.out.tfevents*"))
     assert main(arguments) == 2 and "--resume" in capsys.readouterr().err
+
+
+def test_without_the_extra_the_command_says_which(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    from prip.training.entry import main as entry
+
+    monkeypatch.setitem(sys.modules, "jsonargparse", None)
+    assert entry() == 1
+    assert 'prip-train: error: jsonargparse is not installed; install it with: pip install "prip[train]"' in (
+        capsys.readouterr().err
+    )
+
+
+def test_examples_in_the_help_parse(capsys: pytest.CaptureFixture[str]) -> None:
+    for stage in ("export", "stand-ins", "rl"):
+        with pytest.raises(SystemExit):
+            main([stage, "--help"])
+        shown = capsys.readouterr().out.split("examples:\n")[1].splitlines()
+        examples = [line.split()[2:] for line in shown if "my.yaml" not in line and line.strip()]
+        assert examples
+        for words in examples:
+            assert str(parse_settings(stage, words).run).startswith("runs/")

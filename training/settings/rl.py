@@ -161,8 +161,11 @@ class PpoSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RlSettings(TrainSettings):
-    """End-to-end reinforcement learning of the encoder: the reward of the refined prompt's images less that of the
-    plain prompt's (Eq. 3). A step of the loop is an iteration: rollouts, and the updates on them."""
+    """End-to-end reinforcement learning of the encoder (Eq. 3).
+
+    A refined prompt's reward is that of its images less that of the plain prompt's. A step of the loop is an iteration:
+    rollouts, and the updates on them.
+    """
 
     algorithm: Literal["ppo", "grpo", "rloo"] = "ppo"
     """ppo: proximal policy optimisation of the tokens. grpo, rloo: TRL's GRPOTrainer or RLOOTrainer, on the same

@@ -1,0 +1,20 @@
+"""The command prip-train, where the extra `train` may be missing."""
+
+from __future__ import annotations
+
+import sys
+
+from prip.errors import MissingExtraError, require
+
+
+def main() -> int:
+    """Runs `prip-train`; returns its exit status, 1 where a package that it needs is not installed."""
+    try:
+        for module in ("docstring_parser", "jsonargparse", "yaml"):
+            require(module, "train")
+    except MissingExtraError as error:
+        print(f"prip-train: error: {error}", file=sys.stderr)
+        return 1
+    from .cli import main as run
+
+    return run()
