@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default); above it samples")
     parser.add_argument("--max-new-tokens", type=int, default=60, metavar="N", help="tokens to add (default 60)")
     parser.add_argument(
-        "--token-budget", type=int, default=75, metavar="N", help="CLIP tokens of the whole prompt (default 75)"
+        "--token-budget", type=int, metavar="N", help="CLIP tokens of the whole prompt (default: all that it reads, 75)"
     )
     parser.add_argument(
         "--banned-term", action="append", default=[], metavar="TERM", help="never add this; may be repeated"
