@@ -50,11 +50,10 @@ class Phase:
     workspace: int
 
 
-def part_memory(name: str, part: object, optimizer: str = "", shards: int = 1) -> PartMemory:
+def part_memory(name: str, part: object, optimizer: str = "") -> PartMemory:
     """Counts `part`: modules, or an object or a list with modules inside; a tensor that several share is counted once.
 
-    optimizer: "adamw" or "adafactor" for what requires gradients; "" for a part that is never trained. shards: among
-    how many devices gradients and optimizer state are shared out (ZeRO-2).
+    optimizer: "adamw" or "adafactor" for what requires gradients; "" for a part that is never trained.
     """
     modules = [module for one in (part if isinstance(part, list | tuple) else [part]) for module in modules_inside(one)]
     parameters = {id(value): value for module in modules for value in module.parameters()}
@@ -66,8 +65,8 @@ def part_memory(name: str, part: object, optimizer: str = "", shards: int = 1) -
         sum(value.numel() for value in parameters.values()),
         sum(value.nbytes for value in (*parameters.values(), *buffers.values())),
         sum(value.numel() for value in trained),
-        -(-sum(value.nbytes for value in trained) // shards),
-        -(-sum(optimizer_state(optimizer, value) for value in trained) // shards),
+        sum(value.nbytes for value in trained),
+        sum(optimizer_state(optimizer, value) for value in trained),
     )
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor, nn
 
 from prip.modeling import PreferenceEncoder, PripModel
@@ -94,18 +93,12 @@ class RlModule(StageModule):
         super().train(False)
         return self
 
-    def setup(self, stage: str) -> None:
-        if isinstance(self.trainer.strategy, DeepSpeedStrategy):  # it clips for itself, all parameters together
-            assert isinstance(self.trainer.strategy.config, dict)
-            self.trainer.strategy.config["gradient_clipping"] = self.optimizer.clip
-
     def on_fit_start(self) -> None:
         self.workshop.residence.device = self.device
         self.workshop.residence.settle()
         nn.Module.to(self.workshop.reference, self.device, self.encoder.dtype)
         if ranks.rank() == 0:
-            shards = ranks.count() if isinstance(self.trainer.strategy, DeepSpeedStrategy) else 1
-            _log.info("%s", rl_memory(self.workshop, self.optimizer.name, self.ppo.minibatch, shards, self.device))
+            _log.info("%s", rl_memory(self.workshop, self.optimizer.name, self.ppo.minibatch, self.device))
 
     def batch_at(self, step: int) -> dict[str, Any]:
         """Returns the iteration's user prompts and seeds, those of this process: a RolloutBatch, as a dict."""
@@ -202,9 +195,6 @@ class RlModule(StageModule):
 
     def _step(self, optimizer: Any) -> float:
         """Takes an optimizer step with clipped gradients; returns the norm that they had."""
-        if isinstance(self.trainer.strategy, DeepSpeedStrategy):
-            optimizer.step()
-            return float(self.trainer.strategy.deepspeed_engine.get_global_grad_norm() or 0.0)
         limit = self.optimizer.clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.encoder.parameters(), limit)
         if self.value_head is not None:

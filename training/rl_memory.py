@@ -30,10 +30,10 @@ UPDATE_COPIES = 5
 
 
 def rl_parts_memory(
-    encoder: object, decoder: object, generator: object, rewards: object, optimizer: str, shards: int = 1
+    encoder: object, decoder: object, generator: object, rewards: object, optimizer: str
 ) -> list[PartMemory]:
     """Counts the parts: the encoder as it is trained, the warmed-up one that it is held to, and what stays as it is."""
-    trained = part_memory("encoder", encoder, optimizer, shards)
+    trained = part_memory("encoder", encoder, optimizer)
     return [
         trained,
         PartMemory("reference", trained.dtypes, trained.parameters, trained.weights),
@@ -66,7 +66,7 @@ def rl_phases(lm_config: Any, dtype: torch.dtype, rollouts: RolloutSettings, min
     ]
 
 
-def rl_memory(workshop: Workshop, optimizer: str, minibatch: int, shards: int, device: torch.device) -> str:
+def rl_memory(workshop: Workshop, optimizer: str, minibatch: int, device: torch.device) -> str:
     """Returns the table for a run that is about to begin."""
     decoder = workshop.parts.model.decoder
     parts = rl_parts_memory(
@@ -75,7 +75,6 @@ def rl_memory(workshop: Workshop, optimizer: str, minibatch: int, shards: int, d
         workshop.scorer.generator,
         list(workshop.scorer.rewards),
         optimizer,
-        shards,
     )
     rows = workshop.batch_size * workshop.rollouts.samples_per_prompt
     dtype = decoder.projection.weight.dtype

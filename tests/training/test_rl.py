@@ -393,6 +393,10 @@ def test_the_generators_own_tokens_bound_the_prompt(tmp_path: Path, warm: Path) 
             lambda: rl_settings(Path("r"), rollouts=RolloutSettings(samples_per_prompt=1)),
             "samples_per_prompt: wanted at least 2 for baseline: group, got 1",
         ),
+        (
+            lambda: rl_settings(Path("r"), strategy="deepspeed-2"),
+            "strategy: wanted auto or ddp for rl, got deepspeed-2",
+        ),
     ],
 )
 def test_settings_that_cannot_be_are_refused(make: Any, message: str) -> None:

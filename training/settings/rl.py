@@ -201,6 +201,8 @@ class RlSettings(TrainSettings):
             raise InputError(
                 f"samples_per_prompt: wanted at least 2 for baseline: group, got {self.rollouts.samples_per_prompt}"
             )
+        if self.strategy not in ("auto", "ddp"):
+            raise InputError(f"strategy: wanted auto or ddp for rl, got {self.strategy}")
         if self.algorithm != "ppo":
             self._check_trl()
 
@@ -211,8 +213,6 @@ class RlSettings(TrainSettings):
             raise InputError(f"baseline: wanted group for algorithm: {name}, got {self.ppo.baseline}")
         if name == "rloo" and self.ppo.entropy:
             raise InputError(f"entropy: wanted 0 for algorithm: rloo, got {self.ppo.entropy}")
-        if self.strategy not in ("auto", "ddp"):
-            raise InputError(f"strategy: wanted auto or ddp for algorithm: {name}, got {self.strategy}")
         if self.loop.accumulate > 1:
             raise InputError(f"accumulate: wanted 1 for algorithm: {name}, got {self.loop.accumulate}")
         if self.offload:
