@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
+from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from prip.errors import require
 from prip.loading import quiet
 from prip.modeling import PromptDecoder
+from prip.strict_model import load_foreign_tokenizer
 
 from .data.pairs import (
     SYSTEM_PROMPTS,
@@ -273,7 +274,7 @@ def build_decoder(
     shape = {"pivot_length": splits.pivots.pivot_length, "pivot_width": splits.pivots.pivot_width}
     if base is not None:
         at = {name: value for name, value in options.items() if name == "revision"}
-        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(base, **at)  # type: ignore[assignment]
+        tokenizer: PreTrainedTokenizerFast = load_foreign_tokenizer(base, at)
         return PromptDecoder.from_lm(base, tokenizer, template=template, **shape, **options), tokenizer
     tokenizer = train_decoder_tokenizer(splits.train.texts, sizes.vocab_size)
     config = LlamaConfig(

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config
+from transformers import PreTrainedTokenizerBase, T5Config
 
 from prip.loading import quiet
 from prip.modeling import PreferenceEncoder
+from prip.strict_model import load_foreign_tokenizer
 
 from .data.pairs import (
     PREFERRED_IMAGES,
@@ -147,7 +148,7 @@ def build_encoder(
     shape = {"pivot_length": splits.pivots.pivot_length, "pivot_width": splits.pivots.pivot_width}
     if base is not None:
         at: dict[str, Any] = {} if revision is None else {"revision": revision}
-        return PreferenceEncoder.from_t5(base, **shape, **at), AutoTokenizer.from_pretrained(base, **at)
+        return PreferenceEncoder.from_t5(base, **shape, **at), load_foreign_tokenizer(base, at)
     tokenizer = train_encoder_tokenizer(splits.train.texts, sizes.vocab_size)
     config = T5Config(
         vocab_size=len(tokenizer),

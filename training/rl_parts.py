@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
 
-from prip.errors import CheckpointError
+from prip.errors import CheckpointError, InputError
 from prip.generators import load_generator
 from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
 from prip.processing import PripProcessor, load_tokenizer
@@ -18,11 +20,12 @@ from prip.protocols import Generator, Reward
 from prip.rewards import load_reward
 
 from .baselines import ImageScorer, RewardStatistics
-from .data.splits import read_prompts
+from .data.splits import check_splits, read_prompts
 from .processes import process_rank
 from .seeds import permutation_indices
 from .settings import RlSettings
 
+_log = logging.getLogger(__name__)
 DEV_SEED = 900_000
 """First image seed on the dev split: training's lie below it, those of evaluation far above."""
 
@@ -49,9 +52,8 @@ def load_parts(settings: RlSettings) -> RlParts:
             raise CheckpointError(f"{path} is missing: does prip-train {stage} come first?")
     names = named.rewards or sorted(str(path) for path in (run_folder / "parts" / "rewards").glob("*") if path.is_dir())
     prompts = read_prompts(prompts_file(settings), "user_prompt", 0, settings.seed)
+    prompts = _refinable(prompts)
     train_prompts, dev_prompts = (prompts["prompt"][prompts["split"] == split].tolist() for split in ("train", "dev"))
-    for prompt in (*train_prompts, *dev_prompts):
-        PripProcessor.check_user_prompt(prompt)
     device = str(parts_device(settings))
     places = {name: "cpu" if name in settings.offload else device for name in ("generator", "rewards")}
     dtype = getattr(torch, named.dtype)
@@ -65,6 +67,23 @@ def load_parts(settings: RlSettings) -> RlParts:
         train_prompts,
         dev_prompts,
     )
+
+
+def _refinable(prompts: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows whose prompt can be refined: what people have typed may hold line breaks, or no word at all."""
+
+    def is_refinable(prompt: str) -> bool:
+        try:
+            PripProcessor.check_user_prompt(prompt)
+        except InputError:
+            return False
+        return True
+
+    kept = prompts[prompts["prompt"].map(is_refinable)]
+    if len(kept) < len(prompts):
+        _log.warning("%d of %d user prompts cannot be refined and are left out", len(prompts) - len(kept), len(prompts))
+    check_splits(kept, "user prompts that can be refined")
+    return kept
 
 
 def parts_device(settings: RlSettings) -> torch.device:

@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from prip.errors import CheckpointError, InputError
 from prip.training.data.pairs import drop_prefix_words, drop_words, read_preferred_images, read_system_prompts
 from prip.training.data.pivot_cache import PivotCache, is_shard_of, write_index, write_shard
+from prip.training.data.splits import split_by_prompt
+from prip.training.data.system_prompts import filter_system_prompts
 from prip.training.seeds import derive_seed, permutation_indices, seed_everything
 from prip.training.tokenizers import train_decoder_tokenizer, train_encoder_tokenizer
 
@@ -197,3 +199,17 @@ def test_seeds_depend_on_every_part() -> None:
         seed_everything(1, "stage", 2)
         draws.append((torch.rand(1).item(), random.random()))
     assert draws[0] == draws[1]
+
+
+def test_one_of_several_images_may_pass_the_thresholds() -> None:
+    rows = [("a", "best.png", 9.0, 0.1), ("a", "fits.png", 5.0, 0.9), ("b", "low.png", 8.0, 0.2)]
+    images = pd.DataFrame(rows, columns=["prompt", "image_name", "score", "clip-score"]).assign(split="train")
+    kept = filter_system_prompts(images, 1.0, {"clip-score": 0.28})
+    assert kept[["system_prompt", "image_name"]].values.tolist() == [["a", "fits.png"]]
+
+
+def test_prompts_that_look_alike_stay_in_one_split() -> None:
+    prompts = pd.Series([f"a cat number {number}" for number in range(200)])
+    splits = split_by_prompt(prompts, 0.3)
+    assert split_by_prompt(prompts.str.upper() + " .", 0.3).tolist() == splits.tolist()
+    assert 30 < (splits == "dev").sum() < 90

@@ -229,7 +229,7 @@ def test_filtering_by_hand() -> None:
     ).assign(split="train")
     kept = filter_system_prompts(images, 0.5, {})
     assert kept.to_numpy().tolist() == [["b", "b1", "train"], ["d", "d1", "train"]]
-    assert filter_system_prompts(images, 1.0, {"aesthetic": 4.0})["system_prompt"].tolist() == ["b", "c"]
+    assert filter_system_prompts(images, 1.0, {"aesthetic": 4.0})["image_name"].tolist() == ["a1", "b1", "c1"]
     images.loc[images["prompt"].isin(["a", "c"]), "split"] = "dev"
     assert filter_system_prompts(images, 0.5, {})["system_prompt"].tolist() == ["a", "d"]
     with pytest.raises(InputError, match="thresholds: wanted names of rewards that are used, got clip"):

@@ -18,7 +18,8 @@ from transformers import LlamaConfig, T5Config
 from prip.modeling import PreferenceEncoder, PromptDecoder
 from prip.processing import save_tokenizer
 from prip.refiner import Refiner
-from prip.training.cli import main
+from prip.training.cli import main, parse_settings
+from prip.training.rl_parts import load_parts
 from prip.training.tokenizers import train_decoder_tokenizer, train_encoder_tokenizer
 
 FORBIDDEN = ["renderer", "preference", "reader", "judges"]
@@ -105,3 +106,15 @@ def test_what_comes_first_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["rl", "--config", "smoke", "--run", str(tmp_path)]) == 1
     assert "user_prompts.parquet is missing: does prip-train world come first?" in capsys.readouterr().err
     assert not (tmp_path / "rl").exists()
+
+
+def test_prompts_that_cannot_be_refined_are_left_out(tmp_path: Path) -> None:
+    write_parts(tmp_path)
+    write_models(tmp_path)
+    prompts = user_prompts()
+    odd = pd.DataFrame(
+        [{"user_prompt": text, "subject": "dog", "split": "train"} for text in ("a dog\nrunning", "...")]
+    )
+    pd.concat([prompts, odd]).to_parquet(tmp_path / "parts" / "prompts" / "user_prompts.parquet")
+    parts = load_parts(parse_settings("rl", ["--config", "smoke", "--run", str(tmp_path), "--device", "cpu"]))
+    assert list(parts.train_prompts) == prompts.loc[prompts["split"] == "train", "user_prompt"].tolist()

@@ -9,6 +9,7 @@ import pandas as pd
 from prip.errors import CheckpointError, InputError
 
 from ..seeds import derive_seed
+from .evaluation_sets import normalise
 
 _RANK = {"train": 0, "dev": 1, "test": 2}
 
@@ -48,8 +49,9 @@ def limit_prompts(frame: pd.DataFrame, column: str, limit: int, seed: int) -> pd
 
 
 def split_by_prompt(prompts: pd.Series, dev_share: float) -> pd.Series:
-    """Returns "dev" for about dev_share of the prompts and "train" for the others: a function of each one's text."""
-    dev = prompts.map(lambda prompt: derive_seed("split", prompt) < dev_share * 2**63)
+    """Returns "dev" for about dev_share of the prompts and "train" for the others, by their words alone: prompts that
+    differ in case, spaces or punctuation stay together."""
+    dev = prompts.map(lambda prompt: derive_seed("split", normalise(prompt)) < dev_share * 2**63)
     return dev.map({True: "dev", False: "train"})
 
 
