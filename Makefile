@@ -32,15 +32,6 @@ wheel:  ## build dist/prip-*.whl (build/ is removed first: setuptools would pack
 	rm -rf build
 	$(PYTHON) -m build --wheel
 
-miniature:  ## train all of PRIP in the miniature from scratch, and measure it
-	prip-train world --config miniature --run $(RUN)
-	prip-train prepare --config miniature --run $(RUN)
-	prip-train encoder --config miniature --run $(RUN)
-	prip-train decoder --config miniature --run $(RUN)
-	prip-train rl --config miniature --run $(RUN)
-	prip evaluate --config miniature --json $(RUN)/evaluation.json --run $(RUN)
-	prip-train export --run $(RUN) --to $(RUN)/checkpoint
-
 parity:  ## make the golden files anew, each by the real package in an environment of its own (PARITY="hpsv2": only those)
 	set -e; for package in $(PARITY); do \
 		folder=tests/parity/$$package; environment=$(PARITY_ENVS)/$$package; \
@@ -52,3 +43,12 @@ parity:  ## make the golden files anew, each by the real package in an environme
 		fi; \
 		$$environment/bin/python $$folder/make_golden.py; \
 	done
+
+miniature:  ## train all of PRIP in the miniature from scratch, and measure it
+	prip-train world --config miniature --run $(RUN)
+	prip-train prepare --config miniature --run $(RUN)
+	prip-train encoder --config miniature --run $(RUN)
+	prip-train decoder --config miniature --run $(RUN)
+	prip-train rl --config miniature --run $(RUN)
+	prip evaluate --config miniature --json $(RUN)/evaluation.json --run $(RUN)
+	prip-train export --run $(RUN) --to $(RUN)/checkpoint

@@ -133,7 +133,7 @@ def test_a_pickle_that_holds_code_is_refused_and_not_run(tmp_path):
     torch.save({"state_dict": {"logit_scale": torch.ones(1), "more": Hostile(tmp_path / "ran")}}, tmp_path / "w.pt")
     with pytest.raises(CheckpointError, match="cannot be read as weights"):
         load_reward(f"hps-v2.0={tmp_path / 'w.pt'}")
-    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Hostile(tmp_path / "ran")))
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Hostile(tmp_path / "ran"), protocol=2))
     with pytest.raises(CheckpointError, match="cannot be read as weights"):
         read_weights(tmp_path / "plain.pt")
     torch.save([torch.ones(1)], tmp_path / "list.pt")

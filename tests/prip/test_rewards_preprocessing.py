@@ -87,4 +87,4 @@ def test_prompts_are_framed_cut_and_padded():
 
 
 def test_prompts_are_mended():
-    assert clean_text(" it\u2019s R&amp;amp;B caf\u00c3\u00a9 ") == "it's R&B café"
+    assert clean_text(" it\u2019s R&amp;amp;B cafÃ© ") == "it's R&B café"
