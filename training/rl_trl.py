@@ -93,7 +93,7 @@ class TrlRun(TrainerCallback):
         workshop.residence.settle()
         workshop.reference.to(self.device)
         if ranks.rank() == 0:
-            _log.info("%s", rl_memory(workshop, settings.optimizer.name, settings.ppo.minibatch, 1, self.device))
+            _log.info("%s", rl_memory(workshop, settings.optimizer.name, settings.ppo.minibatch, self.device))
 
     def _build_trainer(self) -> Any:
         trl, datasets = require("trl", "train"), require("datasets", "train")

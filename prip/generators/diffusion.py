@@ -55,7 +55,7 @@ class DiffusersGenerator:
         for part in self._networks():
             part.requires_grad_(False).eval()
             if channels_last:
-                part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                part.to(memory_format=torch.channels_last)
         if compile:
             denoiser(pipeline).compile()
         family = family_of(pipeline)
