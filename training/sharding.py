@@ -156,4 +156,5 @@ def plain_checkpoint(folder: Path, module: L.LightningModule) -> dict[str, Any]:
 
 def _read(universal: Path, name: str, state: str, shape: torch.Size) -> Tensor:
     content = torch.load(universal / "zero" / name / f"{state}.pt", map_location="cpu", weights_only=True)
-    return content["param"].reshape(shape)  # of ZeRO-3, they are in one row
+    values = content["param"] if isinstance(content, dict) else content  # of ZeRO-3, a bare tensor in one row
+    return values.reshape(shape)
