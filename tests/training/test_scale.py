@@ -118,7 +118,7 @@ def test_gradient_checkpointing_is_a_setting(tmp_path: Path, data: Path, stage: 
     real = kind.training_step
 
     def training_step(self: Any, batch: Any, step: int) -> Any:
-        modules.append(getattr(self, stage).is_gradient_checkpointing)
+        modules.append(any(getattr(part, "gradient_checkpointing", False) for part in self.modules()))
         return real(self, batch, step)
 
     with pytest.MonkeyPatch.context() as patch:
