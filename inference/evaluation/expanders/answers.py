@@ -26,7 +26,7 @@ class Wording:
     """Whether the answer continues the user prompt; else it takes its place."""
     after: str = ""
     """The answer begins behind the first of these, where the model writes something else before it."""
-    stop: tuple[str, ...] = ()
+    stop: Sequence[str] = ()
     """The answer ends before the first of any of these."""
     first_line: bool = True
     """Whether only the first line counts of what is left."""
@@ -34,7 +34,11 @@ class Wording:
     def __post_init__(self) -> None:
         if not isinstance(self.template, str) or self.template.count(SLOT) != 1:
             raise InputError(f"template: wanted a text that holds {SLOT} once, got {self.template!r}")
-        if isinstance(self.stop, str) or not all(isinstance(one, str) and one for one in self.stop):
+        if (
+            isinstance(self.stop, str)
+            or not isinstance(self.stop, Sequence)
+            or not all(isinstance(one, str) and one for one in self.stop)
+        ):
             raise InputError(f"stop: wanted a list of texts that are not empty, got {self.stop!r}")
         if self.keep_prompt and self.after:
             raise InputError(f"after: an answer that continues the prompt has no {self.after!r} before it")
@@ -79,6 +83,6 @@ def _unquoted(text: str) -> str:
     """Return a text without the quotation marks around the whole of it."""
     for opening, closing in _QUOTES:
         inner = text[len(opening) : -len(closing)]
-        if len(text) > 2 and text.startswith(opening) and text.endswith(closing) and opening not in inner:
+        if len(text) > 1 and text.startswith(opening) and text.endswith(closing) and opening not in inner:
             return inner.strip()
     return text

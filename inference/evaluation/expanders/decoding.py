@@ -46,16 +46,16 @@ class Decoding:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(f"{name}: wanted a whole number of at least {least}, got {value!r}")
-        for name, least, most in (
+        for name, lowest, highest in (
             ("length_penalty", -100.0, 100.0),
             ("temperature", 1e-3, 100.0),
             ("top_p", 1e-6, 1.0),
             ("min_p", 0.0, 1.0),
             ("repetition_penalty", 1e-3, 100.0),
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-                raise InputError(f"{name}: wanted a number from {least:g} to {most:g}, got {value!r}")
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, (int, float)) or not lowest <= number <= highest:
+                raise InputError(f"{name}: wanted a number from {lowest:g} to {highest:g}, got {number!r}")
         if not isinstance(self.do_sample, bool):
             raise InputError(f"do_sample: wanted true or false, got {self.do_sample!r}")
         if self.do_sample and self.num_beams > 1:
@@ -127,7 +127,9 @@ def processors(decoding: Decoding, real: Tensor, texts: Sequence[str], seeds: Se
             made.append(TopPLogitsWarper(float(decoding.top_p)))
         if decoding.min_p:
             made.append(MinPLogitsWarper(float(decoding.min_p)))
-        made.append(OwnNoise([random_generator("expander", text, seed) for text, seed in zip(texts, seeds, strict=True)]))
+        made.append(
+            OwnNoise([random_generator("expander", text, seed) for text, seed in zip(texts, seeds, strict=True)])
+        )
     return LogitsProcessorList(made)
 
 

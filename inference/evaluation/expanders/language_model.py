@@ -1,8 +1,9 @@
-"""`causal-lm` and `seq2seq-lm`: any language model of the Hub as a prompt expander, with its own template and decoding."""
+"""`causal-lm` and `seq2seq-lm`: language models of the Hub as prompt expanders, each with its template and decoding."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from prip.errors import CheckpointError, InputError
 
 from ..kinds import Context
-from .answers import Wording
+from .answers import RefinementError, Wording
 from .decoding import Decoding, padded, processors
 from .loading import load_language_model, load_tokenizer_of
 
@@ -49,49 +50,60 @@ class LanguageModelRefiner:
             places = order[start : start + self.batch_size]
             texts = [asked[place] for place in places]
             answers = self._answers([rows[place] for place in places], texts, [seeds[place] for place in places])
-            for place, answer in zip(places, answers, strict=True):
-                refined[place] = self.wording.refined(user_prompts[place], answer)
+            for place, own in zip(places, answers, strict=True):
+                refined[place] = self._first_refined(user_prompts[place], own)
         return refined
+
+    def _first_refined(self, user_prompt: str, answers: Sequence[str]) -> str:
+        """Return what the best beam that holds a prompt makes of the user prompt."""
+        for answer in answers[:-1]:
+            with suppress(RefinementError):
+                return self.wording.refined(user_prompt, answer)
+        return self.wording.refined(user_prompt, answers[-1])
 
     def _tokens(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, verbose=False)["input_ids"]
         limit = getattr(self.model.config, "max_position_embeddings", None)
         needed = len(ids) + (0 if self.model.config.is_encoder_decoder else self.decoding.max_new_tokens)
         if limit and needed > limit:
-            raise InputError(f"{self.name}: {text[:200]!r} needs {needed} tokens with its answer, the model has {limit}")
+            raise InputError(
+                f"{self.name}: {text[:200]!r} needs {needed} tokens with its answer, the model has {limit}"
+            )
         if not ids:
             raise InputError(f"{self.name}: nothing is left of {text[:200]!r} as tokens")
         return ids
 
     @torch.no_grad()
-    def _answers(self, rows: Sequence[list[int]], texts: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        """Return what the model writes after each row of tokens."""
+    def _answers(self, rows: Sequence[list[int]], texts: Sequence[str], seeds: Sequence[int]) -> list[list[str]]:
+        """Return what the model writes after each row of tokens: all its beams, the best first."""
         from transformers import GenerationConfig
 
         decoding, device = self.decoding, self.model.device
         is_seq2seq = self.model.config.is_encoder_decoder
         ids, real = padded(rows, self._pad, on_the_left=not is_seq2seq)
-        read = torch.ones(len(rows), 1, dtype=torch.bool) if is_seq2seq else real
+        reads = torch.ones(len(rows), 1, dtype=torch.bool) if is_seq2seq else real
         settings = GenerationConfig(
             max_new_tokens=decoding.max_new_tokens,
             num_beams=decoding.num_beams,
+            num_return_sequences=decoding.num_beams,
             length_penalty=decoding.length_penalty,
             do_sample=False,  # samples come by `OwnNoise`
             eos_token_id=self._ends or None,
             pad_token_id=self._pad,
             decoder_start_token_id=self.model.generation_config.decoder_start_token_id,
+            stop_strings=list(self.wording.stop) or None,
         )
-        stop = {"stop_strings": list(self.wording.stop), "tokenizer": self.tokenizer} if self.wording.stop else {}
         made: Tensor = self.model.generate(
             ids.to(device),
             attention_mask=real.long().to(device),
             generation_config=settings,
-            logits_processor=processors(decoding, read.to(device), texts, seeds),
-            **stop,
+            logits_processor=processors(decoding, reads.to(device), texts, seeds),
+            tokenizer=self.tokenizer,
         )
         new = made[:, 1:] if is_seq2seq else made[:, ids.shape[1] :]
+        beams = new.reshape(len(rows), decoding.num_beams, -1).tolist()
         before: Sequence[list[int]] = [[] for _ in rows] if is_seq2seq else rows
-        return [self._written(*pair) for pair in zip(before, new.tolist(), strict=True)]
+        return [[self._written(read, one) for one in own] for read, own in zip(before, beams, strict=True)]
 
     def _written(self, before: list[int], new: list[int]) -> str:
         """Return the text of new tokens with the space that begins it: some tokenizers drop it from a text's start."""
@@ -110,11 +122,20 @@ def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
     return [] if named is None else [named] if isinstance(named, int) else list(named)
 
 
-def _make(kind: str, name: str, context: Context, place: str, tokenizer: str, dtype: str, **rest: Any) -> Any:
+def _make(
+    kind: str,
+    name: str,
+    context: Context,
+    place: str,
+    tokenizer: str,
+    wording: Wording,
+    decoding: Decoding,
+    batch_size: int,
+    dtype: str,
+) -> LanguageModelRefiner:
     """Load what a kind names. The model's own decoding settings, of its generation config, play no part."""
     from transformers import GenerationConfig
 
-    wording, decoding, batch_size = rest["wording"], rest["decoding"], rest["batch_size"]
     model = load_language_model(place, kind, dtype, context.device)
     own = model.generation_config
     model.generation_config = GenerationConfig(
@@ -122,7 +143,9 @@ def _make(kind: str, name: str, context: Context, place: str, tokenizer: str, dt
     )
     words = load_tokenizer_of(tokenizer or place)
     if len(words) > model.get_input_embeddings().weight.shape[0]:
-        raise CheckpointError(f"{name}: the tokenizer of {tokenizer or place} has more tokens than the model of {place}")
+        raise CheckpointError(
+            f"{name}: the tokenizer of {tokenizer or place} has more tokens than the model of {place}"
+        )
     return LanguageModelRefiner(name, model, words, wording, decoding, batch_size)
 
 
@@ -153,12 +176,11 @@ def make_causal_lm(
 
     tokenizer: where the tokenizer lies, if elsewhere. The rest: fields of `Wording` and `Decoding`.
     """
-    wording = Wording(template, keep_prompt, after, _texts(stop), first_line)
+    wording = Wording(template, keep_prompt, after, stop, first_line)
     decoding = Decoding(
         max_new_tokens, num_beams, length_penalty, do_sample, temperature, top_k, top_p, min_p, repetition_penalty
     )
-    rest = {"wording": wording, "decoding": decoding, "batch_size": batch_size}
-    return _make("causal", name, context, place, tokenizer, dtype, **rest)
+    return _make("causal", name, context, place, tokenizer, wording, decoding, batch_size, dtype)
 
 
 def make_seq2seq_lm(
@@ -183,14 +205,8 @@ def make_seq2seq_lm(
     dtype: str = "float32",
 ) -> LanguageModelRefiner:
     """`seq2seq-lm`: a T5-like model, whose answer takes the prompt's place; options as of `causal-lm`."""
-    wording = Wording(template, stop=_texts(stop), first_line=first_line)
+    wording = Wording(template, stop=stop, first_line=first_line)
     decoding = Decoding(
         max_new_tokens, num_beams, length_penalty, do_sample, temperature, top_k, top_p, min_p, repetition_penalty
     )
-    rest = {"wording": wording, "decoding": decoding, "batch_size": batch_size}
-    return _make("seq2seq", name, context, place, tokenizer, dtype, **rest)
-
-
-def _texts(stop: Sequence[str]) -> tuple[str, ...]:
-    """Return the stop strings as a tuple; one text alone is left for `Wording` to refuse."""
-    return stop if isinstance(stop, str) else tuple(stop)  # type: ignore[return-value]
+    return _make("seq2seq", name, context, place, tokenizer, wording, decoding, batch_size, dtype)

@@ -39,11 +39,10 @@ def load_language_model(place: str, kind: str, dtype: str, device: str) -> Any:
         "causal": MODEL_FOR_CAUSAL_LM_MAPPING,
         "seq2seq": MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     }[kind]
-    model_type = read_config(folder / "config.json").get("model_type")
-    config_class = CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else None
-    if config_class not in mapping:
+    model_type = str(read_config(folder / "config.json").get("model_type"))
+    if model_type not in CONFIG_MAPPING or CONFIG_MAPPING[model_type] not in mapping:
         raise CheckpointError(f"{folder} is no {kind} language model that transformers knows: {model_type!r}")
-    cls = mapping[config_class]
+    cls = mapping[CONFIG_MAPPING[model_type]]
     model = load_strictly(cls, cls.from_pretrained, folder, wanted)
     return model.to(device).requires_grad_(False).eval()
 
