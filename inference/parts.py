@@ -27,6 +27,7 @@ class Parts:
     rewards: Path
     """One folder a training reward."""
     readers: Path
+    pivot_encoder: Path
 
     @classmethod
     def of_checkpoint(cls, name: str, revision: str | None = None) -> Parts:
@@ -47,6 +48,7 @@ class Parts:
             generator=root / "generator",
             rewards=root / "rewards",
             readers=root / "readers",
+            pivot_encoder=root / "pivot_encoder",
         )
 
     @classmethod
@@ -62,6 +64,7 @@ class Parts:
             generator=frozen / "generator",
             rewards=frozen / "rewards",
             readers=frozen / "readers",
+            pivot_encoder=frozen / "pivot_encoder",
         )
 
 

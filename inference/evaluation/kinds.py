@@ -1,7 +1,8 @@
 """What an evaluation's config can name: kinds of prompt sets, refiners, generators, scorers and embedders.
 
 A kind is a function `make(name, context, *, option=default)`: its keyword-only parameters are the options that the config
-may set. Modules are imported when a config names them.
+may set. Modules are imported when a config names them. A refiner whose `sampled` is False is asked once for each prompt,
+any other once for each image.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol
 
 from prip.errors import InputError
+from prip.protocols import Generator, PromptRefiner, Reward
 
 from ..parts import Parts
 
@@ -24,7 +26,10 @@ REFINERS = {
     "random-modifiers": "miniature_kinds:make_random",
     "suffix": "refiners:make_suffix",
     "prip": "refiners:make_prip",
+    "best": "search:make_best",
 }
+PER_GENERATOR = ("best",)
+"""Kinds of refiners that depend on the generator: what is made is a `PerGenerator`."""
 GENERATORS = {
     "diffusers": "generators:make_diffusers",
     "renderer": "miniature_kinds:make_renderer",
@@ -65,6 +70,16 @@ class EvaluationPrompt:
     def __post_init__(self) -> None:
         object.__setattr__(self, "unit", self.unit or self.text)
         object.__setattr__(self, "cluster", self.cluster or self.unit)
+
+
+class PerGenerator(Protocol):
+    """A refiner that depends on the generator that draws for it."""
+
+    name: str
+
+    def on(self, generator: Generator, scorers: Mapping[str, Reward], batch_size: int) -> PromptRefiner:
+        """Returns the refiner for this generator. Raises InputError where it needs a scorer that is not there."""
+        ...
 
 
 def check_entry(what: str, name: str, entry: object, kinds: Mapping[str, str]) -> None:
