@@ -13,7 +13,7 @@ EXAMPLES = """examples:
   prip evaluate --config miniature --out evaluation
   prip evaluate --config miniature --out runs/miniature/evaluation --run runs/miniature
   prip evaluate --config miniature --out dev --refiners warmup rl --generators diffusion --images-per-prompt 2
-  prip evaluate --config miniature --out mine --refiner mine=prip:my-checkpoint --refiner house="suffix:golden hour, bokeh"
+  prip evaluate --config miniature --out mine --refiner mine=prip:my-checkpoint --refiner house="suffix:golden hour"
   prip evaluate --config hpsv2 --out hpsv2 --checkpoint owner/name --refiner promptist --prompt-limit 100
 
 The same command goes on where a run was stopped, and draws no image twice.
@@ -25,8 +25,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "evaluate",
         help="measure refiners: tables, statistics and a report",
-        description="Refine the prompts of a set by several refiners, draw them on the same noise, score the images, and "
-        "tell with intervals and tests which refiner makes better pictures.",
+        description="Refine the prompts of a set by several refiners, draw them on the same noise, score the images, "
+        "and tell with intervals and tests which refiner makes better pictures.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prip.errors import CheckpointError, InputError
-from prip.loading import EMBEDDED, resolve_folder
+from prip.loading import whole_folder
 
 if TYPE_CHECKING:
     from prip.protocols import Reward
@@ -35,9 +35,7 @@ class Parts:
 
         Raises CheckpointError when there is none such, or it is a refiner alone.
         """
-        root = resolve_folder(name, revision)
-        if name in EMBEDDED:
-            root = root.parent
+        root = whole_folder(name, revision)
         if not (root / "refiner").is_dir():
             raise CheckpointError(f"checkpoint {name!r} has no refiner/: refiner/, generator/, rewards/ were expected")
         refiner = root / "refiner"

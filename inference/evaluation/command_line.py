@@ -48,7 +48,7 @@ def refiner_entry(text: str) -> tuple[str, dict[str, Any]]:
         return name, _entry(f"refiner {name!r}", rest, REFINERS, "text" if kind == "suffix" else "place")
     import yaml
 
-    presets = resources.files("prip.inference").joinpath("configs", "refiners")
+    presets = resources.files("prip.inference").joinpath("configs").joinpath("refiners")
     known = sorted(one.name.removesuffix(".yaml") for one in presets.iterdir() if one.name.endswith(".yaml"))
     if name not in known:
         raise InputError(f"refiner {name!r}: wanted one of {', '.join(known)}, or NAME=KIND:PLACE")

@@ -1,8 +1,8 @@
 """What an evaluation's config can name: kinds of prompt sets, refiners, generators, scorers and embedders.
 
-A kind is a function `make(name, context, *, option=default)`: its keyword-only parameters are the options that the config
-may set. Modules are imported when a config names them. A refiner whose `sampled` is False is asked once for each prompt,
-any other once for each image.
+A kind is a function `make(name, context, *, option=default)`: its keyword-only parameters are the options that the
+config may set. Modules are imported when a config names them. A refiner whose `sampled` is False is asked once for each
+prompt, any other once for each image.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def make_prompts(
     """The kind `miniature`: user prompts of a split that training has not seen; each subject is a cluster, and the
     phrasings of a subject in a place are a unit.
 
-    per_combination: phrasings of each, duplicates counted once. subjects: so many of them, spread over all; 0 takes all.
+    per_combination: phrasings of each, duplicates counted once. subjects: so many, spread over all; 0 takes all.
     """
     if split not in SPLITS:
         raise InputError(f"split must be one of {', '.join(SPLITS)}, it is {split!r}")

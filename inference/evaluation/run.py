@@ -59,7 +59,7 @@ class Evaluation:
     def run(self, overwrite: bool = False) -> dict[str, Any]:
         """Writes FOLDER/results.parquet, and returns what is known of the run besides.
 
-        What an earlier run with the same settings has done is not done again, except for chunks with images that failed.
+        What an earlier run with the same settings has done is not done again, but for chunks with images that failed.
         overwrite: begin anew; images stay. Raises InputError for a folder that other settings have filled.
         """
         began = time.monotonic()
@@ -164,8 +164,8 @@ class Evaluation:
             )
 
     def _measure(self, name: str, prompts: Sequence[EvaluationPrompt]) -> int:
-        """Writes the missing chunks of a generator, loading it and the scorers if there are any; returns how many images
-        it drew for them."""
+        """Writes the missing chunks of a generator, loading it and the scorers if there are any; returns how many
+        images it drew for them."""
         settings, seed, count = self.settings, self.context.seed, self.settings.images_per_prompt
         folder = self.folder / "parts" / name
         missing = [
@@ -180,7 +180,9 @@ class Evaluation:
             scorer: make("scorer", scorer, without(entry, "role"), SCORERS, self.context)
             for scorer, entry in settings.scorers.items()
         }
-        embedder = settings.embedder and make("embedder", "embedder", settings.embedder, EMBEDDERS, self.context)
+        embedder = None
+        if settings.embedder is not None:
+            embedder = make("embedder", "embedder", settings.embedder, EMBEDDERS, self.context)
         store = ImageStore(self.images)
         measurer = Measurer(name, generator, scorers, store, embedder, settings.batch_size, self.stopwatch)
         searching: dict[str, PerGenerator] = {

@@ -11,8 +11,8 @@ from .kinds import Context
 
 
 def make_reward(name: str, context: Context, *, place: str | None = None, dtype: str | None = None) -> Reward:
-    """The kind `reward`. place: what `prip.rewards.load_reward` reads, such as hps-v2.1 or image-reward@REVISION; None is
-    the checkpoint's reward of that name. dtype: of its networks, None is float32.
+    """The kind `reward`. place: what `prip.rewards.load_reward` reads, such as hps-v2.1 or image-reward@REVISION; None
+    is the checkpoint's reward of that name. dtype: of its networks, None is float32.
 
     Raises InputError where the checkpoint has no such reward.
     """

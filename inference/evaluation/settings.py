@@ -18,8 +18,8 @@ Entry = Mapping[str, Any]
 NONE = "none"
 """The refiner that every other one is compared with."""
 ROLES = ("trained against", "held out", "fidelity")
-"""What a scorer is in the tables: a reward that the refiner learned from, one that it did not, or one that tells whether
-the image still shows what the user asked for."""
+"""What a scorer is in the tables: a reward that the refiner learned from, one that it did not, or one that tells
+whether the image still shows what the user asked for."""
 EXTENDS = "extends"
 _SECTIONS = ("refiners", "generators", "scorers")
 
@@ -135,7 +135,7 @@ def _chosen(
 def read_settings(config: str, **changes: Any) -> EvaluationSettings:
     """Returns the settings of a preset by name or of a YAML file; `changes` that are not None override them.
 
-    A config may begin with the settings of another: `extends: NAME`; its own refiners, generators and scorers are added.
+    A config may begin with the settings of another: `extends: NAME`; its refiners, generators and scorers are added.
     Raises InputError when there is no such preset or file, it is no mapping, or a field is unknown or out of range.
     """
     values = _read(config, ())
