@@ -46,10 +46,9 @@ def evaluation_config(runner: Runner, arguments: argparse.Namespace) -> dict[str
     comparisons = []
     for seed in arguments.seeds:
         best = refiner_name("full", "RL", seed)
-        others = [name for name in refiners if name in FIXED or name.endswith(f", {seed}")]
-        comparisons += [
-            [other, best] for other in ["none", *others] if best in refiners and other not in (best, "best")
-        ]
+        others = ["none", *(name for name in refiners if name in FIXED or name.endswith(f", {seed}"))]
+        if best in refiners:
+            comparisons += [[other, best] for other in others if other not in (best, "best")]
     config |= {"refiners": refiners, "comparisons": comparisons}
     config["prompts"] |= {"per_combination": arguments.per_combination}
     return config | {"images_per_prompt": arguments.images_per_prompt}
@@ -72,9 +71,7 @@ def main() -> int:
     parser.add_argument("--without-rl", action="store_true", help="warm-ups alone")
     parser.add_argument("--rl-steps", type=int, metavar="N", help="iterations of RL, in place of the preset's")
     parser.add_argument("--train-only", action="store_true", help="train, and leave the measuring to a later call")
-    parser.add_argument(
-        "--per-combination", type=int, default=3, help="phrasings of each subject in a place (default 3)"
-    )
+    parser.add_argument("--per-combination", type=int, default=3, help="phrasings of each combination (default 3)")
     parser.add_argument("--images-per-prompt", type=int, default=4, help="default 4")
     arguments = parser.parse_args()
     runner = Runner(arguments.run, arguments.out, arguments.config, arguments.rl_steps)

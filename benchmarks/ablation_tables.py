@@ -69,7 +69,7 @@ def score_lines(
 
 def test_lines(summary: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[str]:
     """Yields a Markdown table: the full method after RL against every other refiner, by every held-out scorer."""
-    yield "**full after RL less another refiner**: mean over seeds, largest p of a seed (subjects resampled), share of won prompts"
+    yield "**full after RL less another refiner**: mean over seeds, largest p of a seed (subjects resampled), share won"
     yield ""
     yield "| against | generator | scorer | difference | each seed | largest p | won |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
@@ -95,8 +95,8 @@ def learning_curve(run: Path) -> list[tuple[int, float]]:
 
 
 def curve_lines(curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]]) -> Iterator[str]:
-    """Yields a Markdown table of the learning curves: gain on the dev split by iteration, each seed. All rows take equal
-    rollouts an iteration."""
+    """Yields a Markdown table of the learning curves: gain on the dev split by iteration, each seed. An iteration has
+    equally many rollouts in all rows."""
     yield "**gain on the dev split, in deviations of the rewards**: each seed"
     yield ""
     yield f"| iteration | {' | '.join(curves)} |"

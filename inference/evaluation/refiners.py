@@ -84,9 +84,9 @@ def make_prip(
     stage: str = "rl",
     dtype: str | None = None,
 ) -> PromptRefiner:
-    """The kind `prip`. place: a checkpoint by name, folder or Hub id, there at `revision`, or a run of training; None is
-    the one measured. stage: of a run, and of the one measured, whether the encoder after RL or the one after its warm-up
-    is taken. dtype: None is float32."""
+    """The kind `prip`. place: a checkpoint by name, folder or Hub id, there at `revision`, or a run of training; None
+    is the one measured. stage: of a run, and of the one measured, whether the encoder after RL or the one after its
+    warm-up is taken. dtype: None is float32."""
     if stage not in STAGES:
         raise InputError(f"refiner {name!r}: stage must be one of {', '.join(STAGES)}, it is {stage!r}")
     parts = context.parts
