@@ -10,7 +10,7 @@ from prip.processing import PripProcessor
 from prip.protocols import PromptRefiner
 from prip.refiner import Refiner
 
-from ..parts import load_refiner
+from ..parts import Parts, load_refiner
 from .kinds import Context
 
 STAGES = ("rl", "warmup")
@@ -84,18 +84,16 @@ def make_prip(
     stage: str = "rl",
     dtype: str | None = None,
 ) -> PromptRefiner:
-    """The kind `prip`. place: a checkpoint by name, folder or Hub id, there at `revision`; None is the one measured, of
-    which `stage` tells whether the encoder after RL or the one after its warm-up is taken. dtype: None is float32."""
+    """The kind `prip`. place: a checkpoint by name, folder or Hub id, there at `revision`, or a run of training; None
+    is the one measured. stage: of a run, and of the one measured, whether the encoder after RL or the one after its
+    warm-up is taken. dtype: None is float32."""
     if stage not in STAGES:
         raise InputError(f"refiner {name!r}: stage must be one of {', '.join(STAGES)}, it is {stage!r}")
+    parts = context.parts
     if place is not None:
-        refiner = Refiner.from_pretrained(_refiner_in(place), revision=revision, device=context.device, dtype=dtype)
-        return GreedyRefiner(name, refiner)
-    encoder = context.parts.encoder if stage == "rl" else context.parts.warmup_encoder
-    return GreedyRefiner(name, load_refiner(encoder, context.parts.decoder, name, context.device))
-
-
-def _refiner_in(place: str) -> str:
-    """Returns the refiner's folder where `place` is a run of training, else `place`."""
-    inside = Path(place).expanduser() / "rl" / "refiner"
-    return str(inside) if inside.is_dir() else place
+        if not (Path(place) / "encoder" / "part").is_dir():
+            refiner = Refiner.from_pretrained(place, revision=revision, device=context.device, dtype=dtype)
+            return GreedyRefiner(name, refiner)
+        parts = Parts.of_run(Path(place))
+    encoder = parts.encoder if stage == "rl" else parts.warmup_encoder
+    return GreedyRefiner(name, load_refiner(encoder, parts.decoder, name, context.device))
