@@ -41,7 +41,7 @@ class BestSuffixRefiner:
         generator: Generator,
         rewards: Sequence[Reward],
         search_prompts: Sequence[str],
-        images: int = 2,
+        images: int = 1,
         passes: int = 2,
         seed: int = 0,
         batch_size: int = 256,
@@ -72,11 +72,9 @@ class BestSuffixRefiner:
         gallery = Gallery(self.generator, self._standardised(asked, seeds), self.batch_size)
 
         def score(candidates: Sequence[tuple[int, State]]) -> Floats:
-            means = [
-                gallery.scores(asked, [with_modifiers(prompt, modifiers_of(state)) for prompt in asked], seeds).mean()
-                for _, state in candidates
-            ]
-            return np.array(means, dtype=np.float64)
+            drawn = [with_modifiers(prompt, modifiers_of(state)) for _, state in candidates for prompt in asked]
+            times = len(candidates)
+            return gallery.scores(list(asked) * times, drawn, list(seeds) * times).reshape(times, -1).mean(1)
 
         states: list[State] = [OPEN]
         values = score([(0, OPEN)])
@@ -105,7 +103,7 @@ def make_best_suffix(
     context: Context,
     *,
     prompts: int = 40,
-    images: int = 2,
+    images: int = 1,
     passes: int = 2,
     batch_size: int = 256,
 ) -> BestSuffixRefiner:
