@@ -21,8 +21,6 @@ from .pivot_cache import PivotCache
 PREFERRED_IMAGES, SYSTEM_PROMPTS, PIVOTS = "preferred_images.parquet", "system_prompts.parquet", "pivots"
 MANIFEST = "manifest.json"
 """Hashes of all the others; data that prepare did not make may lack it."""
-REWRITES = ("user_prompt", "system_prompt", "split")
-"""Columns of a table of rewrites: what a user typed, and what was to be made of it."""
 
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -86,7 +84,9 @@ def read_rewrites(table: Path) -> Splits:
     if not table.is_file():
         raise CheckpointError(f"rewrites: wanted a table such as prip-train rewrites makes, but {table} is missing")
     frame = pd.read_parquet(table)
-    return Splits(*_by_split(frame.assign(image_name=""), table, "system_prompt", "image_name", REWRITES), NoPivots())
+    columns = ("user_prompt", "system_prompt", "split")
+    parts = _by_split(frame.assign(image_name=""), table, "system_prompt", "image_name", columns)
+    return Splits(*parts, NoPivots())
 
 
 def _read(data: Path, table: str, text_column: str, image_column: str) -> Splits:

@@ -1,4 +1,4 @@
-"""`prip-train world`: trains the miniature's frozen parts and writes its prompts.
+"""`prip-train world`: trains the miniature's frozen parts, and writes its prompts and its log.
 
 Each part is a stage of its own under RUN/world; RUN/parts then holds them as a checkpoint does.
 """
@@ -26,6 +26,7 @@ from ..harness import stage_folder
 from ..settings import WorldSettings
 from ..settings.world import PARTS
 from .generator import GeneratorPart, TextEncoderPart
+from .log import write_log
 from .obedience import measure_obedience
 from .part import Part, part_folder
 from .pivots import PivotEncoderPart
@@ -74,7 +75,7 @@ PLACES_IN_CHECKPOINT = {
 
 
 def run(settings: WorldSettings) -> dict[str, Any]:
-    """Trains the parts that `settings.parts` names, writes the prompts, and returns all metrics."""
+    """Trains the parts that `settings.parts` names, writes the prompts and the log, and returns all metrics."""
     metrics: dict[str, Any] = {}
     for name, recipe in RECIPES.items():
         if name in settings.parts:
@@ -86,6 +87,7 @@ def run(settings: WorldSettings) -> dict[str, Any]:
             else:
                 metrics[name] = recipe.part(name, settings, recipe.splits, recipe.begins_with).fit(folder)
     write_prompts(settings)
+    write_log(settings.run / "parts" / "log", settings.log_users, settings.log_sessions, settings.seed)
     trained = [name for name in PLACES_IN_CHECKPOINT if (settings.run / "world" / name / "metrics.json").is_file()]
     if len(trained) == len(PLACES_IN_CHECKPOINT):
         metrics["obedience"] = assemble(settings)
