@@ -77,8 +77,8 @@ PLACES_IN_CHECKPOINT = {
 
 
 def run(settings: WorldSettings) -> dict[str, Any]:
-    """Trains the parts that `settings.parts` names, or takes those of `settings.checkpoint`, writes the prompts and the log, and
-    returns all metrics. Raises InputError for a run whose parts came the other way."""
+    """Trains the parts that `settings.parts` names, or takes those of `settings.checkpoint`, writes the prompts and the
+    log, and returns all metrics. Raises InputError for a run whose parts came the other way."""
     check_origin(settings)
     if settings.checkpoint is not None:
         obedience = take_parts(settings, settings.checkpoint)
