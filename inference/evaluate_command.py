@@ -64,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     for module in ("yaml", "pandas", "pyarrow", "scipy", "matplotlib", "rich"):
         require(module, "evaluate")
     from .evaluation.command_line import settings_from
+    from .evaluation.curves import judged_curves
     from .evaluation.kinds import Context
     from .evaluation.report import write_report
     from .evaluation.run import IMAGES, RESULTS, Evaluation
@@ -87,6 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     about |= {"config": arguments.config, "checkpoint": str(arguments.training_run or arguments.checkpoint)}
     summary = summarise(out / RESULTS, about, evaluation.vectors(), settings.comparisons, settings.bootstrap_draws)
     summary["agreement"] = evaluation.agreement()
+    summary["curves"] = None if arguments.training_run is None else judged_curves(arguments.training_run)
     summary["about"]["seconds"] = round(time.monotonic() - began, 1)
     write_report(out, summary, evaluation.images)
     return 0
