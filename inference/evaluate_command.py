@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure, write the result and print its tables. Returns 0; errors of ours are for the caller."""
     from .evaluation.protocol import GENERATORS, REFINERS, check_seed, evaluation_prompts, read_settings
     from .files import check_target, write_atomically
-    from .parts import Parts, existing, usable_device
+    from .parts import Parts, existing
 
     began = time.monotonic()
     settings = read_settings(arguments.config, images_per_prompt=arguments.images_per_prompt)
@@ -71,7 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
     prompts = evaluation_prompts(arguments.split, settings, check_seed(arguments.seed))
     for target in filter(None, (arguments.json, arguments.markdown)):
         check_target(target)
-    device = usable_device(arguments.device)
     named = arguments.training_run is None
     if not named and arguments.revision is not None:
         raise InputError("revision must be left out with --run")
@@ -80,11 +79,13 @@ def run(arguments: argparse.Namespace) -> int:
     )
 
     from prip.miniature.judges import load_judges
+    from prip.places import as_device
 
     from .evaluation.refiners import make_refiners
     from .evaluation.run import agreement_on_renders, evaluate
     from .evaluation.table import tables, to_markdown, to_text
 
+    device = str(as_device(arguments.device))
     judges = load_judges(existing(parts.readers), device)
     side = judges.truth.reader.image_size
     generators = {name: _load_generator(name, parts, side, device) for name in generator_names}
