@@ -57,21 +57,24 @@ class Refiner:
         is known of its training, as training.json holds it. `counter` counts the token budget and bounds it by default;
         None counts as CLIP.
 
-        Raises CheckpointError when the decoder has fewer logits than its tokenizer has tokens.
+        Raises CheckpointError when a part knows fewer tokens than its tokenizer has, or has none.
         """
         self.model = model.eval()
         self.processor = processor
         self.name = name
         self.record = record
         self.token_limit = CLIP_TOKEN_LIMIT if counter is None else counter.limit
-        for part, tokens, embedding in (
-            ("encoder", processor.encoder_tokenizer, model.encoder.t5.get_input_embeddings()),
-            ("decoder", processor.decoder_tokenizer, model.decoder.lm.get_input_embeddings()),
+        for part, tokens, read in (
+            ("encoder", processor.encoder_tokenizer, model.encoder and model.encoder.t5),
+            ("decoder", processor.decoder_tokenizer, model.decoder.lm),
         ):
-            if len(tokens) > embedding.num_embeddings:
-                raise CheckpointError(
-                    f"the {part} knows {embedding.num_embeddings:,} tokens, its tokenizer has {len(tokens):,}"
-                )
+            if (tokens is None) != (read is None):
+                raise CheckpointError(f"the {part} and its tokenizer should both be there, or neither")
+            if tokens is None or read is None:
+                continue
+            known: int = read.get_input_embeddings().num_embeddings  # type: ignore[assignment]
+            if len(tokens) > known:
+                raise CheckpointError(f"the {part} knows {known:,} tokens, its tokenizer has {len(tokens):,}")
         self.constraints = Constraints(
             processor.decoder_tokenizer,
             count_tokens=count_clip_tokens if counter is None else counter,
@@ -265,7 +268,7 @@ class Refiner:
         if not rows:
             return found
         input_ids, mask = self.processor.encode_user_prompts([user_prompts[row] for row in rows])
-        pivot = self.model.encoder(input_ids.to(self.model.device), mask.to(self.model.device))
+        pivot = self.model.pivot(input_ids.to(self.model.device), mask.to(self.model.device))
         decoded = decode(
             self.model.decoder,
             pivot,

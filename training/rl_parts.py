@@ -14,7 +14,7 @@ import torch
 
 from prip.errors import CheckpointError, InputError
 from prip.generators import load_generator
-from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
+from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder, PromptDecoderConfig
 from prip.processing import PripProcessor, load_tokenizer
 from prip.protocols import Generator, Reward
 from prip.rewards import load_reward
@@ -35,7 +35,7 @@ class RlParts:
     """What the stage works with, loaded."""
 
     model: PripModel
-    """The warmed-up encoder and the decoder."""
+    """The warmed-up encoder, None for a decoder that reads no pivot, and the decoder."""
     processor: PripProcessor
     generator: Generator
     rewards: Sequence[Reward]
@@ -44,10 +44,15 @@ class RlParts:
 
 
 def load_parts(settings: RlSettings) -> RlParts:
-    """Loads the parts that the settings name. Raises CheckpointError for one that is not there."""
+    """Loads the parts that the settings name; no encoder, where the decoder reads no pivot. Raises CheckpointError for
+    one that is not there."""
     named, run_folder = settings.parts, settings.run
     encoder_folder, decoder_folder = part_folders(settings)
-    for stage, path in {"world": prompts_file(settings), "encoder": encoder_folder, "decoder": decoder_folder}.items():
+    needed = {"world": prompts_file(settings), "decoder": decoder_folder}
+    has_pivot = not decoder_folder.exists() or PromptDecoderConfig.from_pretrained(decoder_folder).pivot_length > 0
+    if has_pivot:
+        needed["encoder"] = encoder_folder
+    for stage, path in needed.items():
         if not path.exists():
             raise CheckpointError(f"{path} is missing: does prip-train {stage} come first?")
     names = named.rewards or sorted(str(path) for path in (run_folder / "parts" / "rewards").glob("*") if path.is_dir())
@@ -58,10 +63,11 @@ def load_parts(settings: RlSettings) -> RlParts:
     places = {name: "cpu" if name in settings.offload else device for name in ("generator", "rewards")}
     dtype = getattr(torch, named.dtype)
     options = named.generator_options if dtype is torch.float32 else {"dtype": dtype, **named.generator_options}
-    encoder = PreferenceEncoder.from_pretrained(encoder_folder)
+    dtypes = {name: None if name == settings.learns else dtype for name in ("encoder", "decoder")}
+    encoder = PreferenceEncoder.from_pretrained(encoder_folder, dtype=dtypes["encoder"]) if has_pivot else None
     return RlParts(
-        PripModel(encoder, PromptDecoder.from_pretrained(decoder_folder, dtype=dtype)),
-        PripProcessor(load_tokenizer(encoder_folder), load_tokenizer(decoder_folder)),
+        PripModel(encoder, PromptDecoder.from_pretrained(decoder_folder, dtype=dtypes["decoder"])),
+        PripProcessor(load_tokenizer(encoder_folder) if has_pivot else None, load_tokenizer(decoder_folder)),
         load_generator(named.generator or str(run_folder / "parts" / "generator"), places["generator"], **options),
         [load_reward(name, places["rewards"], dtype) for name in names],
         train_prompts,

@@ -20,6 +20,12 @@ from ..parts import Parts
 
 PROMPT_SETS = {
     "miniature": "miniature_kinds:make_prompts",
+    "miniature-compositional": "compositional:make_prompts",
+    "file": "prompt_sets:make_file",
+    "hpsv2": "prompt_sets:make_hpsv2",
+    "parti-prompts": "prompt_sets:make_parti_prompts",
+    "geneval": "prompt_sets:make_geneval",
+    "drawbench": "prompt_sets:make_drawbench",
 }
 REFINERS = {
     "none": "refiners:make_none",
@@ -27,6 +33,10 @@ REFINERS = {
     "suffix": "refiners:make_suffix",
     "prip": "refiners:make_prip",
     "best": "search:make_best",
+    "best-suffix": "best_suffix:make_best_suffix",
+    "causal-lm": "expanders.language_model:make_causal_lm",
+    "seq2seq-lm": "expanders.language_model:make_seq2seq_lm",
+    "chat": "expanders.chat:make_chat",
 }
 PER_GENERATOR = ("best",)
 """Kinds of refiners that depend on the generator: what is made is a `PerGenerator`."""
@@ -39,6 +49,7 @@ SCORERS = {
     "truth": "miniature_kinds:make_truth",
     "second-reward": "miniature_kinds:make_second_reward",
     "subject-accuracy": "miniature_kinds:make_subject_accuracy",
+    "asked-for": "compositional:make_asked_for",
 }
 EMBEDDERS = {
     "pivots": "embedders:make_pivots",
