@@ -70,13 +70,15 @@ def run(arguments: argparse.Namespace) -> int:
     from .evaluation.run import IMAGES, RESULTS, Evaluation
     from .evaluation.seeds import check_seed
     from .evaluation.summary import summarise
-    from .parts import Parts, usable_device
+    from .parts import Parts
 
     settings = settings_from(arguments)
     seed = check_seed(arguments.seed)
     if arguments.training_run is not None and arguments.revision is not None:
         raise InputError("revision must be left out with --run")
-    device = usable_device(arguments.device)
+    from prip.places import as_device
+
+    device = str(as_device(arguments.device))
     if arguments.training_run is not None:
         parts = Parts.of_run(arguments.training_run)
     else:
