@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prip.errors import CheckpointError, InputError
-from prip.loading import EMBEDDED, resolve_folder
+from prip.loading import whole_folder
 
 if TYPE_CHECKING:
     from prip.protocols import Reward
@@ -27,6 +27,7 @@ class Parts:
     rewards: Path
     """One folder a training reward."""
     readers: Path
+    pivot_encoder: Path
 
     @classmethod
     def of_checkpoint(cls, name: str, revision: str | None = None) -> Parts:
@@ -34,9 +35,7 @@ class Parts:
 
         Raises CheckpointError when there is none such, or it is a refiner alone.
         """
-        root = resolve_folder(name, revision)
-        if name in EMBEDDED:
-            root = root.parent
+        root = whole_folder(name, revision)
         if not (root / "refiner").is_dir():
             raise CheckpointError(f"checkpoint {name!r} has no refiner/: refiner/, generator/, rewards/ were expected")
         refiner = root / "refiner"
@@ -47,6 +46,7 @@ class Parts:
             generator=root / "generator",
             rewards=root / "rewards",
             readers=root / "readers",
+            pivot_encoder=root / "pivot_encoder",
         )
 
     @classmethod
@@ -62,6 +62,7 @@ class Parts:
             generator=frozen / "generator",
             rewards=frozen / "rewards",
             readers=frozen / "readers",
+            pivot_encoder=frozen / "pivot_encoder",
         )
 
 

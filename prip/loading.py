@@ -33,6 +33,7 @@ __all__ = [
     "refiner_parts",
     "resolve_folder",
     "weight_files",
+    "whole_folder",
 ]
 
 EMBEDDED = {"prip-mini": ("prip.checkpoints", "prip-mini", "refiner")}
@@ -74,6 +75,15 @@ def resolve_folder(model: str | os.PathLike[str], revision: str | None = None, c
     from .hub.fetch import fetch
 
     return fetch(name, revision, choose or hub_files)
+
+
+def whole_folder(model: str | os.PathLike[str], revision: str | None = None, choose: Choose | None = None) -> Path:
+    """Return the folder of a whole checkpoint, whose refiner/ has all other parts beside it.
+
+    `choose` picks what is fetched from the Hub. Raises CheckpointError as resolve_folder does.
+    """
+    folder = resolve_folder(model, revision, choose)
+    return folder.parent if str(model) in EMBEDDED else folder
 
 
 def refiner_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:

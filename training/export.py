@@ -22,10 +22,10 @@ from .atomic import replace_folder, replace_text
 from .model_card import model_card
 from .refiner_folder import portable, publish_folder, training_record
 from .settings import ExportSettings
-from .settings.world import PARTS
+from .settings.world import PARTS, TAKEN
 
 _log = logging.getLogger(__name__)
-RECORDED_STAGES = (*(f"world/{part}" for part in PARTS), "prepare", "encoder", "decoder", "rl")
+RECORDED_STAGES = (*(f"world/{part}" for part in (*PARTS, TAKEN)), "prepare", "encoder", "decoder", "rl")
 
 
 def run(settings: ExportSettings) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prip.frozen import fingerprint
 from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
 
 from . import ppo, ranks
 from .data.hashing import hash_of_texts
-from .frozen import fingerprint
 from .harness import StageModule, stage_folder, train
 from .optimizers import build_optimizer, build_scheduler, train_only, trained_names
 from .processes import process_rank

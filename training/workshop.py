@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 from prip.errors import InputError, PripError
+from prip.frozen import fingerprint, freeze
 from prip.processing import save_tokenizer
 from prip.refiner import Refiner
 from prip.rewards import StandardisedSum
 
 from .baselines import BaselineCache, ImageScorer
 from .dev_rewards import DevSplit
-from .frozen import fingerprint, freeze
 from .residence import Residence
 from .rl_parts import RlParts, image_seed, parts_device, reward_statistics
 from .rollouts import Learner, Policy, Refinement, Scores, score_refinements

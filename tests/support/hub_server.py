@@ -20,6 +20,8 @@ import yaml
 WRITER, READER = "hf_writer", "hf_reader"
 LICENSES = {"apache-2.0", "mit", "openrail", "llama2", "cc0-1.0", "other"}
 REPOSITORY = r"(?P<repository>[\w.-]+/[\w.-]+)"
+DATASET = r"(?P<repository>datasets/[\w.-]+/[\w.-]+)"
+"""Datasets are kept under the name by which the Hub serves them."""
 
 
 @dataclass
@@ -395,6 +397,10 @@ ROUTES: list[tuple[tuple[str, ...], str, Callable[..., None]]] = [
     (("GET",), rf"/api/models/{REPOSITORY}/revision/(?P<revision>[^/]+)", HubHandler.model_info),
     (("GET",), rf"/api/models/{REPOSITORY}/tree/(?P<revision>[^/]+)/?", HubHandler.tree),
     (("GET", "HEAD"), rf"/{REPOSITORY}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", HubHandler.resolve),
+    (("GET",), rf"/api/{DATASET}", HubHandler.model_info),
+    (("GET",), rf"/api/{DATASET}/revision/(?P<revision>[^/]+)", HubHandler.model_info),
+    (("GET",), rf"/api/{DATASET}/tree/(?P<revision>[^/]+)/?", HubHandler.tree),
+    (("GET", "HEAD"), rf"/{DATASET}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", HubHandler.resolve),
     (("GET", "HEAD"), r"/storage/(?P<digest>[0-9a-f]{64})", HubHandler.storage),
     (("POST",), r"/api/repos/create", HubHandler.create),
     (("POST",), r"/api/validate-yaml", HubHandler.validate_yaml),

@@ -23,10 +23,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from prip.errors import CheckpointError, InputError, PripError
+from prip.frozen import fingerprint
 from prip.refiner import Refiner
 from prip.training import ppo, rl
 from prip.training.callbacks import NonFiniteError
-from prip.training.frozen import fingerprint
 from prip.training.rl_parts import DEV_SEED, image_seed
 from prip.training.rollouts import score_refinements
 from prip.training.settings import ChunkSettings, OptimizerSettings, PartsSettings, PpoSettings, RolloutSettings

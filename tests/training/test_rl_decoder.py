@@ -20,11 +20,11 @@ from safetensors.torch import load_file
 from test_rl import log_rows
 
 from prip.errors import CheckpointError, InputError, PripError
+from prip.frozen import fingerprint
 from prip.processing import PripProcessor
 from prip.refiner import Refiner
 from prip.training import decoder, rl
 from prip.training.decoder import add_adapters
-from prip.training.frozen import fingerprint
 from prip.training.rl_parts import RlParts, load_parts
 from prip.training.settings import DecoderSettings, LoraSettings
 

@@ -230,5 +230,7 @@ class RlSettings(TrainSettings):
             raise InputError(f"entropy: wanted 0 for algorithm: rloo, got {self.ppo.entropy}")
         if self.loop.accumulate > 1:
             raise InputError(f"accumulate: wanted 1 for algorithm: {name}, got {self.loop.accumulate}")
+        if self.loop.keep_parts:
+            raise InputError(f"keep_parts: wanted false for algorithm: {name}, got true")
         if self.offload:
             raise InputError(f"offload: wanted none for algorithm: {name}, got {', '.join(self.offload)}")

@@ -102,6 +102,9 @@ class LoopSettings:
     checkpoint_every: int = 200
     """Steps between two checkpoints to resume from."""
 
+    keep_parts: bool = False
+    """Keep the trained part of every measurement, in STAGE/history, and not the best alone."""
+
     precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "32-true"
     """Number format. 32-true: 32 bits throughout. bf16-mixed: what is trained is held in 32 bits, the computation is in
     16. bf16-true: 16 bits throughout, but for the weights that DeepSpeed's optimizer holds in 32."""
