@@ -201,8 +201,6 @@ class RlSettings(TrainSettings):
             raise InputError(
                 f"samples_per_prompt: wanted at least 2 for baseline: group, got {self.rollouts.samples_per_prompt}"
             )
-        if self.strategy not in ("auto", "ddp"):
-            raise InputError(f"strategy: wanted auto or ddp for rl, got {self.strategy}")
         if self.algorithm != "ppo":
             self._check_trl()
 
@@ -215,5 +213,7 @@ class RlSettings(TrainSettings):
             raise InputError(f"entropy: wanted 0 for algorithm: rloo, got {self.ppo.entropy}")
         if self.loop.accumulate > 1:
             raise InputError(f"accumulate: wanted 1 for algorithm: {name}, got {self.loop.accumulate}")
+        if self.strategy not in ("auto", "ddp"):
+            raise InputError(f"strategy: wanted auto or ddp for algorithm: {name}, got {self.strategy}")
         if self.offload:
             raise InputError(f"offload: wanted none for algorithm: {name}, got {', '.join(self.offload)}")
