@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from safetensors.torch import load_file
 from prip.errors import CheckpointError, InputError, PripError
 from prip.refiner import Refiner
 from prip.training import ppo, rl
+from prip.training.baselines import RewardStatistics
 from prip.training.callbacks import NonFiniteError
 from prip.training.frozen import fingerprint
 from prip.training.rl_parts import DEV_SEED, image_seed
@@ -160,6 +162,23 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def test_the_first_process_measures_the_rewards_and_the_others_wait(
+    tmp_path: Path, warm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, parts = rl_settings(tmp_path), make_parts(warm)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with monkeypatch.context() as patch, pytest.raises(PripError, match="waited 0 s for the first process to measure"):
+        patch.setattr("prip.training.rl_parts.STATISTICS_TIMEOUT_S", 0)
+        rl.build_module(parts, settings, tmp_path / "rl")
+    with ThreadPoolExecutor(1) as waiting:
+        other = waiting.submit(rl.build_module, parts, settings, tmp_path / "rl")
+        RewardStatistics({"red": 1.0, "green": 2.0}, {"red": 3.0, "green": 4.0}).write(
+            tmp_path / "rl" / "reward_statistics.json"
+        )
+        assert other.result(timeout=60).total.means == {"red": 1.0, "green": 2.0}
+    assert parts.generator.drawn == []
 
 
 @pytest.mark.usefixtures("one_thread")
