@@ -69,8 +69,11 @@ class DevSplit:
         return metrics
 
     def preview(self, path: Path, count: int) -> None:
-        """Writes the picture of the first `count` prompts, plain and refined greedily."""
+        """Writes the picture of the first `count` prompts, plain and refined greedily. All processes refine, as those
+        that share the weights out must; the first draws and writes."""
         refinements = self.policy.refine(self.prompts[:count])
+        if ranks.rank():
+            return
         owners, seeds = [one.user_prompt for one in refinements], [DEV_SEED] * len(refinements)
         plain = self.scorer.draw(owners, seeds)
         refined = self.scorer.draw([one.refined_prompt for one in refinements], seeds)

@@ -6,7 +6,6 @@ Or the prompt decoder, behind a frozen encoder or alone: the paper's peers are t
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from .rl_parts import RlParts, load_parts, part_folders, prompts_file
 from .rollouts import ActionBatch, Refinement, Scores, write_rollouts
 from .seeds import derive_seed
 from .settings import LoopSettings, OptimizerSettings, PpoSettings, RlSettings
+from .sharding import clipped_step, forward
 from .workshop import STAGE, RolloutBatch, Workshop, build_workshop
 
 _log = logging.getLogger(__name__)
@@ -97,12 +97,16 @@ class RlModule(StageModule):
         super().train(False)
         return self
 
+    def setup(self, stage: str) -> None:
+        """Logs the memory table: here the strategy has not shared out yet what learns."""
+        if self.trainer.is_global_zero:
+            device = self.trainer.strategy.root_device
+            _log.info("%s", rl_memory(self.workshop, self.optimizer.name, self.ppo.minibatch, device))
+
     def on_fit_start(self) -> None:
         self.workshop.residence.device = self.device
         self.workshop.residence.settle()
         nn.Module.to(self.workshop.reference, self.device, self.workshop.learner.dtype)
-        if ranks.rank() == 0:
-            _log.info("%s", rl_memory(self.workshop, self.optimizer.name, self.ppo.minibatch, self.device))
 
     def batch_at(self, step: int) -> dict[str, Any]:
         """Returns the iteration's user prompts and seeds, those of this process: a RolloutBatch, as a dict."""
@@ -130,7 +134,7 @@ class RlModule(StageModule):
         self.log_dict(metrics)
         self.log("reward", reward, prog_bar=True)
         every = self.workshop.rollouts.preview_every
-        if ranks.rank() == 0 and every and (iteration % every == 0 or iteration + 1 == self.loop.steps):
+        if every and (iteration % every == 0 or iteration + 1 == self.loop.steps):
             path = self.workshop.folder / "previews" / f"iteration-{iteration:06}.png"
             self.workshop.dev.preview(path, self.workshop.rollouts.preview_prompts)
         schedule: Any = self.lr_schedulers()
@@ -169,9 +173,8 @@ class RlModule(StageModule):
             seed = derive_seed(self.workshop.seed, self.stage, "minibatches", iteration, epoch, 0)
             order = torch.randperm(len(experience.lengths), generator=torch.Generator().manual_seed(seed))
             for rows in order.split(self.ppo.minibatch):
-                optimizer.zero_grad()
                 collected.append(self._backward(experience, rows))
-                norms.append(self._step(optimizer))
+                norms.append(clipped_step(self, optimizer, self.trained, self.optimizer.clip))
         names = list(collected[0])
         sums = ranks.total(torch.tensor([[one[name] for name in names] for one in collected], device=self.device))
         means = {name: sum(sums[:, place].tolist()) / len(collected) for place, name in enumerate(names)}
@@ -191,26 +194,19 @@ class RlModule(StageModule):
         for start in range(0, max(shares), chunk):
             some = own[start : start + chunk]
             weight = min(len(some), 1)
-            loss, metrics = self.loss(experience, some if weight else torch.tensor([0]), actions)
+            loss, metrics = forward(self, experience, some if weight else torch.tensor([0]), actions)
             self.manual_backward(loss * (weight * ranks.count()))
             for name, value in metrics.items():
                 collected[name] = collected.get(name, 0.0) + weight * value
         return collected
 
-    def _step(self, optimizer: Any) -> float:
-        """Takes an optimizer step with clipped gradients; returns the norm that they had."""
-        limit = self.optimizer.clip or math.inf
-        norm = nn.utils.clip_grad_norm_(self.workshop.learner.parameters(), limit)
-        if self.value_head is not None:
-            nn.utils.clip_grad_norm_(self.value_head.parameters(), limit)
-        optimizer.step()
-        return norm.item()
-
-    def loss(self, experience: Experience, rows: Tensor, actions: int | None = None) -> tuple[Tensor, dict[str, float]]:
+    def forward(
+        self, experience: Experience, rows: Tensor, actions: int | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
         """Returns the loss on the rollouts `rows`, int64 (n,), and its metrics.
 
         actions: how many actions the means are taken over, where `rows` are only some of those rollouts. The value loss
-        moves the value head alone, all the rest the part that learns alone: no weight between them is needed.
+        moves the value head alone, all the rest the part that learns alone; their gradients are clipped as one.
         """
         settings = self.ppo
         batch = experience.batch.rows(rows).to(self.device)
@@ -274,7 +270,8 @@ def run(settings: RlSettings, parts: RlParts | None = None) -> dict[str, Any]:
     folder = stage_folder(settings, STAGE, inputs)
     if settings.algorithm == "ppo":
         module = build_module(parts, settings, folder)
-        metrics = train(module, settings, settings.loop, folder, monitor="dev_reward", mode="max")
+        clip = settings.optimizer.clip
+        metrics = train(module, settings, settings.loop, folder, monitor="dev_reward", mode="max", clip=clip)
     else:
         from .rl_trl import train_by_trl
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from prip.errors import CheckpointError, InputError
+from prip.errors import CheckpointError, InputError, PripError
 from prip.generators import load_generator
 from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder, PromptDecoderConfig
 from prip.processing import PripProcessor, load_tokenizer
@@ -26,6 +27,8 @@ from .seeds import permutation_indices
 from .settings import RlSettings
 
 _log = logging.getLogger(__name__)
+STATISTICS_TIMEOUT_S = 3600
+"""How long the other processes wait for the rewards' statistics"""
 DEV_SEED = 900_000
 """First image seed on the dev split: training's lie below it, those of evaluation far above."""
 
@@ -117,8 +120,13 @@ def image_seed(user_prompt: str, place: int, seed_pool: int) -> int:
 
 
 def reward_statistics(parts: RlParts, settings: RlSettings, folder: Path, scorer: ImageScorer) -> RewardStatistics:
-    """Returns the rewards' statistics: of this run, of the file that the settings name, or measured; and keeps them."""
+    """Returns the rewards' statistics: of this run, of the file that the settings name, or measured; and keeps them.
+
+    Of several processes the first does so, and the others wait for what it keeps.
+    """
     kept = folder / "reward_statistics.json"
+    if process_rank():
+        return _statistics_of_the_first(kept, scorer.names)
     given = settings.parts.statistics or settings.run / "data" / "rewards.json"
     statistics = RewardStatistics.read(kept, scorer.names) or RewardStatistics.read(given, scorer.names)
     if statistics is None and settings.parts.statistics is not None:
@@ -130,6 +138,15 @@ def reward_statistics(parts: RlParts, settings: RlSettings, folder: Path, scorer
         seeds = [image_seed(prompts[place], number // len(prompts) % pool, pool) for number, place in enumerate(order)]
         owners = [prompts[place] for place in order]
         statistics = RewardStatistics.measure(scorer.score_plain(owners, seeds, "statistics"))
-    if process_rank() == 0:
-        statistics.write(kept)
+    statistics.write(kept)
+    return statistics
+
+
+def _statistics_of_the_first(kept: Path, names: Sequence[str]) -> RewardStatistics:
+    """Returns the statistics that the first process keeps, as soon as it has."""
+    until = time.monotonic() + STATISTICS_TIMEOUT_S
+    while (statistics := RewardStatistics.read(kept, names)) is None:
+        if time.monotonic() > until:
+            raise PripError(f"{kept}: waited {STATISTICS_TIMEOUT_S} s for the first process to measure the rewards")
+        time.sleep(0.2)
     return statistics

@@ -236,7 +236,7 @@ class TrlRun(TrainerCallback):
         if rest:
             return
         every = self.workshop.rollouts.preview_every
-        if ranks.rank() == 0 and every and ((done - 1) % every == 0 or done == self.loop.steps):
+        if every and ((done - 1) % every == 0 or done == self.loop.steps):
             path = self.workshop.folder / "previews" / f"iteration-{done - 1:06}.png"
             self.workshop.dev.preview(path, self.workshop.rollouts.preview_prompts)
         if done == self.loop.steps or done % self.loop.validate_every == 0:

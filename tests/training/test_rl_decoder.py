@@ -229,7 +229,7 @@ def test_an_encoder_that_is_wanted_must_be_there(peer: Path, warm: Path, tmp_pat
     ("options", "message"),
     [
         ({"algorithm": "grpo"}, "algorithm: wanted ppo for learns: decoder, got grpo"),
-        ({"strategy": "deepspeed-2"}, "strategy: wanted auto or ddp for"),
+        ({"strategy": "deepspeed-2"}, "strategy: wanted auto or ddp for learns: decoder, got deepspeed-2"),
         ({"offload": ("generator", "decoder")}, "offload: wanted no decoder for learns: decoder, got generator, dec"),
     ],
 )

@@ -35,7 +35,7 @@ def read_log(path: Path, max_prompt_nsfw: float = 1.0) -> tuple[pd.DataFrame, di
     missing = [name for name in _COLUMNS if name not in known]
     if missing:
         raise CheckpointError(f"{path}: columns are missing: {', '.join(missing)}")
-    frame = frame.assign(prompt=[" ".join((prompt or "").split()) for prompt in frame["prompt"]])
+    frame = frame.assign(prompt=[" ".join(prompt.split()) for prompt in frame["prompt"].fillna("")])
     tests = {
         "empty_prompts": frame["prompt"].map(normalise) == "",
         "nobody": frame["user_name"].fillna("").isin(NOBODY),

@@ -32,15 +32,16 @@ def from_starts(system_prompts: Sequence[str]) -> pd.DataFrame:
 
 
 def from_table(user_prompts: Sequence[str], system_prompts: Sequence[str], count: int, seed: int) -> pd.DataFrame:
-    """Returns user_prompt, system_prompt: each user prompt with the modifiers of `count` of the system prompts, chosen
-    at random by the seed and the user prompt."""
-    modifiers = [rest for rest in (prompt.partition(",")[2] for prompt in system_prompts) if own_words(rest)]
+    """Returns user_prompt, system_prompt: each user prompt with the modifiers of `count` system prompts, which
+    differ, chosen at random by the seed and the user prompt."""
+    modifiers = list(dict.fromkeys(own_words(prompt.partition(",")[2]) for prompt in system_prompts))
+    modifiers = [own for own in modifiers if own]
     rows = []
     for prompt in user_prompts:
         chance = random.Random(derive_seed(seed, "rewrites", prompt))
         chosen = chance.sample(range(len(modifiers)), min(count, len(modifiers)))
         rows += [(prompt, continued(prompt, modifiers[place])) for place in chosen]
-    return pd.DataFrame(rows, columns=REWRITES).drop_duplicates(ignore_index=True)
+    return pd.DataFrame(rows, columns=REWRITES)
 
 
 def known_scores(data: Path, inputs: Mapping[str, str], names: Sequence[str]) -> dict[Job, dict[str, float]]:
@@ -64,14 +65,15 @@ def known_scores(data: Path, inputs: Mapping[str, str], names: Sequence[str]) ->
 
 
 def image_seeds(rewrites: pd.DataFrame, known: Mapping[Job, object], count: int, seed: int) -> list[list[int]]:
-    """Returns `count` image seeds for each rewrite: first those of which an image of one of its prompts is known."""
+    """Returns `count` image seeds for each rewrite: first those of which an image of the user prompt is known,
+    then those of the system prompt."""
     drawn: dict[str, list[int]] = {}
     for _, prompt, own in known:
         drawn.setdefault(prompt, []).append(own)
     chosen = []
     for user_prompt, system_prompt in zip(*(rewrites[column] for column in REWRITES), strict=True):
         first = derive_seed(seed, "rewrites", user_prompt)
-        candidates = [*drawn.get(system_prompt, []), *drawn.get(user_prompt, [])]
+        candidates = [*drawn.get(user_prompt, []), *drawn.get(system_prompt, [])]
         candidates += [(first + place) % SEEDS for place in range(count)]
         chosen.append(list(dict.fromkeys(candidates))[:count])
     return chosen

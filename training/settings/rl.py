@@ -205,8 +205,6 @@ class RlSettings(TrainSettings):
             raise InputError(
                 f"samples_per_prompt: wanted at least 2 for baseline: group, got {self.rollouts.samples_per_prompt}"
             )
-        if self.strategy not in ("auto", "ddp"):
-            raise InputError(f"strategy: wanted auto or ddp for rl, got {self.strategy}")
         if self.learns == "decoder":
             self._check_decoder()
         if self.algorithm != "ppo":
@@ -232,5 +230,7 @@ class RlSettings(TrainSettings):
             raise InputError(f"accumulate: wanted 1 for algorithm: {name}, got {self.loop.accumulate}")
         if self.loop.keep_parts:
             raise InputError(f"keep_parts: wanted false for algorithm: {name}, got true")
+        if self.strategy not in ("auto", "ddp"):
+            raise InputError(f"strategy: wanted auto or ddp for algorithm: {name}, got {self.strategy}")
         if self.offload:
             raise InputError(f"offload: wanted none for algorithm: {name}, got {', '.join(self.offload)}")

@@ -133,7 +133,7 @@ class OptimizerSettings:
     """What the learning rate does after the warm-up; cosine falls to 0 at the last step."""
 
     clip: float = 1.0
-    """Largest norm of the gradient, to which it is scaled down; 0 switches this off."""
+    """Largest norm of the gradient of all that is trained, to which it is scaled down; 0 switches this off."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "lr", "weight_decay", "warmup_steps", "clip")

@@ -124,10 +124,10 @@ class WorldSettings(RunSettings):
     user_phrasings: int = 4
     """User prompts written for each subject-place combination."""
 
-    log_users: int = 800
+    log_users: int = 600
     """Users in the log of prompts."""
 
-    log_sessions: int = 6
+    log_sessions: int = 4
     """Sessions of each of them."""
 
     obedience_drawings: int = 500

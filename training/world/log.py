@@ -22,9 +22,9 @@ from ..data.sessions import NOBODY
 from ..seeds import derive_seed
 
 BEGIN = datetime(2022, 8, 1, tzinfo=timezone.utc)
-FOLLOWERS = 0.5
+FOLLOWERS = 0.3
 """Share of the users who see, weakly, what a subject is truly liked with; the others follow a fashion of their own."""
-TASTE = 0.6
+TASTE = 1.0
 """Temperature at which users choose a value by its worth to them: the larger, the more they choose at random."""
 STEPS = (0, 9)
 """Fewest and most changes in a session."""
