@@ -172,7 +172,7 @@ def rl_row(job: Job) -> dict[str, Any]:
     train(module, settings, settings.loop, job.folder, monitor="unmeasured", mode="max")
     tokens = pd.read_parquet(job.folder / "rollouts", columns=["tokens"])["tokens"].mean()
     measured = watch.figures(rollouts) | {"phases": watch.phase_figures(rollouts), "tokens_per_rollout": float(tokens)}
-    return measured | _facts(settings)
+    return measured | _facts(settings, module)
 
 
 def refine_row(job: Job) -> dict[str, Any]:
@@ -195,13 +195,14 @@ def _trained(job: Job, module: Any, settings: Any, batch: int, backward: float) 
     module.watch = Watch(job.device, backward)
     clip = settings.optimizer.clip
     train(module, settings, settings.loop, job.folder, monitor="unmeasured", mode="max", clip=clip)
-    return module.watch.figures(batch) | _facts(settings)
+    return module.watch.figures(batch) | _facts(settings, module)
 
 
-def _facts(settings: Any) -> dict[str, Any]:
-    """What a reader of the row wants to know of its settings."""
+def _facts(settings: Any, module: torch.nn.Module) -> dict[str, Any]:
+    """What a reader of the row wants to know of how it was measured."""
     named = {"optimizer": settings.optimizer.name, "precision": settings.loop.precision, "strategy": settings.strategy}
-    return {"settings": named | {"gradient_checkpointing": getattr(settings, "gradient_checkpointing", False)}}
+    forgets = any(getattr(part, "gradient_checkpointing", False) is True for part in module.modules())
+    return {"settings": named | {"gradient_checkpointing": forgets}}
 
 
 def user_prompts(count: int) -> list[str]:
