@@ -276,6 +276,8 @@ def run(settings: RlSettings, parts: RlParts | None = None) -> dict[str, Any]:
         from .rl_trl import train_by_trl
 
         metrics = train_by_trl(build_workshop(parts, settings, folder), settings)
+    drawn = (int(metrics["last"][name]) for name in ("images_refined", "images_plain"))
+    _log.info("rl: drew %d images of refined prompts and %d of plain ones, each of which once", *drawn)
     if process_rank() == 0 and not (folder / "refiner").is_dir():
         best = _best(parts.model.cpu(), settings, folder / "part")
         write_refiner(folder / "refiner", best, parts.processor, _record(settings, folder))

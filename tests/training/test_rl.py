@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -237,7 +238,9 @@ def test_a_minibatch_in_chunks_has_the_gradient_of_the_whole(tmp_path: Path, war
         assert all(sum(one[name] for one in figures) == pytest.approx(expected[name], abs=1e-6) for name in expected)
 
 
-def test_from_the_second_pass_on_half_the_images_are_drawn(tmp_path: Path, warm: Path) -> None:
+def test_from_the_second_pass_on_half_the_images_are_drawn(
+    tmp_path: Path, warm: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """One refinement and one seed a user prompt: as many refined as plain images, and the plain ones but once."""
     (tmp_path / "data").mkdir()
     scales = {"means": {"red": 0.0, "green": 0.0}, "deviations": {"red": 1.0, "green": 1.0}}
@@ -245,7 +248,9 @@ def test_from_the_second_pass_on_half_the_images_are_drawn(tmp_path: Path, warm:
     parts = make_parts(warm, prompts=8)
     chosen = replace(ROLLOUTS, samples_per_prompt=1, seed_pool=1)
     loop = replace(LOOP, steps=6, validate_every=6)
-    metrics = rl.run(rl_settings(tmp_path, ppo=VALUE, rollouts=chosen, loop=loop), parts)
+    with caplog.at_level(logging.INFO, logger="prip"):
+        metrics = rl.run(rl_settings(tmp_path, ppo=VALUE, rollouts=chosen, loop=loop), parts)
+    assert "rl: drew 24 images of refined prompts and 8 of plain ones, each of which once" in caplog.messages
     rows = log_rows(tmp_path / "rl")[1:]
     drawn = [(float(row["drawn_refined"]), float(row["drawn_plain"])) for row in rows]
     assert drawn == [(4, 4), (4, 4), (4, 0), (4, 0), (4, 0), (4, 0)]
