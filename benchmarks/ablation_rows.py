@@ -21,7 +21,7 @@ class Row:
     config: str | None = None
     """Preset, where it is not the runner's own"""
     needs: tuple[str, ...] = field(default=())
-    """Stages before the warm-ups"""
+    """Stages before the warm-ups: data, the same for all seeds"""
 
     def warm_refiner(self, name: str, run: Path) -> dict[str, str]:
         """Returns the entry of the warmed-up refiner in a config of `prip evaluate`."""
@@ -63,10 +63,10 @@ class Runner:
         for folder in ("parts", "data"):
             _link(run / folder, self.run / folder)
         for stage in row.needs:
-            self._share(stage, config, run, name, seed, ())
+            self._share(stage, config, run, 0, ())
         if row.encoder is not None:
-            self._share("encoder", config, run, name, seed, row.encoder)
-        self._share("decoder", config, run, name, seed, row.decoder)
+            self._share("encoder", config, run, seed, row.encoder)
+        self._share("decoder", config, run, seed, row.decoder)
         if with_rl:
             steps = () if self.rl_steps is None else (f"--loop.steps={self.rl_steps}",)
             self._stage("rl", config, run, seed, (*row.rl, *steps))
@@ -76,7 +76,7 @@ class Runner:
         """Returns the run of a row."""
         return self.out / f"{name.replace(' ', '-')}-{seed}"
 
-    def _share(self, stage: str, config: str, run: Path, name: str, seed: int, flags: Sequence[str]) -> None:
+    def _share(self, stage: str, config: str, run: Path, seed: int, flags: Sequence[str]) -> None:
         """Trains a stage in the first run that wants it so, to which the others are linked."""
         key = "-".join([stage, config, *(flag.strip("-").replace("=", "-") for flag in flags), str(seed)])
         marker = self.out / "shared" / key

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 
 from prip.errors import PripError
 
-from . import compare_command, evaluate_command, refine_command
+from . import annotate_command, compare_command, evaluate_command, refine_command
 
-COMMANDS = (refine_command, compare_command, evaluate_command)
+COMMANDS = (refine_command, compare_command, evaluate_command, annotate_command)
 
 EXAMPLES = """examples:
   prip refine "a cat"
   prip refine "a cat" "a dog on the beach" -n 4 --seed 1
   prip compare "a cat" -o cat.png
   prip evaluate --config miniature --json evaluation.json
+  prip annotate runs/evaluation --refiners none rl
   prip refine --help
 """
 

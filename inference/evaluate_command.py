@@ -64,18 +64,21 @@ def run(arguments: argparse.Namespace) -> int:
     for module in ("yaml", "pandas", "pyarrow", "scipy", "matplotlib", "rich"):
         require(module, "evaluate")
     from .evaluation.command_line import settings_from
+    from .evaluation.curves import judged_curves
     from .evaluation.kinds import Context
     from .evaluation.report import write_report
     from .evaluation.run import IMAGES, RESULTS, Evaluation
     from .evaluation.seeds import check_seed
     from .evaluation.summary import summarise
-    from .parts import Parts, usable_device
+    from .parts import Parts
 
     settings = settings_from(arguments)
     seed = check_seed(arguments.seed)
     if arguments.training_run is not None and arguments.revision is not None:
         raise InputError("revision must be left out with --run")
-    device = usable_device(arguments.device)
+    from prip.places import as_device
+
+    device = str(as_device(arguments.device))
     if arguments.training_run is not None:
         parts = Parts.of_run(arguments.training_run)
     else:
@@ -87,6 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     about |= {"config": arguments.config, "checkpoint": str(arguments.training_run or arguments.checkpoint)}
     summary = summarise(out / RESULTS, about, evaluation.vectors(), settings.comparisons, settings.bootstrap_draws)
     summary["agreement"] = evaluation.agreement()
+    summary["curves"] = None if arguments.training_run is None else judged_curves(arguments.training_run)
     summary["about"]["seconds"] = round(time.monotonic() - began, 1)
     write_report(out, summary, evaluation.images)
     return 0

@@ -73,20 +73,6 @@ def existing(folder: Path) -> Path:
     return folder
 
 
-def usable_device(device: str | None) -> str:
-    """Return the device, a GPU when None is asked for and there is one. Raises InputError when it cannot be used."""
-    import torch
-
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise InputError(f"device {device!r} cannot be used: {reason}") from error
-    return device
-
-
 def load_refiner(encoder: Path, decoder: Path, name: str, device: str) -> Refiner:
     """Load E and D from the folders of two parts, each with its tokenizer, in float32.
 

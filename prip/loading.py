@@ -30,6 +30,7 @@ __all__ = [
     "quiet",
     "read_json",
     "refiner_folder",
+    "refiner_parts",
     "resolve_folder",
     "weight_files",
     "whole_folder",
@@ -93,6 +94,14 @@ def refiner_folder(model: str | os.PathLike[str], revision: str | None = None) -
     folder = resolve_folder(model, revision, _refiner_files)
     inner = folder / "refiner"
     return inner if inner.is_dir() and not (folder / "config.json").exists() else folder
+
+
+def refiner_parts(folder: Path) -> tuple[str, ...]:
+    """Return the names of the folders that a refiner consists of: one whose config says that it reads no pivot has no
+    encoder."""
+    config = folder / "config.json"
+    has_pivot = not config.is_file() or read_config(config).get("pivot_length") != 0
+    return ("encoder", "decoder") if has_pivot else ("decoder",)
 
 
 def part_folder(model: str | os.PathLike[str], revision: str | None = None, subfolder: str = "") -> Path:

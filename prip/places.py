@@ -41,5 +41,20 @@ def as_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
 
 
 def as_device(device: str | torch.device | None) -> torch.device:
-    """Returns the device; None takes a GPU where there is one."""
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    """Returns the device; None takes a GPU where there is one. Raises InputError, which names those that there are, for
+    one that cannot be used."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        raise InputError(f"device {str(device)!r} cannot be used; there are: {', '.join(_devices())}") from error
+    return place
+
+
+def _devices() -> list[str]:
+    """Returns the names of the devices of this machine."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    numbers = range(torch.accelerator.device_count()) if accelerator is not None else range(0)
+    return ["cpu", *(f"{accelerator.type}:{number}" for number in numbers if accelerator is not None)]

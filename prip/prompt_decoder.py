@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 class PromptDecoderConfig(PreTrainedConfig):
     """Shape of D: `lm` is the dict of a causal LM's config, `template_*_ids` the tokens around the soft tokens.
 
+    A `pivot_length` of 0 means that it reads no pivot: it continues the user prompt as any language model does.
     `modifier_tokens` is the room, in tokens, that must be free for a further modifier to be begun.
     `base` is the pretrained LM, {"name": Hub id or folder, "revision": ...}, of a checkpoint that holds only what is
     not in it: the projection, and LoRA weights in adapter/.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -108,8 +109,15 @@ def test_algorithms_are_compared_at_equal_rollouts(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_papers_costs_are_printed_at_a_small_size() -> None:
-    printed = run("paper_scale.py", "--size", "small", "--repeats", "1", "--device", "cpu")
-    for row in ("encoder", "decoder, LoRA", "decoder, all weights", "refine", "rollout"):
-        assert re.search(rf"^{row} +8 +\d+\.\d+ +\d+\.\d+ +\d+\.\d+", printed, re.MULTILINE), printed
-    assert re.search(r"a rollout, in ms: refine [\d.]+, draw [\d.]+, score [\d.]+, update [\d.]+, all else", printed)
+def test_the_papers_costs_are_printed_at_a_small_size(tmp_path: Path) -> None:
+    path = tmp_path / "costs.json"
+    printed = run("paper_scale.py", "--size", "small", "--repeats", "1", "--device", "cpu", "--json", str(path))
+    rows = json.loads(path.read_text())["rows"]
+    assert list(rows) == ["encoder", "lora", "full", "rl", "refine"]
+    for row in ("encoder step", "decoder step, LoRA", "decoder step, full", "RL iteration", "refine"):
+        assert re.search(rf"^{row} +\d+ +\d+\.\d+ +\d+\.\d+ +\d+\.\d+", printed, re.MULTILINE), printed
+    for phase in ("refine", "draw", "score", "update", "all else"):
+        assert re.search(rf"^  {phase} +4 +\d+\.\d+", printed, re.MULTILINE), printed
+    parts = [own["seconds"] for own in rows["rl"]["phases"].values()]
+    assert sum(parts) == pytest.approx(rows["rl"]["seconds"]) and all(own["flops"] > 0 for own in rows.values())
+    assert re.search(r"^  encoder +[\d.e-]+ \(24\)$", printed, re.MULTILINE), printed

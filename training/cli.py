@@ -38,9 +38,10 @@ STAGES = {
     "world": Stage("world", "WorldSettings", "train the miniature's frozen parts: generator, pivot encoder, rewards"),
     "stand-ins": Stage("stand_ins", "StandInsSettings", "write small random models and a DiffusionDB, for a rehearsal"),
     "prepare": Stage("prepare", "PrepareSettings", "draw images, choose the preferred ones, cache their pivots"),
+    "rewrites": Stage("rewrites", "RewritesSettings", "make pairs of user and system prompt, for the paper's peers"),
     "encoder": Stage("encoder", "EncoderSettings", "warm up the preference encoder: user prompt to pivot"),
     "decoder": Stage("decoder", "DecoderSettings", "warm up the prompt decoder: pivot to system prompt"),
-    "rl": Stage("rl", "RlSettings", "train the encoder end to end by PPO"),
+    "rl": Stage("rl", "RlSettings", "train the encoder end to end by PPO, or the decoder"),
     "export": Stage("export", "ExportSettings", "put all parts of a run together as one checkpoint"),
 }
 
@@ -186,6 +187,10 @@ def _examples(name: str) -> str:
         "export": [
             f"{command} --run runs/miniature --to runs/miniature/checkpoint",
             f"{command} --run runs/miniature --to runs/miniature/checkpoint --push-to-hub owner/name --private",
+        ],
+        "rewrites": [
+            f"{command} --config rew-syn --run runs/rew-syn",
+            f"{command} --config rew-log --run runs/rew-log --resume",
         ],
         "stand-ins": [f"{command} --run runs/dry", f"{command} --run runs/dry --prompts 100 --overwrite"],
     }.get(

@@ -16,9 +16,11 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from prip.errors import require
 from prip.loading import quiet
-from prip.modeling import PromptDecoder
+from prip.modeling import PripModel, PromptDecoder
+from prip.processing import PripProcessor, load_tokenizer
 from prip.strict_model import load_foreign_tokenizer
 
+from .data.hashing import hash_of
 from .data.pairs import (
     SYSTEM_PROMPTS,
     Pairs,
@@ -27,11 +29,14 @@ from .data.pairs import (
     choose,
     data_hashes,
     drop_prefix_words,
+    read_rewrites,
     read_system_prompts,
 )
 from .harness import StageModule, stage_folder, train
 from .memory import checkpoint_activations
 from .optimizers import build_optimizer, build_scheduler, in_float32, train_only
+from .processes import process_rank
+from .refiner_folder import training_record, write_refiner
 from .seeds import derive_seed, seed_everything
 from .settings import DecoderSettings, LlamaSizes, LoopSettings, LoraSettings, OptimizerSettings
 from .step_order import StepOrder
@@ -234,9 +239,10 @@ def _names_before(names: Sequence[str], size: int) -> list[str]:
 
 
 def run(settings: DecoderSettings) -> dict[str, Any]:
-    """Trains the prompt decoder and returns its metrics; the part is in RUN/decoder/part."""
+    """Trains the prompt decoder and returns its metrics; the part is in RUN/decoder/part, and of a decoder that reads
+    no pivot the refiner that it makes alone in RUN/decoder/refiner."""
     data = settings.data or settings.run / "data"
-    splits = read_system_prompts(data)
+    splits = read_system_prompts(data) if settings.rewrites is None else read_rewrites(settings.rewrites)
     seed_everything(settings.seed, DecoderModule.stage, "weights")
     base: dict[str, Any] = {"dtype": settings.base_dtype}
     base |= {} if settings.base_revision is None else {"revision": settings.base_revision}
@@ -259,9 +265,17 @@ def run(settings: DecoderSettings) -> dict[str, Any]:
         bucket_window=settings.bucket_window,
         merge=bool(settings.lora.rank) and settings.lora.save == "merged",
     )
-    folder = stage_folder(settings, module.stage, data_hashes(data, SYSTEM_PROMPTS))
+    table = settings.rewrites
+    read = data_hashes(data, SYSTEM_PROMPTS) if table is None else {"rewrites": hash_of(table)}
+    folder = stage_folder(settings, module.stage, read)
     clip = settings.optimizer.clip
-    return train(module, settings, settings.loop, folder, monitor="dev_modifier_loss", mode="min", clip=clip)
+    metrics = train(module, settings, settings.loop, folder, monitor="dev_modifier_loss", mode="min", clip=clip)
+    if table is not None and process_rank() == 0 and not (folder / "refiner").is_dir():
+        alone = PripModel(None, PromptDecoder.from_pretrained(folder / "part"))
+        stages = {"prepare": settings.run / "prepare", "rewrites": settings.run / "rewrites", "decoder": folder}
+        record = training_record(settings.run, stages, [table])
+        write_refiner(folder / "refiner", alone, PripProcessor(None, load_tokenizer(folder / "part")), record)
+    return metrics
 
 
 def build_decoder(

@@ -178,7 +178,7 @@ def train(
 
     folder: from stage_folder. monitor, mode: the entry of `module.evaluate()` by which folder/part is chosen, and
     whether it is to be small or large. clip: largest gradient norm, 0 for none; under manual optimization the module
-    clips for itself.
+    clips by sharding.clipped_step.
 
     Raises NonFiniteError, with the batch saved, as soon as a loss or a gradient is not finite.
     """
@@ -188,11 +188,11 @@ def train(
         return json.loads(finished.read_text(encoding="utf-8"))
     guard = NonFiniteGuard(module.stage, folder / "state")
     progress = StageLoop(module, loop, settings.seed, folder, monitor, mode)
-    strategy = "auto"
+    strategy, manual = "auto", not module.automatic_optimization
     if isinstance(settings, TrainSettings):
-        strategy = build_strategy(settings.strategy, settings.devices, settings.device, loop.batch_size)
+        strategy = build_strategy(settings.strategy, settings.devices, settings.device, loop.batch_size, clip, manual)
     checkpoint = _checkpoint(module, settings, progress) if settings.resume else None
-    if loop.accumulate > 1 and not module.automatic_optimization:
+    if loop.accumulate > 1 and manual:
         raise InputError(
             f"accumulate: wanted 1, as {module.stage} makes several steps of a batch, got {loop.accumulate}"
         )
@@ -202,7 +202,7 @@ def train(
     with warnings.catch_warnings():
         for message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message)
-        trainer = _trainer(settings, loop, folder, [guard, progress], clip, strategy)
+        trainer = _trainer(settings, loop, folder, [guard, progress], 0.0 if manual else clip, strategy)
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     parameters = list(module.parameters())
     metrics = {

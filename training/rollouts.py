@@ -10,13 +10,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from prip.modeling import PreferenceEncoder
+from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
 from prip.refiner import Refiner
 from prip.rewards import StandardisedSum
 
 from .atomic import replace_file
 from .baselines import ImageScorer
 from .residence import Residence
+
+Learner = PreferenceEncoder | PromptDecoder
+"""The part that learns: E, or D"""
 
 
 @dataclass(frozen=True)
@@ -97,11 +100,13 @@ class Policy:
             batch.mask[row, :count] = True
         return batch
 
-    def score(self, encoder: PreferenceEncoder, batch: ActionBatch) -> tuple[Tensor, Tensor]:
-        """Returns what chose each action, given the pivot of `encoder`: logits (batch, length, vocab) and hidden states
-        (batch, length, hidden size). The gradient reaches `encoder` through the frozen decoder."""
-        pivot = encoder(input_ids=batch.encoder_ids, attention_mask=batch.encoder_mask)
-        output = self.refiner.model.decoder(pivot, batch.input_ids, batch.attention_mask)
+    def score(self, part: Learner, batch: ActionBatch) -> tuple[Tensor, Tensor]:
+        """Returns what chose each action with `part` in the place of the refiner's own: logits (batch, length, vocab)
+        and hidden states (batch, length, hidden size). The gradient reaches an encoder through the frozen decoder."""
+        own = self.refiner.model
+        model = PripModel(part, own.decoder) if isinstance(part, PreferenceEncoder) else PripModel(own.encoder, part)
+        pivot = model.pivot(batch.encoder_ids, batch.encoder_mask)
+        output = model.decoder(pivot, batch.input_ids, batch.attention_mask)
         places = batch.positions.unsqueeze(-1)
         logits = output.logits.gather(1, places.expand(-1, -1, output.logits.shape[-1]))
         return logits, output.hidden.gather(1, places.expand(-1, -1, output.hidden.shape[-1]))

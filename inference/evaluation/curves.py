@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prip.errors import InputError
 
-ITERATION = "iteration"
+ITERATION, JUDGED = "iteration", "judged.json"
 Series = Mapping[str, Sequence[float | None]]
 _OF_THE_LOG = {"reward": "dev_reward", "kl": "dev_kl"}
 """Name of a series -> its column of the log: figures on the dev split, of greedy prompts."""
@@ -33,6 +34,15 @@ def read_curves(run: Path) -> dict[str, list[float | None]] | None:
     for name, column in _OF_THE_LOG.items():
         curves[name] = [float(row[column]) if row[column] else None for row in rows]
     return curves
+
+
+def judged_curves(run: Path) -> dict[str, list[float | None]] | None:
+    """Returns what `read_curves` does, with the series of RUN/rl/judged.json where `benchmarks/reward_hacking.py` has
+    asked judges about the parts that rl kept."""
+    curves, judged = read_curves(run), run / "rl" / JUDGED
+    if curves is None or not judged.is_file():
+        return curves
+    return joined(curves, json.loads(judged.read_text(encoding="utf-8")))
 
 
 def joined(first: Series, second: Series) -> dict[str, list[float | None]]:

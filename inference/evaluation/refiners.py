@@ -82,11 +82,12 @@ def make_prip(
     place: str | None = None,
     revision: str | None = None,
     stage: str = "rl",
+    encoder: str | None = None,
     dtype: str | None = None,
 ) -> PromptRefiner:
     """The kind `prip`. place: a checkpoint by name, folder or Hub id, there at `revision`, or a run of training; None
     is the one measured. stage: of a run, and of the one measured, whether the encoder after RL or the one after its
-    warm-up is taken. dtype: None is float32."""
+    warm-up is taken; encoder: the folder of another one. dtype: None is float32."""
     if stage not in STAGES:
         raise InputError(f"refiner {name!r}: stage must be one of {', '.join(STAGES)}, it is {stage!r}")
     parts = context.parts
@@ -95,5 +96,6 @@ def make_prip(
             refiner = Refiner.from_pretrained(place, revision=revision, device=context.device, dtype=dtype)
             return GreedyRefiner(name, refiner)
         parts = Parts.of_run(Path(place))
-    encoder = parts.encoder if stage == "rl" else parts.warmup_encoder
-    return GreedyRefiner(name, load_refiner(encoder, parts.decoder, name, context.device))
+    chosen = parts.encoder if stage == "rl" else parts.warmup_encoder
+    refiner = load_refiner(chosen if encoder is None else Path(encoder), parts.decoder, name, context.device)
+    return GreedyRefiner(name, refiner)

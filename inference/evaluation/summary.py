@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prip.errors import InputError
+
 from .diversity import vendi_score
-from .results import Results
+from .results import Results, read_results
 from .statistics import (
     Estimate,
     Floats,
@@ -42,29 +45,31 @@ _UNTESTED: Record = dict.fromkeys(
 
 
 def summarise(
-    results: Results,
+    path: Path,
     about: Mapping[str, Any],
+    vectors: Mapping[tuple[str, str], NDArray[np.float32]],
     comparisons: Sequence[Sequence[str]] = (),
     draws: int = 10_000,
-    seed: int = 0,
-    across_prompts: Mapping[tuple[str, str], NDArray[np.float32]] | None = None,
-    agreement: Mapping[str, Any] | None = None,
-    curves: Mapping[str, Sequence[float | None]] | None = None,
 ) -> Record:
-    """Returns the summary of `results`.
+    """Returns the summary of the results at `path`, with room for agreement and curves.
 
-    about: config, checkpoint, ..., and the mappings refiners, generators and scorers, whose order the summary has; the
-    numbers of prompts, clusters and images are added to it. comparisons: pairs of refiners (from, to). draws and seed:
-    of the bootstrap. across_prompts: embeddings `(n, width)` by (generator, refiner), one image of each of n prompts.
-    agreement and curves are handed through. A score is averaged over a prompt's images, a unit's prompts and a
-    cluster's units; what failed is left out, and so is a pair of which one side is missing.
+    about: config, checkpoint, seed, ..., and the mappings refiners, generators and scorers, whose order the summary
+    has; the numbers of prompts, clusters, images and draws are added to it. vectors: embeddings `(n, width)` by
+    (generator, refiner), one image of each of n prompts. comparisons: pairs of refiners (from, to). draws: of the
+    bootstrap. A score is averaged over a prompt's images, a unit's prompts and a cluster's units; what failed is left
+    out, and so is a pair of which one side is missing. Raises InputError for a file of other results.
     """
+    results, seed = read_results(path), int(about["seed"])
+    missing = set(about["scorers"]) - set(next(iter(results.cells.values())).scores)
+    if missing:
+        raise InputError(f"{path} has no scores of {', '.join(sorted(missing))}")
     seen = [cell for cell in _cells(about) if cell in results.cells]
     counts = {
         "prompts": len(results.prompts),
         "clusters": len(set(results.prompts.clusters)),
         "images": results.images,
         "failed_images": results.failed,
+        "bootstrap_draws": draws,
     }
     rows, compared = [], []
     for generator in about["generators"]:
@@ -80,7 +85,7 @@ def summarise(
         "rows": rows,
         "comparisons": compared,
         "gap_closed": _gaps_closed(results, about, draws, seed),
-        "diversity": _diversity(results, seen, across_prompts or {}, draws, seed),
+        "diversity": _diversity(results, seen, vectors, draws, seed),
         "lengths": [
             {
                 "refiner": refiner,
@@ -91,8 +96,8 @@ def summarise(
             }
             for generator, refiner in seen
         ],
-        "agreement": agreement,
-        "curves": curves,
+        "agreement": None,
+        "curves": None,
     }
 
 
@@ -234,7 +239,7 @@ def _gaps_closed(results: Results, about: Mapping[str, Any], draws: int, seed: i
 def _diversity(
     results: Results,
     cells: Sequence[tuple[str, str]],
-    across_prompts: Mapping[tuple[str, str], NDArray[np.float32]],
+    vectors: Mapping[tuple[str, str], NDArray[np.float32]],
     draws: int,
     seed: int,
 ) -> list[Record]:
@@ -243,7 +248,7 @@ def _diversity(
     columns = [cluster_means(results.cells[cell].within, prompts.units, prompts.clusters) for cell in cells]
     records = []
     for cell, within in zip(cells, _estimates(columns, draws, seed), strict=True):
-        across = vendi_score(across_prompts[cell]) if cell in across_prompts else float("nan")
+        across = vendi_score(vectors[cell]) if cell in vectors else float("nan")
         if within is None and np.isnan(across):
             continue
         records.append(

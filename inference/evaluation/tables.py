@@ -1,4 +1,4 @@
-"""The tables of an evaluation's summary: scores, gains with their tests, comparisons, the gap, agreement, categories."""
+"""The tables of an evaluation's summary: scores, gains with tests, comparisons, the gap, agreement, categories."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from .statistics import TIE
 from .summary import ALL, NONE
 from .table import Cell, Column, Table, number, number_range, p_value
 
@@ -16,9 +17,18 @@ _TEST_HEADS = ("gain", "p, Holm", "p, bootstrap", "p, t-test", "p, Wilcoxon", "w
 
 def tables(summary: Record) -> list[Table]:
     """Returns the tables of a summary, in the order in which they are read."""
+    return [*score_tables(summary), *test_tables(summary)]
+
+
+def score_tables(summary: Record) -> list[Table]:
+    """Returns a table a generator: means with intervals, and what a gain may have cost."""
+    return [_scores(summary, generator) for generator in summary["about"]["generators"]]
+
+
+def test_tables(summary: Record) -> list[Table]:
+    """Returns gains with their tests, comparisons, the gap closed, agreement and categories, where there are any."""
     about = summary["about"]
-    made = [_scores(summary, generator) for generator in about["generators"]]
-    made += [_gains(summary, generator) for generator in about["generators"]]
+    made = [_gains(summary, generator) for generator in about["generators"]]
     made += [_comparisons(summary), _gap(summary["gap_closed"]), _agreement(summary["agreement"])]
     made += [
         _categories(summary, generator, scorer) for generator in about["generators"] for scorer in about["scorers"]
@@ -75,16 +85,19 @@ def _scores(summary: Record, generator: str) -> Table:
 
 
 def _mean_cells(about: Record, rows: Sequence[Record]) -> list[Cell]:
-    decimals = decimals_of(rows)
-    running = [row["mean"] for row in rows if _competes(about, row["refiner"]) and row["mean"] is not None]
+    decimals, best = decimals_of(rows), _best(about, rows, "mean")
     return [
-        Cell(
-            number(row["mean"], decimals),
-            number_range(row["low"], row["high"], decimals),
-            best=_competes(about, row["refiner"]) and row["mean"] is not None and row["mean"] == max(running),
-        )
+        Cell(number(row["mean"], decimals), number_range(row["low"], row["high"], decimals), row["refiner"] in best)
         for row in rows
     ]
+
+
+def _best(about: Record, rows: Sequence[Record], figure: str) -> set[str]:
+    """Returns the refiners with the highest figure, `none` and the searched best apart; none where all are alike."""
+    found = {row["refiner"]: row[figure] for row in rows if row[figure] is not None}
+    found = {name: value for name, value in found.items() if _competes(about, name)}
+    best = {name for name, value in found.items() if value >= max(found.values()) - TIE}
+    return best if best != set(found) or len(found) == 1 else set()
 
 
 def _competes(about: Record, refiner: str) -> bool:
@@ -102,14 +115,10 @@ def _gains(summary: Record, generator: str) -> Table:
     for scorer, entry in about["scorers"].items():
         rows = [row for row in rows_of(summary, generator, scorer) if row["refiner"] != NONE]
         decimals = decimals_of(rows)
-        gains = [
-            row["difference"] for row in rows if _competes(about, row["refiner"]) and row["difference"] is not None
-        ]
+        best = _best(about, rows, "difference")
         for row in rows:
-            best = (
-                _competes(about, row["refiner"]) and row["difference"] is not None and row["difference"] == max(gains)
-            )
-            lines.append([Cell(row["refiner"]), Cell(scorer), Cell(entry["role"]), *_test_cells(row, decimals, best)])
+            test = _test_cells(row, decimals, row["refiner"] in best)
+            lines.append([Cell(row["refiner"]), Cell(scorer), Cell(entry["role"]), *test])
     columns = (*(Column(head, words=True) for head in ("refiner", "scorer", "role")), *map(Column, _TEST_HEADS))
     return Table(f"Gain over {NONE} on {generator_title(about, generator)}", columns, _frozen(lines), _test_note(about))
 
@@ -133,11 +142,10 @@ def _comparisons(summary: Record) -> Table:
 
 
 def _test_note(about: Record) -> str:
-    draws = about.get("settings", {}).get("bootstrap_draws")
-    least = f", which with {draws:,} draws is never below {2 / (draws + 1):.1g}" if draws else ""
+    draws = about["bootstrap_draws"]
     return (
-        "Gain: mean difference with its 95 % interval. Holm: the bootstrap's p-value"
-        f"{least}, corrected for all tests of this evaluation. Win / tie / loss: share of prompts."
+        f"Gain: mean difference with its 95 % interval. Holm: the bootstrap's p-value, with {draws:,} draws never "
+        f"below {2 / (draws + 1):.1g}, corrected for all tests of this evaluation. Win / tie / loss: shares of prompts."
     )
 
 

@@ -11,14 +11,13 @@ import hashlib
 import json
 import os
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from ..errors import CheckpointError, PripWarning
+from ..errors import CheckpointError, warn
 from .problems import explain, is_offline, is_passing
 
 Choose = Callable[[Sequence[str]], list[str]]
@@ -73,8 +72,7 @@ def fetch(repository: str, revision: str | None, choose: Choose, repo_type: Repo
             hint = "; the cache holds no whole copy either" if is_passing(error) else ""
             raise CheckpointError(f"{wanted}: {explain(error, page)}{hint}") from error
         if not is_offline(error):
-            what = f"{wanted}: {explain(error, page)}; the copy of commit {folder.name[:12]} is used"
-            warnings.warn(what, PripWarning, stacklevel=2)
+            warn(f"{wanted}: {explain(error, page)}; the copy of commit {folder.name[:12]} is used")
         return folder
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, PreTrainedConfig
 
 from ..protocols import Images
+from ..published_files import find_file, read_weights
 from .clip_scorer import VIT_L_14, clip_folder, inside
-from .files import find_file, read_weights
 from .linear_head import head_name, linear_head, read_head
 from .preprocessing import clip_pixels
 from .scorer import Scorer

@@ -14,7 +14,7 @@ from transformers.models.blip.modeling_blip_text import BlipTextModel
 from ..loading import resolve_folder
 from ..processing import load_tokenizer, save_tokenizer
 from ..protocols import Images
-from .files import find_file, hub_file, read_weights
+from ..published_files import find_file, hub_file, read_weights
 from .linear_head import head_name, linear_head, read_head
 from .preprocessing import clip_pixels
 from .scorer import Scorer

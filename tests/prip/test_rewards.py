@@ -11,9 +11,9 @@ from tiny_rewards import NAMES, bert_tokenizer, tiny_reward
 
 from prip.errors import CheckpointError, InputError
 from prip.protocols import Reward
+from prip.published_files import read_weights
 from prip.rewards import REWARDS, StandardisedSum, load_reward, parse_reward
 from prip.rewards.clip_score import ClipScore
-from prip.rewards.files import read_weights
 
 USERS = ["a cat in town", "one robot", "a very long prompt about a castle among dunes and more"]
 

@@ -38,7 +38,8 @@ def test_stage_help_explains_fields_and_gives_examples(stage: str, capsys: pytes
 
 @pytest.mark.parametrize("stage", ["encoder", "decoder"])
 def test_printed_configs_come_back_as_they_were(stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert presets(stage) == ["miniature", "modern", "paper", "paper-dry", "smoke", "tinyllama"]
+    peers = {"encoder": [], "decoder": ["rew-log", "rew-syn"]}[stage]
+    assert presets(stage) == sorted(["miniature", "modern", "paper", "paper-dry", "smoke", "tinyllama", *peers])
     with pytest.raises(SystemExit):
         parse_settings(stage, ["--config", "miniature", "--run", "runs/x", "--loop.steps", "7", "--print_config"])
     path = tmp_path / "mine.yaml"
@@ -139,7 +140,7 @@ def test_without_the_extra_the_command_says_which(monkeypatch: pytest.MonkeyPatc
 
 
 def test_examples_in_the_help_parse(capsys: pytest.CaptureFixture[str]) -> None:
-    for stage in ("export", "stand-ins", "rl"):
+    for stage in ("export", "rewrites", "stand-ins", "rl"):
         with pytest.raises(SystemExit):
             main([stage, "--help"])
         shown = capsys.readouterr().out.split("examples:\n")[1].splitlines()

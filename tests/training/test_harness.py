@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -217,6 +217,20 @@ def test_mode_max_keeps_the_largest(tmp_path: Path) -> None:
     folder = stage_folder(settings, "toy")
     metrics = train(Measured(settings), settings, settings.loop, folder, monitor="dev_reward", mode="max")
     assert (metrics["best_step"], metrics["best"], metrics["last"]) == (4, {"dev_reward": 3.0}, {"dev_reward": 0.0})
+
+
+def test_the_part_of_every_measurement_is_kept_where_that_is_asked_for(tmp_path: Path, whole: Any) -> None:
+    kept = settings_in(tmp_path).loop
+    go(Toy, settings_in(tmp_path, loop=replace(kept, keep_parts=True)))
+    history = sorted((tmp_path / "toy" / "history").iterdir())
+    assert [path.name for path in history] == ["step-000002", "step-000004", "step-000006", "step-000007"]
+    parts = [torch.load(path / "linear.pt", weights_only=True)["weight"] for path in history]
+    assert len({tuple(part.flatten().tolist()) for part in parts}) == 4
+    folder, module, metrics = whole(Toy)
+    torch.testing.assert_close(parts[-1], module.linear.weight.detach(), rtol=0, atol=0)
+    best = torch.load(folder / "toy" / "part" / "linear.pt", weights_only=True)["weight"]
+    assert torch.equal(parts[[2, 4, 6, 7].index(metrics["best_step"])], best)
+    assert not (folder / "toy" / "history").exists()
 
 
 def test_frozen_parameters_are_left_out_of_the_checkpoint(whole: Any) -> None:

@@ -170,6 +170,10 @@ def test_micro_batches_are_divisors(tmp_path: Path, warm: Path) -> None:
         ({"algorithm": "grpo", "ppo": PpoSettings(baseline="value")}, "baseline: wanted group for algorithm: grpo"),
         ({"algorithm": "rloo", "ppo": PpoSettings(entropy=0.1)}, "entropy: wanted 0 for algorithm: rloo, got 0.1"),
         ({"algorithm": "rloo", "offload": ("decoder",)}, "offload: wanted none for algorithm: rloo, got decoder"),
+        (
+            {"algorithm": "grpo", "strategy": "deepspeed-2"},
+            "strategy: wanted auto or ddp for algorithm: grpo, got deepspeed-2",
+        ),
     ],
 )
 def test_settings_that_trl_cannot_follow_are_refused(options: dict[str, Any], message: str) -> None:

@@ -7,18 +7,25 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from prip.loading import whole_folder
+from prip.miniature.preference import preference_table
 from prip.miniature.prompts import combinations
 from prip.miniature.scene import parse
 from prip.miniature.vocabulary import PLACES, SUBJECTS
 from prip.training.cli import main, parse_settings
+from prip.training.data.diffusiondb import SCHEMA
 from prip.training.data.hashing import hash_of
+from prip.training.data.rewrites import rewrites_of_sessions
+from prip.training.data.sessions import find_sessions, read_log
 from prip.training.settings import LoopSettings, WorldSettings
 from prip.training.world.generator import GeneratorPart
+from prip.training.world.log import write_log
 from prip.training.world.obedience import held_out_prompts
 from prip.training.world.renders import OPEN, make_renders, requested
 from prip.training.world.rewards import OPEN_PLACE, RewardPart
@@ -119,6 +126,36 @@ def test_no_user_prompt_of_the_test_split_trains_a_reward(tmp_path: Path) -> Non
     named = asked[:, 1] != OPEN_PLACE
     assert named.float().mean() > 0.5 and (asked[named, 1] == shown[first[named], 1]).all()
     assert 0.55 < (shown[second, 0] == asked[:, 0]).float().mean() < 0.7, "some second images show another subject"
+
+
+def test_the_log_is_of_users_who_change_their_prompts(tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        write_log(tmp_path / name, 60, 4, seed)
+    tables = [pq.read_table(tmp_path / name / "metadata.parquet") for name in "abc"]
+    assert tables[0].schema.equals(SCHEMA) and tables[0].equals(tables[1]) and not tables[0].equals(tables[2])
+    log, counts = read_log(tmp_path / "a" / "metadata.parquet")
+    assert counts["no_time"] == 0 and 50 < log["user_name"].nunique() <= 60
+    held_back = {(SUBJECTS.index(s), PLACES.index(p)) for split in ("dev", "test") for s, p in combinations(split)}
+    assert not {parse(prompt).values[:2] for prompt in log["prompt"]} & held_back
+    sessions = find_sessions(log, 30, 0.5)
+    counts = rewrites_of_sessions(sessions)[2]
+    assert 200 < counts["sessions"] < 300 and counts["extended"] > 100 and counts["carried"] > 10
+    assert all(counts[kind] > 0 for kind in ("single", "unchanged"))
+
+
+def test_users_of_the_log_have_a_taste_and_some_of_it_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mean worth of the modifiers in all prompts, where .45 is that of a value at random."""
+    worth = {}
+    for share in (0.0, 0.5, 1.0):
+        monkeypatch.setattr("prip.training.world.log.FOLLOWERS", share)
+        write_log(tmp_path / str(share), 80, 4, 0)
+        asked = requested(pd.read_parquet(tmp_path / str(share) / "metadata.parquet")["prompt"].tolist())
+        table = preference_table()[asked[:, 0]]
+        chosen = asked[:, 2:] != OPEN
+        values = table.gather(2, asked[:, 2:].clamp(min=0).unsqueeze(2)).squeeze(2)
+        worth[share] = values[chosen].mean().item()
+    assert worth[0.0] == pytest.approx(0.45, abs=0.04)
+    assert worth[0.0] + 0.03 < worth[0.5] < worth[1.0] - 0.03 < 0.65
 
 
 def test_obedience_asks_for_every_subject() -> None:

@@ -124,6 +124,12 @@ class WorldSettings(RunSettings):
     user_phrasings: int = 4
     """User prompts written for each subject-place combination."""
 
+    log_users: int = 600
+    """Users in the log of prompts."""
+
+    log_sessions: int = 4
+    """Sessions of each of them."""
+
     obedience_drawings: int = 500
     """Drawings of held-out prompts by which the generator's obedience is measured."""
 
@@ -164,6 +170,7 @@ class WorldSettings(RunSettings):
             raise InputError("parts, checkpoint: wanted one of them at most, got both")
         check_at_least(self, 64, "renders", "generator_renders")
         check_at_least(self, 1, "system_prompts", "user_phrasings", "obedience_drawings", "trunk_width")
+        check_at_least(self, 1, "log_users", "log_sessions")
         check_at_least(self, 1, "image_size", "pivot_length", "pivot_width")
         if not self.label_noise > 0:
             raise InputError(f"label_noise: wanted a number above 0, got {self.label_noise!r}")

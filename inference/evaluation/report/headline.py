@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,7 @@ def _sentence(row: Record, scorer: str, role: str, decimals: int) -> str:
     said = "says" if verdict(row) else "as far as can be told by"
     return (
         f"{row['refiner']} makes {kind[verdict(row)]} the plain prompt, {said} {who}: "
-        f"{before} to {after} on {row['generator']}."
+        f"from {before} to {after} on {row['generator']}."
     )
 
 
@@ -118,9 +118,9 @@ def _costs(summary: Record, generator: str, refiner: str) -> list[tuple[Fact, st
     own = next((one for one in summary["lengths"] if (one["generator"], one["refiner"]) == (generator, refiner)), None)
     if own is not None:
         tone = "bad" if own["at_limit"] > 0.05 else ""
-        said = f"{percent(own['at_limit'])} of its prompts fill the token limit." if tone else ""
+        filled = f"{percent(own['at_limit'])} of its prompts fill the token limit." if tone else ""
         length = f"{own['mean_tokens']:.1f} tokens on average"
-        costs.append((Fact("Prompts at the token limit", percent(own["at_limit"]), length, tone), said))
+        costs.append((Fact("Prompts at the token limit", percent(own["at_limit"]), length, tone), filled))
     return costs
 
 
@@ -135,10 +135,10 @@ def _diversity(summary: Record, generator: str, refiner: str) -> list[tuple[Fact
     how = "less alike" if more else "more alike"
     said = f"Images of one prompt are {how}: {100 * share:.0f} % of the plain distance." if less or more else ""
     tone = "bad" if less else ""
-    detail = f"{number(plain['within_prompt'], 3)} plain, {number(own['within_prompt'], 3)} refined"
-    return [(Fact("Distance among a prompt's images", f"{100 * share:.0f} % of plain", detail, tone), said)]
+    detail = f"of plain, from {number(plain['within_prompt'], 3)} to {number(own['within_prompt'], 3)}"
+    return [(Fact("Distance among a prompt's images", f"{100 * share:.0f} %", detail, tone), said)]
 
 
-def _failures(about: Record) -> Sequence[Fact]:
+def _failures(about: Record) -> list[Fact]:
     failed, images = about["failed_images"], about["images"]
     return [Fact("Failed images", str(failed), f"of {images:,}", "bad" if failed else "")]

@@ -41,21 +41,20 @@ def marked(user_prompt: str, refined_prompt: str) -> str:
     return "".join(parts)
 
 
-def table_html(table: Table, name: str, folded: bool = False) -> str:
+def table_html(table: Table, name: str, named: bool = True) -> str:
     """Returns a table that scrolls in its own frame, which the keyboard reaches; `name` is its id on the page.
 
-    folded: within a fold that its title opens.
+    named: its title is to be seen; a fold that it lies in shows it else.
     """
     head = "".join(_head(column) for column in table.columns)
     body = "".join(f"<tr>{''.join(_cells(row, table.columns))}</tr>" for row in table.rows)
     title = escaped(table.title)
     note = f'<p class="note">{escaped(table.note)}</p>' if table.note else ""
-    framed = (
+    return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{title}"><table id="{name}">'
-        f'<caption class="{"hidden" if folded else ""}">{title}</caption>'
+        f'<caption class="{"" if named else "hidden"}"><span>{title}</span></caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{note}"
     )
-    return fold(table.title, framed) if folded else framed
 
 
 def _head(column: Column) -> str:
@@ -80,9 +79,9 @@ def _cells(row: Sequence[Cell], columns: Sequence[Column]) -> Iterable[str]:
         yield f'<td class="number">{text}{interval}</td>'
 
 
-def fold(title: str, content: str) -> str:
+def fold(title: str, content: str, opened: bool = False) -> str:
     """Returns HTML that a click on `title`, plain text, unfolds."""
-    return f"<details><summary>{escaped(title)}</summary>{content}</details>"
+    return f"<details{' open' if opened else ''}><summary>{escaped(title)}</summary>{content}</details>"
 
 
 def section(name: str, title: str, lead: str, content: str) -> str:

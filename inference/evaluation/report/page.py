@@ -13,7 +13,7 @@ from ..curves import ITERATION
 from ..results import Results, failed_rows
 from ..summary import ALL, NONE, main_refiner, main_scorer
 from ..table import Cell, Column, Table
-from ..tables import categories_of, decimals_of, generator_title, rows_of, tables
+from ..tables import categories_of, decimals_of, generator_title, rows_of, score_tables, test_tables
 from . import plots
 from .cases import Cases
 from .headline import Headline, headline
@@ -45,7 +45,13 @@ def report_page(
             "Mean gain over the plain prompt by each scorer, with 95 % intervals; the line at 0 is the plain prompt.",
             _gain_plots(summary),
         ),
-        "scores": _tables(summary, "Scores", "scores", "Scores, and what they cost", _SCORES_LEAD),
+        "scores": section(
+            "scores",
+            "Scores, and what they cost",
+            "Rewards that the refiner was trained against, judges that it never met, and beside them fidelity, "
+            "diversity and length: a gain that is bought by drift or collapse shows here.",
+            "".join(table_html(table, f"scores-{place}") for place, table in enumerate(score_tables(summary))),
+        ),
         "prompts": section(
             "prompts",
             "Prompt by prompt",
@@ -58,31 +64,39 @@ def report_page(
             "A reward that rises while a held-out judge falls is being hacked.",
             _curve_plots(summary["curves"]),
         ),
-        "tests": _tests(summary),
+        "tests": section(
+            "tests",
+            "Tests and further tables",
+            "Differences with intervals, four p-values and shares of prompts; then categories and what else was found.",
+            "".join(
+                fold(table.title, table_html(table, f"tests-{place}", named=False), opened=place == 0)
+                for place, table in enumerate(test_tables(summary))
+            ),
+        ),
         "failures": _failures(about, path),
         "settings": section("settings", "Settings", "What was measured, and how.", _settings(about)),
     }
-    order = (
-        "before-and-after", "refiners", "scores", "prompts", "curves", "strips", "extremes", "tests", "failures", "settings"
-    )  # fmt: skip
-    present = {name: made[name] for name in order if made.get(name)}
+    present = {name: made[name] for name in _LINKS if made.get(name)}
     told = headline(summary)
-    style = (resources.files(__package__) / "style.css").read_text(encoding="utf-8")
-    page = Template((resources.files(__package__) / "page.html").read_text(encoding="utf-8")).substitute(
-        title=escaped(f"PRIP evaluation: {about['config']}, {about['checkpoint']}"),
-        style=style,
-        eyebrow=escaped(_eyebrow(about)),
-        sentence=signed(escaped(told.sentence)),
-        cost=signed(escaped(told.cost)),
-        facts=_facts(told),
-        links="".join(f'<a href="#{name}">{_LINKS[name]}</a>' for name in present),
-        sections="\n".join(present.values()),
-        footer="$footer",
-    )
-    kilobytes = len(page.encode()) / 1000
+    own = resources.files(__package__)
+    template = Template((own / "page.html").read_text(encoding="utf-8"))
+    parts = {
+        "title": escaped(f"PRIP evaluation: {about['config']}, {about['checkpoint']}"),
+        "style": (own / "style.css").read_text(encoding="utf-8"),
+        "eyebrow": escaped(_eyebrow(about)),
+        "sentence": signed(escaped(told.sentence)),
+        "cost": signed(escaped(told.cost)),
+        "facts": _facts(told),
+        "links": "".join(f'<a href="#{name}">{_LINKS[name]}</a>' for name in present),
+        "sections": "\n".join(present.values()),
+    }
+    kilobytes = len(template.substitute(parts, footer="").encode()) / 1000
     size = f"{kilobytes / 1000:.1f} MB" if kilobytes >= 1000 else f"{kilobytes:.0f} kB"
-    shown = f"{album.shown} of the evaluation's {about['images']:,} images are on this page of {size}"
-    return page.replace("$footer", escaped(f"{shown}, which needs no network. All rows: results.parquet."), 1)
+    footer = (
+        f"{album.shown} of the evaluation's {about['images']:,} images are on this page of {size}, which needs no "
+        "network. All rows: results.parquet."
+    )
+    return template.substitute(parts, footer=escaped(footer))
 
 
 _LINKS = {
@@ -97,10 +111,6 @@ _LINKS = {
     "failures": "Failures",
     "settings": "Settings",
 }
-_SCORES_LEAD = (
-    "Rewards that the refiner was trained against, judges that it never met, and beside them fidelity, diversity and "
-    "length: a gain that is bought by drift or collapse shows here."
-)
 
 
 def _eyebrow(about: Record) -> str:
@@ -137,8 +147,8 @@ def _pictures(summary: Record, results: Results, path: Path, album: Album, limit
         "before-and-after": section(
             "before-and-after",
             "Before and after",
-            f"The plain prompt and {refiner} on {generator}, from the same noise. The prompts are spread evenly over all "
-            f"gains, the highest first: nobody picked them. What the refiner added is marked; figures are {scorer}.",
+            f"The plain prompt and {refiner} on {generator}, from the same noise. The prompts are spread evenly over "
+            f"all gains, the highest first: nobody picked them. What was added is marked; figures are {scorer}.",
             cases.before_and_after(limit // 2),
         ),
         "strips": section(
@@ -181,8 +191,8 @@ def _interval(row: Record) -> plots.Interval | None:
     return row["difference"], row["difference_low"], row["difference_high"]
 
 
-def _plots(panels: Sequence[str]) -> str:
-    return f'<div class="plots">{"".join(panels)}</div>' if panels else ""
+def _plots(panels: Sequence[str], kind: str = "plots") -> str:
+    return f'<div class="{kind}">{"".join(panels)}</div>' if panels else ""
 
 
 def _prompt_plots(summary: Record, results: Results) -> str:
@@ -223,22 +233,7 @@ def _curve_plots(curves: Record | None) -> str:
                 label = "iterations of RL" if axis == ITERATION else "KL to the warm-up, nats a token"
                 title = f"{name} over {'iterations' if axis == ITERATION else 'KL'}"
                 panels.append(_panel(title, plots.curve(x, y, (label, name), title)))
-    return _plots(panels)
-
-
-def _tables(summary: Record, beginning: str, name: str, title: str, lead: str) -> str:
-    own = [table for table in tables(summary) if table.title.startswith(beginning)]
-    return section(name, title, lead, "".join(table_html(table, f"{name}-{i}") for i, table in enumerate(own)))
-
-
-def _tests(summary: Record) -> str:
-    own = [table for table in tables(summary) if not table.title.startswith("Scores")]
-    return section(
-        "tests",
-        "Tests and further tables",
-        "Differences with their intervals, four p-values, and shares of prompts; then categories and what else was found.",
-        "".join(table_html(table, f"tests-{place}", folded=True) for place, table in enumerate(own)),
-    )
+    return _plots(panels, "plots pairs" if len(panels) in (2, 4) else "plots")
 
 
 def _failures(about: Record, path: Path) -> str:
@@ -253,9 +248,9 @@ def _failures(about: Record, path: Path) -> str:
     )
     count, listed = about["failed_images"], len(rows)
     lead = f"{count:,} of {about['images']:,} images failed; their scores are left out."
-    more = f" The first {listed}:" if listed < count else ""
+    more = f" The first {listed} are listed." if listed < count else ""
     return section(
-        "failures", "Failed images", lead + more, f'<div class="failures">{table_html(table, "failed")}</div>'
+        "failures", "Failed images", lead + more, fold("Failed images", table_html(table, "failed", named=False))
     )
 
 

@@ -29,7 +29,7 @@ COLOURS = {
 """Name of a style's colour -> the colour that stands for it until the SVG is written."""
 SERIES = (("first", "o"), ("second", "D"), ("third", "s"))
 """Colour and marker of the series of a plot; further ones begin anew."""
-_WIDTH, _FONT = 5.0, 10.0
+_WIDTH, _FONT = 5.0, 12.0
 _POINTS = 1500
 """Points of a scatter plot at most: more tell nothing and weigh much."""
 
@@ -43,19 +43,19 @@ def dots(rows: Sequence[str], series: Mapping[str, Sequence[Interval | None]], l
     series: by name, one a row, None where there is none.
     """
     lines = len(rows) * max(1, len(series))
-    with _axes(title, 1.15 + 0.17 * lines + 0.12 * len(rows)) as (figure, axes):
+    with _axes(title, 1.2 + 0.16 * lines + 0.16 * len(rows)) as (figure, axes):
         offsets = np.linspace(-0.2, 0.2, len(series)) if len(series) > 1 else [0.0]
         axes.axvline(0, color=COLOURS["soft"], linewidth=1)
         for offset, (name, values), (colour, marker) in zip(offsets, series.items(), _cycle(len(series)), strict=True):
             there = [(place + offset, value) for place, value in enumerate(values) if value is not None]
             for height, (_, low, high) in there:
-                axes.plot([low, high], [height, height], color=COLOURS[colour], linewidth=1.6, solid_capstyle="butt")
+                axes.plot([low, high], [height, height], color=COLOURS[colour], linewidth=2, solid_capstyle="butt")
             axes.plot(
                 [value[0] for _, value in there],
                 [height for height, _ in there],
                 marker,
                 color=COLOURS[colour],
-                markersize=5,
+                markersize=6,
                 label=name,
             )
         axes.set_yticks(range(len(rows)), [_short(row) for row in rows])
@@ -74,17 +74,17 @@ def before_and_after(before: Floats, after: Floats, labels: tuple[str, str], tit
     """
     there = ~np.isnan(before + after)
     x, y = before[there], after[there]
-    shown = np.unique(np.linspace(0, len(x) - 1, min(len(x), _POINTS)).round().astype(int)) if len(x) else []
+    shown = np.unique(np.linspace(0, max(0, len(x) - 1), min(len(x), _POINTS)).round().astype(int))
     kinds = (("gain", "good", y - x > TIE), ("tie", "soft", np.abs(y - x) <= TIE), ("loss", "bad", x - y > TIE))
-    with _axes(title, 4.4) as (figure, axes):
+    with _axes(title, 4.9) as (figure, axes):
         ends = [float(min(x.min(), y.min())), float(max(x.max(), y.max()))] if len(x) else [0.0, 1.0]
         margin = 0.04 * (ends[1] - ends[0]) or 0.5
         ends = [ends[0] - margin, ends[1] + margin]
         axes.plot(ends, ends, color=COLOURS["soft"], linewidth=1, linestyle=(0, (4, 3)))
         for (name, colour, mask), marker in zip(kinds, ("o", "s", "v"), strict=True):
             own = np.intersect1d(shown, np.nonzero(mask)[0]).astype(int)
-            share = f"{name}: {int(mask.sum())} of {len(x)}"
-            axes.plot(x[own], y[own], marker, color=COLOURS[colour], markersize=3.6, alpha=0.6, label=share, mew=0)
+            share = f"{name} {int(mask.sum()):,}"
+            axes.plot(x[own], y[own], marker, color=COLOURS[colour], markersize=4.5, alpha=0.55, label=share, mew=0)
         axes.set(xlim=ends, ylim=ends, xlabel=labels[0], ylabel=labels[1], aspect="equal")
         axes.grid()
         _legend(axes, 3)
@@ -114,7 +114,15 @@ def _short(text: str) -> str:
 
 def _legend(axes: Any, count: int) -> None:
     if count > 1:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, handletextpad=0.2, columnspacing=1)
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=3,
+            frameon=False,
+            handletextpad=0,
+            columnspacing=0.8,
+            borderaxespad=0,
+        )
 
 
 @contextmanager
@@ -139,7 +147,7 @@ def _axes(title: str, height: float) -> Iterator[tuple[Any, Any]]:
         "ytick.color": COLOURS["line"],
         "xtick.labelcolor": COLOURS["soft"],
         "ytick.labelcolor": COLOURS["ink"],
-        "legend.fontsize": _FONT - 1,
+        "legend.fontsize": _FONT,
     }
     with matplotlib.rc_context(style):
         figure = figure_module.Figure(figsize=(_WIDTH, height), layout="constrained")

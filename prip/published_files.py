@@ -1,4 +1,4 @@
-"""Finding and reading the files in which scorers were published, pickles among them: tensors only, no code."""
+"""Finding and reading the files in which networks were published, pickles among them: tensors only, no code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, InputError
+from .errors import CheckpointError, InputError
 
 
 def find_file(place: str, names: tuple[str, ...], revision: str | None = None) -> Path:

@@ -1,0 +1,118 @@
+"""`prip annotate`: ask people about the images of an evaluation."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+from prip.errors import InputError, require
+
+EXAMPLES = """examples:
+  prip annotate runs/evaluation --refiners none rl
+  prip annotate runs/evaluation --refiners none rl --generator diffusion --items 200 --port 9000
+  prip annotate runs/evaluation --task relevance --refiners none warmup rl
+  prip annotate runs/evaluation --summary
+  prip annotate runs/evaluation --export answers.csv
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register `annotate` with the subparsers of `prip`."""
+    parser = subparsers.add_parser(
+        "annotate",
+        help="ask people about an evaluation's images",
+        description="Serve a page on which people judge the images of a finished evaluation, without knowing whose "
+        "they are: which of two they prefer, or how much of the prompt one shows. Every answer is on disk before the "
+        "page moves on; start it again to go on.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="that prip evaluate wrote (--out)")
+    parser.add_argument(
+        "--task",
+        default="preference",
+        choices=["preference", "relevance"],
+        help="which of two images is better, or how relevant one is to the prompt (default preference)",
+    )
+    parser.add_argument(
+        "--refiners", nargs="+", metavar="NAME", help="whose images: two for preference (default all there are)"
+    )
+    parser.add_argument("--generator", metavar="NAME", help="whose images (default all generators)")
+    parser.add_argument("--items", type=int, default=100, metavar="N", help="questions for everybody (default 100)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample, the order and the sides (default 0)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine)")
+    parser.add_argument("--port", type=int, default=8765, help="port to listen on, 0 for any (default 8765)")
+    parser.add_argument("--no-browser", action="store_true", help="do not open the page")
+    parser.add_argument("--export", type=Path, metavar="FILE", help="write all answers as CSV, and serve nothing")
+    parser.add_argument("--summary", action="store_true", help="print what the answers say, and serve nothing")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve the page, or write and print the answers. Returns 0; errors of ours are for the caller."""
+    if arguments.export is not None or arguments.summary:
+        return _tell(arguments)
+    return _serve(arguments)
+
+
+def _tell(arguments: argparse.Namespace) -> int:
+    from .annotation.export import to_csv, to_text
+    from .annotation.summary import standing_answers, summarise
+    from .files import check_target, write_atomically
+
+    answers, others = standing_answers(arguments.folder)
+    if not answers:
+        raise InputError(f"{arguments.folder} has no answers yet; prip annotate {arguments.folder} asks for them")
+    if others:
+        print(f"left out: {others} answers about images that this evaluation no longer holds", file=sys.stderr)
+    if arguments.export is not None:
+        check_target(arguments.export)
+        write_atomically(arguments.export, to_csv(answers).encode())
+        print(f"{len(answers)} answers written to {arguments.export}")
+    if arguments.summary:
+        print(to_text(summarise(answers)))
+    return 0
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    for module in ("fastapi", "uvicorn", "pyarrow"):
+        require(module, "annotate")
+    from .annotation.answers import AnswerLog
+    from .annotation.guard import LOOPBACK
+    from .annotation.items import choose_refiners, draw_sample, read_rows
+    from .annotation.server import listen, serve
+    from .annotation.study import Study
+
+    folder = arguments.folder
+    rows = read_rows(folder)
+    refiners = choose_refiners(rows, arguments.task, arguments.refiners)
+    sample = draw_sample(folder, rows, arguments.task, refiners, arguments.generator, arguments.items, arguments.seed)
+    listening = listen(arguments.host, arguments.port)
+    log = AnswerLog(folder)
+    print(f"{arguments.task}: {len(sample.items)} questions about {' and '.join(refiners)}")
+    if sample.identical:
+        print(f"left out: {sample.identical} pairs whose images are identical")
+    if sample.failed:
+        print(f"left out: {sample.failed} images that the evaluation could not draw")
+    if arguments.host not in LOOPBACK:
+        print("everybody who reaches this machine can answer, and there is no password", file=sys.stderr)
+    address = f"http://{_shown(arguments.host)}:{listening.getsockname()[1]}/"
+    print(f"{address} (Ctrl-C ends it; every answer is saved in {log.path.parent})", flush=True)
+    if not arguments.no_browser:
+        threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
+    try:
+        serve(Study(folder, arguments.task, sample, arguments.seed, log), arguments.host, listening)
+    finally:
+        log.close()
+        listening.close()
+    return 0
+
+
+def _shown(host: str) -> str:
+    """Returns a host as it stands in an address that a browser of this machine can open."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
