@@ -103,7 +103,7 @@ def killed_when(there: Path, command: list[str]) -> None:
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
-    until = time.monotonic() + 300
+    until = time.monotonic() + 600
     while not there.is_file():
         assert process.poll() is None and time.monotonic() < until, process.communicate()[0].decode()
         time.sleep(0.002)
