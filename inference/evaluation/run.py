@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from prip.errors import InputError
 
-from ..files import folder_hash, write_atomically, write_with
+from ..files import check_target, folder_hash, write_atomically, write_with
 from .chunks import chunk_file, chunks, write_table
 from .images import ImageStore
 from .kinds import (
@@ -136,7 +136,7 @@ class Evaluation:
             raise InputError(
                 f"out: {self.folder} holds an evaluation with other {changed}: choose another folder, or --overwrite"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
+        check_target(path)
         write_atomically(path, text.encode())
         for part in self.folder.glob("parts/*/*.parquet"):
             if (pd.read_parquet(part, columns=["error"])["error"] != "").any():

@@ -1,4 +1,4 @@
-"""`prip evaluate` as for the paper's tables: HPSv2's styles, Stable Diffusion, published scorers, an expander of others.
+"""`prip evaluate` as for the paper's tables: HPSv2 styles, Stable Diffusion, published scorers, a foreign expander.
 
 All of it at a size for tests, with random weights; a run that is killed again and again ends with the same table.
 """
