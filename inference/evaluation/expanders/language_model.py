@@ -172,7 +172,7 @@ def make_causal_lm(
     batch_size: int = 16,
     dtype: str = "float32",
 ) -> LanguageModelRefiner:
-    """The kind `causal-lm`: a causal language model by folder or Hub id, as `place` says: FOLDER, OWNER/NAME[@REVISION].
+    """The kind `causal-lm`: a causal language model by folder or Hub id, `place` being FOLDER, OWNER/NAME[@REVISION].
 
     tokenizer: where the tokenizer lies, if elsewhere. The rest: fields of `Wording` and `Decoding`.
     """
