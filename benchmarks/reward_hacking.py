@@ -3,7 +3,7 @@
     prip-train rl --config miniature --run runs/miniature --loop.keep_parts
     python benchmarks/reward_hacking.py --run runs/miniature --out runs/reward_hacking
 
-Measures the encoder of every measurement that rl kept, on the miniature's dev split, by the rewards that it learned from,
+Measures the encoder of every measurement that rl kept, on the dev split, by the rewards that it learned from,
 by judges that took no part, and by the diversity of the images. Prints the series, says where each is best, and writes
 RUN/rl/judged.json, which `prip evaluate --run RUN` draws in its report.
 """
