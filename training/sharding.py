@@ -83,7 +83,7 @@ def build_strategy(name: str, devices: int, device: str, batch_size: int, clip: 
         on_cpu = device == "cpu" or not torch.cuda.is_available()
         return (CpuZeroStrategy if on_cpu else ZeroStrategy)(int(name[-1]), batch_size, clip, manual)
     if name == "ddp" or devices > 1:
-        return DDPStrategy()
+        return DDPStrategy(gradient_as_bucket_view=True)  # else DDP holds every gradient twice
     return "auto"
 
 
