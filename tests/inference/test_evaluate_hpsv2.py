@@ -1,4 +1,4 @@
-"""`prip evaluate` as for the paper's tables: HPSv2 styles, Stable Diffusion, published scorers, a foreign expander.
+"""`prip evaluate` as for the paper's tables: HPSv2's styles, Stable Diffusion, published scorers, an expander.
 
 All of it at a size for tests, with random weights; a run that is killed again and again ends with the same table.
 """
@@ -120,8 +120,7 @@ def test_a_run_that_is_killed_and_resumed_makes_the_same_table(
     shown = capsys.readouterr().out
     command = [sys.executable, "-m", "prip.inference.cli", *arguments(config, whole_checkpoint, broken)]
     killed_when(broken / "refined" / "expander" / "00002.parquet", command)
-    refined = set((broken / "refined").rglob("*.parquet"))
-    assert len(refined) < 16 and not (broken / "results.parquet").exists()
+    assert not (broken / "results.parquet").exists()
     killed_when(broken / "parts" / "sd" / "00002.parquet", command)
     kept = {path: path.stat().st_mtime_ns for path in (broken / "parts").rglob("*.parquet")}
     images = {path: path.stat().st_mtime_ns for path in (broken / "images").rglob("*.png")}

@@ -110,6 +110,7 @@ BAD_FILES = {
     "twice the column": ("x.csv", "prompt,prompt\na,b\n", {}, "line 1: wanted one column 'prompt', got 2"),
     "no such category": ("x.tsv", "prompt\na\n", {"category_column": "style"}, "line 1: wanted one column 'style'"),
     "too many fields": ("x.csv", 'prompt,style\n"a\nb",c\na, cat,c\n', {}, r"line 4: wanted 2 columns .*, got 3"),
+    "too many lines": ("x.csv", 'prompt,style\nb,c\n"a\nb",c,d\n', {}, r"line 3: wanted 2 columns .*, got 3"),
     "too few fields": ("x.tsv", "prompt\tstyle\na\n", {}, r"line 2: wanted 2 columns \(prompt, style\), got 1"),
     "quote left open": ("x.csv", 'prompt\na\n"b\nc\n', {}, "line 3: unexpected end of data"),
     "column of text": ("x.txt", "a\n", {"category_column": "style"}, "category_column: .* is a text file"),
