@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
+from prip.base_model import load_base_tokenizer
 from prip.errors import require
 from prip.loading import quiet
 from prip.modeling import PromptDecoder
-from prip.strict_model import load_foreign_tokenizer
 
 from .data.pairs import (
     SYSTEM_PROMPTS,
@@ -238,9 +238,9 @@ def run(settings: DecoderSettings) -> dict[str, Any]:
     data = settings.data or settings.run / "data"
     splits = read_system_prompts(data)
     seed_everything(settings.seed, DecoderModule.stage, "weights")
-    base: dict[str, Any] = {"dtype": settings.base_dtype}
-    base |= {} if settings.base_revision is None else {"revision": settings.base_revision}
-    decoder, tokenizer = build_decoder(settings.base, settings.sizes, settings.template, splits, **base)
+    decoder, tokenizer = build_decoder(
+        settings.base, settings.sizes, settings.template, splits, dtype=settings.base_dtype
+    )
     if settings.lora.rank:
         add_adapters(decoder, settings.lora)
     if settings.gradient_checkpointing:
@@ -269,12 +269,11 @@ def build_decoder(
 ) -> tuple[PromptDecoder, PreTrainedTokenizerFast]:
     """Returns the decoder and its tokenizer: the pretrained `base`, or a new Llama at `sizes`, for these pivots.
 
-    options: revision and dtype, with which `base` is loaded.
+    options: dtype, with which `base` is loaded.
     """
     shape = {"pivot_length": splits.pivots.pivot_length, "pivot_width": splits.pivots.pivot_width}
     if base is not None:
-        at = {name: value for name, value in options.items() if name == "revision"}
-        tokenizer: PreTrainedTokenizerFast = load_foreign_tokenizer(base, at)
+        tokenizer: PreTrainedTokenizerFast = load_base_tokenizer(base)
         return PromptDecoder.from_lm(base, tokenizer, template=template, **shape, **options), tokenizer
     tokenizer = train_decoder_tokenizer(splits.train.texts, sizes.vocab_size)
     config = LlamaConfig(

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5Config
 
+from prip.base_model import load_base_tokenizer
 from prip.loading import quiet
 from prip.modeling import PreferenceEncoder
-from prip.strict_model import load_foreign_tokenizer
 
 from .data.pairs import (
     PREFERRED_IMAGES,
@@ -123,7 +123,7 @@ def run(settings: EncoderSettings) -> dict[str, Any]:
     data = settings.data or settings.run / "data"
     splits = read_preferred_images(data, settings.images)
     seed_everything(settings.seed, EncoderModule.stage, "weights")
-    encoder, tokenizer = build_encoder(settings.base, settings.sizes, splits, settings.base_revision)
+    encoder, tokenizer = build_encoder(settings.base, settings.sizes, splits)
     if settings.gradient_checkpointing:
         checkpoint_activations(encoder)
     module = EncoderModule(
@@ -142,13 +142,12 @@ def run(settings: EncoderSettings) -> dict[str, Any]:
 
 
 def build_encoder(
-    base: str | None, sizes: T5Sizes, splits: Splits, revision: str | None = None
+    base: str | None, sizes: T5Sizes, splits: Splits
 ) -> tuple[PreferenceEncoder, PreTrainedTokenizerBase]:
     """Returns the encoder and its tokenizer: from the pretrained T5 `base`, or new at `sizes`, for these pivots."""
     shape = {"pivot_length": splits.pivots.pivot_length, "pivot_width": splits.pivots.pivot_width}
     if base is not None:
-        at: dict[str, Any] = {} if revision is None else {"revision": revision}
-        return PreferenceEncoder.from_t5(base, **shape, **at), load_foreign_tokenizer(base, at)
+        return PreferenceEncoder.from_t5(base, **shape), load_base_tokenizer(base)
     tokenizer = train_encoder_tokenizer(splits.train.texts, sizes.vocab_size)
     config = T5Config(
         vocab_size=len(tokenizer),

@@ -24,7 +24,7 @@ def clip_pixels(images: Images, edge: int) -> Tensor:
 
 
 def processor_pixels(images: Images, edge: int) -> Tensor:
-    """As transformers' CLIPImageProcessor: resized as by Pillow, odd margins are cut where `clip_pixels` rounds to even."""
+    """As transformers' CLIPImageProcessor: as by Pillow; odd margins are cut where `clip_pixels` rounds to even."""
     resized = resize_bicubic(images, *size_of_shorter_edge(images, edge))
     return normalise(crop_at(resized, edge, [(side - edge) // 2 for side in resized.shape[-2:]]) / 255)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import CheckpointError, InputError
+from ..hub.names import split_revision
 from ..loading import read_json, resolve_folder
 from ..protocols import Reward
 
@@ -50,7 +51,6 @@ OWN_FORMATS = {
 """Module and class of what `save_pretrained` writes, by the model_type in its config.json."""
 
 _NAME = re.compile(r"[\w.-]+")
-_PINNED = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)@([\w./-]+)")
 
 
 class RewardReference(NamedTuple):
@@ -71,7 +71,7 @@ def parse_reward(text: str, names: Collection[str] = tuple(REWARDS)) -> RewardRe
     if equals and name in names:
         if not place:
             raise InputError(f"reward: wanted a folder, file or Hub id after the = of {text!r}")
-        return RewardReference(name, *_split_revision(place))
+        return RewardReference(name, *split_revision(place))
     if equals and _NAME.fullmatch(name):
         raise unknown_reward(name, names)
     name, at, revision = text.partition("@")
@@ -79,12 +79,7 @@ def parse_reward(text: str, names: Collection[str] = tuple(REWARDS)) -> RewardRe
         if at and not revision:
             raise InputError(f"reward: wanted a revision after the @ of {text!r}")
         return RewardReference(name, None, revision or None)
-    return RewardReference(None, *_split_revision(text))
-
-
-def _split_revision(place: str) -> tuple[str, str | None]:
-    pinned = _PINNED.fullmatch(place)
-    return (pinned[1], pinned[2]) if pinned else (place, None)
+    return RewardReference(None, *split_revision(text))
 
 
 def unknown_reward(name: str, names: Collection[str] = tuple(REWARDS)) -> InputError:

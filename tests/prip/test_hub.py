@@ -116,7 +116,7 @@ def test_unknown_revisions_and_repositories(hub: LocalHub, tiny_checkpoint: Path
         refiner_folder("someone/else")
     hub.repositories["someone/other"] = Repository()
     hub.repositories["someone/other"].commit({"notes.json": b"{}", "model.bin": b"a pickle"})
-    with pytest.raises(CheckpointError, match="'someone/other': the repository holds no such part"):
+    with pytest.raises(CheckpointError, match="'someone/other': the repository holds none of the files"):
         refiner_folder("someone/other")
 
 
