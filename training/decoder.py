@@ -32,6 +32,7 @@ from .data.pairs import (
 from .harness import StageModule, stage_folder, train
 from .memory import checkpoint_activations
 from .optimizers import build_optimizer, build_scheduler, in_float32, train_only
+from .pins import base_hash, pin_decoder
 from .seeds import derive_seed, seed_everything
 from .settings import DecoderSettings, LlamaSizes, LoopSettings, LoraSettings, OptimizerSettings
 from .step_order import StepOrder
@@ -235,6 +236,7 @@ def _names_before(names: Sequence[str], size: int) -> list[str]:
 
 def run(settings: DecoderSettings) -> dict[str, Any]:
     """Trains the prompt decoder and returns its metrics; the part is in RUN/decoder/part."""
+    settings = pin_decoder(settings)
     data = settings.data or settings.run / "data"
     splits = read_system_prompts(data)
     seed_everything(settings.seed, DecoderModule.stage, "weights")
@@ -259,7 +261,7 @@ def run(settings: DecoderSettings) -> dict[str, Any]:
         bucket_window=settings.bucket_window,
         merge=bool(settings.lora.rank) and settings.lora.save == "merged",
     )
-    folder = stage_folder(settings, module.stage, data_hashes(data, SYSTEM_PROMPTS))
+    folder = stage_folder(settings, module.stage, data_hashes(data, SYSTEM_PROMPTS) | base_hash(settings.base))
     clip = settings.optimizer.clip
     return train(module, settings, settings.loop, folder, monitor="dev_modifier_loss", mode="min", clip=clip)
 

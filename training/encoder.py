@@ -27,6 +27,7 @@ from .data.pairs import (
 from .harness import StageModule, stage_folder, train
 from .memory import checkpoint_activations
 from .optimizers import build_optimizer, build_scheduler, in_float32, train_only
+from .pins import base_hash, pin_encoder
 from .seeds import derive_seed, seed_everything
 from .settings import EncoderSettings, LoopSettings, OptimizerSettings, T5Sizes
 from .step_order import StepOrder
@@ -120,6 +121,7 @@ class EncoderModule(StageModule):
 
 def run(settings: EncoderSettings) -> dict[str, Any]:
     """Trains the preference encoder and returns its metrics; the part is in RUN/encoder/part."""
+    settings = pin_encoder(settings)
     data = settings.data or settings.run / "data"
     splits = read_preferred_images(data, settings.images)
     seed_everything(settings.seed, EncoderModule.stage, "weights")
@@ -136,7 +138,7 @@ def run(settings: EncoderSettings) -> dict[str, Any]:
         loop=settings.loop,
         optimizer=settings.optimizer,
     )
-    folder = stage_folder(settings, module.stage, data_hashes(data, PREFERRED_IMAGES))
+    folder = stage_folder(settings, module.stage, data_hashes(data, PREFERRED_IMAGES) | base_hash(settings.base))
     clip = settings.optimizer.clip
     return train(module, settings, settings.loop, folder, monitor="dev_loss", mode="min", clip=clip)
 

@@ -20,6 +20,7 @@ from .data.hashing import hash_of_texts
 from .frozen import fingerprint
 from .harness import StageModule, stage_folder, train
 from .optimizers import build_optimizer, build_scheduler, train_only
+from .pins import pin_rl
 from .processes import process_rank
 from .refiner_folder import publish_refiner, training_record, write_refiner
 from .replay import gather_replay, replay, rollout_metrics
@@ -261,6 +262,7 @@ def run(settings: RlSettings, parts: RlParts | None = None) -> dict[str, Any]:
 
     parts: in place of those that the settings name.
     """
+    settings = pin_rl(settings)
     parts = parts or load_parts(settings)
     read = {"encoder": parts.model.encoder, "decoder": parts.model.decoder, "generator": parts.generator}
     read |= {f"reward {reward.name}": reward for reward in parts.rewards}

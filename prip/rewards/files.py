@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError, InputError
 from ..hub.fetch import fetch
-from ..hub.names import is_on_hub
+from ..hub.names import is_on_hub, split_revision
 
 
 def find_file(place: str, names: tuple[str, ...], revision: str | None = None) -> Path:
@@ -33,11 +33,15 @@ def find_file(place: str, names: tuple[str, ...], revision: str | None = None) -
 
 
 def hub_file(repository: str, name: str, revision: str | None = None) -> Path:
-    """One file of a Hub repository, fetched once and verified. Raises CheckpointError where it cannot be had."""
+    """One file of a Hub repository, owner/name or owner/name@revision, fetched once and verified.
+
+    Raises CheckpointError where it cannot be had.
+    """
     if not is_on_hub(repository):
         raise CheckpointError(f"{name}: {repository!r} is no file or folder here, and no owner/name on the Hub")
+    repository, told = split_revision(repository)
     try:
-        return fetch(repository, revision, lambda names: [one for one in names if one == name]) / name
+        return fetch(repository, told or revision, lambda names: [one for one in names if one == name]) / name
     except CheckpointError as error:
         raise CheckpointError(f"{name} of {error}") from error
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import CheckpointError, InputError
+from ..hub.commits import pinned
 from ..hub.names import split_revision
 from ..loading import read_json, resolve_folder
 from ..protocols import Reward
@@ -82,6 +83,20 @@ def parse_reward(text: str, names: Collection[str] = tuple(REWARDS)) -> RewardRe
     return RewardReference(None, *split_revision(text))
 
 
+def pinned_reward(text: str) -> str:
+    """Returns the text that names the same reward with the commit of its weights, where they come from the Hub.
+
+    Raises CheckpointError where the Hub does not tell it, and as `parse_reward` does.
+    """
+    reference = parse_reward(text)
+    place = reference.place
+    if place is None:
+        assert reference.name is not None
+        place = str(_module(REWARDS[reference.name].module).PUBLISHED)
+    fixed = pinned(place if reference.revision is None else f"{place}@{reference.revision}")
+    return fixed if reference.name is None else f"{reference.name}={fixed}"
+
+
 def unknown_reward(name: str, names: Collection[str] = tuple(REWARDS)) -> InputError:
     """The error that says which rewards there are."""
     return InputError(f"reward: {name!r} is none of {', '.join(names)}, and no folder or owner/name on the Hub")
@@ -135,4 +150,8 @@ def _load_named(reference: RewardReference, dtype: torch.dtype) -> Any:
 
 
 def _named_class(module: str, class_name: str) -> Any:
-    return getattr(import_module(f".{module}", __package__), class_name)
+    return getattr(_module(module), class_name)
+
+
+def _module(name: str) -> Any:
+    return import_module(f".{name}", __package__)

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from hub_server import Fault, LocalHub, serving, stand_in
+from hub_server import Fault, LocalHub
 from tiny_parts import llama_config, t5_config
 from transformers import LlamaForCausalLM, T5ForConditionalGeneration
 
 from prip.base_model import base_folder, load_base_tokenizer
 from prip.errors import CheckpointError
 from prip.modeling import PreferenceEncoder, PromptDecoder
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between huggingface_hub's own retries
-    with serving() as hub:
-        stand_in(hub, tmp_path, monkeypatch)
-        yield hub
 
 
 def test_a_base_encoder_is_that_of_its_revision(hub: LocalHub, tmp_path: Path) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import Fault, LocalHub, Repository, serving, stand_in
+from hub_server import Fault, LocalHub, Repository
 
 from prip.errors import CheckpointError, InputError, PripWarning
 from prip.hub.commits import commit_of, pinned
@@ -15,14 +13,6 @@ from prip.hub.fetch import fetch
 from prip.hub.names import is_on_hub, parse_dataset_file, split_revision
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between huggingface_hub's own retries
-    with serving() as hub:
-        stand_in(hub, tmp_path, monkeypatch)
-        yield hub
 
 
 @pytest.mark.parametrize(

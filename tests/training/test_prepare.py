@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from hub_server import LocalHub, Repository
 from made_parts import (
     ColourPivots,
     ColourReward,
@@ -37,6 +38,9 @@ from prip.training.data.pivot_cache import PivotCache
 from prip.training.data.preferred import mine_preferred
 from prip.training.data.splits import read_prompts, split_by_prompt
 from prip.training.data.system_prompts import filter_system_prompts
+from prip.training.pins import pin_prepare
+from prip.training.prepare_parts import Parts, input_hashes
+from prip.training.refiner_folder import training_record
 from prip.training.settings import PrepareSettings, SystemPromptSettings
 from prip.training.settings.prepare import EvaluationSetSettings, FilterSettings, RaySettings
 
@@ -47,23 +51,23 @@ def made_rewards() -> list[ColourReward]:
     return [ColourReward("mini-reward", 0, 1 / 64, -2.0), ColourReward("mini-hps", 1, 1 / 32, 27.0)]
 
 
-def made(generator: MadeGenerator | None = None, rewards: list[ColourReward] | None = None) -> stage.Parts:
+def made(generator: MadeGenerator | None = None, rewards: list[ColourReward] | None = None) -> Parts:
     chosen = rewards or made_rewards()
-    return stage.Parts(lambda: generator or MadeGenerator(), lambda: chosen, ColourPivots)
+    return Parts(lambda: generator or MadeGenerator(), lambda: chosen, ColourPivots)
 
 
 def settings_for(run: Path, **options: Any) -> PrepareSettings:
     return PrepareSettings(run=run, progress=False, device="cpu", **{"batch_size": 7, **options})
 
 
-def run_made(run: Path, parts: stage.Parts | None = None, **options: Any) -> dict[str, Any]:
+def run_made(run: Path, parts: Parts | None = None, **options: Any) -> dict[str, Any]:
     """Runs the stage on the made parts, in place of those in RUN/parts."""
-    settings = settings_for(run, **options)
+    settings = pin_prepare(settings_for(run, **options))
     if settings.diffusiondb is None and not (run / "parts").exists():
         write_prompts(run)
     for name in ("generator", "pivot_encoder", "rewards/made"):
         (run / "parts" / name).mkdir(parents=True, exist_ok=True)
-    return stage.prepare(settings, stage.begin(settings, stage.input_hashes(settings)), parts or made())
+    return stage.prepare(settings, stage.begin(settings, input_hashes(settings)), parts or made())
 
 
 def table(run: Path, name: str) -> pd.DataFrame:
@@ -359,6 +363,31 @@ def test_evaluation_prompts_reach_no_table(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "run" / "data" / "manifest.json").read_text())
     assert manifest["counts"]["evaluation_near"] == 1
     assert manifest["inputs"]["evaluation/a.txt"] == hash_of(tmp_path / "a.txt")
+
+
+def test_evaluation_prompts_come_from_the_hub(tmp_path: Path, hub: LocalHub) -> None:
+    hub.repositories["zhwang/HPDv2"] = Repository()
+    files = {"benchmark/anime.json": b'["A dog!", "a ship"]', "benchmark/photo.json": b'["a castle, golden hours"]'}
+    commit = hub.repositories["zhwang/HPDv2"].commit({**files, "train.tar": b"..."})
+    names = tuple(f"hf://datasets/zhwang/HPDv2/{path}" for path in files)
+    metrics = run_made(tmp_path / "run", evaluation=EvaluationSetSettings(files=names))
+    assert (metrics["counts"]["evaluation_exact"], metrics["counts"]["evaluation_near"]) == (1, 1)
+    assert not [path for path in hub.paths() if "train.tar" in path]
+    pinned = f"hf://datasets/zhwang/HPDv2@{commit}/benchmark/anime.json"
+    manifest = json.loads((tmp_path / "run" / "data" / "manifest.json").read_text())
+    assert manifest["settings"]["evaluation"]["files"][0] == manifest["inputs"]["evaluation/anime.json"] == pinned
+    record = training_record(tmp_path / "run", {"prepare": tmp_path / "run" / "prepare"}, [])["stages"]["prepare"]
+    assert record["settings"]["evaluation"]["files"][0] == record["inputs"]["evaluation/anime.json"] == pinned
+    hub.repositories["zhwang/HPDv2"].commit(files)
+    with pytest.raises(InputError, match=f"evaluation was .*{commit}"):
+        run_made(tmp_path / "run", evaluation=EvaluationSetSettings(files=names), resume=True)
+    missing = EvaluationSetSettings(files=("hf://datasets/zhwang/HPDv2/none.json",))
+    with pytest.raises(
+        CheckpointError, match=r"evaluation.files: none.json of dataset 'zhwang/HPDv2'.* none of the fi"
+    ):
+        run_made(tmp_path / "other", evaluation=missing)
+    with pytest.raises(InputError, match="evaluation.files: wanted hf://datasets/OWNER/NAME/PATH"):
+        EvaluationSetSettings(files=("hf://datasets/zhwang/HPDv2",))
 
 
 def test_a_rerun_makes_the_missing_shards_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
