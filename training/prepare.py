@@ -76,7 +76,7 @@ def begin(settings: PrepareSettings, inputs: dict[str, str]) -> Path:
 
 def prepare(settings: PrepareSettings, folder: Path, parts: Parts) -> dict[str, Any]:
     """Does the stage with these parts: all of RUN/data, and metrics.json in `folder`; returns the metrics."""
-    times, data = [time.monotonic()], settings.run / "data"
+    moments, data = [(time.monotonic(), 0.0)], settings.run / "data"
     if settings.diffusiondb is None:
         place, prompts, drawn = draw(settings, data, parts.make_generator)
         source = find_source(place)
@@ -84,13 +84,13 @@ def prepare(settings: PrepareSettings, folder: Path, parts: Parts) -> dict[str, 
         prompts, drawn = None, 0
         chosen = settings.source
         source = find_source(settings.diffusiondb, chosen.subset, chosen.first_part, chosen.part_limit, chosen.keep)
-    times.append(time.monotonic())
+    moments.append((time.monotonic(), 0.0))
     with _workers(settings) as workers:
         scored = score(settings, folder, source, prompts, parts.make_rewards, workers)
-        times.append(time.monotonic())
+        moments.append((time.monotonic(), workers.start_seconds))
         mined = mine(settings, scored.images, prompts, scored.rewards)
         pivots = cache_pivots(settings, source, scored.images, mined.needed, parts.make_pivot_encoder, workers)
-    times.append(time.monotonic())
+        moments.append((time.monotonic(), workers.start_seconds))
     counts = {
         "images": len(scored.images),
         **scored.counts,
@@ -111,13 +111,24 @@ def prepare(settings: PrepareSettings, folder: Path, parts: Parts) -> dict[str, 
             "system_prompts": float(mined.system["score"].mean()),
             "system_prompts_kept": _mean_score(mined.system, mined.kept["image_name"]),
         },
-        "seconds": {
-            name: round(times[place + 1] - times[place], 1) for place, name in enumerate(("draw", "score", "pivots"))
-        },
+        "seconds": _seconds(moments),
     }
     replace_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     _log.info("prepare: %s", ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
     return metrics
+
+
+def _seconds(moments: list[tuple[float, float]]) -> dict[str, float]:
+    """Returns how long drawing, scoring and pivots took, and apart from them how long the workers took to start.
+
+    moments: before each and after the last, the time and the workers' start_seconds, both in seconds.
+    """
+    names = ("draw", "score", "pivots")
+    spans = {
+        name: (end - begin) - (started_end - started)
+        for name, (begin, started), (end, started_end) in zip(names, moments, moments[1:], strict=False)
+    }
+    return {name: round(value, 3) for name, value in {**spans, "start": moments[-1][1]}.items()}
 
 
 def cache_pivots(

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from prip.training.data.preferred import mine_preferred
 from prip.training.data.splits import read_prompts, split_by_prompt
 from prip.training.data.system_prompts import filter_system_prompts
 from prip.training.pins import pin_prepare
+from prip.training.prepare import _seconds
 from prip.training.prepare_parts import Parts, input_hashes
 from prip.training.refiner_folder import training_record
 from prip.training.settings import PrepareSettings, SystemPromptSettings
@@ -217,6 +219,22 @@ def test_mining_by_hand() -> None:
     )
     chosen = [mine_preferred(images, 1, seed)["random_image_name"].iloc[1] for seed in range(300)]
     assert all(70 <= chosen.count(name) <= 130 for name in ("b1", "b2", "b3")), "uniform over the prompt's images"
+
+
+def test_the_start_of_the_workers_is_told_apart(tmp_path: Path) -> None:
+    def slowly() -> ColourPivots:
+        time.sleep(0.7)
+        return ColourPivots()
+
+    seconds = run_made(tmp_path, replace(made(), make_pivot_encoder=slowly))["seconds"]
+    assert list(seconds) == ["draw", "score", "pivots", "start"]
+    assert seconds["start"] >= 0.7 and all(seconds[name] > 0 for name in seconds)
+    assert _seconds([(1.0, 0.0), (3.0, 0.0), (9.0, 4.0), (12.0, 6.5)]) == {
+        "draw": 2.0,
+        "score": 2.0,
+        "pivots": 0.5,
+        "start": 6.5,
+    }
 
 
 def test_filtering_by_hand() -> None:
@@ -499,6 +517,8 @@ def test_ray_gives_what_this_process_gives(whole: Path, tmp_path: Path) -> None:
     manifests = [json.loads((run / "data" / "manifest.json").read_text()) for run in (whole, tmp_path)]
     hashes = [{name: value for name, value in m["sha256"].items() if name != "pivots"} for m in manifests]
     assert hashes[0] == hashes[1] and manifests[1]["settings"]["ray"]["workers"] == 2
+    seconds = json.loads((tmp_path / "prepare" / "metrics.json").read_text())["seconds"]
+    assert seconds["start"] > seconds["score"] > 0, "34 images are scored in less time than Ray starts in"
     caches = [PivotCache(run / "data" / "pivots") for run in (whole, tmp_path)]
     names = caches[0].names
     assert names == caches[1].names and torch.equal(caches[0][names], caches[1][names])

@@ -119,7 +119,7 @@ class RaySettings:
     """Address of a Ray cluster, "auto" for the one that this machine belongs to; null starts Ray on this machine."""
 
     num_cpus: float = 1.0
-    """CPUs of each actor."""
+    """CPUs of each actor, and threads that it computes with, unless OMP_NUM_THREADS says another number."""
 
     num_gpus: float = 0.0
     """GPUs of each actor; a fraction lets several share one."""
