@@ -64,7 +64,7 @@ def load_parts(settings: RlSettings) -> RlParts:
         PripModel(encoder, PromptDecoder.from_pretrained(decoder_folder, dtype=dtype)),
         PripProcessor(load_tokenizer(encoder_folder), load_tokenizer(decoder_folder)),
         load_generator(named.generator or str(run_folder / "parts" / "generator"), places["generator"], **options),
-        [load_reward(name, places["rewards"], dtype) for name in names],
+        [load_reward(name, places["rewards"], named.reward_dtype or dtype) for name in names],
         train_prompts,
         dev_prompts,
     )
