@@ -21,6 +21,7 @@ from . import ppo, ranks
 from .data.hashing import hash_of_texts
 from .harness import StageModule, stage_folder, train
 from .optimizers import build_optimizer, build_scheduler, train_only, trained_names
+from .pins import pin_rl
 from .processes import process_rank
 from .refiner_folder import publish_refiner, training_record, write_refiner
 from .replay import gather_replay, replay, rollout_metrics
@@ -257,6 +258,7 @@ def run(settings: RlSettings, parts: RlParts | None = None) -> dict[str, Any]:
 
     parts: in place of those that the settings name.
     """
+    settings = pin_rl(settings)
     parts = parts or load_parts(settings)
     read: dict[str, object] = {**dict(parts.model.named_children()), "generator": parts.generator}
     read |= {f"reward {reward.name}": reward for reward in parts.rewards}
