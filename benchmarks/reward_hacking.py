@@ -1,6 +1,6 @@
 """Does reinforcement learning go on to please its rewards when the judges are no longer pleased?
 
-    prip-train rl --config miniature --run runs/miniature --loop.keep_parts
+    prip-train rl --config miniature --run runs/miniature --loop.keep_parts true
     python benchmarks/reward_hacking.py --run runs/miniature --out runs/reward_hacking
 
 Measures the encoder of every measurement that rl kept, on the dev split, by the rewards that it learned from,
@@ -27,7 +27,7 @@ def steps_of(run: Path, every: int) -> dict[int, Path]:
     """Returns the encoders that rl kept, by iteration: each `every`-th, and the first and last."""
     kept = sorted((run / "rl" / "history").glob("step-*"))
     if not kept:
-        raise SystemExit(f"{run / 'rl' / 'history'} holds nothing: train rl with --loop.keep_parts")
+        raise SystemExit(f"{run / 'rl' / 'history'} holds nothing: train rl with --loop.keep_parts true")
     chosen = {place: path for place, path in enumerate(kept) if place % every == 0 or place == len(kept) - 1}
     return {int(path.name.removeprefix("step-")): path for path in chosen.values()}
 
@@ -59,7 +59,7 @@ def series(summary: dict[str, Any], steps: dict[int, Path]) -> dict[str, list[fl
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="run whose rl was trained with --loop.keep_parts")
+    parser.add_argument("--run", type=Path, required=True, help="run whose rl was trained with --loop.keep_parts true")
     parser.add_argument("--out", type=Path, required=True, help="folder of the evaluation")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="each Nth of the encoders that were kept")
     parser.add_argument("--per-combination", type=int, default=2, help="phrasings of each combination (default 2)")
