@@ -13,7 +13,6 @@ from .data.hashing import hash_of
 from .processes import process_rank
 from .settings import DecoderSettings, EncoderSettings, PrepareSettings, RewritesSettings, RlSettings
 
-
 GENERATOR_PLACES = ("unet", "adapter", "upscaler")
 """Options of a generator that name a place"""
 
