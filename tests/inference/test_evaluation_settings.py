@@ -101,3 +101,17 @@ def test_the_miniatures_prompts_are_of_the_split(split: str) -> None:
         assert prompt.unit == f"{prompt.cluster}/{asked['place']}"
     few = make("prompts", "prompts", {"kind": "miniature", "split": split, "subjects": 5}, PROMPT_SETS, context)
     assert len({prompt.cluster for prompt in few}) == 5 and set(few) <= set(prompts)
+
+
+def test_every_preset_can_be_read() -> None:
+    import prip.inference
+
+    folder = Path(prip.inference.__path__[0]) / "configs"
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    assert {"miniature", "smoke", "hpsv2", "compositional"} <= set(names)
+    for name in names:
+        settings = read_settings(name)
+        assert "none" in settings.refiners
+        assert all(set(pair) <= set(settings.refiners) for pair in settings.comparisons)
+    for path in (folder / "refiners").glob("*.yaml"):
+        EvaluationSettings(refiners=dict([refiner_entry(path.stem)]), **SMALL)
