@@ -40,6 +40,7 @@ from .processes import process_rank
 from .refiner_folder import training_record, write_refiner
 from .seeds import derive_seed, seed_everything
 from .settings import DecoderSettings, LlamaSizes, LoopSettings, LoraSettings, OptimizerSettings
+from .sharding import holds_float32
 from .step_order import StepOrder
 from .tokenizers import train_decoder_tokenizer
 
@@ -92,7 +93,9 @@ class DecoderModule(StageModule):
         self._step: tuple[int, list[Row], list[str]] | None = None
         language_model = "decoder.lm.*lora_*" if hasattr(decoder.lm, "peft_config") else "decoder.lm.*"
         self.trained = train_only(self, language_model, *(["decoder.projection.*"] if use_pivot else []))
-        if loop.precision != "bf16-true":
+
+    def setup(self, stage: str) -> None:
+        if holds_float32(self.loop.precision, self.trainer.strategy):
             in_float32(self.trained)
 
     def batch_at(self, step: int) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from .optimizers import build_optimizer, build_scheduler, in_float32, train_only
 from .pins import base_hash, pin_encoder
 from .seeds import derive_seed, seed_everything
 from .settings import EncoderSettings, LoopSettings, OptimizerSettings, T5Sizes
+from .sharding import holds_float32
 from .step_order import StepOrder
 from .tokenizers import train_encoder_tokenizer
 
@@ -57,7 +58,9 @@ class EncoderModule(StageModule):
         self.loop, self.optimizer = loop, optimizer
         self.order = StepOrder(len(splits.train), loop.batch_size, loop.accumulate, seed, self.stage)
         self.trained = train_only(self, "encoder.*")
-        if loop.precision != "bf16-true":
+
+    def setup(self, stage: str) -> None:
+        if holds_float32(self.loop.precision, self.trainer.strategy):
             in_float32(self.trained)
 
     def batch_at(self, step: int) -> dict[str, Tensor]:

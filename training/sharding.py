@@ -87,6 +87,12 @@ def build_strategy(name: str, devices: int, device: str, batch_size: int, clip: 
     return "auto"
 
 
+def holds_float32(precision: str, strategy: Any) -> bool:
+    """Returns whether a module holds what it trains in 32 bits. In bf16-mixed under DeepSpeed it does not: the engine
+    makes 16 bits of it and has 32-bit weights of its own, shared out; whole ones would only pass through the host."""
+    return precision == "32-true" or (precision == "bf16-mixed" and not isinstance(strategy, DeepSpeedStrategy))
+
+
 def forward(module: L.LightningModule, *given: Any) -> Any:
     """Calls `module` for a backward pass of its own, under manual optimization: DeepSpeed's engine adds up the
     gradients of as many backward passes as it has seen forward passes."""
