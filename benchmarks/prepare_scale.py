@@ -6,8 +6,9 @@ Draws 1,000, 4,000 and 16,000 images with the miniature's renderer, packs them a
 1,000 images and metadata.parquet), and runs the command on each set with the parts of prip-mini: without Ray (0
 workers), and with that many of Ray's actors. Rates are those of the work itself; what Ray and its actors, or the
 loading of the parts there, took to start stands beside them. `whole` is the rate of the whole command, with all of it.
-Ratios are to the first number of workers, on the same images. Peak memory is the largest sum, over all processes of the
-command and of Ray, of what each alone holds and of its share in what they have in common (PSS).
+Ratios are to the first number of workers, on the same images. `cpu s` is the processors' time of all processes of the
+command and of Ray, which other work on the machine hardly changes. Peak memory is the largest sum, over these, of what
+each alone holds and of its share in what they have in common (PSS).
 """
 
 from __future__ import annotations
@@ -41,12 +42,13 @@ IMAGES_PER_PROMPT = 4
 
 @dataclass(frozen=True)
 class Measured:
-    """What one run took. scored, pivots, whole: images a second; peak_mib: of all its processes together."""
+    """What one run took. scored, pivots, whole: images a second; cpu_seconds, peak_mib: of all its processes."""
 
     scored: float
     pivots: float
     start_seconds: float
     whole: float
+    cpu_seconds: float
     peak_mib: float
 
 
@@ -68,15 +70,29 @@ def draw(folder: Path, images: int) -> None:
         part.rmdir()
 
 
-def memory_mib(root: psutil.Process) -> float:
-    """Returns the memory of a process, of all that it started, and of all that those started."""
-    total = 0
-    for process in [root, *root.children(recursive=True)]:
-        try:
-            total += process.memory_full_info().pss
-        except psutil.Error:
-            continue
-    return total / 2**20
+class Usage:
+    """What a process, all that it started, and all that those started have used, as often as it is looked at."""
+
+    def __init__(self, root: psutil.Process) -> None:
+        self._root, self._cpu_seconds = root, dict[int, float]()
+        self.peak_mib = 0.0
+
+    @property
+    def cpu_seconds(self) -> float:
+        """The processors' time, of those that have ended as well."""
+        return sum(self._cpu_seconds.values())
+
+    def look(self) -> None:
+        """Takes note of what they use now."""
+        held = 0
+        for process in [self._root, *self._root.children(recursive=True)]:
+            try:
+                held += process.memory_full_info().pss
+                times = process.cpu_times()
+            except psutil.Error:
+                continue
+            self._cpu_seconds[process.pid] = times.user + times.system
+        self.peak_mib = max(self.peak_mib, held / 2**20)
 
 
 def measure(images: Path, run: Path, workers: int, batch_size: int) -> Measured:
@@ -89,17 +105,21 @@ def measure(images: Path, run: Path, workers: int, batch_size: int) -> Measured:
     process = subprocess.Popen(
         [sys.executable, "-c", COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-    root, peak = psutil.Process(process.pid), 0.0
+    usage = Usage(psutil.Process(process.pid))
     while process.poll() is None:
-        peak = max(peak, memory_mib(root))
+        try:
+            usage.look()
+        except psutil.NoSuchProcess:
+            break
         time.sleep(0.25)
+    process.wait()
     took = time.monotonic() - begun
     if process.returncode:
         raise SystemExit(process.stderr.read() if process.stderr else "prepare failed")
     metrics = json.loads((run / "prepare" / "metrics.json").read_text())
     seconds, counts = metrics["seconds"], metrics["counts"]
     scored, pivots = counts["images"] / seconds["score"], counts["pivots"] / seconds["pivots"]
-    return Measured(scored, pivots, seconds["start"], counts["images"] / took, peak)
+    return Measured(scored, pivots, seconds["start"], counts["images"] / took, usage.cpu_seconds, usage.peak_mib)
 
 
 def main() -> None:
@@ -109,7 +129,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     arguments = parser.parse_args()
     print(f"{psutil.cpu_count()} CPUs, OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'not set')}")
-    print("images   workers  scored/s  ratio  pivots/s  ratio  start s  whole/s  peak MiB  to the first size   load")
+    print(
+        "images  workers  scored/s  ratio  pivots/s  ratio  start s  whole/s  cpu s  peak MiB  to the first size  load"
+    )
     smallest: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for images in arguments.images:
@@ -122,9 +144,10 @@ def main() -> None:
                 first = first or found
                 smallest.setdefault(workers, found.peak_mib)
                 print(
-                    f"{images:6} {workers:9} {found.scored:9.1f} {found.scored / first.scored:6.2f}"
+                    f"{images:6} {workers:8} {found.scored:9.1f} {found.scored / first.scored:6.2f}"
                     f" {found.pivots:9.1f} {found.pivots / first.pivots:6.2f} {found.start_seconds:8.1f}"
-                    f" {found.whole:8.1f} {found.peak_mib:9.0f} {found.peak_mib / smallest[workers]:18.2f} {load:6.1f}",
+                    f" {found.whole:8.1f} {found.cpu_seconds:6.1f} {found.peak_mib:9.0f}"
+                    f" {found.peak_mib / smallest[workers]:18.2f} {load:5.1f}",
                     flush=True,
                 )
             shutil.rmtree(folder)
