@@ -91,7 +91,7 @@ def main() -> int:
             if entry["role"] != "trained against":
                 print("\n".join(score_lines(summary, arguments.rows, arguments.seeds, generator, scorer)))
     if not arguments.without_rl:
-        print("\n".join(test_lines(summary, arguments.seeds)))
+        print("\n".join(test_lines(summary)))
         curves = {
             name: [learning_curve(runner.folder(name, seed)) for seed in arguments.seeds] for name in arguments.rows
         }

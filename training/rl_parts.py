@@ -20,9 +20,10 @@ from prip.processing import PripProcessor, load_tokenizer
 from prip.protocols import Generator, Reward
 from prip.rewards import load_reward
 
-from .baselines import ImageScorer, RewardStatistics
+from .baselines import ImageScorer
 from .data.splits import check_splits, read_prompts
 from .processes import process_rank
+from .reward_statistics import RewardStatistics
 from .seeds import permutation_indices
 from .settings import RlSettings
 
@@ -72,7 +73,7 @@ def load_parts(settings: RlSettings) -> RlParts:
         PripModel(encoder, PromptDecoder.from_pretrained(decoder_folder, dtype=dtypes["decoder"])),
         PripProcessor(load_tokenizer(encoder_folder) if has_pivot else None, load_tokenizer(decoder_folder)),
         load_generator(named.generator or str(run_folder / "parts" / "generator"), places["generator"], **options),
-        [load_reward(name, places["rewards"], dtype) for name in names],
+        [load_reward(name, places["rewards"], named.reward_dtype or dtype) for name in names],
         train_prompts,
         dev_prompts,
     )

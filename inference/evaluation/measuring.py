@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -24,6 +21,7 @@ from .embedders import Embedder
 from .generators import identity
 from .images import ImageStore, address
 from .seeds import image_seeds
+from .stopwatch import Stopwatch
 
 SCORE = "score:"
 """Before a scorer's name, in the columns of a table."""
@@ -31,22 +29,6 @@ VECTOR = "vector"
 """Column of the embeddings that are kept: of the first image of the first VECTORS prompts."""
 VECTORS = 512
 _T = TypeVar("_T")
-
-
-@dataclass
-class Stopwatch:
-    """Seconds by what they went to."""
-
-    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-
-    @contextmanager
-    def on(self, what: str) -> Iterator[None]:
-        """Adds the time of the block."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[what] += time.perf_counter() - began
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from prip.protocols import PromptRefiner
 from .chunks import Numbered, chunk_file, chunks, write_table
 from .kinds import EvaluationPrompt
 from .seeds import image_seeds
+from .stopwatch import Stopwatch
 
 
 def refine_chunk(refiner: PromptRefiner, prompts: Numbered, images_per_prompt: int, seed: int) -> pd.DataFrame:
@@ -50,6 +51,7 @@ def refine_all(
     images_per_prompt: int,
     seed: int,
     progress: bool,
+    stopwatch: Stopwatch,
 ) -> None:
     """Writes the chunks of FOLDER that are missing; the refiner is made only where there are some."""
     missing = [(number, some) for number, some in chunks(prompts, chunk) if not chunk_file(folder, number).is_file()]
@@ -60,5 +62,7 @@ def refine_all(
         total=sum(len(some) for _, some in missing), desc=f"refine: {name}", unit=" prompts", disable=not progress
     ) as bar:
         for number, some in missing:
-            write_table(chunk_file(folder, number), refine_chunk(refiner, some, images_per_prompt, seed))
+            with stopwatch.on("refine"):
+                table = refine_chunk(refiner, some, images_per_prompt, seed)
+            write_table(chunk_file(folder, number), table)
             bar.update(len(some))

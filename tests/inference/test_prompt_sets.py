@@ -156,9 +156,9 @@ def test_benchmarks_come_from_the_hub(tmp_path: Path, monkeypatch: pytest.Monkey
     parti = {"PartiPrompts.tsv": b"Prompt\tCategory\tChallenge\tNote\nbond\tAbstract\tBasic\t\n", "README.md": b""}
     with serving() as hub:
         stand_in(hub, tmp_path / "home", monkeypatch)
-        commit = hub.add("datasets/zhwang/HPDv2", hpsv2(tmp_path / "hpd"))
-        hub.add("datasets/nateraw/parti-prompts", tmp_path / "hpd")
-        hub.repositories["datasets/nateraw/parti-prompts"].commit(parti)
+        commit = hub.add("zhwang/HPDv2", hpsv2(tmp_path / "hpd"))
+        hub.add("nateraw/parti-prompts", tmp_path / "hpd")
+        hub.repositories["nateraw/parti-prompts"].commit(parti)
         assert len(read({"kind": "hpsv2"})) == 9
         assert read({"kind": "parti-prompts"}) == [("bond", "Abstract")]
         hub.requests.clear()
