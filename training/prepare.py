@@ -38,7 +38,7 @@ from .data.scoring import Scorer, score_parts
 from .data.source import Source, find_source, pinned
 from .data.splits import read_prompts
 from .data.workers import RayWorkers, ThisProcess, Workers
-from .harness import stage_folder
+from .run_folder import stage_folder
 from .settings import PrepareSettings
 
 STAGE = "prepare"

@@ -26,8 +26,8 @@ from .data.rewrites import REWRITES, rewrites_of_sessions
 from .data.sessions import find_sessions, read_log
 from .data.splits import check_splits, limit_prompts, read_prompts, split_by_prompt
 from .data.synthetic import Job, from_starts, from_table, gains, image_seeds, known_scores
-from .harness import stage_folder
 from .prepare import device_of, load_rewards
+from .run_folder import stage_folder
 from .settings import RewritesSettings
 
 STAGE = "rewrites"
