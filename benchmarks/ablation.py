@@ -25,8 +25,7 @@ from ablation_tables import curve_lines, learning_curve, refiner_name, score_lin
 
 FIXED = {
     "random": {"kind": "random-modifiers"},
-    "suffix": {"kind": "best-suffix"},
-    "best": {"kind": "best", "judge": "truth"},
+    "best suffix": {"kind": "best-suffix"},
 }
 """Refiners that no seed of training changes"""
 
@@ -48,7 +47,7 @@ def evaluation_config(runner: Runner, arguments: argparse.Namespace) -> dict[str
         best = refiner_name("full", "RL", seed)
         others = ["none", *(name for name in refiners if name in FIXED or name.endswith(f", {seed}"))]
         if best in refiners:
-            comparisons += [[other, best] for other in others if other not in (best, "best")]
+            comparisons += [[other, best] for other in others if other != best]
     config |= {"refiners": refiners, "comparisons": comparisons}
     config["prompts"] |= {"per_combination": arguments.per_combination}
     return config | {"images_per_prompt": arguments.images_per_prompt}
