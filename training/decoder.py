@@ -32,12 +32,13 @@ from .data.pairs import (
     read_rewrites,
     read_system_prompts,
 )
-from .harness import StageModule, stage_folder, train
+from .harness import StageModule, train
 from .memory import checkpoint_activations
 from .optimizers import build_optimizer, build_scheduler, in_float32, train_only
 from .pins import base_hash, pin_decoder
 from .processes import process_rank
 from .refiner_folder import training_record, write_refiner
+from .run_folder import stage_folder
 from .seeds import derive_seed, seed_everything
 from .settings import DecoderSettings, LlamaSizes, LoopSettings, LoraSettings, OptimizerSettings
 from .sharding import holds_float32

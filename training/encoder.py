@@ -24,10 +24,11 @@ from .data.pairs import (
     drop_words,
     read_preferred_images,
 )
-from .harness import StageModule, stage_folder, train
+from .harness import StageModule, train
 from .memory import checkpoint_activations
 from .optimizers import build_optimizer, build_scheduler, in_float32, train_only
 from .pins import base_hash, pin_encoder
+from .run_folder import stage_folder
 from .seeds import derive_seed, seed_everything
 from .settings import EncoderSettings, LoopSettings, OptimizerSettings, T5Sizes
 from .sharding import holds_float32

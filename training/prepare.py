@@ -34,9 +34,9 @@ from .data.scoring import Scorer, score_parts
 from .data.source import Source, find_source
 from .data.splits import read_prompts
 from .data.workers import RayWorkers, ThisProcess, Workers
-from .harness import stage_folder
 from .pins import pin_prepare
 from .prepare_parts import Parts, input_hashes, part_paths, parts_of
+from .run_folder import stage_folder
 from .settings import PrepareSettings
 
 STAGE = "prepare"

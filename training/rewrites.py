@@ -26,10 +26,10 @@ from .data.rewrites import REWRITES, rewrites_of_sessions
 from .data.sessions import find_sessions, read_log
 from .data.splits import check_splits, limit_prompts, read_prompts, split_by_prompt
 from .data.synthetic import Job, from_starts, from_table, gains, image_seeds, known_scores
-from .harness import stage_folder
 from .pins import pin_rewrites
 from .prepare_parts import device_of, load_rewards
 from .reward_statistics import RewardStatistics
+from .run_folder import stage_folder
 from .settings import RewritesSettings
 
 STAGE = "rewrites"

@@ -19,7 +19,7 @@ from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
 
 from . import ppo, ranks
 from .data.hashing import hash_of_texts
-from .harness import StageModule, stage_folder, train
+from .harness import StageModule, train
 from .optimizers import build_optimizer, build_scheduler, train_only, trained_names
 from .pins import pin_rl
 from .processes import process_rank
@@ -28,6 +28,7 @@ from .replay import gather_replay, replay, rollout_metrics
 from .rl_memory import rl_memory
 from .rl_parts import RlParts, load_parts, part_folders, prompts_file
 from .rollouts import ActionBatch, Refinement, Scores, write_rollouts
+from .run_folder import stage_folder
 from .seeds import derive_seed
 from .settings import LoopSettings, OptimizerSettings, PpoSettings, RlSettings
 from .sharding import clipped_step, forward

@@ -132,7 +132,7 @@ class Evaluation:
         if overwrite:
             for own in ("refined", "parts"):
                 shutil.rmtree(self.folder / own, ignore_errors=True)
-        elif path.is_file() and path.read_text(encoding="utf-8") != text:
+        elif self._has_begun() and path.read_text(encoding="utf-8") != text:
             before = json.loads(path.read_text(encoding="utf-8"))
             changed = ", ".join(_differences(before, json.loads(text)))
             raise InputError(
@@ -143,6 +143,11 @@ class Evaluation:
         for part in self.folder.glob("parts/*/*.parquet"):
             if (pd.read_parquet(part, columns=["error"])["error"] != "").any():
                 part.unlink()
+
+    def _has_begun(self) -> bool:
+        """Whether an earlier run has left work in the folder, and the settings that it was done with."""
+        work = any(self.folder.glob("refined/*/*.parquet")) or any(self.folder.glob("parts/*/*.parquet"))
+        return work and (self.folder / SETTINGS).is_file()
 
     def _parts(self, prompts: Sequence[EvaluationPrompt]) -> list[Path]:
         """Returns the files of all chunks of all generators."""

@@ -24,8 +24,6 @@ def whole_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: 
     with torch.random.fork_rng():
         torch.manual_seed(0)
         Reader(ReaderConfig(trunk_width=16, width=8)).save_pretrained(root / "readers" / "b")
-        sizes = {"pivot_length": 2, "pivot_width": 16, "trunk_width": 16, "layers": 1}
-        QFormerPivotEncoder(QFormerPivotEncoderConfig(**sizes)).save_pretrained(root / "pivot_encoder")
         for place, name in (
             ("readers/c", "second_reward"),
             *((f"rewards/{name}", name) for name in ("mini-reward", "mini-hps")),
@@ -33,4 +31,6 @@ def whole_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: 
             reward = PromptReward(PromptRewardConfig(name=name, trunk_width=16, width=8))
             reward.tokenizer = tokenizers_pair[0]
             reward.save_pretrained(root / place)
+        sizes = {"pivot_length": 2, "pivot_width": 16, "trunk_width": 16, "layers": 1}
+        QFormerPivotEncoder(QFormerPivotEncoderConfig(**sizes)).save_pretrained(root / "pivot_encoder")
     return root

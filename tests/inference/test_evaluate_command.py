@@ -121,8 +121,8 @@ def test_missing_parts_are_named(whole_checkpoint: Path, tiny_checkpoint: Path, 
     broken = tmp_path / "broken"
     shutil.copytree(whole_checkpoint, broken)
     shutil.rmtree(broken / "readers")
-    for checkpoint, message in ((broken, "readers is missing"), (tiny_checkpoint, "readers is missing")):
-        own = ["--checkpoint", str(checkpoint), "--out", str(tmp_path / "out")]
+    for checkpoint, message in ((broken, "readers is missing"), (tiny_checkpoint, "warmup/encoder is missing")):
+        own = ["--checkpoint", str(checkpoint), "--out", str(tmp_path / checkpoint.name)]
         assert main(["evaluate", *SMALL, *own]) == 2
         assert message in capsys.readouterr().err
 

@@ -20,7 +20,7 @@ from prip.rewards.prompt_reward import PromptReward
 
 from ..atomic import replace_folder, replace_text
 from ..data.hashing import hash_of
-from ..harness import stage_folder
+from ..run_folder import stage_folder
 from ..settings import RunSettings, WorldSettings
 from ..settings.world import TAKEN
 

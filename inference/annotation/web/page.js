@@ -5,7 +5,7 @@ const TASKS = {
     title: "Which image is better?",
     instructions:
       "You will see a prompt and two images made for it. Choose the one that you prefer, as if you had typed the prompt " +
-      "yourself. Where you have no preference, choose the tie.",
+      "yourself, with a key, a button or a click on the image. Where you have no preference, choose the tie.",
     question: "Which image do you prefer for this prompt?",
     answers: [
       { value: "left", label: "A", name: "image A", keys: ["a", "arrowleft"], shown: ["A", "←"] },
@@ -16,7 +16,6 @@ const TASKS = {
       { value: "left", label: "A" },
       { value: "right", label: "B" },
     ],
-    hint: "You may also click an image",
   },
   relevance: {
     title: "Does the image show what was asked for?",
@@ -30,7 +29,6 @@ const TASKS = {
       { value: "2", label: "All of it", name: "2, all of it", keys: ["2", "digit2"], shown: ["2"] },
     ],
     frames: [{ value: null, label: null }],
-    hint: "",
   },
 };
 const LONG_PROMPT = 110; // characters, from which it is set smaller
@@ -117,7 +115,6 @@ function showTask() {
   find("title").textContent = words.title;
   find("instructions").textContent = words.instructions;
   find("question").textContent = words.question;
-  find("hint").textContent = words.hint;
   find("answers").replaceChildren(
     ...words.answers.map((answer) => {
       const button = document.createElement("button");
