@@ -68,8 +68,8 @@ def evaluation_tables(evaluation: Mapping[str, Any]) -> str:
     """Return a summary of `prip evaluate` as tables."""
     about = evaluation["about"]
     lines = [
-        f"`prip evaluate --config {about['config']}`: {about['prompts']} user prompts, {about['images_per_prompt']} images "
-        "each; difference to the plain prompt, 95 % interval.",
+        f"`prip evaluate --config {about['config']}`: {about['prompts']} user prompts, {about['images_per_prompt']} "
+        "images each; difference to the plain prompt, 95 % interval.",
         "",
         "| refiner | generator | scorer | mean | difference | interval |",
         "| --- | --- | --- | --- | --- | --- |",

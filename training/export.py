@@ -44,7 +44,7 @@ def run(settings: ExportSettings) -> dict[str, Any]:
             raise InputError(f"run: wanted a run with all its stages done, but {folder} is missing")
     if settings.evaluation is not None and not settings.evaluation.is_file():
         raise InputError(
-            f"evaluation: wanted the summary.json of prip evaluate, there is none at {settings.evaluation}"
+            f"evaluation: wanted summary.json of prip evaluate, there is none at {settings.evaluation}"
         )
     if settings.to.exists() and any(settings.to.iterdir()) and not (settings.to / "training.json").is_file():
         raise InputError(f"to: wanted a new folder or an earlier checkpoint to replace, {settings.to} is neither")

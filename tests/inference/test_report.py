@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import DESKTOP, MISSING, PHONE, open_browser
 from made_results import ABOUT, COMPARISONS, embeddings, make_results
 from PIL import Image
 
@@ -253,3 +254,14 @@ def test_plots_of_odd_data() -> None:
     assert "gain 10,000" in many and len(many) < 400_000
     assert "$x^2$ &lt;b&gt;" in dots(["$x^2$ <b>"], {"g": [(1.0, 0.5, 1.5)]}, "gain", "A & B")
     assert "highest: 2" in curve([0, 1, 2], [1.0, None, 2.0], ("a", "b"), "gaps")
+
+
+@pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_the_page_fits_a_phone_and_a_desktop(folder: Path, size: tuple[int, int]) -> None:
+    with open_browser() as browser:
+        browser.resize(*size, touch=size == PHONE)
+        browser.open_page((folder / "report.html").resolve().as_uri())
+        assert browser.run("return document.documentElement.scrollWidth <= window.innerWidth")
+        assert browser.run("return [...document.images].every((image) => image.naturalWidth > 0 && image.alt)")
+        assert browser.console_errors() == []

@@ -19,7 +19,7 @@ from prip.inference.evaluation.results import failed_rows, read_results, rows_of
 from prip.inference.evaluation.statistics import holm
 from prip.inference.evaluation.summary import main_refiner, main_scorer, summarise
 from prip.inference.evaluation.table import Cell, Column, Table, number, print_tables, to_markdown
-from prip.inference.evaluation.tables import decimals_of, score_tables, tables, test_tables
+from prip.inference.evaluation.tables import comparison_tables, decimals_of, score_tables, tables
 
 
 def fails(prompt: int, refiner: str, generator: str, image: int) -> bool:
@@ -153,7 +153,7 @@ def test_a_set_without_categories_and_without_an_embedder(tmp_path: Path) -> Non
     found = summarise(path, ABOUT, {}, draws=100)
     assert {row["category"] for row in found["rows"]} == {"all"}
     assert found["diversity"] == [] and found["comparisons"] == []
-    assert not [table for table in test_tables(found) if "category" in table.title]
+    assert not [table for table in comparison_tables(found) if "category" in table.title]
     assert "distance" not in [column.head for column in score_tables(found)[0].columns]
 
 
@@ -235,7 +235,7 @@ def test_tables_hold_the_figures_with_intervals_and_roles(summary: dict[str, Any
     assert not cells["none"][2].best and not cells["best"][2].best, "searched with the truth, it does not compete"
     assert all(row[place].interval for row in table.rows for place in (1, 2, 3))
     assert cells["rl"][-1].text == "2"
-    gains = next(table for table in test_tables(summary) if table.title.startswith("Gain over none on diffusion"))
+    gains = next(table for table in comparison_tables(summary) if table.title.startswith("Gain over none on diffusion"))
     assert len(gains.rows) == 5 * 3 and "400 draws never below 0.005" in gains.note
 
 
@@ -248,7 +248,7 @@ def test_many_categories_become_rows(summary: dict[str, Any]) -> None:
     rows = [row for row in summary["rows"] if row["category"] == "photo"]
     many = [{**row, "category": f"kind {i}"} for i in range(8) for row in rows]
     wide = {**summary, "rows": [row for row in summary["rows"] if row["category"] == "all"] + many}
-    table = next(table for table in test_tables(wide) if table.title.startswith("truth (held out) by category"))
+    table = next(table for table in comparison_tables(wide) if table.title.startswith("truth (held out) by category"))
     assert [column.head for column in table.columns] == ["category", "n", *ABOUT["refiners"]]
     assert [row[0].text for row in table.rows] == [*(f"kind {i}" for i in range(8)), "all"]
 

@@ -13,7 +13,7 @@ from ..curves import ITERATION
 from ..results import Results, failed_rows
 from ..summary import ALL, NONE, main_refiner, main_scorer
 from ..table import Cell, Column, Table
-from ..tables import categories_of, decimals_of, generator_title, rows_of, score_tables, test_tables
+from ..tables import categories_of, comparison_tables, decimals_of, generator_title, rows_of, score_tables
 from . import plots
 from .cases import Cases
 from .headline import Headline, headline
@@ -70,7 +70,7 @@ def report_page(
             "Differences with intervals, four p-values and shares of prompts; then categories and what else was found.",
             "".join(
                 fold(table.title, table_html(table, f"tests-{place}", named=False), opened=place == 0)
-                for place, table in enumerate(test_tables(summary))
+                for place, table in enumerate(comparison_tables(summary))
             ),
         ),
         "failures": _failures(about, path),
