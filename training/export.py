@@ -43,9 +43,7 @@ def run(settings: ExportSettings) -> dict[str, Any]:
         if not folder.exists():
             raise InputError(f"run: wanted a run with all its stages done, but {folder} is missing")
     if settings.evaluation is not None and not settings.evaluation.is_file():
-        raise InputError(
-            f"evaluation: wanted summary.json of prip evaluate, there is none at {settings.evaluation}"
-        )
+        raise InputError(f"evaluation: wanted summary.json of prip evaluate, there is none at {settings.evaluation}")
     if settings.to.exists() and any(settings.to.iterdir()) and not (settings.to / "training.json").is_file():
         raise InputError(f"to: wanted a new folder or an earlier checkpoint to replace, {settings.to} is neither")
     evaluation = settings.evaluation or settings.run / "evaluation" / "summary.json"

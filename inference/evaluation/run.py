@@ -140,9 +140,10 @@ class Evaluation:
             )
         check_target(path)
         write_atomically(path, text.encode())
-        for part in self.folder.glob("parts/*/*.parquet"):
-            if (pd.read_parquet(part, columns=["error"])["error"] != "").any():
-                part.unlink()
+        for work in ("refined", "parts"):
+            for part in self.folder.glob(f"{work}/*/*.parquet"):
+                if (pd.read_parquet(part, columns=["error"])["error"] != "").any():
+                    part.unlink()
 
     def _has_begun(self) -> bool:
         """Whether an earlier run has left work in the folder, and the settings that it was done with."""

@@ -105,7 +105,7 @@ def test_nothing_drawn_at_all_ends_the_run(tmp_path: Path) -> None:
         def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> torch.Tensor:
             raise RuntimeError("out of paint")
 
-    with pytest.raises(PripError, match="all of 8 images failed: RuntimeError: out of paint"):
+    with pytest.raises(PripError, match="generator 'painter': the first 8 of 8 failed: RuntimeError: out of paint"):
         measured(tmp_path, Broken())
 
 
@@ -136,6 +136,29 @@ def test_addresses_tell_generator_prompt_and_seed_apart() -> None:
     assert address("g", "a", 1) == address("g", "a", 1)
 
 
+def test_a_prompt_that_cannot_be_refined_is_a_row_with_its_error(tmp_path: Path) -> None:
+    class Shy(SuffixRefiner):
+        def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
+            if "a cat" in user_prompts:
+                raise ValueError("no cats")
+            return super().__call__(user_prompts, seeds)
+
+    tables = {
+        name: refine_chunk(kind(name, GOOD[:1]), PROMPTS, 2, 0)
+        for name, kind in (("shy", Shy), ("good", SuffixRefiner))
+    }
+    assert tables["shy"]["error"].tolist() == ["ValueError: no cats"] * 2 + ["", ""]
+    measurer = Measurer("painter", painter := Painter(), {"truth": Judge("truth")}, ImageStore(tmp_path))
+    table = measurer.measure(PROMPTS, tables, 2, 0)
+    shy = table[table["refiner"] == "shy"]
+    assert shy["error"].tolist() == ["shy: ValueError: no cats"] * 2 + ["", ""] and shy["image"].tolist()[:2] == [
+        "",
+        "",
+    ]
+    assert shy["score:truth"].isna().tolist() == [True, True, False, False]
+    assert (table.loc[table["refiner"] == "good", "error"] == "").all() and not [p for p, _ in painter.calls if not p]
+
+
 def test_a_refiner_that_samples_is_asked_for_every_image_and_an_empty_text_is_refused() -> None:
     class Sampled:
         name = "sampled"
@@ -152,7 +175,7 @@ def test_a_refiner_that_samples_is_asked_for_every_image_and_an_empty_text_is_re
         def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
             return [" "] * len(user_prompts)
 
-    with pytest.raises(PripError, match="wanted 6 texts that are not empty"):
+    with pytest.raises(PripError, match="refiner 'sampled': all of 6 prompts failed: PripError: wanted"):
         refine_chunk(Mute(), PROMPTS, 3, 0)
 
 
