@@ -1,139 +1,101 @@
-"""The paper's ablations in the miniature (Table 4): full, without preferred images, without pivot; several seeds.
+"""The paper's ablations and its strongest peers in the miniature (Tables 1, 4 and 5), over several training seeds.
 
-    python benchmarks/ablation.py --run runs/miniature --out runs/ablation --seeds 0 1 2
-    python benchmarks/ablation.py --run runs/miniature --out runs/ablation --seeds 0 1 2 --rl
+    python benchmarks/ablation.py --run runs/miniature --out runs/ablation
+    python benchmarks/ablation.py --run runs/miniature --out runs/ablation --rows full "without pivot" --seeds 0
+    python benchmarks/ablation.py --run runs/miniature --out runs/ablation --train-only --seeds 1
 
---run is a run whose stages world and prepare are done: every ablation reads its parts and data. Each stage is a command
-of its own, and one that is done is not done again, so that the runner can be stopped and started at will, or once for
-each seed at the same time and then for all.
+--run is a run whose stages world and prepare are done: every row reads its parts and data. Each stage is a command of
+its own, and one that is done is not done again, so that the runner can be stopped and started at will. Then all
+refiners are measured by one `prip evaluate`, on the same noise, and the tables are printed in Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
-from scipy.stats import t as student_t
+import yaml
+from ablation_rows import PEERS, ROWS, TABLE_4, Runner, program
+from ablation_tables import curve_lines, learning_curve, refiner_name, score_lines, test_lines
 
-VARIANTS = {
-    "full": ("preferred", "image"),
-    "without preferred images": ("random", "image"),
-    "without pivot": ("preferred", "none"),
+FIXED = {
+    "random": {"kind": "random-modifiers"},
+    "best suffix": {"kind": "best-suffix"},
 }
-"""Name: the settings encoder.images and decoder.pivot."""
+"""Refiners that no seed of training changes"""
 
 
-def program(name: str) -> str:
-    """The command of this installation."""
-    return str(Path(sys.executable).with_name(name))
+def evaluation_config(runner: Runner, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns a config of `prip evaluate` with every row's refiners of every seed."""
+    preset = resources.files("prip.inference").joinpath("configs").joinpath("miniature.yaml")
+    config = yaml.safe_load(preset.read_text(encoding="utf-8"))
+    refiners: dict[str, Any] = dict(FIXED)
+    for name in arguments.rows:
+        for seed in arguments.seeds:
+            run = runner.folder(name, seed)
+            if ROWS[name].rl == ():
+                refiners[refiner_name(name, "warm-up", seed)] = ROWS[name].warm_refiner(name, run)
+            if not arguments.without_rl:
+                refiners[refiner_name(name, "RL", seed)] = {"kind": "prip", "place": str(run / "rl" / "refiner")}
+    comparisons = []
+    for seed in arguments.seeds:
+        best = refiner_name("full", "RL", seed)
+        others = ["none", *(name for name in refiners if name in FIXED or name.endswith(f", {seed}"))]
+        if best in refiners:
+            comparisons += [[other, best] for other in others if other != best]
+    config |= {"refiners": refiners, "comparisons": comparisons}
+    config["prompts"] |= {"per_combination": arguments.per_combination}
+    return config | {"images_per_prompt": arguments.images_per_prompt}
 
 
-def train(stage: str, config: str, run: Path, seed: int, *flags: str) -> None:
-    """Runs one stage, or what remains of it."""
-    command = [
-        program("prip-train"),
-        stage,
-        "--config",
-        config,
-        "--run",
-        str(run),
-        "--seed",
-        str(seed),
-        "--no_progress",
-    ]
-    if (run / stage / "settings.yaml").is_file():
-        command.append("--resume")
-    subprocess.run([*command, *flags], check=True, stdout=subprocess.DEVNULL)
-
-
-def link(target: Path, source: Path) -> None:
-    """Makes `target` a link to `source`. Raises SystemExit where it leads elsewhere: another run was meant before."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not target.is_symlink():
-        os.symlink(source.resolve(), target)
-    elif Path(os.readlink(target)) != source.resolve():
-        raise SystemExit(f"{target} leads to {os.readlink(target)}, not to {source}: choose another --out")
-
-
-def train_variant(name: str, seed: int, arguments: argparse.Namespace) -> Path:
-    """Trains one variant with one seed and returns its run. Parts that variants have in common are trained once."""
-    images, pivot = VARIANTS[name]
-    run = arguments.out / f"{name.replace(' ', '-')}-{seed}"
-    for folder in ("parts", "data"):
-        link(run / folder, arguments.run / folder)
-    for stage, setting in (("encoder", images), ("decoder", pivot)):
-        shared = arguments.out / "shared" / f"{stage}-{setting}-{seed}"
-        link(shared / "data", arguments.run / "data")
-        flag = "--images" if stage == "encoder" else "--pivot"
-        train(stage, arguments.config, shared, seed, f"{flag}={setting}")
-        link(run / stage, shared / stage)
-    if arguments.rl:
-        steps = [] if arguments.rl_steps is None else [f"--loop.steps={arguments.rl_steps}"]
-        train("rl", arguments.config, run, seed, *steps)
-    return run
-
-
-def measure(run: Path, arguments: argparse.Namespace) -> dict[str, float]:
-    """Mean of the judge `truth` on the diffusion generator, by refiner."""
-    refiners = ["none", "warmup", *(["rl"] if arguments.rl else [])]
-    file = run / f"evaluation-{'-'.join(refiners)}.json"
-    if not file.is_file():
-        command = [program("prip"), "evaluate", "--config", arguments.config, "--json", str(file), "--run", str(run)]
-        command += ["--refiners", *refiners, "--generators", "diffusion"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
-    return {row["refiner"]: row["mean"] for row in rows if row["judge"] == "truth"}
-
-
-def in_words(values: list[float]) -> str:
-    """Mean, 95 % interval over training seeds by Student's t, and the values."""
-    each = " ".join(f"{value:.3f}" for value in values)
-    if len(values) < 2:
-        return each
-    mean, error = statistics.mean(values), statistics.stdev(values) / len(values) ** 0.5
-    reach = float(student_t.ppf(0.975, len(values) - 1)) * error
-    return f"{mean:.3f} ({mean - reach:.3f} to {mean + reach:.3f})   each {each}"
-
-
-def learning_curve(run: Path) -> list[tuple[int, float]]:
-    """Iteration and gain on the dev split, as rl logged them."""
-    log = pd.read_csv(run / "rl" / "logs" / "metrics.csv").dropna(subset=["dev_reward"])
-    return list(zip(log["step"].astype(int) + 1, log["dev_reward"], strict=True))
-
-
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="run whose stages world and prepare are done")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the ablations' runs")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the rows' runs")
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        default=[*TABLE_4, *PEERS],
+        choices=list(ROWS),
+        metavar="ROW",
+        help=f"of {', '.join(ROWS)} (default: the paper's table and its peers)",
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="training seeds (default: 0 1 2)")
-    parser.add_argument("--config", default="miniature", help="preset of all stages (default: miniature)")
-    parser.add_argument("--rl", action="store_true", help="train with reinforcement learning too")
-    parser.add_argument("--rl-steps", type=int, metavar="N", help="iterations of it, in place of the preset's")
+    parser.add_argument("--config", default="miniature", help="preset of PRIP's stages (default: miniature)")
+    parser.add_argument("--without-rl", action="store_true", help="warm-ups alone")
+    parser.add_argument("--rl-steps", type=int, metavar="N", help="iterations of RL, in place of the preset's")
+    parser.add_argument("--train-only", action="store_true", help="train, and leave the measuring to a later call")
+    parser.add_argument("--per-combination", type=int, default=3, help="phrasings of each combination (default 3)")
+    parser.add_argument("--images-per-prompt", type=int, default=4, help="default 4")
     arguments = parser.parse_args()
-    found: dict[str, dict[str, list[float]]] = {}
-    for name in VARIANTS:
-        curves = []
-        for seed in arguments.seeds:
-            run = train_variant(name, seed, arguments)
-            for refiner, mean in measure(run, arguments).items():
-                found.setdefault(name, {}).setdefault(refiner, []).append(mean)
-            if arguments.rl:
-                curves.append(learning_curve(run))
-        for refiner, values in found[name].items():
-            print(f"{name:26} {refiner:8} {in_words(values)}", flush=True)
-        for points in zip(*curves, strict=True):
-            gains = " ".join(f"{gain:+.3f}" for _, gain in points)
-            print(f"{name:26} iteration {points[0][0]:4}   gain on dev {gains}", flush=True)
-    for name in list(VARIANTS)[1:]:
-        for refiner, values in found[name].items():
-            differences = [full - own for full, own in zip(found["full"][refiner], values, strict=True)]
-            print(f"full - {name:26} {refiner:8} {in_words(differences)}")
+    runner = Runner(arguments.run, arguments.out, arguments.config, arguments.rl_steps)
+    for seed in arguments.seeds:
+        for name in arguments.rows:
+            runner.train(name, seed, not arguments.without_rl)
+    if arguments.train_only:
+        return 0
+    file = arguments.out / "evaluation.yaml"
+    file.write_text(yaml.safe_dump(evaluation_config(runner, arguments), sort_keys=False), encoding="utf-8")
+    folder = arguments.out / "evaluation"
+    command = [program("prip"), "evaluate", "--config", str(file), "--run", str(arguments.run), "--out", str(folder)]
+    subprocess.run([*command, "--overwrite"], check=True, stdout=subprocess.DEVNULL)
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    for generator in summary["about"]["generators"]:
+        for scorer, entry in summary["about"]["scorers"].items():
+            if entry["role"] != "trained against":
+                print("\n".join(score_lines(summary, arguments.rows, arguments.seeds, generator, scorer)))
+    if not arguments.without_rl:
+        print("\n".join(test_lines(summary)))
+        curves = {
+            name: [learning_curve(runner.folder(name, seed)) for seed in arguments.seeds] for name in arguments.rows
+        }
+        print("\n".join(curve_lines(curves)))
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,78 +1,178 @@
-"""What the paper's sizes cost on one GPU: encoder and decoder steps, a rollout of RL, and refine; random weights.
+"""What the paper's sizes cost on one GPU: steps of both warm-ups, an iteration of RL, and refine; random weights.
 
-    python benchmarks/paper_scale.py                   # the paper's sizes, in bf16, on a GPU
-    python benchmarks/paper_scale.py --size small      # the same code on small models, anywhere
+    python benchmarks/paper_scale.py                   # the preset paper, at its sizes, on a GPU
+    python benchmarks/paper_scale.py --size small      # the preset paper-dry, on small models, anywhere
+    python benchmarks/paper_scale.py --only rl         # measures one row anew; the others are those of --json
 
-FLOPs are counted by torch in a step of their own; MFU is their rate against the device's peak in bf16. The projected
-hours are those of the paper's schedule at the measured rates, beside the paper's own on A100s.
+Each row is a process of its own that runs the stage's own code, as prip-train does under the preset: batch, precision,
+optimizer, gradient checkpointing. One that fails is a row with its error. What several devices would share, one does
+alone: the decoder's optimizer step is then all of it, and no gradients are exchanged.
+
+FLOPs are torch's count of a step; a backward pass counts twice the forward one, once where the weights stay frozen, and
+what gradient checkpointing computes again counts nothing. MFU is their rate against the device's peak in bf16. On a CPU
+the memory is the process's. The projected hours are those of the preset's schedule at the measured rates; those of RL
+hold the plain images that its seed pool leaves to draw, the images of the statistics, and the dev split.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from paper_scale_parts import SIZES, Device
-from paper_scale_steps import Cost, decoder_cost, encoder_cost, refine_cost, rollout_cost
+from prip.training.atomic import replace_text
+from prip.training.cli import parse_settings
 
-PAPER_HOURS = {"encoder": 24, "decoder, all weights": 144, "rollout": 384}
+NAMES = {
+    "encoder": "encoder step",
+    "lora": "decoder step, LoRA",
+    "full": "decoder step, full",
+    "rl": "RL iteration",
+    "refine": "refine",
+}
+"""The rows, in the table's order."""
+PAPER_HOURS = {"encoder": 24, "full": 144, "rl": 384}
 """A100-hours of the paper's three stages."""
-PAPER_EXAMPLES = {"encoder": 300_000 * 3, "decoder, all weights": 900_000 * 2, "rollout": 1000 * 512}
-"""Examples of the three stages: pairs, prompts and rollouts, times epochs."""
 GOAL_SECONDS, PAPER_SECONDS = 0.15, 2.7
 """A rollout's time: the goal on an H200, and the paper's on an A100."""
+PRESETS = {"paper": "paper", "small": "paper-dry"}
+"""Whose settings each size has."""
 
 
-def line(name: str, cost: Cost, device: Device) -> str:
+def examples_of(settings: Any) -> int:
+    """Examples of a stage's whole schedule; of RL, user prompts."""
+    return settings.loop.steps * settings.loop.batch_size * settings.loop.accumulate * settings.devices
+
+
+def plain_images(user_prompts: int, taken: int, images_per_prompt: int, seed_pool: int) -> float:
+    """Plain images that RL draws, as expected: `taken` user prompts are worked on, in passes over `user_prompts`.
+
+    Pass p finds the share 1 - (1 - images_per_prompt / seed_pool) ** (p - 1) of its images in the cache.
+    """
+    drawn, missing = 0.0, 1.0
+    while taken > 0:
+        drawn += min(taken, user_prompts) * images_per_prompt * missing
+        missing *= 1 - images_per_prompt / seed_pool
+        taken -= user_prompts
+    return drawn
+
+
+def rl_schedule(rl: Any, user_prompts: int) -> dict[str, float]:
+    """What the whole of stage 3 is: rollouts that are learned from, all refinements, and all images.
+
+    user_prompts: those of the train split.
+    """
+    rollouts, taken = rl.rollouts, examples_of(rl)
+    learned = taken * rollouts.samples_per_prompt
+    measured = (rl.loop.steps // rl.loop.validate_every + 1) * rollouts.dev_prompts
+    plain = plain_images(user_prompts, taken, rollouts.images_per_prompt, rollouts.seed_pool)
+    plain += rollouts.statistics_images + rollouts.dev_prompts * rollouts.dev_images_per_prompt
+    refined = learned * rollouts.images_per_prompt + measured * rollouts.dev_images_per_prompt
+    return {"rollouts": learned, "refinements": learned + measured, "plain images": plain, "images": refined + plain}
+
+
+def gpu_hours(row: str, figures: dict[str, Any], preset: str) -> float:
+    """Hours of this device that the preset's schedule takes at the row's rates."""
+    stage = {"full": "decoder"}.get(row, row)
+    settings = parse_settings(stage, ["--config", preset, "--run", "unused"])
+    if row != "rl":
+        return examples_of(settings) * figures["seconds"] / figures["examples"] / 3600
+    prepare = parse_settings("prepare", ["--config", preset, "--run", "unused"])
+    schedule = rl_schedule(settings, round(prepare.user_prompt_limit * (1 - prepare.dev_share)))
+    each = {name: own["seconds"] / figures["examples"] for name, own in figures["phases"].items()}
+    per_image = (each["draw"] + each["score"]) / settings.rollouts.images_per_prompt
+    seconds = schedule["rollouts"] * (each["update"] + each["all else"])
+    return (seconds + schedule["refinements"] * each["refine"] + schedule["images"] * per_image) / 3600
+
+
+def line(name: str, figures: dict[str, Any]) -> str:
     """A row of the table."""
-    used = (
-        "" if device.peak is None or cost.flops is None else f"{100 * cost.flops / cost.seconds / device.peak:6.1f} %"
-    )
-    return f"{name:22} {cost.examples:6} {cost.seconds:10.3f} {cost.rate:12.2f} {cost.peak_gib:10.1f} {used:>8}"
+    if "error" in figures:
+        return f"{name:22} {figures['error']}"
+    seconds, examples = figures["seconds"], figures["examples"]
+    rate = f"{examples / seconds:12.2f}" if seconds else f"{'':12}"
+    peak = "" if figures["peak_gib"] is None else f"{figures['peak_gib']:.1f}"
+    used = "" if figures["mfu"] is None else f"{100 * figures['mfu']:.1f} %"
+    return f"{name:22} {examples:6} {seconds:10.3f} {rate} {peak:>10} {used:>8}"
+
+
+def table(size: str, rows: dict[str, dict[str, Any]]) -> str:
+    """The table of what was measured, and what follows from it."""
+    devices = dict.fromkeys(figures["device"] for figures in rows.values() if "device" in figures)
+    lines = [f"{', '.join(devices) or 'no device'}, preset {PRESETS[size]}, random weights", ""]
+    lines.append(f"{'':22} {'batch':>6} {'seconds':>10} {'samples/s':>12} {'peak GiB':>10} {'MFU':>8}")
+    for row in filter(rows.__contains__, NAMES):
+        lines.append(line(NAMES[row], rows[row]))
+        lines += [line(f"  {name}", own) for name, own in rows[row].get("phases", {}).items()]
+    done = {row: figures for row, figures in rows.items() if "error" not in figures}
+    if "rl" in done:
+        seconds = done["rl"]["seconds"] / done["rl"]["examples"]
+        lines += [
+            "",
+            f"a rollout of {done['rl']['tokens_per_rollout']:.0f} tokens, its plain image cached: {seconds:.3f} s",
+        ]
+        lines[-1] += f" (goal on an H200: {GOAL_SECONDS}; the paper's, on an A100: {PAPER_SECONDS})"
+    projected = [row for row in PAPER_HOURS if row in done]
+    if projected:
+        lines += ["", f"hours of this device for the schedule of {PRESETS[size]} (the paper's own, on an A100):"]
+        for row in projected:
+            hours = gpu_hours(row, done[row], PRESETS[size])
+            lines.append(f"  {NAMES[row].partition(' step')[0]:20} {hours:10.3g} ({PAPER_HOURS[row]})")
+    return "\n".join(lines)
+
+
+def measured(row: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Figures of a row, or its error, by a process of its own."""
+    script = Path(__file__).resolve().parent / "paper_scale_rows.py"
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "row.json"
+        command = [sys.executable, str(script), row, str(out), "--size", arguments.size]
+        command += ["--repeats", str(arguments.repeats)]
+        for option in ("device", "strategy"):
+            value = getattr(arguments, option)
+            command += [] if value is None else [f"--{option}", value]
+        status = subprocess.run(command, stdout=2).returncode  # what libraries print goes to stderr
+        if out.is_file():
+            return json.loads(out.read_text(encoding="utf-8"))
+    return {"error": f"its process ended with status {status}"}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=sorted(SIZES), default="paper", help="of all models (default: paper)")
+    parser.add_argument("--size", choices=sorted(PRESETS), default="paper", help="of all models (default: paper)")
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU when there is one)")
     parser.add_argument("--repeats", type=int, default=5, help="steps timed of each kind (default: 5)")
-    parser.add_argument(
-        "--only", nargs="+", metavar="NAME", help="some of the rows: encoder, lora, full, rollout, refine"
-    )
+    parser.add_argument("--strategy", help="in place of the preset's: auto measures the full decoder without DeepSpeed")
+    parser.add_argument("--only", nargs="+", choices=NAMES, metavar="ROW", help=f"some of {', '.join(NAMES)}")
+    parser.add_argument("--json", type=Path, help="file of the figures (default: paper_scale_SIZE.json)")
     arguments = parser.parse_args()
-    device, sizes = Device(arguments.device), SIZES[arguments.size]()
-    if arguments.size == "paper" and not device.cuda:
+    if arguments.repeats < 1:
+        parser.error(f"--repeats: wanted at least 1, got {arguments.repeats}")
+    if arguments.size == "paper" and not has_gpu(arguments.device):
         parser.error("--size paper wants a GPU, there is none: choose --size small")
-    rows: dict[str, tuple[str, Callable[[], Cost]]] = {
-        "encoder": ("encoder", lambda: encoder_cost(device, sizes, arguments.repeats)),
-        "lora": ("decoder, LoRA", lambda: decoder_cost(device, sizes, 16, arguments.repeats)),
-        "full": ("decoder, all weights", lambda: decoder_cost(device, sizes, 0, arguments.repeats)),
-        "refine": ("refine", lambda: refine_cost(device, sizes, arguments.repeats)),
-    }
-    print(f"{device.name}, {arguments.size} sizes, {device.dtype}\n")
-    print(f"{'':22} {'batch':>6} {'seconds':>10} {'examples/s':>12} {'peak GiB':>10} {'MFU':>8}")
-    costs = {}
-    for key, (name, measured) in rows.items():
-        if not arguments.only or key in arguments.only:
-            costs[name] = measured()
-            print(line(name, costs[name], device), flush=True)
-    if not arguments.only or "rollout" in arguments.only:
-        with tempfile.TemporaryDirectory() as folder:
-            cost, phases = rollout_cost(device, sizes, Path(folder))
-        costs["rollout"] = cost
-        print(line("rollout", cost, device))
-        apart = ", ".join(f"{name} {1000 * seconds / cost.examples:.1f}" for name, seconds in phases.items())
-        print(f"\na rollout, in ms: {apart}")
-    if arguments.size == "paper":
-        seconds = costs["rollout"].seconds / costs["rollout"].examples if "rollout" in costs else float("nan")
-        print(f"a rollout: {seconds:.3f} s (goal on an H200: {GOAL_SECONDS}; the paper, on an A100: {PAPER_SECONDS})")
-        print("\nthe paper's schedule, in hours of this GPU (of an A100, by the paper):")
-        for name in filter(costs.__contains__, PAPER_HOURS):
-            print(f"  {name:22} {PAPER_EXAMPLES[name] / costs[name].rate / 3600:8.1f} ({PAPER_HOURS[name]})")
-    return 0
+    path = arguments.json or Path(f"paper_scale_{arguments.size}.json")
+    rows: dict[str, dict[str, Any]] = {}
+    if arguments.only and path.is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        rows = kept["rows"] if kept["size"] == arguments.size else {}
+    for row in arguments.only or NAMES:
+        rows[row] = measured(row, arguments)
+        print(line(NAMES[row], rows[row]), file=sys.stderr, flush=True)
+        replace_text(path, json.dumps({"size": arguments.size, "rows": rows}, indent=2) + "\n")
+    print(table(arguments.size, rows))
+    print(f"\nwritten to {path}")
+    return 1 if any("error" in rows[row] for row in arguments.only or NAMES) else 0
+
+
+def has_gpu(device: str | None) -> bool:
+    """Whether the device that was asked for, or is there, is a GPU."""
+    import torch
+
+    return torch.cuda.is_available() and torch.device(device or "cuda").type == "cuda"
 
 
 if __name__ == "__main__":

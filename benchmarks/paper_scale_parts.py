@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import gc
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, T5Config
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTextModel, LlamaConfig, T5Config
 
+from prip.errors import InputError
 from prip.generators.diffusion import DiffusersGenerator
+from prip.generators.schedulers import DEFAULT, make_scheduler
 from prip.modeling import PreferenceEncoder, PromptDecoder
 from prip.processing import PripProcessor
 from prip.prompt_decoder import PromptDecoderConfig
+from prip.rewards.clip_scorer import VIT_L_14
 from prip.rewards.hps_v2 import HpsV2, HpsV2Config
 from prip.rewards.image_reward import ImageReward, ImageRewardConfig
 from prip.strict_model import nested_config
@@ -25,27 +27,26 @@ from prip.training.tokenizers import train_decoder_tokenizer, train_encoder_toke
 
 PEAK_BF16 = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 """Dense bf16 FLOPs a second by what the device's name holds, from the makers' data sheets."""
+GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Models and batches."""
+    """Models and the lengths of texts; batches and all else are the preset's."""
 
+    preset: str
+    """Whose settings the rows have"""
     t5: dict[str, Any]
     llama: dict[str, Any]
     unet: dict[str, Any]
     autoencoder: dict[str, Any]
     text: dict[str, Any]
+    safety: dict[str, Any]
     image_reward: dict[str, Any]
     hps: dict[str, Any]
     pivot: dict[str, int]
-    encoder_batch: int
-    decoder_batch: int
-    rollouts: int
     user_tokens: int
     system_tokens: int
-    new_tokens: int
-    drawing_steps: int
 
 
 def paper_sizes() -> Sizes:
@@ -54,6 +55,7 @@ def paper_sizes() -> Sizes:
     layers = {"num_hidden_layers": 32, "num_attention_heads": 32}
     channels = (320, 640, 1280, 1280)
     return Sizes(
+        preset="paper",
         t5={"vocab_size": 32128, "feed_forward_proj": "gated-gelu", **width},
         llama={"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, **layers},
         unet={
@@ -66,16 +68,12 @@ def paper_sizes() -> Sizes:
         },
         autoencoder={"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2},
         text={"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
+        safety=VIT_L_14,
         image_reward={},
         hps={},
         pivot={"pivot_length": 32, "pivot_width": 768},
-        encoder_batch=64,
-        decoder_batch=16,
-        rollouts=64,
         user_tokens=32,
         system_tokens=96,
-        new_tokens=60,
-        drawing_steps=20,
     )
 
 
@@ -83,6 +81,7 @@ def small_sizes() -> Sizes:
     """The same architectures, small enough for a CPU."""
     text = {**TEXT, "vocab_size": 128, "encoder_hidden_size": VISION["hidden_size"], "bos_token_id": None}
     return Sizes(
+        preset="paper-dry",
         t5={"vocab_size": 700, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2},
         llama={"vocab_size": 700, **TEXT},
         unet={
@@ -97,6 +96,7 @@ def small_sizes() -> Sizes:
         },
         autoencoder={"block_out_channels": (16,) * 4, "norm_num_groups": 8},
         text=TEXT,
+        safety=CLIP,
         image_reward={
             "vision": {**VISION, "layer_norm_eps": 1e-6},
             "text": {**text, "sep_token_id": 3},
@@ -104,13 +104,8 @@ def small_sizes() -> Sizes:
         },
         hps={"clip": CLIP},
         pivot={"pivot_length": 4, "pivot_width": 16},
-        encoder_batch=8,
-        decoder_batch=8,
-        rollouts=8,
         user_tokens=16,
         system_tokens=32,
-        new_tokens=12,
-        drawing_steps=2,
     )
 
 
@@ -123,8 +118,9 @@ class Device:
     def __init__(self, name: str | None = None) -> None:
         self.torch = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.cuda = self.torch.type == "cuda"
-        self.dtype = torch.bfloat16 if self.cuda else torch.float32
-        self.name = torch.cuda.get_device_name(self.torch) if self.cuda else "CPU"
+        if self.cuda:
+            self.torch = torch.device("cuda", self.torch.index or 0)
+        self.name = torch.cuda.get_device_name(self.torch) if self.cuda else self.torch.type.upper()
         self.peak = next((peak for part, peak in PEAK_BF16.items() if part in self.name), None)
 
     def now(self) -> float:
@@ -133,24 +129,22 @@ class Device:
             torch.cuda.synchronize(self.torch)
         return time.perf_counter()
 
-    def forget(self) -> None:
-        """Frees what nothing holds any more, and forgets earlier peaks."""
-        gc.collect()
+    def forget_peak(self) -> None:
+        """Lets `peak_gib` begin anew, where there is a GPU."""
         if self.cuda:
-            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.torch)
 
     def peak_gib(self) -> float:
-        """Highest memory since `forget`; that of the process where there is no GPU."""
+        """Highest memory of tensors since `forget_peak`; without a GPU, that of the process since it began."""
         if self.cuda:
-            return torch.cuda.max_memory_allocated(self.torch) / 2**30
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            return torch.cuda.max_memory_allocated(self.torch) / GIB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
 
     @contextmanager
-    def building(self) -> Iterator[None]:
-        """What is made inside is on the device, in its dtype."""
+    def building(self, dtype: torch.dtype) -> Iterator[None]:
+        """What is made inside is on the device, in `dtype`, and takes no memory elsewhere."""
         before = torch.get_default_dtype()
-        torch.set_default_dtype(self.dtype)
+        torch.set_default_dtype(dtype)
         try:
             with self.torch:
                 yield
@@ -159,16 +153,16 @@ class Device:
 
 
 def build_encoder(device: Device, sizes: Sizes) -> PreferenceEncoder:
-    """E with random weights."""
-    with device.building():
+    """E with random weights, in 32 bits as every stage has it."""
+    with device.building(torch.float32):
         return PreferenceEncoder.from_t5(T5Config(**sizes.t5), **sizes.pivot)
 
 
-def build_decoder(device: Device, sizes: Sizes) -> PromptDecoder:
+def build_decoder(device: Device, sizes: Sizes, dtype: torch.dtype) -> PromptDecoder:
     """D with random weights."""
     lm = nested_config(LlamaConfig(bos_token_id=None, eos_token_id=1, pad_token_id=0, **sizes.llama))
     config = PromptDecoderConfig(lm=lm, template_before_ids=[1], template_after_ids=[], **sizes.pivot)
-    with device.building():
+    with device.building(dtype):
         return PromptDecoder(config)
 
 
@@ -177,13 +171,14 @@ def build_processor(prompts: list[str]) -> PripProcessor:
     return PripProcessor(train_encoder_tokenizer(prompts, 600), train_decoder_tokenizer(prompts, 600))
 
 
-def build_generator(device: Device, sizes: Sizes) -> DiffusersGenerator:
-    """Stable Diffusion with random weights, sampled by DPM-Solver++."""
-    from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+def build_networks(device: Device, sizes: Sizes, dtype: torch.dtype) -> dict[str, torch.nn.Module]:
+    """The networks of Stable Diffusion 1, its safety checker among them, with random weights."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
     levels = len(sizes.autoencoder["block_out_channels"])
-    with device.building():
-        parts = {
+    with device.building(dtype):
+        return {
             "unet": UNet2DConditionModel(**sizes.unet),
             "vae": AutoencoderKL(
                 down_block_types=("DownEncoderBlock2D",) * levels,
@@ -192,26 +187,36 @@ def build_generator(device: Device, sizes: Sizes) -> DiffusersGenerator:
                 **sizes.autoencoder,
             ),
             "text_encoder": CLIPTextModel(CLIPTextConfig(**sizes.text)),
+            "safety_checker": StableDiffusionSafetyChecker(CLIPConfig(**sizes.safety)),
         }
-    pipeline = StableDiffusionPipeline(
-        **parts,
-        tokenizer=clip_prompt_tokenizer(),
-        scheduler=DPMSolverMultistepScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
-        ),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+
+
+def build_generator(device: Device, sizes: Sizes, dtype: torch.dtype, options: Mapping[str, Any]) -> DiffusersGenerator:
+    """Stable Diffusion, sampled as PRIP samples what others have published. options: of a DiffusersGenerator."""
+    from diffusers import PNDMScheduler, StableDiffusionPipeline
+
+    networks = build_networks(device, sizes, dtype)
+    edge = CLIPConfig(**sizes.safety).vision_config.image_size
+    published = PNDMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
     )
-    return DiffusersGenerator(pipeline, steps=sizes.drawing_steps, guidance=7.5, batch_size=16)
+    pipeline: Any = StableDiffusionPipeline(
+        **networks,
+        tokenizer=clip_prompt_tokenizer(),
+        scheduler=make_scheduler(DEFAULT, published),
+        feature_extractor=CLIPImageProcessor(size={"shortest_edge": edge}, crop_size={"height": edge, "width": edge}),
+    )
+    return DiffusersGenerator(pipeline, **options)
 
 
-def build_rewards(device: Device, sizes: Sizes) -> list[Any]:
-    """ImageReward and HPSv2 with random weights."""
-    rewards = [
-        ImageReward.from_config(ImageRewardConfig(**sizes.image_reward), bert_tokenizer()),
-        HpsV2.from_config(HpsV2Config(name="hps-v2.0", **sizes.hps)),
-    ]
-    for reward in rewards:
-        torch.nn.Module.to(reward, device.torch, device.dtype)
-    return rewards
+def build_reward(device: Device, sizes: Sizes, dtype: torch.dtype, name: str) -> Any:
+    """A published reward by its registered name, with random weights. Raises InputError for one of unknown size."""
+    with device.building(dtype):
+        if name == "image-reward":
+            reward: Any = ImageReward.from_config(ImageRewardConfig(**sizes.image_reward), bert_tokenizer())
+            reward.head.float()  # as it is loaded
+        elif name.startswith("hps-"):
+            reward = HpsV2.from_config(HpsV2Config(name=name, **sizes.hps))
+        else:
+            raise InputError(f"rewards: wanted image-reward or hps-..., got {name!r}")
+    return reward.requires_grad_(False)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from prip.errors import InputError, require
+from prip.errors import require
 
 EXAMPLES = """examples:
   prip compare "a cat" -o cat.png
@@ -26,7 +26,14 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("prompt", metavar="PROMPT", help="the user prompt")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="image to write: cat.png")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="image to write: cat.png, or new/folder/cat.png: folders are made",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the first image; the next ones follow (default 0)")
     parser.add_argument("--images", type=int, default=2, metavar="N", help="images of each prompt (default 2)")
     parser.add_argument(
@@ -38,27 +45,31 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Refine, draw, score, write the picture and print the scores. Returns 0; errors of ours are for the caller."""
+    """Refine, draw, score, write the picture and print the scores. Returns 0; errors of ours are for the caller.
+
+    The refined prompt keeps to what the generator reads, as its own tokenizer counts.
+    """
+    from prip.options import check_whole
     from prip.processing import check_user_prompt
 
     from .files import check_target, write_atomically
-    from .parts import Parts, existing, load_refiner, load_rewards, usable_device
+    from .parts import Parts, existing, load_refiner, load_rewards
     from .sheet import Column, draw_sheet, file_format
 
     prompt = check_user_prompt(arguments.prompt)
-    if arguments.images < 1:
-        raise InputError(f"images must be at least 1, it is {arguments.images}")
+    check_whole("images", arguments.images, 1)
     format_name = file_format(arguments.output.suffix)
+    parts = Parts.of_checkpoint(arguments.checkpoint, arguments.revision)
     check_target(arguments.output)
     require("diffusers", "generate")
 
     from prip.generators import load_generator
+    from prip.places import as_device
 
-    device = usable_device(arguments.device)
-    parts = Parts.of_checkpoint(arguments.checkpoint, arguments.revision)
-    refiner = load_refiner(parts.encoder, parts.decoder, arguments.checkpoint, device)
-    rewards = load_rewards(parts.rewards, device)
+    device = str(as_device(arguments.device))
     generator = load_generator(str(existing(parts.generator)), device=device)
+    refiner = load_refiner(parts.encoder, parts.decoder, arguments.checkpoint, device).counted_by(generator)
+    rewards = load_rewards(parts.rewards, device)
 
     seeds = list(range(arguments.seed, arguments.seed + arguments.images))
     columns = []

@@ -1,8 +1,10 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and hashes of what was read."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from prip.errors import InputError
@@ -20,15 +22,33 @@ def check_target(path: Path) -> None:
         raise InputError(f"{path} cannot be written: no permission in {path.parent}")
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write the whole of a file, or leave what was there. Raises InputError when it cannot be written."""
+def write_with(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` make the whole of a file, or leave what was there. Raises InputError when it cannot be written."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as handle:
-            handle.write(content)
-            handle.flush()
+        write(temporary)
+        with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write the whole of a file, or leave what was there. Raises InputError when it cannot be written."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(content)
+
+    write_with(path, write)
+
+
+def folder_hash(folder: Path) -> str:
+    """Return a SHA-256 of the names and contents of all files in a folder, 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]

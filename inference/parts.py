@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prip.errors import CheckpointError, InputError
-from prip.loading import EMBEDDED, resolve_folder
+from prip.loading import whole_folder
 
 if TYPE_CHECKING:
     from prip.protocols import Reward
@@ -27,19 +27,17 @@ class Parts:
     rewards: Path
     """One folder a training reward."""
     readers: Path
+    pivot_encoder: Path
 
     @classmethod
     def of_checkpoint(cls, name: str, revision: str | None = None) -> Parts:
-        """Parts of an embedded checkpoint, a folder or "owner/name" on the Hub, there at `revision`.
+        """Parts of an embedded checkpoint, a folder or "owner/name" on the Hub, there at `revision`. A refiner alone
+        has none but its own.
 
-        Raises CheckpointError when there is none such, or it is a refiner alone.
+        Raises CheckpointError when there is none such.
         """
-        root = resolve_folder(name, revision)
-        if name in EMBEDDED:
-            root = root.parent
-        if not (root / "refiner").is_dir():
-            raise CheckpointError(f"checkpoint {name!r} has no refiner/: refiner/, generator/, rewards/ were expected")
-        refiner = root / "refiner"
+        root = whole_folder(name, revision)
+        refiner = root / "refiner" if (root / "refiner").is_dir() else root
         return cls(
             encoder=refiner / "encoder",
             warmup_encoder=root / "warmup" / "encoder",
@@ -47,6 +45,7 @@ class Parts:
             generator=root / "generator",
             rewards=root / "rewards",
             readers=root / "readers",
+            pivot_encoder=root / "pivot_encoder",
         )
 
     @classmethod
@@ -62,6 +61,7 @@ class Parts:
             generator=frozen / "generator",
             rewards=frozen / "rewards",
             readers=frozen / "readers",
+            pivot_encoder=frozen / "pivot_encoder",
         )
 
 
@@ -70,20 +70,6 @@ def existing(folder: Path) -> Path:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing")
     return folder
-
-
-def usable_device(device: str | None) -> str:
-    """Return the device, a GPU when None is asked for and there is one. Raises InputError when it cannot be used."""
-    import torch
-
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise InputError(f"device {device!r} cannot be used: {reason}") from error
-    return device
 
 
 def load_refiner(encoder: Path, decoder: Path, name: str, device: str) -> Refiner:

@@ -7,9 +7,12 @@ import io
 import json
 import sys
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prip.errors import InputError, PripWarning
+
+if TYPE_CHECKING:
+    from prip.options import RefineOptions
 
 EXAMPLES = """examples:
   prip refine "a cat"
@@ -30,7 +33,12 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="prompts; none, or -, reads lines from stdin")
+    parser.add_argument(
+        "prompts",
+        nargs="*",
+        metavar="PROMPT",
+        help="prompts; none, or -, reads lines from stdin (a blank one stays)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON list of {user_prompt, refined_prompts}")
     parser.add_argument(
         "-n", "--num-alternatives", type=int, default=1, metavar="N", help="distinct texts a prompt, the greedy first"
@@ -53,62 +61,15 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Refine and print. Returns 0; errors of ours are for the caller."""
-    from prip.processing import check_user_prompt
+    """Refine and print. Returns 0; errors of ours are for the caller, and told before torch is loaded."""
+    from prip.options import RefineOptions
 
-    prompts = read_prompts(arguments.prompts)
-    for place, prompt in enumerate(prompts):
-        try:
-            check_user_prompt(prompt)
-        except InputError as error:
-            raise InputError(f"prompt {place + 1}: {error}") from error
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", PripWarning)
-        results = _refine(prompts, arguments)
-    for warning in caught:
-        if issubclass(warning.category, PripWarning):
-            print(f"prip refine: warning: {warning.message}", file=sys.stderr)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")
-    if arguments.json:
-        pairs = zip(prompts, results, strict=True)
-        records = [{"user_prompt": prompt, "refined_prompts": texts} for prompt, texts in pairs]
-        print(json.dumps(records, ensure_ascii=False, indent=2))
-    else:
-        between = "\n\n" if arguments.num_alternatives > 1 else "\n"
-        print(between.join("\n".join(texts) for texts in results))
-    return 0
-
-
-def read_prompts(given: list[str]) -> list[str]:
-    """Return the prompts of the command line, or the lines of standard input when there are none.
-
-    Raises InputError when there are neither, or standard input is not UTF-8.
-    """
-    if given and given != ["-"]:
-        return given
-    if not given and sys.stdin.isatty():
+    piped = arguments.prompts in ([], ["-"])
+    if not arguments.prompts and sys.stdin.isatty():
         raise InputError('give a prompt, as in: prip refine "a cat"')
-    try:
-        text = sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"standard input must be UTF-8: {error}") from error
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    if lines[-1] == "":
-        lines.pop()
-    if not lines:
-        raise InputError("standard input holds no prompt")
-    return lines
-
-
-def _refine(prompts: list[str], arguments: argparse.Namespace) -> list[list[str]]:
-    from prip.refiner import Refiner
-
-    refiner = Refiner.from_pretrained(
-        arguments.model, revision=arguments.revision, device=arguments.device, dtype=arguments.dtype
-    )
-    texts = refiner.refine(
-        prompts,
+    lines = read_lines() if piped else arguments.prompts
+    prompts = _checked(lines, piped)
+    options = RefineOptions(
         num_alternatives=arguments.num_alternatives,
         seed=arguments.seed,
         temperature=arguments.temperature,
@@ -117,4 +78,61 @@ def _refine(prompts: list[str], arguments: argparse.Namespace) -> list[list[str]
         banned_terms=arguments.banned_term,
         batch_size=arguments.batch_size,
     )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", PripWarning)
+        refined = iter(_refine(prompts, arguments, options))
+    for warning in caught:
+        if issubclass(warning.category, PripWarning):
+            print(f"prip refine: warning: {warning.message}", file=sys.stderr)
+    results = [next(refined) if line.strip() else [line] for line in lines]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+    if arguments.json:
+        pairs = zip(lines, results, strict=True)
+        records = [{"user_prompt": line, "refined_prompts": texts} for line, texts in pairs]
+        print(json.dumps(records, ensure_ascii=False, indent=2))
+    else:
+        between = "\n\n" if arguments.num_alternatives > 1 else "\n"
+        print(between.join("\n".join(texts) for texts in results))
+    return 0
+
+
+def read_lines() -> list[str]:
+    """Return the lines of standard input. Raises InputError when all are blank, or it is not UTF-8."""
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input must be UTF-8: {error}") from error
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    if lines[-1] == "":
+        lines.pop()
+    if not any(map(str.strip, lines)):
+        raise InputError("standard input holds no prompt")
+    return lines
+
+
+def _checked(lines: list[str], piped: bool) -> list[str]:
+    """Return the prompts among the lines: from standard input, blank ones are none."""
+    from prip.processing import check_user_prompt
+
+    prompts = []
+    for place, line in enumerate(lines, start=1):
+        if piped and not line.strip():
+            continue
+        try:
+            prompts.append(check_user_prompt(line))
+        except InputError as error:
+            raise InputError(f"{'line' if piped else 'prompt'} {place}: {error}") from error
+    return prompts
+
+
+def _refine(prompts: list[str], arguments: argparse.Namespace, options: RefineOptions) -> list[list[str]]:
+    from prip.loading import refiner_folder
+
+    folder = refiner_folder(arguments.model, arguments.revision)
+
+    from prip.refiner import Refiner
+
+    refiner = Refiner.from_pretrained(folder, device=arguments.device, dtype=arguments.dtype)
+    texts = refiner.refine(prompts, **vars(options))
     return [[text] if isinstance(text, str) else text for text in texts]

@@ -14,6 +14,7 @@ import torch
 
 from .clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
 from .errors import InputError
+from .options import check_whole, normal_terms
 from .processing import own_words
 from .token_table import NEVER_FITS, SEPARATOR, TokenTable, normal_bytes, words_of
 
@@ -111,10 +112,9 @@ class Constraints:
 
         Raises InputError for a budget or a number of tokens below 1 and for a banned term that is blank.
         """
-        for name, value in (("token_budget", token_budget), ("max_new_tokens", max_new_tokens)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} must be a whole number of at least 1, it is {value!r}")
-        terms = self._check_terms(banned_terms)
+        check_whole("token_budget", token_budget, 1)
+        check_whole("max_new_tokens", max_new_tokens, 1)
+        terms = normal_terms(banned_terms)
         banned = np.zeros(self.table.size, dtype=bool)
         for term in terms:
             banned[self.table.containing(term)] = True
@@ -188,15 +188,6 @@ class Constraints:
                     masks[row, step] = allowed[row]
             self.advance(state, [own[step] if step < len(own) else self.table.eos for own in actions])
         return masks
-
-    @staticmethod
-    def _check_terms(banned_terms: Sequence[str]) -> tuple[str, ...]:
-        if isinstance(banned_terms, str):
-            raise InputError(f"banned_terms must be a list of strings, the string {banned_terms!r} came")
-        for term in banned_terms:
-            if not isinstance(term, str) or not term.strip():
-                raise InputError(f"banned_terms must be strings with at least one character, {term!r} came")
-        return tuple(dict.fromkeys(" ".join(term.lower().split()) for term in banned_terms))
 
     def _begin_row(self, state: ConstraintState, user_prompt: str, max_new_tokens: int) -> _Row:
         own = own_words(user_prompt)

@@ -138,5 +138,7 @@ class _Stream:
         if self.mask is not None and self.decoder.lm_accepts("position_ids"):
             length = next(iter(inputs.values())).shape[1]
             inputs["position_ids"] = (self.mask.cumsum(dim=1) - 1)[:, -length:]
-        output = self.decoder.lm(attention_mask=self.mask, past_key_values=self.cache, use_cache=True, **inputs)
+        name = "cache" if self.decoder.lm_accepts("cache") else "past_key_values"  # its name since transformers 5.24
+        inputs[name] = self.cache
+        output = self.decoder.lm(attention_mask=self.mask, use_cache=True, **inputs)
         return output.logits[:, -1]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
+import sys
+import warnings
+from types import FrameType, ModuleType
 
 
 class PripError(Exception):
@@ -24,6 +26,15 @@ class MissingExtraError(PripError, ImportError):
 
 class PripWarning(UserWarning):
     """The call went through, but not as one would expect: a prompt was left unchanged, say."""
+
+
+def warn(message: str) -> None:
+    """Warn with a PripWarning of the line that called PRIP, whatever of PRIP's own lies between."""
+    frame: FrameType | None = sys._getframe()
+    level = 1
+    while frame is not None and str(frame.f_globals.get("__name__")).split(".")[0] == "prip":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, PripWarning, stacklevel=level)
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from .errors import CheckpointError, InputError
-from .loading import check_model_type, resolve_folder
+from .loading import check_model_type, refiner_parts, resolve_folder
 from .preference_encoder import PreferenceEncoder, PreferenceEncoderConfig
 from .prompt_decoder import PromptDecoder, PromptDecoderConfig, PromptDecoderOutput
 
@@ -30,7 +30,7 @@ __all__ = [
 
 
 class PripConfig(PreTrainedConfig):
-    """What E and D agree on: the shape of the pivot."""
+    """What E and D agree on: the shape of the pivot. A pivot_length of 0 means that D reads none and there is no E."""
 
     model_type = "prip"
 
@@ -39,34 +39,45 @@ class PripConfig(PreTrainedConfig):
 
 
 class PripModel(nn.Module):
-    """The pair of E (`encoder`) and D (`decoder`), saved as config.json, encoder/ and decoder/."""
+    """The pair of E (`encoder`) and D (`decoder`), saved as config.json, encoder/ and decoder/.
 
-    def __init__(self, encoder: PreferenceEncoder, decoder: PromptDecoder) -> None:
+    A D that reads no pivot (pivot_length 0) stands alone, as a language model that continues the user prompt: E is
+    then None.
+    """
+
+    def __init__(self, encoder: PreferenceEncoder | None, decoder: PromptDecoder) -> None:
         """Raises InputError when the two do not agree on the pivot's shape."""
         super().__init__()
-        shapes = [(part.config.pivot_length, part.config.pivot_width) for part in (encoder, decoder)]
-        if shapes[0] != shapes[1]:
-            raise InputError(f"encoder gives pivots of {shapes[0]}, decoder reads pivots of {shapes[1]}")
-        self.config = PripConfig(pivot_length=shapes[0][0], pivot_width=shapes[0][1])
+        reads = decoder.config.pivot_length, decoder.config.pivot_width
+        gives = (0, reads[1]) if encoder is None else (encoder.config.pivot_length, encoder.config.pivot_width)
+        if gives != reads:
+            source = "there is no encoder" if encoder is None else f"encoder gives pivots of {gives}"
+            raise InputError(f"{source}, decoder reads pivots of {reads}")
+        self.config = PripConfig(pivot_length=reads[0], pivot_width=reads[1])
         self.encoder = encoder
         self.decoder = decoder
 
+    def pivot(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor | None:
+        """Return what D reads of user prompts, as E takes and gives it; None where D reads no pivot."""
+        return None if self.encoder is None else self.encoder(input_ids, attention_mask)
+
     @property
     def device(self) -> torch.device:
-        """Where the encoder's inputs must lie."""
-        return self.encoder.device
+        """Where the user prompts' tokens must lie."""
+        return (self.encoder or self.decoder).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The encoder's dtype."""
-        return self.encoder.dtype
+        """The dtype of the encoder, or of a decoder that stands alone."""
+        return (self.encoder or self.decoder).dtype
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], max_shard_size: str = "5GB") -> None:
-        """Write both parts as sharded safetensors, with their configs, into a folder that is made if need be."""
+        """Write the parts as sharded safetensors, with their configs, into a folder that is made if need be."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self.config.save_pretrained(folder)
-        self.encoder.save_pretrained(folder / "encoder", max_shard_size=max_shard_size)
+        if self.encoder is not None:
+            self.encoder.save_pretrained(folder / "encoder", max_shard_size=max_shard_size)
         self.decoder.save_pretrained(folder / "decoder", max_shard_size=max_shard_size)
 
     @classmethod
@@ -78,7 +89,7 @@ class PripModel(nn.Module):
         device_map: Any = None,
         revision: str | None = None,
     ) -> PripModel:
-        """Load both parts from a folder, the Hub or an embedded checkpoint, in evaluation mode.
+        """Load the parts from a folder, the Hub or an embedded checkpoint, in evaluation mode.
 
         `dtype`, `device_map` and `revision` are transformers' own; `dtype` None is float32 on the CPU and the
         checkpoint's own elsewhere. A `device_map` that is a dict may name submodules as encoder.* and decoder.*.
@@ -86,11 +97,14 @@ class PripModel(nn.Module):
         """
         folder = resolve_folder(pretrained_model_name_or_path, revision)
         check_model_type(folder, PripConfig.model_type)
-        for name in ("encoder", "decoder"):
+        names = refiner_parts(folder)
+        for name in names:
             if not (folder / name).is_dir():
                 raise CheckpointError(f"{folder / name} is missing")
-        maps = {name: _part_map(device_map, name) for name in ("encoder", "decoder")}
-        encoder = PreferenceEncoder.from_pretrained(folder / "encoder", dtype=dtype, device_map=maps["encoder"])
+        maps = {name: _part_map(device_map, name) for name in names}
+        encoder = None
+        if "encoder" in names:
+            encoder = PreferenceEncoder.from_pretrained(folder / "encoder", dtype=dtype, device_map=maps["encoder"])
         decoder = PromptDecoder.from_pretrained(folder / "decoder", dtype=dtype, device_map=maps["decoder"])
         try:
             return cls(encoder, decoder).eval()

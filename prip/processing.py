@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import CheckpointError, InputError
-from .loading import resolve_folder
+from .loading import refiner_parts, resolve_folder
 from .untrusted import check_inside, read_config
 from .vocabulary import token_texts
 
@@ -53,11 +53,16 @@ def own_words(user_prompt: str) -> str:
 
 
 class PripProcessor:
-    """The two tokenizers of a checkpoint, and the prefix that D continues."""
+    """The tokenizers of a checkpoint, and the prefix that D continues."""
 
-    def __init__(self, encoder_tokenizer: PreTrainedTokenizerFast, decoder_tokenizer: PreTrainedTokenizerFast) -> None:
-        """Raises InputError when the encoder's tokenizer has no padding token or the decoder's no end token."""
-        if encoder_tokenizer.pad_token_id is None:
+    def __init__(
+        self, encoder_tokenizer: PreTrainedTokenizerFast | None, decoder_tokenizer: PreTrainedTokenizerFast
+    ) -> None:
+        """encoder_tokenizer: None where D reads no pivot.
+
+        Raises InputError when the encoder's tokenizer has no padding token or the decoder's no end token.
+        """
+        if encoder_tokenizer is not None and encoder_tokenizer.pad_token_id is None:
             raise InputError("encoder_tokenizer must have a padding token")
         if decoder_tokenizer.eos_token_id is None:
             raise InputError("decoder_tokenizer must have an end-of-sequence token")
@@ -68,7 +73,15 @@ class PripProcessor:
     check_user_prompt = staticmethod(check_user_prompt)
 
     def encode_user_prompts(self, user_prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return int64 (input_ids, attention_mask), `(batch, length)`, padded on the right: what E reads."""
+        """Return int64 (input_ids, attention_mask), `(batch, length)`, padded on the right: what E reads.
+
+        Without an E they have the length 0.
+        """
+        if self.encoder_tokenizer is None:
+            import torch
+
+            nothing = torch.zeros(len(user_prompts), 0, dtype=torch.long)
+            return nothing, nothing
         encoded = self.encoder_tokenizer(
             list(user_prompts), padding=True, padding_side="right", truncation=False, return_tensors="pt", verbose=False
         )
@@ -95,16 +108,18 @@ class PripProcessor:
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
         """Write encoder/tokenizer.json and decoder/tokenizer.json (with their tokenizer_config.json) into a folder."""
         for name, tokenizer in (("encoder", self.encoder_tokenizer), ("decoder", self.decoder_tokenizer)):
-            save_tokenizer(tokenizer, Path(save_directory) / name)
+            if tokenizer is not None:
+                save_tokenizer(tokenizer, Path(save_directory) / name)
 
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], *, revision: str | None = None
     ) -> PripProcessor:
-        """Load both tokenizers of a checkpoint. Raises CheckpointError when a file is missing or foreign."""
+        """Load the tokenizers of a checkpoint. Raises CheckpointError when a file is missing or foreign."""
         folder = resolve_folder(pretrained_model_name_or_path, revision)
         try:
-            return cls(load_tokenizer(folder / "encoder"), load_tokenizer(folder / "decoder"))
+            encoder_tokenizer = load_tokenizer(folder / "encoder") if "encoder" in refiner_parts(folder) else None
+            return cls(encoder_tokenizer, load_tokenizer(folder / "decoder"))
         except InputError as error:
             raise CheckpointError(f"{folder}: {error}") from error
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -14,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .alternatives import find_alternatives
 from .clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
 from .constraints import Constraints
 from .decoding import decode, row_generator
-from .errors import CheckpointError, InputError, PripWarning
+from .errors import CheckpointError, InputError, warn
 from .loading import read_json, refiner_folder
 from .modeling import PripModel
+from .options import RefineOptions
+from .places import as_device
 from .processing import PripProcessor
 from .token_counter import TokenCounter
 
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 RECORD_FILE = "training.json"
 """How a checkpoint was made, beside its parts."""
 
-ALTERNATIVE_ROUNDS = 12
-"""How often sampling is tried again, each time hotter, for alternatives that came out equal."""
-
 
 @dataclass(frozen=True)
 class _Job:
@@ -42,16 +40,6 @@ class _Job:
     user_prompt: str
     seed: int
     alternative: int = 0
-
-
-@dataclass(frozen=True)
-class _Limits:
-    """What every text of a call must keep to."""
-
-    max_new_tokens: int = 60
-    token_budget: int = CLIP_TOKEN_LIMIT
-    banned_terms: tuple[str, ...] = ()
-    batch_size: int = 256
 
 
 class Refiner:
@@ -69,21 +57,24 @@ class Refiner:
         is known of its training, as training.json holds it. `counter` counts the token budget and bounds it by default;
         None counts as CLIP.
 
-        Raises CheckpointError when the decoder has fewer logits than its tokenizer has tokens.
+        Raises CheckpointError when a part knows fewer tokens than its tokenizer has, or has none.
         """
         self.model = model.eval()
         self.processor = processor
         self.name = name
         self.record = record
         self.token_limit = CLIP_TOKEN_LIMIT if counter is None else counter.limit
-        for part, tokens, embedding in (
-            ("encoder", processor.encoder_tokenizer, model.encoder.t5.get_input_embeddings()),
-            ("decoder", processor.decoder_tokenizer, model.decoder.lm.get_input_embeddings()),
+        for part, tokens, read in (
+            ("encoder", processor.encoder_tokenizer, model.encoder and model.encoder.t5),
+            ("decoder", processor.decoder_tokenizer, model.decoder.lm),
         ):
-            if len(tokens) > embedding.num_embeddings:
-                raise CheckpointError(
-                    f"the {part} knows {embedding.num_embeddings:,} tokens, its tokenizer has {len(tokens):,}"
-                )
+            if (tokens is None) != (read is None):
+                raise CheckpointError(f"the {part} and its tokenizer should both be there, or neither")
+            if tokens is None or read is None:
+                continue
+            known: int = read.get_input_embeddings().num_embeddings  # type: ignore[assignment]
+            if len(tokens) > known:
+                raise CheckpointError(f"the {part} knows {known:,} tokens, its tokenizer has {len(tokens):,}")
         self.constraints = Constraints(
             processor.decoder_tokenizer,
             count_tokens=count_clip_tokens if counter is None else counter,
@@ -105,7 +96,7 @@ class Refiner:
         `device` None takes a GPU when there is one; `dtype` None is float32 on the CPU and the checkpoint's own on a
         GPU. Raises CheckpointError for anything wrong with the checkpoint, InputError for an unusable device.
         """
-        place = _usable_device(device)
+        place = as_device(device)
         folder = refiner_folder(model, revision)
         if dtype is None:
             dtype = "float32" if place.type == "cpu" else "auto"
@@ -177,30 +168,22 @@ class Refiner:
         Raises InputError for a prompt or an option that cannot be used.
         """
         prompts = self._check_prompts(prompt)
-        _check_whole("num_alternatives", num_alternatives, 1)
-        _check_whole("batch_size", batch_size, 1)
-        _check_whole("seed", seed, None)
-        _check_temperature(temperature)
-        budget = self.token_limit if token_budget is None else token_budget
-        limits = _Limits(max_new_tokens, budget, _as_terms(banned_terms), batch_size)
+        options = RefineOptions(
+            num_alternatives, seed, temperature, max_new_tokens, token_budget, banned_terms, batch_size
+        )
+        found: Sequence[Any]
         if num_alternatives == 1:
-            texts = self._run([_Job(one, seed) for one in prompts], temperature, limits)
-            _warn_unchanged([one for one, text in zip(prompts, texts, strict=True) if text is None], limits)
-            single = [one if text is None else text for one, text in zip(prompts, texts, strict=True)]
-            return single[0] if isinstance(prompt, str) else single
-        lists = self._alternatives(prompts, num_alternatives, seed, temperature, limits)
-        return lists[0] if isinstance(prompt, str) else lists
+            found = self._texts([_Job(one, seed) for one in prompts], temperature, options)
+        else:
+            found = self._alternatives(prompts, options)
+        return found[0] if isinstance(prompt, str) else found
 
     def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
         """Refine greedily, with the default options: the `PromptRefiner` protocol, one seed for each prompt."""
         prompts = self._check_prompts(user_prompts)
         if len(seeds) != len(prompts):
             raise InputError(f"seeds must be one for each of the {len(prompts)} user prompts, {len(seeds)} came")
-        limits = _Limits(token_budget=self.token_limit)
-        jobs = [_Job(one, seed) for one, seed in zip(prompts, seeds, strict=True)]
-        texts = self._run(jobs, 0.0, limits)
-        _warn_unchanged([one for one, text in zip(prompts, texts, strict=True) if text is None], limits)
-        return [one if text is None else text for one, text in zip(prompts, texts, strict=True)]
+        return self._texts([_Job(one, seed) for one, seed in zip(prompts, seeds, strict=True)], 0.0, RefineOptions())
 
     def _check_prompts(self, prompt: object) -> list[str]:
         if isinstance(prompt, str):
@@ -214,50 +197,53 @@ class Refiner:
                 raise InputError(f"prompt[{place}]: {error}") from error
         return list(prompt)
 
-    def _alternatives(
-        self, prompts: list[str], wanted: int, seed: int, temperature: float, limits: _Limits
-    ) -> list[list[str]]:
-        firsts = self._run([_Job(one, seed) for one in prompts], 0.0, limits)
-        _warn_unchanged([one for one, text in zip(prompts, firsts, strict=True) if text is None], limits)
-        found = {one: [one if text is None else text] for one, text in zip(prompts, firsts, strict=True)}
-        missing = {one: wanted - 1 for one, text in zip(prompts, firsts, strict=True) if text is not None}
-        tried = dict.fromkeys(missing, 0)
-        hotter = temperature or 1.0
-        for _ in range(ALTERNATIVE_ROUNDS):
-            jobs = [_Job(one, seed, tried[one] + i + 1) for one, count in missing.items() for i in range(count)]
-            if not jobs:
-                break
-            for job, text in zip(jobs, self._run(jobs, hotter, limits), strict=True):
-                tried[job.user_prompt] = job.alternative
-                if text is not None and text not in found[job.user_prompt]:
-                    found[job.user_prompt].append(text)
-                    missing[job.user_prompt] -= 1
-            hotter = max(1.5 * hotter, 0.5)
-        short = [one for one, count in missing.items() if count > 0]
-        if short:
-            warnings.warn(
-                f"{len(short)} of {len(prompts)} prompts have fewer than {wanted} alternatives: {_shown(short[0])}",
-                PripWarning,
-                stacklevel=3,
-            )
-        return [list(found[one]) for one in prompts]
+    def _texts(self, jobs: Sequence[_Job], temperature: float, options: RefineOptions) -> list[str]:
+        """Return the text of each job, the user prompt itself, with a warning, where there is no room."""
+        texts = self._run(jobs, temperature, options)
+        self._warn_unchanged([job.user_prompt for job, text in zip(jobs, texts, strict=True) if text is None], options)
+        return [job.user_prompt if text is None else text for job, text in zip(jobs, texts, strict=True)]
 
-    def _run(self, jobs: Sequence[_Job], temperature: float, limits: _Limits) -> list[str | None]:
+    def _alternatives(self, prompts: list[str], options: RefineOptions) -> list[list[str]]:
+        greedy = self._run([_Job(one, options.seed) for one in prompts], 0.0, options)
+        firsts = {one: text for one, text in zip(prompts, greedy, strict=True) if text is not None}
+        self._warn_unchanged([one for one in prompts if one not in firsts], options)
+
+        def draw(wanted: Sequence[tuple[str, int]], temperature: float) -> list[str | None]:
+            return self._run([_Job(one, options.seed, number) for one, number in wanted], temperature, options)
+
+        found, short = find_alternatives(firsts, options.num_alternatives, options.temperature, draw)
+        if short:
+            warn(
+                f"{len(short)} of {len(prompts)} prompts have fewer than {options.num_alternatives} alternatives: "
+                f"{_shown(short[0])}"
+            )
+        return [list(found.get(one, [one])) for one in prompts]
+
+    def _run(self, jobs: Sequence[_Job], temperature: float, options: RefineOptions) -> list[str | None]:
         """Return the text of each job, None where there was no room; equal jobs are done once."""
         distinct = list(dict.fromkeys(jobs))
         texts: dict[_Job, str | None] = {}
-        for start in range(0, len(distinct), limits.batch_size):
-            batch = distinct[start : start + limits.batch_size]
-            texts.update(zip(batch, self._run_batch(batch, temperature, limits), strict=True))
+        for start in range(0, len(distinct), options.batch_size):
+            batch = distinct[start : start + options.batch_size]
+            prompts = [job.user_prompt for job in batch]
+            seeds = [(job.seed, job.alternative) for job in batch]
+            added = self.actions(
+                prompts, seeds, temperature, options.max_new_tokens, self._budget(options), tuple(options.banned_terms)
+            )
+            for job, own in zip(batch, added, strict=True):
+                texts[job] = self.text(job.user_prompt, own) if own else None
         return [texts[job] for job in jobs]
 
-    def _run_batch(self, jobs: Sequence[_Job], temperature: float, limits: _Limits) -> list[str | None]:
-        prompts = [job.user_prompt for job in jobs]
-        seeds = [(job.seed, job.alternative) for job in jobs]
-        found = self.actions(
-            prompts, seeds, temperature, limits.max_new_tokens, limits.token_budget, limits.banned_terms
-        )
-        return [self.text(prompt, own) if own else None for prompt, own in zip(prompts, found, strict=True)]
+    def _budget(self, options: RefineOptions) -> int:
+        return self.token_limit if options.token_budget is None else options.token_budget
+
+    def _warn_unchanged(self, prompts: list[str], options: RefineOptions) -> None:
+        if prompts:
+            many = "a prompt returns" if len(prompts) == 1 else f"{len(prompts)} prompts return"
+            warn(
+                f"{many} unchanged, there is no room for a modifier within token_budget={self._budget(options)} and "
+                f"max_new_tokens={options.max_new_tokens}: {_shown(prompts[0])}"
+            )
 
     @torch.no_grad()
     def actions(
@@ -282,7 +268,7 @@ class Refiner:
         if not rows:
             return found
         input_ids, mask = self.processor.encode_user_prompts([user_prompts[row] for row in rows])
-        pivot = self.model.encoder(input_ids.to(self.model.device), mask.to(self.model.device))
+        pivot = self.model.pivot(input_ids.to(self.model.device), mask.to(self.model.device))
         decoded = decode(
             self.model.decoder,
             pivot,
@@ -319,14 +305,25 @@ def refine(
     model: str | os.PathLike[str] = "prip-mini",
     device: str | None = None,
     revision: str | None = None,
-    **options: Any,
+    num_alternatives: int = 1,
+    seed: int = 0,
+    temperature: float = 0.0,
+    max_new_tokens: int = 60,
+    token_budget: int | None = None,
+    banned_terms: Sequence[str] = (),
+    batch_size: int = 256,
 ) -> Any:
-    """Refine a prompt, or a list of them; `options` are those of Refiner.refine. A loaded model is kept for next time.
+    """Refine a prompt, or a list of them, by Refiner.from_pretrained and Refiner.refine, whose arguments these are.
+
+    A loaded model is kept for next time.
 
     >>> refine("a cat")  # doctest: +SKIP
     'a cat, golden hour, sharp focus, highly detailed'
     """
-    return _loaded(str(model), revision, device, _last_change(model)).refine(prompt, **options)
+    refiner = _loaded(str(model), revision, device, _last_change(model))
+    return refiner.refine(
+        prompt, num_alternatives, seed, temperature, max_new_tokens, token_budget, banned_terms, batch_size
+    )
 
 
 @lru_cache(maxsize=4)
@@ -337,48 +334,6 @@ def _loaded(model: str, revision: str | None, device: str | None, last_change: i
 def _last_change(model: str | os.PathLike[str]) -> int:
     """When a checkpoint in a folder changed last, in nanoseconds: what is trained anew is loaded anew."""
     return max((file.stat().st_mtime_ns for file in Path(model).glob("**/*.safetensors")), default=0)
-
-
-def _usable_device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise InputError(f"device {str(device)!r} cannot be used: {reason}") from error
-    return place
-
-
-def _check_whole(name: str, value: object, least: int | None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
-        wanted = "a whole number" + ("" if least is None else f" of at least {least}")
-        raise InputError(f"{name} must be {wanted}, it is {value!r}")
-
-
-def _check_temperature(temperature: object) -> None:
-    if isinstance(temperature, bool) or not isinstance(temperature, int | float):
-        raise InputError(f"temperature must be a number, it is {temperature!r}")
-    if not math.isfinite(temperature) or temperature < 0:
-        raise InputError(f"temperature must be 0 (greedy) or above, it is {temperature!r}")
-
-
-def _as_terms(banned_terms: object) -> tuple[str, ...]:
-    if isinstance(banned_terms, str) or not isinstance(banned_terms, Sequence | set | frozenset):
-        raise InputError(f"banned_terms must be a list of strings, it is {banned_terms!r}")
-    return tuple(banned_terms)
-
-
-def _warn_unchanged(prompts: list[str], limits: _Limits) -> None:
-    if prompts:
-        many = "a prompt returns" if len(prompts) == 1 else f"{len(prompts)} prompts return"
-        warnings.warn(
-            f"{many} unchanged, there is no room for a modifier within token_budget={limits.token_budget} and "
-            f"max_new_tokens={limits.max_new_tokens}: {_shown(prompts[0])}",
-            PripWarning,
-            stacklevel=3,
-        )
 
 
 def _shown(prompt: str) -> str:

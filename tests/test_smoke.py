@@ -71,9 +71,13 @@ def test_the_checkpoint_is_published_whole(smoke_run, tmp_path, monkeypatch):
         command = ["export", "--run", str(smoke_run[0]), "--to", str(tmp_path / "again")]
         assert main([*command, "--push_to_hub", "someone/whole"]) == 0
         whole = resolve_folder("someone/whole")
+        taken = ["world", "--config", "smoke", "--run", str(tmp_path / "run"), "--checkpoint", "someone/whole@main"]
+        assert main(taken) == 0
     files = [{path.relative_to(top) for path in top.rglob("*") if path.is_file()} for top in (folder, whole)]
     assert files[0] == files[1]
     assert not hub.repositories["someone/whole"].private
+    networks = [place / "pivot_encoder" / "model.safetensors" for place in (folder, tmp_path / "run" / "parts")]
+    assert networks[0].read_bytes() == networks[1].read_bytes()
 
 
 def test_the_checkpoint_draws_and_judges_as_its_run_does(smoke_run):
@@ -89,6 +93,25 @@ def test_the_checkpoint_draws_and_judges_as_its_run_does(smoke_run):
     assert (drawn[0] - drawn[1]).abs().float().mean() < 2, "fp16 moves a pixel by a shade"
     for run_scores, checkpoint_scores in zip(*scored, strict=True):
         torch.testing.assert_close(run_scores, checkpoint_scores, rtol=0.02, atol=0.02)
+
+
+def test_the_checkpoint_gives_its_frozen_parts_to_another_run(smoke_run, tmp_path):
+    from prip.inference.cli import main as prip
+    from prip.training.cli import main
+
+    source, run = smoke_run[0] / "checkpoint", tmp_path / "run"
+    assert main(["world", "--config", "smoke", "--run", str(run), "--checkpoint", str(source)]) == 0
+    for stage in STAGES[1:]:
+        assert main([stage, "--config", "smoke", "--run", str(run), "--no_progress"]) == 0, stage
+    assert prip(["evaluate", "--config", "smoke", "--run", str(run), "--out", str(run / "evaluation"), "--quiet"]) == 0
+    assert main(["export", "--run", str(run), "--to", str(run / "checkpoint")]) == 0
+    record = json.loads((run / "checkpoint" / "training.json").read_text())
+    assert {row["refiner"] for row in record["evaluation"]["rows"]} == {"none", "random", "warmup", "rl", "best"}
+    assert list(record["stages"]) == ["world/checkpoint", "prepare", "encoder", "decoder", "rl"]
+    assert record["stages"]["world/checkpoint"]["settings"]["checkpoint"] == "checkpoint", "its name, not its path"
+    for part in ("unet/diffusion_pytorch_model", "text_encoder/model"):
+        name = f"generator/{part}.safetensors"
+        assert (run / "checkpoint" / name).read_bytes() == (source / name).read_bytes()
 
 
 def test_the_checkpoint_is_in_fp16(smoke_run):

@@ -80,6 +80,10 @@ class NonFiniteGuard(Callback):
             )
 
 
+HISTORY = "history"
+"""Folder of the parts that a stage keeps of all its validations."""
+
+
 class StageLoop(Callback):
     """Around every step: seeds before it; after it, when due, the dev split, the best part and a checkpoint, in this
     order, so that a checkpoint knows all that happened up to it. What starts trained is measured before the first step
@@ -162,11 +166,14 @@ class StageLoop(Callback):
                 f"{self._module.stage}: {self._monitor} is {metrics[self._monitor]} after {self.steps_done} steps"
             )
         best = self.best_metrics.get(self._monitor)
+        places = [self._folder / HISTORY / f"step-{self.steps_done:06}"] if self.loop.keep_parts else []
         if best is None or self._sign * metrics[self._monitor] < self._sign * best:
             self.best_step, self.best_metrics = self.steps_done, metrics
+            places.append(self._folder / "part")
+        if places:
             with whole_parameters(self._module):
-                if trainer.is_global_zero:
-                    replace_folder(self._folder / "part", self._module.export)
+                for place in places if trainer.is_global_zero else []:
+                    replace_folder(place, self._module.export)
 
     def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         kept = _trained_keys(module)

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import torch
 
-from prip.modeling import PreferenceEncoder
 from prip.rewards import StandardisedSum
 
 from . import ppo, ranks
 from .baselines import ImageScorer
 from .preview import Column, write_preview
 from .rl_parts import DEV_SEED
-from .rollouts import Policy, score_refinements
+from .rollouts import Learner, Policy, score_refinements
 
 
 @dataclass(frozen=True)
@@ -31,12 +30,10 @@ class DevSplit:
     """Refinements whose log-probabilities are computed at once"""
 
     @torch.no_grad()
-    def measure(
-        self, encoder: PreferenceEncoder, reference: PreferenceEncoder, device: torch.device
-    ) -> dict[str, float]:
-        """Returns dev_reward (mean gain over plain, in the standardised sum), the raw gain of each reward, dev_kl (to D
-        given the warmed-up encoder `reference`: exact, in nats per token), and dev_modifiers and dev_response_length of
-        a prompt. Each process measures its share; all of them return the same.
+    def measure(self, part: Learner, reference: Learner, device: torch.device) -> dict[str, float]:
+        """Returns dev_reward (mean gain over plain, in the standardised sum), the raw gain of each reward, dev_kl (of
+        the learning `part` to the warmed-up `reference`: exact, in nats per token), and dev_modifiers and
+        dev_response_length of a prompt. Each process measures its share; all of them return the same.
         """
         processes, count = ranks.count(), len(self.prompts)
         places = range(ranks.rank(), -(-count // processes) * processes, processes)
@@ -48,9 +45,9 @@ class DevSplit:
         with self.policy.residence.using("decoder"):
             for rows in torch.arange(len(batch)).split(self.chunk):
                 some = batch.rows(rows).to(device)
+                allowed = some.allowed
                 new, warm = (
-                    ppo.allowed_log_softmax(self.policy.score(one, some)[0], some.allowed)
-                    for one in (encoder, reference)
+                    ppo.allowed_log_softmax(self.policy.score(one, some)[0], allowed) for one in (part, reference)
                 )
                 difference = torch.where(new.isfinite(), new - warm, 0)
                 divergences.append((new.exp() * difference).sum(dim=-1))
@@ -73,8 +70,11 @@ class DevSplit:
         return metrics
 
     def preview(self, path: Path, count: int) -> None:
-        """Writes the picture of the first `count` prompts, plain and refined greedily."""
+        """Writes the picture of the first `count` prompts, plain and refined greedily. All processes refine, as those
+        that share the weights out must; the first draws and writes."""
         refinements = self.policy.refine(self.prompts[:count])
+        if ranks.rank():
+            return
         owners, seeds = [one.user_prompt for one in refinements], [DEV_SEED] * len(refinements)
         plain = self.scorer.draw(owners, seeds)
         refined = self.scorer.draw([one.refined_prompt for one in refinements], seeds)

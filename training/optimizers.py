@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers.optimization import Adafactor
 
 from prip.errors import InputError
+from prip.modeling import PreferenceEncoder, PromptDecoder
 
 from .settings import OptimizerSettings
 
@@ -37,6 +38,15 @@ def train_only(module: nn.Module, *patterns: str) -> list[nn.Parameter]:
     total = sum(parameter.numel() for parameter in module.parameters())
     _log.info("training %s of %s parameters", f"{sum(p.numel() for p in trained.values()):,}", f"{total:,}")
     return list(trained.values())
+
+
+def trained_names(part: PreferenceEncoder | PromptDecoder) -> list[str]:
+    """Returns patterns of the parameters that learn of a module's `encoder` or `decoder`: all of an encoder; of a
+    decoder its language model, or the adapters on it where there are any, and the projection where it reads a pivot."""
+    if isinstance(part, PreferenceEncoder):
+        return ["encoder.*"]
+    language_model = "decoder.lm.*lora_*" if hasattr(part.lm, "peft_config") else "decoder.lm.*"
+    return [language_model, *(["decoder.projection.*"] if part.config.pivot_length else [])]
 
 
 def in_float32(parameters: Iterable[nn.Parameter]) -> None:

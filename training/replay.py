@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from prip.modeling import PreferenceEncoder
-
 from . import ppo, ranks
-from .rollouts import ActionBatch, Refinement, Scores
+from .rollouts import ActionBatch, Learner, Refinement, Scores
 from .seeds import derive_seed
 from .workshop import Workshop
 
@@ -21,9 +19,9 @@ class Replay:
     """Figures of each action, float32 (batch, length), 0 where there is none."""
 
     old: Tensor
-    """Log-probability given the encoder"""
+    """Log-probability when it was sampled"""
     reference: Tensor
-    """Log-probability given the warmed-up encoder"""
+    """Log-probability by the warmed-up model"""
     entropy: Tensor
     values: Tensor
     """What the value head says, 0 without one"""
@@ -32,25 +30,26 @@ class Replay:
 @torch.no_grad()
 def replay(
     workshop: Workshop,
-    encoder: PreferenceEncoder,
+    part: Learner,
     batch: ActionBatch,
     device: torch.device,
     value_head: nn.Module | None = None,
 ) -> Replay:
-    """Returns the figures of the actions in `batch`, which is on the CPU, computed in chunks."""
+    """Returns the figures of the actions in `batch`, which is on the CPU, by the learning `part`, in chunks."""
     columns: list[tuple[Tensor, ...]] = []
     for rows in torch.arange(len(batch)).split(workshop.rollouts.chunk.score):
         some = batch.rows(rows).to(device)
-        logits, hidden = workshop.policy.score(encoder, some)
+        allowed = some.allowed
+        logits, hidden = workshop.policy.score(part, some)
         warm = workshop.policy.score(workshop.reference, some)[0]
         values = torch.zeros(some.mask.shape, device=device)
         if value_head is not None:
             values = torch.where(some.mask, value_head(hidden.float()).squeeze(-1), 0)
         columns.append(
             (
-                ppo.token_log_probabilities(logits, some.allowed, some.actions, some.mask),
-                ppo.token_log_probabilities(warm, some.allowed, some.actions, some.mask),
-                ppo.token_entropy(logits, some.allowed, some.mask),
+                ppo.token_log_probabilities(logits, allowed, some.actions, some.mask),
+                ppo.token_log_probabilities(warm, allowed, some.actions, some.mask),
+                ppo.token_entropy(logits, allowed, some.mask),
                 values,
             )
         )

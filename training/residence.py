@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from .frozen import modules_inside
+from prip.frozen import modules_inside
 
 
 class Residence:

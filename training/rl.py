@@ -1,9 +1,11 @@
-"""Stage 3: train the preference encoder end to end, by PPO on the rewards of the refined prompts' images (Eq. 3)."""
+"""Stage 3: train the preference encoder end to end, by PPO on the rewards of the refined prompts' images (Eq. 3).
+
+Or the prompt decoder, behind a frozen encoder or alone: the paper's peers are trained so.
+"""
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,22 +14,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prip.modeling import PreferenceEncoder, PripModel
-from prip.processing import save_tokenizer
+from prip.frozen import fingerprint
+from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
 
 from . import ppo, ranks
 from .data.hashing import hash_of_texts
-from .frozen import fingerprint
-from .harness import StageModule, stage_folder, train
-from .optimizers import build_optimizer, build_scheduler, train_only
+from .harness import StageModule, train
+from .optimizers import build_optimizer, build_scheduler, train_only, trained_names
+from .pins import pin_rl
 from .processes import process_rank
 from .refiner_folder import publish_refiner, training_record, write_refiner
 from .replay import gather_replay, replay, rollout_metrics
 from .rl_memory import rl_memory
 from .rl_parts import RlParts, load_parts, part_folders, prompts_file
 from .rollouts import ActionBatch, Refinement, Scores, write_rollouts
+from .run_folder import stage_folder
 from .seeds import derive_seed
 from .settings import LoopSettings, OptimizerSettings, PpoSettings, RlSettings
+from .sharding import clipped_step, forward
 from .workshop import STAGE, RolloutBatch, Workshop, build_workshop
 
 _log = logging.getLogger(__name__)
@@ -44,14 +48,15 @@ class Experience:
     old: Tensor
     """Log-probabilities of the actions when they were sampled"""
     reference: Tensor
-    """Those given the warmed-up encoder"""
+    """Those of the warmed-up model"""
     advantages: Tensor
     values: Tensor
     returns: Tensor
 
 
 class RlModule(StageModule):
-    """Proximal policy optimisation of the encoder, and of the value head where there is one; all else is frozen.
+    """Proximal policy optimisation of the part that learns, the encoder or the decoder, and of the value head where
+    there is one; all else is frozen.
 
     A training step is an iteration: rollouts, then epochs over their minibatches. Dropout is off throughout. Several
     processes take the steps of one process with the batches of all: each makes its share of the rollouts and keeps it,
@@ -75,14 +80,15 @@ class RlModule(StageModule):
         )
         self.ppo, self.loop, self.optimizer = ppo, loop, optimizer
         self.train_prompts = workshop.train_prompts
-        self.encoder = workshop.parts.model.encoder
+        self.add_module(workshop.learns, workshop.learner)
         self.value_head = None
         if ppo.baseline == "value":
             width = workshop.parts.model.decoder.lm.config.get_text_config().hidden_size
             self.value_head = nn.Linear(width, 1)
             nn.init.zeros_(self.value_head.weight)
             nn.init.zeros_(self.value_head.bias)
-        self.trained = train_only(self, "encoder.*", *(["value_head.*"] if self.value_head else []))
+        names = trained_names(workshop.learner)
+        self.trained = train_only(self, *names, *(["value_head.*"] if self.value_head else []))
         self.images_drawn: Tensor
         self.register_buffer("images_drawn", torch.zeros(2, dtype=torch.int64))
         self._before: dict[str, str] = {}
@@ -93,12 +99,14 @@ class RlModule(StageModule):
         super().train(False)
         return self
 
+    def setup(self, stage: str) -> None:
+        """Logs the memory table: here the strategy has not shared out yet what learns."""
+        if self.trainer.is_global_zero:
+            device = self.trainer.strategy.root_device
+            _log.info("%s", rl_memory(self.workshop, self.optimizer.name, self.ppo.minibatch, device))
+
     def on_fit_start(self) -> None:
-        self.workshop.residence.device = self.device
-        self.workshop.residence.settle()
-        nn.Module.to(self.workshop.reference, self.device, self.encoder.dtype)
-        if ranks.rank() == 0:
-            _log.info("%s", rl_memory(self.workshop, self.optimizer.name, self.ppo.minibatch, self.device))
+        self.workshop.settle(self.device)
 
     def batch_at(self, step: int) -> dict[str, Any]:
         """Returns the iteration's user prompts and seeds, those of this process: a RolloutBatch, as a dict."""
@@ -125,10 +133,7 @@ class RlModule(StageModule):
         reward = metrics.pop("reward")
         self.log_dict(metrics)
         self.log("reward", reward, prog_bar=True)
-        every = self.workshop.rollouts.preview_every
-        if ranks.rank() == 0 and every and (iteration % every == 0 or iteration + 1 == self.loop.steps):
-            path = self.workshop.folder / "previews" / f"iteration-{iteration:06}.png"
-            self.workshop.dev.preview(path, self.workshop.rollouts.preview_prompts)
+        self.workshop.preview(iteration, last=iteration + 1 == self.loop.steps)
         schedule: Any = self.lr_schedulers()
         schedule.step()
 
@@ -137,7 +142,7 @@ class RlModule(StageModule):
         """Returns what the updates read of this process' rollouts, and the metrics of those of all."""
         group, settings = self.workshop.rollouts.samples_per_prompt, self.ppo
         batch = self.policy.collate(refinements)
-        own = replay(self.workshop, self.encoder, batch, self.device, self.value_head)
+        own = replay(self.workshop, self.workshop.learner, batch, self.device, self.value_head)
         metrics = rollout_metrics(self.workshop, refinements, scores, own, self.device)
         self.images_drawn += torch.tensor([metrics["drawn_refined"], metrics["drawn_plain"]]).to(self.images_drawn)
         gain, own_mask = scores.gain.to(self.device), batch.mask.to(self.device)
@@ -165,9 +170,8 @@ class RlModule(StageModule):
             seed = derive_seed(self.workshop.seed, self.stage, "minibatches", iteration, epoch, 0)
             order = torch.randperm(len(experience.lengths), generator=torch.Generator().manual_seed(seed))
             for rows in order.split(self.ppo.minibatch):
-                optimizer.zero_grad()
                 collected.append(self._backward(experience, rows))
-                norms.append(self._step(optimizer))
+                norms.append(clipped_step(self, optimizer, self.trained, self.optimizer.clip))
         names = list(collected[0])
         sums = ranks.total(torch.tensor([[one[name] for name in names] for one in collected], device=self.device))
         means = {name: sum(sums[:, place].tolist()) / len(collected) for place, name in enumerate(names)}
@@ -187,33 +191,27 @@ class RlModule(StageModule):
         for start in range(0, max(shares), chunk):
             some = own[start : start + chunk]
             weight = min(len(some), 1)
-            loss, metrics = self.loss(experience, some if weight else torch.tensor([0]), actions)
+            loss, metrics = forward(self, experience, some if weight else torch.tensor([0]), actions)
             self.manual_backward(loss * (weight * ranks.count()))
             for name, value in metrics.items():
                 collected[name] = collected.get(name, 0.0) + weight * value
         return collected
 
-    def _step(self, optimizer: Any) -> float:
-        """Takes an optimizer step with clipped gradients; returns the norm that they had."""
-        limit = self.optimizer.clip or math.inf
-        norm = nn.utils.clip_grad_norm_(self.encoder.parameters(), limit)
-        if self.value_head is not None:
-            nn.utils.clip_grad_norm_(self.value_head.parameters(), limit)
-        optimizer.step()
-        return norm.item()
-
-    def loss(self, experience: Experience, rows: Tensor, actions: int | None = None) -> tuple[Tensor, dict[str, float]]:
+    def forward(
+        self, experience: Experience, rows: Tensor, actions: int | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
         """Returns the loss on the rollouts `rows`, int64 (n,), and its metrics.
 
         actions: how many actions the means are taken over, where `rows` are only some of those rollouts. The value loss
-        moves the value head alone, all the rest the encoder alone: no weight between them is needed.
+        moves the value head alone, all the rest the part that learns alone; their gradients are clipped as one.
         """
         settings = self.ppo
         batch = experience.batch.rows(rows).to(self.device)
         rows = rows.to(self.device)
         mask, old = batch.mask, experience.old[rows]
-        logits, hidden = self.policy.score(self.encoder, batch)
-        new = ppo.token_log_probabilities(logits, batch.allowed, batch.actions, mask)
+        logits, hidden = self.policy.score(self.workshop.learner, batch)
+        allowed = batch.allowed
+        new = ppo.token_log_probabilities(logits, allowed, batch.actions, mask)
         policy_loss = ppo.policy_loss(new, old, experience.advantages[rows], mask, settings.ratio_clip, actions)
         loss = policy_loss
         metrics = {
@@ -221,7 +219,7 @@ class RlModule(StageModule):
             "clip_fraction": ppo.clip_fraction(new, old, mask, settings.ratio_clip, actions).item(),
         }
         if settings.entropy:
-            entropy = ppo.token_entropy(logits, batch.allowed, mask)
+            entropy = ppo.token_entropy(logits, allowed, mask)
             loss = loss - settings.entropy * ppo.masked_mean(entropy, mask, actions)
         if self.value_head is None:
             penalty = ppo.kl_loss(new, experience.reference[rows], mask, actions)
@@ -241,7 +239,7 @@ class RlModule(StageModule):
     def evaluate(self) -> dict[str, float]:
         """Returns what DevSplit.measure does, and how many images were drawn so far in training, of refined prompts and
         of plain ones."""
-        metrics = self.workshop.dev.measure(self.encoder, self.workshop.reference, self.device)
+        metrics = self.workshop.dev.measure(self.workshop.learner, self.workshop.reference, self.device)
         refined, plain = self.images_drawn.tolist()
         return metrics | {"images_refined": refined, "images_plain": plain}
 
@@ -252,17 +250,18 @@ class RlModule(StageModule):
         self.workshop.check_frozen(self._before)
 
     def export(self, folder: Path) -> None:
-        self.encoder.save_pretrained(folder)
-        save_tokenizer(self.policy.refiner.processor.encoder_tokenizer, folder)
+        self.workshop.save_learner(folder)
 
 
 def run(settings: RlSettings, parts: RlParts | None = None) -> dict[str, Any]:
-    """Trains the encoder and returns its metrics; the best is in RUN/rl/part, the whole refiner in RUN/rl/refiner.
+    """Trains the part that learns and returns the metrics; the best is in RUN/rl/part, the whole refiner in
+    RUN/rl/refiner.
 
     parts: in place of those that the settings name.
     """
+    settings = pin_rl(settings)
     parts = parts or load_parts(settings)
-    read = {"encoder": parts.model.encoder, "decoder": parts.model.decoder, "generator": parts.generator}
+    read: dict[str, object] = {**dict(parts.model.named_children()), "generator": parts.generator}
     read |= {f"reward {reward.name}": reward for reward in parts.rewards}
     inputs = {name: fingerprint(part) for name, part in read.items()}
     inputs["sampling"] = getattr(parts.generator, "sampling", "")
@@ -270,13 +269,16 @@ def run(settings: RlSettings, parts: RlParts | None = None) -> dict[str, Any]:
     folder = stage_folder(settings, STAGE, inputs)
     if settings.algorithm == "ppo":
         module = build_module(parts, settings, folder)
-        metrics = train(module, settings, settings.loop, folder, monitor="dev_reward", mode="max")
+        clip = settings.optimizer.clip
+        metrics = train(module, settings, settings.loop, folder, monitor="dev_reward", mode="max", clip=clip)
     else:
         from .rl_trl import train_by_trl
 
         metrics = train_by_trl(build_workshop(parts, settings, folder), settings)
+    drawn = (int(metrics["last"][name]) for name in ("images_refined", "images_plain"))
+    _log.info("rl: drew %d images of refined prompts and %d of plain ones, each of which once", *drawn)
     if process_rank() == 0 and not (folder / "refiner").is_dir():
-        best = PripModel(PreferenceEncoder.from_pretrained(folder / "part"), parts.model.decoder.cpu())
+        best = _best(parts.model.cpu(), settings, folder / "part")
         write_refiner(folder / "refiner", best, parts.processor, _record(settings, folder))
     if process_rank() == 0 and settings.push_to_hub is not None:
         publish_refiner(folder / "refiner", settings.push_to_hub, settings.private)
@@ -284,13 +286,21 @@ def run(settings: RlSettings, parts: RlParts | None = None) -> dict[str, Any]:
 
 
 def build_module(parts: RlParts, settings: RlSettings, folder: Path) -> RlModule:
-    """Returns the module that trains parts.model.encoder."""
+    """Returns the module that trains what settings.learns names of parts.model."""
     workshop = build_workshop(parts, settings, folder)
     return RlModule(workshop, ppo=settings.ppo, loop=settings.loop, optimizer=settings.optimizer)
+
+
+def _best(model: PripModel, settings: RlSettings, part: Path) -> PripModel:
+    """Returns the model with the best of the part that learnt."""
+    if settings.learns == "encoder":
+        return PripModel(PreferenceEncoder.from_pretrained(part), model.decoder)
+    return PripModel(model.encoder, PromptDecoder.from_pretrained(part))
 
 
 def _record(settings: RlSettings, folder: Path) -> dict[str, Any]:
     encoder_folder, decoder_folder = part_folders(settings)
     stages = {f"world/{path.name}": path for path in sorted((settings.run / "world").glob("*"))}
-    stages |= {"prepare": settings.run / "prepare", "encoder": encoder_folder.parent, "decoder": decoder_folder.parent}
+    stages |= {"prepare": settings.run / "prepare", "rewrites": settings.run / "rewrites"}
+    stages |= {"encoder": encoder_folder.parent, "decoder": decoder_folder.parent}
     return training_record(settings.run, stages | {"rl": folder}, [prompts_file(settings)])

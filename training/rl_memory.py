@@ -30,17 +30,17 @@ UPDATE_COPIES = 5
 
 
 def rl_parts_memory(
-    encoder: object, decoder: object, generator: object, rewards: object, optimizer: str
+    encoder: object, decoder: object, generator: object, rewards: object, optimizer: str, learns: str = "encoder"
 ) -> list[PartMemory]:
-    """Counts the parts: the encoder as it is trained, the warmed-up one that it is held to, and what stays as it is."""
-    trained = part_memory("encoder", encoder, optimizer)
-    return [
-        trained,
-        PartMemory("reference", trained.dtypes, trained.parameters, trained.weights),
-        part_memory("decoder", decoder),
-        part_memory("generator", generator),
-        part_memory("rewards", rewards),
-    ]
+    """Counts the parts: encoder and decoder, of which `learns` names the one that is trained, that one as it was warmed
+    up, to which it is held, and what stays as it is. encoder: None for a decoder that stands alone."""
+    parts = []
+    for name, part in {"encoder": encoder, "decoder": decoder}.items():
+        if part is not None:
+            parts.append(part_memory(name, part, optimizer if name == learns else ""))
+    trained = next(part for part in parts if part.name == learns)
+    parts.append(PartMemory("reference", trained.dtypes, trained.parameters, trained.weights))
+    return [*parts, part_memory("generator", generator), part_memory("rewards", rewards)]
 
 
 def rl_phases(lm_config: Any, dtype: torch.dtype, rollouts: RolloutSettings, minibatch: int, rows: int) -> list[Phase]:
@@ -75,6 +75,7 @@ def rl_memory(workshop: Workshop, optimizer: str, minibatch: int, device: torch.
         workshop.scorer.generator,
         list(workshop.scorer.rewards),
         optimizer,
+        workshop.learns,
     )
     rows = workshop.batch_size * workshop.rollouts.samples_per_prompt
     dtype = decoder.projection.weight.dtype

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +13,23 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from prip.errors import CheckpointError, InputError
+from prip.errors import CheckpointError, InputError, PripError
 from prip.generators import load_generator
-from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
+from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder, PromptDecoderConfig
 from prip.processing import PripProcessor, load_tokenizer
 from prip.protocols import Generator, Reward
 from prip.rewards import load_reward
 
-from .baselines import ImageScorer, RewardStatistics
+from .baselines import ImageScorer
 from .data.splits import check_splits, read_prompts
 from .processes import process_rank
+from .reward_statistics import RewardStatistics
 from .seeds import permutation_indices
 from .settings import RlSettings
 
 _log = logging.getLogger(__name__)
+STATISTICS_TIMEOUT_S = 3600
+"""How long the other processes wait for the rewards' statistics"""
 DEV_SEED = 900_000
 """First image seed on the dev split: training's lie below it, those of evaluation far above."""
 
@@ -35,7 +39,7 @@ class RlParts:
     """What the stage works with, loaded."""
 
     model: PripModel
-    """The warmed-up encoder and the decoder."""
+    """The warmed-up encoder, None for a decoder that reads no pivot, and the decoder."""
     processor: PripProcessor
     generator: Generator
     rewards: Sequence[Reward]
@@ -44,10 +48,15 @@ class RlParts:
 
 
 def load_parts(settings: RlSettings) -> RlParts:
-    """Loads the parts that the settings name. Raises CheckpointError for one that is not there."""
+    """Loads the parts that the settings name; no encoder, where the decoder reads no pivot. Raises CheckpointError for
+    one that is not there."""
     named, run_folder = settings.parts, settings.run
     encoder_folder, decoder_folder = part_folders(settings)
-    for stage, path in {"world": prompts_file(settings), "encoder": encoder_folder, "decoder": decoder_folder}.items():
+    needed = {"world": prompts_file(settings), "decoder": decoder_folder}
+    has_pivot = not decoder_folder.exists() or PromptDecoderConfig.from_pretrained(decoder_folder).pivot_length > 0
+    if has_pivot:
+        needed["encoder"] = encoder_folder
+    for stage, path in needed.items():
         if not path.exists():
             raise CheckpointError(f"{path} is missing: does prip-train {stage} come first?")
     names = named.rewards or sorted(str(path) for path in (run_folder / "parts" / "rewards").glob("*") if path.is_dir())
@@ -58,12 +67,13 @@ def load_parts(settings: RlSettings) -> RlParts:
     places = {name: "cpu" if name in settings.offload else device for name in ("generator", "rewards")}
     dtype = getattr(torch, named.dtype)
     options = named.generator_options if dtype is torch.float32 else {"dtype": dtype, **named.generator_options}
-    encoder = PreferenceEncoder.from_pretrained(encoder_folder)
+    dtypes = {name: None if name == settings.learns else dtype for name in ("encoder", "decoder")}
+    encoder = PreferenceEncoder.from_pretrained(encoder_folder, dtype=dtypes["encoder"]) if has_pivot else None
     return RlParts(
-        PripModel(encoder, PromptDecoder.from_pretrained(decoder_folder, dtype=dtype)),
-        PripProcessor(load_tokenizer(encoder_folder), load_tokenizer(decoder_folder)),
+        PripModel(encoder, PromptDecoder.from_pretrained(decoder_folder, dtype=dtypes["decoder"])),
+        PripProcessor(load_tokenizer(encoder_folder) if has_pivot else None, load_tokenizer(decoder_folder)),
         load_generator(named.generator or str(run_folder / "parts" / "generator"), places["generator"], **options),
-        [load_reward(name, places["rewards"], dtype) for name in names],
+        [load_reward(name, places["rewards"], named.reward_dtype or dtype) for name in names],
         train_prompts,
         dev_prompts,
     )
@@ -111,8 +121,13 @@ def image_seed(user_prompt: str, place: int, seed_pool: int) -> int:
 
 
 def reward_statistics(parts: RlParts, settings: RlSettings, folder: Path, scorer: ImageScorer) -> RewardStatistics:
-    """Returns the rewards' statistics: of this run, of the file that the settings name, or measured; and keeps them."""
+    """Returns the rewards' statistics: of this run, of the file that the settings name, or measured; and keeps them.
+
+    Of several processes the first does so, and the others wait for what it keeps.
+    """
     kept = folder / "reward_statistics.json"
+    if process_rank():
+        return _statistics_of_the_first(kept, scorer.names)
     given = settings.parts.statistics or settings.run / "data" / "rewards.json"
     statistics = RewardStatistics.read(kept, scorer.names) or RewardStatistics.read(given, scorer.names)
     if statistics is None and settings.parts.statistics is not None:
@@ -124,6 +139,15 @@ def reward_statistics(parts: RlParts, settings: RlSettings, folder: Path, scorer
         seeds = [image_seed(prompts[place], number // len(prompts) % pool, pool) for number, place in enumerate(order)]
         owners = [prompts[place] for place in order]
         statistics = RewardStatistics.measure(scorer.score_plain(owners, seeds, "statistics"))
-    if process_rank() == 0:
-        statistics.write(kept)
+    statistics.write(kept)
+    return statistics
+
+
+def _statistics_of_the_first(kept: Path, names: Sequence[str]) -> RewardStatistics:
+    """Returns the statistics that the first process keeps, as soon as it has."""
+    until = time.monotonic() + STATISTICS_TIMEOUT_S
+    while (statistics := RewardStatistics.read(kept, names)) is None:
+        if time.monotonic() > until:
+            raise PripError(f"{kept}: waited {STATISTICS_TIMEOUT_S} s for the first process to measure the rewards")
+        time.sleep(0.2)
     return statistics

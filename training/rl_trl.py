@@ -22,7 +22,7 @@ from transformers import PrinterCallback, TrainerCallback
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from prip.errors import InputError, require
-from prip.processing import save_tokenizer
+from prip.modeling import PreferenceEncoder
 
 from . import ranks
 from .atomic import replace_folder, replace_text
@@ -66,7 +66,8 @@ class TrlRun(TrainerCallback):
 
     def __init__(self, workshop: Workshop, settings: RlSettings) -> None:
         self.workshop, self.settings, self.loop = workshop, settings, settings.loop
-        self.encoder = workshop.parts.model.encoder
+        assert isinstance(workshop.learner, PreferenceEncoder) and isinstance(workshop.reference, PreferenceEncoder)
+        self.encoder, self.reference = workshop.learner, workshop.reference
         self.logger = CsvLogger(workshop.folder / "logs" / "metrics.csv")
         self.best_step, self.best_metrics, self.last_metrics = -1, dict[str, float](), dict[str, float]()
         self.images_drawn = [0.0, 0.0]
@@ -89,9 +90,7 @@ class TrlRun(TrainerCallback):
         self.trained = train_only(self.encoder, "*")
         self.trainer = self._build_trainer()
         self.device: torch.device = self.trainer.args.device
-        workshop.residence.device = self.device
-        workshop.residence.settle()
-        workshop.reference.to(self.device)
+        workshop.settle(self.device)
         if ranks.rank() == 0:
             _log.info("%s", rl_memory(workshop, settings.optimizer.name, settings.ppo.minibatch, self.device))
 
@@ -127,7 +126,7 @@ class TrlRun(TrainerCallback):
         del policy.forward  # TRL puts a fused language-model head before it, which knows no constraints
         if self.settings.ppo.kl:  # TRL would load the reference by name; it is here already
             trainer.beta = self.settings.ppo.kl
-            trainer.ref_model = TrlPolicy(self.workshop.reference, self.rollouts).eval()
+            trainer.ref_model = TrlPolicy(self.reference, self.rollouts).eval()
         return trainer
 
     def _arguments(self, trl: Any) -> Any:
@@ -234,10 +233,7 @@ class TrlRun(TrainerCallback):
         done, rest = divmod(state.global_step, self.updates)
         if rest:
             return
-        every = self.workshop.rollouts.preview_every
-        if ranks.rank() == 0 and every and ((done - 1) % every == 0 or done == self.loop.steps):
-            path = self.workshop.folder / "previews" / f"iteration-{done - 1:06}.png"
-            self.workshop.dev.preview(path, self.workshop.rollouts.preview_prompts)
+        self.workshop.preview(done - 1, last=done == self.loop.steps)
         if done == self.loop.steps or done % self.loop.validate_every == 0:
             self._measure(done)
 
@@ -273,11 +269,7 @@ class TrlRun(TrainerCallback):
         if ranks.rank() == 0:
             self.logger.save()
             if better:
-                replace_folder(self.workshop.folder / "part", self._export)
-
-    def _export(self, folder: Path) -> None:
-        self.encoder.save_pretrained(folder)
-        save_tokenizer(self.workshop.policy.refiner.processor.encoder_tokenizer, folder)
+                replace_folder(self.workshop.folder / "part", self.workshop.save_learner)
 
 
 def _trainer_class(base: Any) -> Any:

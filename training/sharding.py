@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,10 +37,16 @@ class ZeroStrategy(DeepSpeedStrategy):
     Frozen parameters are left out of the checkpoints.
     """
 
-    def __init__(self, stage: int, batch_size: int, **options: Any) -> None:
+    def __init__(self, stage: int, batch_size: int, clip: float, manual: bool, **options: Any) -> None:
+        """manual: whether the module makes its optimizer steps itself. DeepSpeed then adds up the gradients of all
+        backward passes up to a step, instead of keeping those of the last."""
         require("deepspeed", "deepspeed")
         options |= {"exclude_frozen_parameters": True, "logging_batch_size_per_gpu": batch_size}
+        if manual and stage == 3:
+            options["overlap_comm"] = False  # DeepSpeed adds up without it alone
         super().__init__(stage=stage, **options)
+        assert isinstance(self.config, dict)
+        self.config |= {"gradient_clipping": clip, "managed_gradient_accumulation": not manual}
 
     def backward(self, closure_loss: Tensor, optimizer: Any, *args: Any, **kwargs: Any) -> Tensor:
         return super().backward(closure_loss, optimizer, *args, scale_wrt_gas=False, **kwargs)
@@ -48,9 +55,9 @@ class ZeroStrategy(DeepSpeedStrategy):
 class CpuZeroStrategy(ZeroStrategy):
     """The same over gloo on the CPU, which Lightning's strategy refuses to run on."""
 
-    def __init__(self, stage: int, batch_size: int) -> None:
+    def __init__(self, stage: int, batch_size: int, clip: float, manual: bool) -> None:
         os.environ["DS_ACCELERATOR"] = "cpu"
-        super().__init__(stage, batch_size, process_group_backend="gloo", overlap_comm=False)
+        super().__init__(stage, batch_size, clip, manual, process_group_backend="gloo", overlap_comm=False)
 
     @property
     def root_device(self) -> torch.device:
@@ -66,14 +73,45 @@ class CpuZeroStrategy(ZeroStrategy):
         self._init_deepspeed_distributed()
 
 
-def build_strategy(name: str, devices: int, device: str, batch_size: int) -> Any:
-    """Returns what Lightning's Trainer takes as its strategy. device: auto, cpu or cuda."""
+def build_strategy(name: str, devices: int, device: str, batch_size: int, clip: float, manual: bool) -> Any:
+    """Returns what Lightning's Trainer takes as its strategy.
+
+    device: auto, cpu or cuda. clip: largest gradient norm, 0 for none. manual: whether the module makes its optimizer
+    steps itself.
+    """
     if name.startswith("deepspeed-"):
         on_cpu = device == "cpu" or not torch.cuda.is_available()
-        return (CpuZeroStrategy if on_cpu else ZeroStrategy)(int(name[-1]), batch_size)
+        return (CpuZeroStrategy if on_cpu else ZeroStrategy)(int(name[-1]), batch_size, clip, manual)
     if name == "ddp" or devices > 1:
-        return DDPStrategy()
+        return DDPStrategy(gradient_as_bucket_view=True)  # else DDP holds every gradient twice
     return "auto"
+
+
+def holds_float32(precision: str, strategy: Any) -> bool:
+    """Returns whether a module holds what it trains in 32 bits. In bf16-mixed under DeepSpeed it does not: the engine
+    makes 16 bits of it and has 32-bit weights of its own, shared out; whole ones would only pass through the host."""
+    return precision == "32-true" or (precision == "bf16-mixed" and not isinstance(strategy, DeepSpeedStrategy))
+
+
+def forward(module: L.LightningModule, *given: Any) -> Any:
+    """Calls `module` for a backward pass of its own, under manual optimization: DeepSpeed's engine adds up the
+    gradients of as many backward passes as it has seen forward passes."""
+    strategy = module.trainer.strategy
+    return (strategy.deepspeed_engine if isinstance(strategy, ZeroStrategy) else module)(*given)
+
+
+def clipped_step(module: L.LightningModule, optimizer: Any, parameters: Iterable[nn.Parameter], clip: float) -> float:
+    """Takes an optimizer step with the gradients of the backward passes since the last, and forgets them; returns the
+    norm that they had. clip: to which norm they are scaled down, 0 for none; that of the strategy under DeepSpeed.
+    """
+    strategy = module.trainer.strategy
+    if isinstance(strategy, ZeroStrategy):
+        optimizer.step()
+        return float(strategy.deepspeed_engine.get_global_grad_norm())
+    norm = nn.utils.clip_grad_norm_(parameters, clip or math.inf)
+    optimizer.step()
+    optimizer.zero_grad()
+    return norm.item()
 
 
 @contextmanager

@@ -8,18 +8,21 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+import torch
 
 from prip.errors import InputError, PripError
-from prip.modeling import PreferenceEncoder
+from prip.frozen import fingerprint, freeze
+from prip.processing import save_tokenizer
 from prip.refiner import Refiner
 from prip.rewards import StandardisedSum
 
 from .baselines import BaselineCache, ImageScorer
 from .dev_rewards import DevSplit
-from .frozen import fingerprint, freeze
 from .residence import Residence
 from .rl_parts import RlParts, image_seed, parts_device, reward_statistics
-from .rollouts import Policy, Refinement, Scores, score_refinements
+from .rollouts import Learner, Policy, Refinement, Scores, score_refinements
 from .seeds import derive_seed, permutation_indices
 from .settings import RlSettings, RolloutSettings
 
@@ -59,8 +62,10 @@ class Workshop:
     policy: Policy
     scorer: ImageScorer
     total: StandardisedSum
-    reference: PreferenceEncoder
-    """The warmed-up encoder, to which the policy is held"""
+    learns: Literal["encoder", "decoder"]
+    """Which part of the model learns; the other one, if there is one, is frozen"""
+    reference: Learner
+    """That part as it was warmed up, to which the policy is held"""
     residence: Residence
     train_prompts: Sequence[str]
     dev: DevSplit
@@ -70,9 +75,20 @@ class Workshop:
     """User prompts of an iteration in each process"""
 
     @property
+    def learner(self) -> Learner:
+        """The part of the model that learns."""
+        return getattr(self.parts.model, self.learns)
+
+    def save_learner(self, folder: Path) -> None:
+        """Writes the part that learns, with its tokenizer."""
+        self.learner.save_pretrained(folder)
+        save_tokenizer(getattr(self.policy.refiner.processor, f"{self.learns}_tokenizer"), folder)
+
+    @property
     def frozen(self) -> dict[str, object]:
         """What must stay as it is, by name."""
-        named: dict[str, object] = {"decoder": self.parts.model.decoder, "reference": self.reference}
+        held = {name: part for name, part in self.parts.model.named_children() if name != self.learns}
+        named: dict[str, object] = {**held, "reference": self.reference}
         named["generator"] = self.scorer.generator
         return named | {f"reward {reward.name}": reward for reward in self.scorer.rewards}
 
@@ -103,6 +119,20 @@ class Workshop:
         """Draws and scores the refinements of an iteration."""
         return score_refinements(self.scorer, self.total, refinements, image_seeds, f"iteration {iteration}")
 
+    def settle(self, device: torch.device) -> None:
+        """Brings the frozen parts to where they are while nothing is used, and the reference into the number format of
+        the part that learns."""
+        self.residence.device = device
+        self.residence.settle()
+        torch.nn.Module.to(self.reference, device, self.learner.dtype)
+
+    def preview(self, iteration: int, last: bool) -> None:
+        """Writes the picture of the dev split after `iteration`, if one is due. All processes must call it."""
+        every = self.rollouts.preview_every
+        if every and (last or iteration % every == 0):
+            path = self.folder / "previews" / f"iteration-{iteration:06}.png"
+            self.dev.preview(path, self.rollouts.preview_prompts)
+
     def fingerprints(self) -> dict[str, str]:
         """Returns a hash of each part that must stay as it is."""
         return {name: fingerprint(part) for name, part in self.frozen.items()}
@@ -115,12 +145,15 @@ class Workshop:
 
 
 def build_workshop(parts: RlParts, settings: RlSettings, folder: Path) -> Workshop:
-    """Returns the workshop, all but parts.model.encoder frozen, with the rewards' statistics read or measured.
+    """Returns the workshop, all but the part that learns frozen, with the rewards' statistics read or measured.
 
-    Raises InputError if no user prompt of a split leaves room for a modifier.
+    Raises InputError if no user prompt of a split leaves room for a modifier, or if there is no encoder to learn.
     """
+    if getattr(parts.model, settings.learns) is None:
+        raise InputError("learns: wanted decoder, as this decoder reads no pivot of an encoder, got encoder")
     rollouts = settings.rollouts
-    movable = {"generator": parts.generator, "rewards": list(parts.rewards), "decoder": parts.model.decoder}
+    movable: dict[str, object] = {"generator": parts.generator, "rewards": list(parts.rewards)}
+    movable |= {name: part for name, part in parts.model.named_children() if name != settings.learns}
     residence = Residence(movable, settings.offload, parts_device(settings))
     scorer = ImageScorer(
         parts.generator, parts.rewards, BaselineCache(folder / "baseline"), rollouts.chunk.images, residence
@@ -141,7 +174,8 @@ def build_workshop(parts: RlParts, settings: RlSettings, folder: Path) -> Worksh
         policy,
         scorer,
         total,
-        copy.deepcopy(parts.model.encoder),
+        settings.learns,
+        copy.deepcopy(getattr(parts.model, settings.learns)),
         residence,
         _with_room(policy, "train", parts.train_prompts),
         DevSplit(
@@ -158,7 +192,6 @@ def build_workshop(parts: RlParts, settings: RlSettings, folder: Path) -> Worksh
     )
     for part in workshop.frozen.values():
         freeze(part)
-    assert not any(parameter.requires_grad for parameter in parts.model.decoder.parameters())
     return workshop
 
 

@@ -1,7 +1,8 @@
 """What an evaluation's config can name: kinds of prompt sets, refiners, generators, scorers and embedders.
 
-A kind is a function `make(name, context, *, option=default)`: its keyword-only parameters are the options that the config
-may set. Modules are imported when a config names them.
+A kind is a function `make(name, context, *, option=default)`: its keyword-only parameters are the options that the
+config may set. Modules are imported when a config names them. A refiner whose `sampled` is False is asked once for each
+prompt, any other once for each image.
 """
 
 from __future__ import annotations
@@ -10,21 +11,35 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol
 
 from prip.errors import InputError
+from prip.protocols import Generator, PromptRefiner, Reward
 
 from ..parts import Parts
 
 PROMPT_SETS = {
     "miniature": "miniature_kinds:make_prompts",
+    "miniature-compositional": "compositional:make_prompts",
+    "file": "prompt_sets:make_file",
+    "hpsv2": "prompt_sets:make_hpsv2",
+    "parti-prompts": "prompt_sets:make_parti_prompts",
+    "geneval": "prompt_sets:make_geneval",
+    "drawbench": "prompt_sets:make_drawbench",
 }
 REFINERS = {
     "none": "refiners:make_none",
     "random-modifiers": "miniature_kinds:make_random",
     "suffix": "refiners:make_suffix",
     "prip": "refiners:make_prip",
+    "best": "search:make_best",
+    "best-suffix": "best_suffix:make_best_suffix",
+    "causal-lm": "expanders.language_model:make_causal_lm",
+    "seq2seq-lm": "expanders.language_model:make_seq2seq_lm",
+    "chat": "expanders.chat:make_chat",
 }
+PER_GENERATOR = ("best",)
+"""Kinds of refiners that depend on the generator: what is made is a `PerGenerator`."""
 GENERATORS = {
     "diffusers": "generators:make_diffusers",
     "renderer": "miniature_kinds:make_renderer",
@@ -34,6 +49,7 @@ SCORERS = {
     "truth": "miniature_kinds:make_truth",
     "second-reward": "miniature_kinds:make_second_reward",
     "subject-accuracy": "miniature_kinds:make_subject_accuracy",
+    "asked-for": "compositional:make_asked_for",
 }
 EMBEDDERS = {
     "pivots": "embedders:make_pivots",
@@ -65,6 +81,16 @@ class EvaluationPrompt:
     def __post_init__(self) -> None:
         object.__setattr__(self, "unit", self.unit or self.text)
         object.__setattr__(self, "cluster", self.cluster or self.unit)
+
+
+class PerGenerator(Protocol):
+    """A refiner that depends on the generator that draws for it."""
+
+    name: str
+
+    def on(self, generator: Generator, scorers: Mapping[str, Reward], batch_size: int) -> PromptRefiner:
+        """Returns the refiner for this generator. Raises InputError where it needs a scorer that is not there."""
+        ...
 
 
 def check_entry(what: str, name: str, entry: object, kinds: Mapping[str, str]) -> None:

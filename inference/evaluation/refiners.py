@@ -1,56 +1,101 @@
-"""The refiners that are measured beside the trained ones: none and random, and how a trained one is loaded for it."""
+"""The refiners of every evaluation: the plain prompt, a fixed suffix, and PRIP itself."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from prip.errors import InputError
 from prip.processing import PripProcessor
 from prip.protocols import PromptRefiner
+from prip.refiner import Refiner
 
 from ..parts import Parts, load_refiner
+from .kinds import Context
+
+STAGES = ("rl", "warmup")
 
 
 def with_modifiers(user_prompt: str, modifiers: Sequence[str]) -> str:
-    """Return the user prompt continued by modifiers as the refiner would continue it; as it is when there are none."""
+    """Returns the user prompt continued by modifiers as the refiner would continue it; as it is when there are none."""
     return PripProcessor.join(user_prompt, " " + ", ".join(modifiers)) if modifiers else user_prompt
 
 
 class PlainRefiner:
-    """`none`: the user prompt as it is."""
+    """The user prompt as it is."""
 
-    name = "none"
+    sampled = False
+
+    def __init__(self, name: str = "none") -> None:
+        self.name = name
 
     def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        """Return the user prompts."""
+        """Returns the user prompts."""
         return list(user_prompts)
 
 
-class RandomRefiner:
-    """`random`: as many random modifiers, good and harmful alike, as system prompts of the miniature hold."""
+class SuffixRefiner:
+    """The same modifiers for every user prompt."""
 
-    name = "random"
+    sampled = False
+
+    def __init__(self, name: str, modifiers: Sequence[str]) -> None:
+        self.name = name
+        self.modifiers = list(modifiers)
 
     def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        """Return each user prompt with modifiers that are a function of the prompt and its seed."""
-        from prip.miniature.prompts import sample_modifiers
-        from prip.randomness import random_generator
-
-        return [
-            with_modifiers(prompt, sample_modifiers(random_generator("random refiner", prompt, seed)))
-            for prompt, seed in zip(user_prompts, seeds, strict=True)
-        ]
+        """Returns each user prompt with the modifiers behind it."""
+        return [with_modifiers(prompt, self.modifiers) for prompt in user_prompts]
 
 
-def make_refiners(names: Sequence[str], parts: Parts, device: str) -> list[PromptRefiner]:
-    """Return the refiners of these names in this order, loading `warmup` and `rl`; `best` is made by the search."""
-    made: list[PromptRefiner] = []
-    for name in names:
-        if name == "none":
-            made.append(PlainRefiner())
-        elif name == "random":
-            made.append(RandomRefiner())
-        elif name == "warmup":
-            made.append(load_refiner(parts.warmup_encoder, parts.decoder, name, device))
-        elif name == "rl":
-            made.append(load_refiner(parts.encoder, parts.decoder, name, device))
-    return made
+class GreedyRefiner:
+    """PRIP as it is deployed: greedy, so that the seeds play no part."""
+
+    sampled = False
+
+    def __init__(self, name: str, refiner: Refiner) -> None:
+        self.name = name
+        self.refiner = refiner
+
+    def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
+        """Returns the refined prompts. A prompt that leaves no room comes back as it is, with PRIP's warning."""
+        return self.refiner(user_prompts, seeds)
+
+
+def make_none(name: str, context: Context) -> PromptRefiner:
+    """The kind `none`."""
+    return PlainRefiner(name)
+
+
+def make_suffix(name: str, context: Context, *, text: str) -> PromptRefiner:
+    """The kind `suffix`. text: modifiers, with commas between them."""
+    modifiers = [one.strip() for one in str(text).split(",") if one.strip()]
+    if not modifiers:
+        raise InputError(f"refiner {name!r}: text must hold modifiers with commas between them, it is {text!r}")
+    return SuffixRefiner(name, modifiers)
+
+
+def make_prip(
+    name: str,
+    context: Context,
+    *,
+    place: str | None = None,
+    revision: str | None = None,
+    stage: str = "rl",
+    encoder: str | None = None,
+    dtype: str | None = None,
+) -> PromptRefiner:
+    """The kind `prip`. place: a checkpoint by name, folder or Hub id, there at `revision`, or a run of training; None
+    is the one measured. stage: of a run, and of the one measured, whether the encoder after RL or the one after its
+    warm-up is taken; encoder: the folder of another one. dtype: None is float32."""
+    if stage not in STAGES:
+        raise InputError(f"refiner {name!r}: stage must be one of {', '.join(STAGES)}, it is {stage!r}")
+    parts = context.parts
+    if place is not None:
+        if not (Path(place) / "encoder" / "part").is_dir():
+            refiner = Refiner.from_pretrained(place, revision=revision, device=context.device, dtype=dtype)
+            return GreedyRefiner(name, refiner)
+        parts = Parts.of_run(Path(place))
+    chosen = parts.encoder if stage == "rl" else parts.warmup_encoder
+    refiner = load_refiner(chosen if encoder is None else Path(encoder), parts.decoder, name, context.device)
+    return GreedyRefiner(name, refiner)

@@ -1,13 +1,17 @@
-"""`best`: coordinate ascent over modifiers by the judge truth, which no refiner sees: what one could reach."""
+"""Coordinate ascent over modifiers, and the refiner `best`, which searches with a judge that no other refiner sees."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from prip.errors import InputError
 from prip.miniature.vocabulary import ATTRIBUTES, MODIFIERS
+from prip.protocols import Generator, Reward
 
 from .gallery import Gallery
+from .kinds import Context
 from .refiners import with_modifiers
+from .seeds import search_seeds
 from .statistics import Floats
 
 State = tuple[str | None, ...]
@@ -61,60 +65,78 @@ def modifiers_of(state: State) -> list[str]:
 
 
 class BestRefiner:
-    """Finds modifiers for each unit, a prompt or a combination whose phrasings share one search, when first asked."""
+    """Finds modifiers for each user prompt by searching on one generator with one judge."""
 
-    name = "best"
+    sampled = False
 
     def __init__(
         self,
-        gallery: Gallery,
-        unit_of: Mapping[str, str],
-        seeds: Sequence[int],
+        name: str,
+        generator: Generator,
+        judge: Reward,
+        images: int = 4,
         passes: int = 1,
         wordings: int = 2,
-        judge: str = "truth",
+        seed: int = 0,
+        batch_size: int = 256,
     ) -> None:
-        """`unit_of` maps user prompts to units; `seeds` are shared out evenly, so that units share no noise.
-
-        A candidate is drawn from each seed of its unit, over the unit's prompts in turn, and scored by the mean.
-        """
-        self.gallery = gallery
-        self.unit_of = dict(unit_of)
-        self.passes = passes
-        self.wordings = wordings
-        self.judge = judge
-        self.prompts: dict[str, list[str]] = {}
-        for prompt, unit in unit_of.items():
-            self.prompts.setdefault(unit, []).append(prompt)
-        each = len(seeds) // len(self.prompts)
-        if each < 1 or each * len(self.prompts) != len(seeds):
-            raise ValueError(f"seeds: wanted as many for each of {len(self.prompts)} units, got {len(seeds)} in all")
-        self.seeds = {unit: list(seeds[i * each : (i + 1) * each]) for i, unit in enumerate(self.prompts)}
-        self.found: dict[str, State] = {}
+        """images: drawn of each candidate, from search seeds of its user prompt. passes: of the ascent over all
+        attributes. wordings: modifiers tried for the chosen value of each attribute, after the ascent over values."""
+        self.name = name
+        self.generator, self.judge = generator, judge
+        self.images, self.passes, self.wordings = images, passes, wordings
+        self.seed, self.batch_size = seed, batch_size
 
     def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        """Return each user prompt with the modifiers that its unit's search has found; `seeds` play no part."""
-        missing = [u for u in dict.fromkeys(self.unit_of[prompt] for prompt in user_prompts) if u not in self.found]
-        if missing:
-            self.found.update(zip(missing, self._search(missing), strict=True))
-        return [with_modifiers(prompt, modifiers_of(self.found[self.unit_of[prompt]])) for prompt in user_prompts]
+        """Returns each user prompt with the modifiers that its search has found; `seeds` play no part."""
+        distinct = list(dict.fromkeys(user_prompts))
+        found = dict(zip(distinct, self._search(distinct), strict=True))
+        return [with_modifiers(prompt, modifiers_of(found[prompt])) for prompt in user_prompts]
 
-    def _search(self, units: Sequence[str]) -> list[State]:
+    def _search(self, user_prompts: Sequence[str]) -> list[State]:
+        gallery = Gallery(self.generator, self.judge, self.batch_size)
+
         def score(candidates: Sequence[tuple[int, State]]) -> Floats:
-            rows = [row for unit, state in candidates for row in self._rows(units[unit], state)]
-            user_prompts, prompts, seeds = zip(*rows, strict=True)
-            label = f"{self.gallery.generator.name}: search for best"
-            scores = self.gallery.scores(user_prompts, prompts, seeds, [self.judge], label)[self.judge]
-            return scores.reshape(len(candidates), -1).mean(1)
+            asked = [user_prompts[unit] for unit, _ in candidates for _ in range(self.images)]
+            seeds = [
+                seed for unit, _ in candidates for seed in search_seeds(user_prompts[unit], self.images, self.seed)
+            ]
+            drawn = [
+                with_modifiers(user_prompts[unit], modifiers_of(state))
+                for unit, state in candidates
+                for _ in range(self.images)
+            ]
+            return gallery.scores(asked, drawn, seeds).reshape(len(candidates), -1).mean(1)
 
-        states: list[State] = [OPEN] * len(units)
+        states: list[State] = [OPEN] * len(user_prompts)
         values = score(list(enumerate(states)))
         for _ in range(self.passes):
             states, values = ascend(score, states, values, value_options)
         return ascend(score, states, values, lambda state, axis: wording_options(state, axis, self.wordings))[0]
 
-    def _rows(self, unit: str, state: State) -> list[tuple[str, str, int]]:
-        """The images behind a candidate's score: (user prompt, prompt, seed)."""
-        prompts, modifiers = self.prompts[unit], modifiers_of(state)
-        chosen = [prompts[i % len(prompts)] for i in range(len(self.seeds[unit]))]
-        return [(u, with_modifiers(u, modifiers), seed) for u, seed in zip(chosen, self.seeds[unit], strict=True)]
+
+class BestOnEach:
+    """`best` before it knows its generator: a `PerGenerator`."""
+
+    def __init__(self, name: str, judge: str, seed: int, **options: int) -> None:
+        self.name, self.judge, self.seed, self.options = name, judge, seed, options
+
+    def on(self, generator: Generator, scorers: Mapping[str, Reward], batch_size: int) -> BestRefiner:
+        """Returns the refiner that searches on this generator. Raises InputError where its judge is no scorer."""
+        if self.judge not in scorers:
+            raise InputError(f"refiner {self.name!r}: judge must be of {', '.join(scorers)}, it is {self.judge!r}")
+        options = {**self.options, "seed": self.seed, "batch_size": batch_size}
+        return BestRefiner(self.name, generator, scorers[self.judge], **options)
+
+
+def make_best(
+    name: str, context: Context, *, judge: str = "truth", images: int = 4, passes: int = 1, wordings: int = 2
+) -> BestOnEach:
+    """The kind `best`: what one could reach, found by a judge that no other refiner sees, on seeds of its own.
+
+    judge: name of a scorer. The rest is explained at `BestRefiner`.
+    """
+    for option, value, least in (("images", images, 1), ("passes", passes, 0), ("wordings", wordings, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InputError(f"refiner {name!r}: {option} must be a whole number of at least {least}, it is {value!r}")
+    return BestOnEach(name, judge, context.seed, images=images, passes=passes, wordings=wordings)

@@ -1,99 +1,113 @@
-"""An evaluation's result as tables, for the terminal and in Markdown."""
+"""A table, and how it is written: in the terminal and in Markdown."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
+
+from prip.errors import require
+
+
+@dataclass(frozen=True)
+class Column:
+    """A head, what stands below it, and whether the column holds words or numbers."""
+
+    head: str
+    mark: str = ""
+    words: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is said, the interval of it, and whether it is the best of its column."""
+
+    text: str
+    interval: str = ""
+    best: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
-    """A title, the column heads, and rows of as many cells; the first columns are words, the others numbers."""
+    """A title, columns, rows of as many cells, and a note that says how to read them."""
 
     title: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    words: int = 1
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
 
 
-def tables(result: dict[str, Any]) -> list[Table]:
-    """Return the tables of a result: one for each generator and judge, the steps, the gap and the agreement."""
-    made = [_score_table(*place, result["rows"]) for place in _places(result["rows"])]
-    if result["steps"]:
-        steps = tuple(
-            (f"{step['to']} - {step['from']}", step["generator"], step["judge"], *_test_cells(step))
-            for step in result["steps"]
-        )
-        head = ("step", "generator", "judge", "difference", "95 % interval", "p")
-        made.append(Table("steps", head, steps, words=3))
-    if result["gap_closed"]:
-        gaps = tuple((name, *_share_cells(*values)) for name, values in result["gap_closed"].items())
-        made.append(
-            Table("gap from none to best that rl closes, by truth", ("generator", "share", "95 % interval"), gaps)
-        )
-    if result.get("agreement"):
-        made.append(_agreement_table(**result["agreement"]))
-    return made
+def number(value: float | None, decimals: int, sign: bool = False) -> str:
+    """Returns a number of so many decimals, with a + in front where `sign`; "-" for None, and never a negative 0."""
+    if value is None:
+        return "-"
+    text = f"{value:+.{decimals}f}" if sign else f"{value:.{decimals}f}"
+    return text if float(text) != 0 else text.lstrip("+-")
 
 
-def _places(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    return list(dict.fromkeys((row["generator"], row["judge"]) for row in rows))
-
-
-def _score_table(generator: str, judge: str, rows: Sequence[dict[str, Any]]) -> Table:
-    own = [row for row in rows if (row["generator"], row["judge"]) == (generator, judge)]
-    cells = tuple((row["refiner"], f"{row['mean']:.3f}", *_test_cells(row)) for row in own)
-    title = f"{generator}, judge {judge}, {own[0]['n']} prompts"
-    return Table(title, ("refiner", "mean", "- none", "95 % interval", "p"), cells)
-
-
-def _agreement_table(judge: str, n: int, correlation: float | None, mean_absolute_error: float) -> Table:
-    found = "-" if correlation is None else f"{correlation:.3f}"
-    head = ("judge", "renders", "correlation", "mean absolute error")
-    return Table(
-        "agreement with the exact truth, on renders", head, ((judge, str(n), found, f"{mean_absolute_error:.3f}"),)
-    )
-
-
-def _test_cells(row: dict[str, Any]) -> tuple[str, str, str]:
-    if row["p_value"] is None:
-        return "", "", ""
-    return f"{row['difference']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}", f"{row['p_value']:.2g}"
-
-
-def _share_cells(share: float | None, low: float | None, high: float | None) -> tuple[str, str]:
-    if share is None:
-        return "-", "best is not above none"
+def number_range(low: float | None, high: float | None, decimals: int, sign: bool = False) -> str:
+    """Returns an interval in words, "" where it has no ends."""
     if low is None or high is None:
-        return f"{100 * share:.1f} %", "no interval: best may not be above none"
-    return f"{100 * share:.1f} %", f"{100 * low:.1f} to {100 * high:.1f} %"
+        return ""
+    return f"{number(low, decimals, sign)} to {number(high, decimals, sign)}"
 
 
-def to_text(made: Sequence[Table]) -> str:
-    """Return the tables for a terminal, columns aligned."""
-    return "\n\n".join(_table_text(table) for table in made)
-
-
-def _table_text(table: Table) -> str:
-    widths = [max(len(cell) for cell in column) for column in zip(table.head, *table.rows, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        parts = [
-            cell.ljust(width) if column < table.words else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return "  ".join(parts).rstrip()
-
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    return "\n".join([table.title, rule, line(table.head), rule, *map(line, table.rows)])
+def p_value(value: float | None) -> str:
+    """Returns a p-value to two figures; "-" for None."""
+    return "-" if value is None else f"{value:.2g}" if value >= 1e-4 else "< 0.0001"
 
 
 def to_markdown(made: Sequence[Table]) -> str:
-    """Return the tables in Markdown."""
+    """Returns the tables in Markdown: intervals in brackets, the best of a column bold."""
     blocks = []
     for table in made:
-        align = [":--" if column < table.words else "--:" for column in range(len(table.head))]
-        lines = [f"| {' | '.join(cells)} |" for cells in (table.head, align, *table.rows)]
-        blocks.append("\n".join([f"**{table.title}**", "", *lines]))
+        head = [f"{one.head} ({one.mark})" if one.mark else one.head for one in table.columns]
+        align = [":--" if one.words else "--:" for one in table.columns]
+        rows = [[_markdown_cell(cell) for cell in row] for row in table.rows]
+        lines = [f"| {' | '.join(cells)} |" for cells in ([_escaped(text) for text in head], align, *rows)]
+        note = ["", table.note] if table.note else []
+        blocks.append("\n".join([f"**{_escaped(table.title)}**", "", *lines, *note]))
     return "\n\n".join(blocks) + "\n"
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = f"**{_escaped(cell.text)}**" if cell.best else _escaped(cell.text)
+    return f"{text} ({cell.interval})" if cell.interval else text
+
+
+def _escaped(text: str) -> str:
+    """What Markdown would read as more than text, with a backslash before it."""
+    return "".join(f"\\{letter}" if letter in r"\`*[]<>|" else letter for letter in " ".join(text.split()))
+
+
+def print_tables(made: Sequence[Table], file: IO[str] | None = None) -> None:
+    """Prints the tables: in colour and as wide as the terminal, or plain and as wide as they are where none listens."""
+    console_module, box = require("rich.console", "evaluate"), require("rich.box", "evaluate")
+    stream = file or sys.stdout
+    live = stream.isatty()
+    console = console_module.Console(file=stream, width=None if live else 1000, highlight=False, soft_wrap=not live)
+    for table in made:
+        console.print(_rich_table(table, box.SIMPLE_HEAD if live else box.ASCII2, live))
+        if table.note:
+            console.print(table.note, style="dim", markup=False)
+        console.print()
+
+
+def _rich_table(table: Table, box: Any, live: bool) -> Any:
+    text = require("rich.text", "evaluate").Text
+    made = require("rich.table", "evaluate").Table(title=text(table.title, style="bold"), box=box, title_justify="left")
+    for one in table.columns:
+        head = text(one.head)
+        if one.mark:
+            head.append("\n" + one.mark, style="dim italic")
+        made.add_column(head, justify="left" if one.words else "right", no_wrap=not (live and one.words))
+    for row in table.rows:
+        cells = []
+        for cell in row:
+            content = text(cell.text, style="bold green" if cell.best else "")
+            if cell.interval:
+                content.append("\n" + cell.interval, style="dim")
+            cells.append(content)
+        made.add_row(*cells)
+    return made

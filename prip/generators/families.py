@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .sur_adapter import SurAdapter
+
 _TWO = ("prompt_embeds", "negative_prompt_embeds")
 _FOUR = (*_TWO, "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
 
@@ -75,12 +77,13 @@ class PromptEncodings:
     what was drawn before.
     """
 
-    def __init__(self, pipeline: Any, family: Family, capacity: int) -> None:
-        """capacity: prompts that are kept."""
+    def __init__(self, pipeline: Any, family: Family, capacity: int, adapter: SurAdapter | None = None) -> None:
+        """capacity: prompts that are kept. adapter: what their embeddings go through."""
         self.pipeline = pipeline
         self.family = family
         self.capacity = capacity
-        self._kept: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
+        self.adapter = adapter
+        self._kept: OrderedDict[tuple[str, bool], dict[str, Tensor]] = OrderedDict()
         self._negative: dict[str, Tensor] | None = None
 
     def __len__(self) -> int:
@@ -88,29 +91,44 @@ class PromptEncodings:
 
     def __call__(self, prompts: Sequence[str], guided: bool) -> dict[str, Tensor]:
         """Returns the pipeline's arguments for these prompts, each (batch, ...); with the negative ones if guided."""
-        rows = [self._row(prompt) for prompt in prompts]
+        adapted = self.adapter is not None
+        rows = [self._row(prompt, guided and adapted) for prompt in prompts]
         arguments = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-        if guided:
-            if self._negative is None:
-                encoded = self._encode("", guided=True)
-                self._negative = {name: value for name, value in encoded.items() if name.startswith("negative")}
-            for name, value in self._negative.items():
+        if guided and not adapted:
+            for name, value in self._without_prompt().items():
                 arguments[name] = value.expand(len(prompts), *value.shape[1:])
         return arguments
 
     def to(self, device: torch.device) -> None:
-        """Moves what is kept."""
+        """Moves what is kept, and the adapter."""
+        if self.adapter is not None:
+            self.adapter.to(device)
         for row in (*self._kept.values(), self._negative or {}):
             row.update({name: value.to(device) for name, value in row.items()})
 
-    def _row(self, prompt: str) -> dict[str, Tensor]:
-        row = self._kept.pop(prompt, None)
+    def _row(self, prompt: str, with_negative: bool) -> dict[str, Tensor]:
+        """with_negative: whether the negative embedding, which an adapter makes a function of the prompt, is wanted."""
+        row = self._kept.pop((prompt, with_negative), None)
         if row is None:
             row = self._encode(prompt, guided=False)
-        self._kept[prompt] = row
+            if self.adapter is not None:
+                row = self._adapted(row["prompt_embeds"], with_negative)
+        self._kept[prompt, with_negative] = row
         if len(self._kept) > self.capacity:
             self._kept.popitem(last=False)
         return row
+
+    def _adapted(self, embedding: Tensor, with_negative: bool) -> dict[str, Tensor]:
+        assert self.adapter is not None
+        negative = self._without_prompt()["negative_prompt_embeds"] if with_negative else None
+        adapted = zip(_TWO, self.adapter.condition(embedding, negative), strict=True)
+        return {name: value for name, value in adapted if value is not None}
+
+    def _without_prompt(self) -> dict[str, Tensor]:
+        if self._negative is None:
+            encoded = self._encode("", guided=True)
+            self._negative = {name: value for name, value in encoded.items() if name.startswith("negative")}
+        return self._negative
 
     def _encode(self, prompt: str, guided: bool) -> dict[str, Tensor]:
         encode = self.pipeline.encode_prompt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -13,12 +13,15 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError, InputError, require
+from ..hub.names import split_revision
 from ..loading import quiet
-from ..places import split_revision
 from .schedulers import DEFAULT, STORED, make_scheduler, matches_flows
 
 DEFAULTS_FILE = "generator.json"
 """Beside a pipeline's own files: how many steps, how much guidance and which size it was made for."""
+
+UPSCALER = "IFSuperResolutionPipeline"
+"""The class of a second stage."""
 
 
 def default_guidance(pipeline: Any) -> float:
@@ -49,19 +52,50 @@ def load_pipeline(
     source = {"revision": pinned or revision}
     with _silent(diffusers), _as_checkpoint_errors(f"generator: no diffusers pipeline at {name_or_path!r}"):
         index = diffusers.DiffusionPipeline.load_config(place, **source)
-        parts: dict[str, Any] = {}
+        parts = _without_checker(index, safety_checker)
         if unet is not None:
             if "unet" not in index:
                 raise InputError(f"unet: {name_or_path!r} is a {index.get('_class_name')}, which has none")
             parts["unet"] = _load_unet(diffusers, unet, dtype)
-        if not safety_checker and "safety_checker" in index:
-            parts |= {"safety_checker": None, "requires_safety_checker": False}
         pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
             place, use_safetensors=True, dtype=dtype, variant=variant, **source, **parts
         )
         name = scheduler or (STORED if stored or matches_flows(pipeline.scheduler) else DEFAULT)
         pipeline.scheduler = make_scheduler(name, pipeline.scheduler)
     return pipeline, stored
+
+
+def load_upscaler(
+    name: str,
+    dtype: torch.dtype,
+    variant: str | None = None,
+    scheduler: str | None = None,
+    safety_checker: bool = True,
+) -> Any:
+    """Returns the second stage of DeepFloyd-IF on the CPU, without its text encoder: it reads the first one's.
+
+    name: a folder, or a Hub id, "ID@REVISION" too. The other arguments and errors are those of
+    `DiffusersGenerator.from_pretrained`; InputError is for a pipeline that is no second stage, too.
+    """
+    diffusers = require("diffusers", "generate")
+    place, revision = split_revision(name)
+    with _silent(diffusers), _as_checkpoint_errors(f"upscaler: no diffusers pipeline at {name!r}"):
+        index = diffusers.DiffusionPipeline.load_config(place, revision=revision)
+        kind = index.get("_class_name")
+        if kind != UPSCALER:
+            raise InputError(f"upscaler: wanted an {UPSCALER}, {name!r} is a {kind}")
+        parts = {"text_encoder": None, "tokenizer": None, **_without_checker(index, safety_checker)}
+        pipeline = diffusers.IFSuperResolutionPipeline.from_pretrained(
+            place, use_safetensors=True, dtype=dtype, variant=variant, revision=revision, **parts
+        )
+        pipeline.scheduler = make_scheduler(scheduler or DEFAULT, pipeline.scheduler)
+    return pipeline
+
+
+def _without_checker(index: Mapping[str, Any], safety_checker: bool) -> dict[str, Any]:
+    """Returns what leaves a pipeline's safety checker out, where it has one that is not wanted."""
+    unwanted = not safety_checker and "safety_checker" in index
+    return {"safety_checker": None, "requires_safety_checker": False} if unwanted else {}
 
 
 def _load_unet(diffusers: Any, name: str, dtype: torch.dtype) -> Any:

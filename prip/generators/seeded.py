@@ -16,14 +16,19 @@ _PREPARING = ("prepare_latents", "prepare_intermediate_images")
 """The pipelines' methods that draw the initial noise."""
 
 
+STREAMS = ("latents", "steps")
+"""Of an image's random numbers: the initial noise, and all that comes later."""
+
+
 @contextmanager
-def seeded(pipeline: Any, seeds: Sequence[int]) -> Iterator[list[torch.Generator]]:
-    """Yields the generators, one an image, with which the pipeline is to be called.
+def seeded(pipeline: Any, seeds: Sequence[int], streams: tuple[str, str] = STREAMS) -> Iterator[list[torch.Generator]]:
+    """Yields the generators, one an image, with which the pipeline is to be called. streams: as in STREAMS.
 
     The initial noise is drawn in float32 on the CPU, so that it is the same at every dtype and on every device, in the
     shape that the pipeline itself asks for. Samplers that add noise draw it from a stream of its own.
     """
-    generators = [random_generator("latents", seed) for seed in seeds]
+    initial, later = streams
+    generators = [random_generator(initial, seed) for seed in seeds]
     name = next((name for name in _PREPARING if hasattr(pipeline, name)), None)
     if name is None:
         yield generators
@@ -37,7 +42,7 @@ def seeded(pipeline: Any, seeds: Sequence[int]) -> Iterator[list[torch.Generator
         given.arguments["dtype"] = torch.float32
         noise = prepare(*given.args, **given.kwargs)
         for generator, seed in zip(generators, seeds, strict=True):
-            generator.set_state(random_generator("steps", seed).get_state())
+            generator.set_state(random_generator(later, seed).get_state())
         return tuple(one.to(dtype) for one in noise) if isinstance(noise, tuple) else noise.to(dtype)
 
     setattr(pipeline, name, prepared)

@@ -15,14 +15,14 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, PreTrainedConfig
 
 from ..protocols import Images
+from ..published_files import find_file, read_weights
 from .clip_scorer import VIT_L_14, clip_folder, inside
-from .files import find_file, read_weights
 from .linear_head import head_name, linear_head, read_head
 from .preprocessing import clip_pixels
 from .scorer import Scorer
 
 PUBLISHED = "trl-lib/ddpo-aesthetic-predictor"
-PUBLISHED_CLIP = "openai/clip-vit-large-patch14"
+PUBLISHED_CLIP = "openai/clip-vit-large-patch14@32bd64288804d66eefd0ccbe215aa642df71cc41"
 FILES = ("aesthetic-model.pth", "sac+logos+ava1-l14-linearMSE.pth")
 """The head's file: what the Hub calls it, and what its authors do."""
 

@@ -13,9 +13,9 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedConfig
 from ..errors import CheckpointError
 from ..loading import read_json, resolve_folder, weight_files
 from ..protocols import Images
+from ..published_files import read_weights
 from ..strict_model import nested_config
 from .clip_text import clip_token_ids
-from .files import read_weights
 from .scorer import Scorer
 
 VIT_L_14: dict[str, Any] = {

@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from ..protocols import Images
+from ..published_files import find_file, read_weights
 from .clip_scorer import VIT_H_14, ClipScorer, inside
 from .clip_text import clean_text
-from .files import find_file, read_weights
 from .open_clip_weights import from_open_clip
 from .preprocessing import padded_pixels
 

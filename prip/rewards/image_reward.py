@@ -14,13 +14,13 @@ from transformers.models.blip.modeling_blip_text import BlipTextModel
 from ..loading import resolve_folder
 from ..processing import load_tokenizer, save_tokenizer
 from ..protocols import Images
-from .files import find_file, hub_file, read_weights
+from ..published_files import find_file, hub_file, read_weights
 from .linear_head import head_name, linear_head, read_head
 from .preprocessing import clip_pixels
 from .scorer import Scorer
 
 PUBLISHED = "THUDM/ImageReward"
-PUBLISHED_TOKENIZER = "google-bert/bert-base-uncased"
+PUBLISHED_TOKENIZER = "google-bert/bert-base-uncased@86b5e0934494bd15c9632b12f734a8a67f723594"
 FILES = ("ImageReward.pt",)
 
 VIT_LARGE: dict[str, Any] = {

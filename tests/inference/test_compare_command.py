@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def test_the_command_writes_a_picture_and_prints_prompts_and_scores(
     assert compare(whole_checkpoint, target, "--seed", "4", "--images", "3") == 0
     lines = capsys.readouterr().out.splitlines()
     parts = Parts.of_checkpoint(str(whole_checkpoint))
-    refined = load_refiner(parts.encoder, parts.decoder, "tiny", "cpu").refine("a cat", seed=4)
+    refined = load_refiner(parts.encoder, parts.decoder, "tiny", "cpu").counted_by(Renderer()).refine("a cat", seed=4)
     assert lines[:2] == ["plain    a cat", f"refined  {refined}"]
     seeds = [4, 5, 6]
     for line, reward in zip(lines[4:6], load_rewards(parts.rewards, "cpu"), strict=True):
@@ -47,6 +48,28 @@ def test_the_command_writes_a_picture_and_prints_prompts_and_scores(
     first = target.read_bytes()
     assert compare(whole_checkpoint, target, "--seed", "4", "--images", "3") == 0
     assert target.read_bytes() == first
+
+
+class Short(Renderer):
+    """A renderer that reads 40 tokens, a character each."""
+
+    token_limit = 40
+
+    def count_tokens(self, text: str) -> int:
+        return len(text)
+
+
+def test_the_refined_prompt_fits_the_generator_as_it_counts(
+    whole_checkpoint: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr("prip.generators.load_generator", lambda *given, **options: Short())
+    assert compare(whole_checkpoint, tmp_path / "cat.png", "--images", "1") == 0
+    refined = capsys.readouterr().out.splitlines()[1].removeprefix("refined  ")
+    assert refined > "a cat, " and len(refined.replace(" ", "")) <= 40
+    parts = Parts.of_checkpoint(str(whole_checkpoint))
+    refiner = load_refiner(parts.encoder, parts.decoder, "tiny", "cpu")
+    assert refined == refiner.counted_by(Short()).refine("a cat")
+    assert len(refiner.refine("a cat")) > 60, "CLIP counts fewer"
 
 
 def columns(size: int, prompt: str = "a cat", count: int = 2) -> list[Column]:
@@ -82,7 +105,7 @@ def test_long_prompts_and_long_words_are_wrapped(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["compare", " ", "-o", "x.png"], "prompt must hold at least one word"),
-        (["compare", "a cat", "-o", "x.png", "--images", "0"], "images must be at least 1"),
+        (["compare", "a cat", "-o", "x.png", "--images", "0"], "images must be a whole number of at least 1, it is 0"),
         (["compare", "a cat", "-o", "x.txt"], "ending must be that of an image"),
         (["compare", "a cat", "-o", "x"], "ending must be that of an image"),
         (["compare", "a cat", "-o", "x.png", "--checkpoint", "nowhere"], "unknown checkpoint 'nowhere'"),
@@ -93,6 +116,26 @@ def test_bad_options_are_named(arguments: list[str], message: str, tmp_path: Pat
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input_is_refused_before_torch_is_loaded(tmp_path: Path) -> None:
+    target = str(tmp_path / "new" / "x.png")
+    bad = {
+        "prompt must hold": [" ", "-o", target],
+        "images must be a whole number of at least 1, it is -1": ["a cat", "-o", target, "--images", "-1"],
+        "the output's ending": ["a cat", "-o", f"{target}.txt"],
+        "unknown checkpoint 'nowhere'": ["a cat", "-o", target, "--checkpoint", "nowhere"],
+    }
+    code = (
+        "import sys; from prip.inference.cli import main; "
+        f"print([main(['compare', *one]) for one in {[*bad.values()]}]); "
+        "print(sorted({'torch', 'transformers', 'diffusers'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == ["[2, 2, 2, 2]", "[]"]
+    for message, line in zip(bad, result.stderr.splitlines(), strict=True):
+        assert line.startswith(f"prip compare: error: {message}")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("module", ["PIL.Image", "diffusers"])

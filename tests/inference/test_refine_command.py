@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from prip.inference.cli import build_parser, main
+from prip.options import RefineOptions
 from prip.refiner import Refiner
 
 COMMAND = [sys.executable, "-m", "prip.inference.cli", "refine"]
@@ -28,16 +30,28 @@ def test_one_prompt(tiny_checkpoint: Path) -> None:
     assert result.stderr == b""
 
 
-def test_start_is_light() -> None:
-    """Nothing that refining does without is imported, and no model code before the prompt is known to be good."""
+BAD = {
+    "prompt 1: prompt must hold at least one word": [""],
+    "num_alternatives must be a whole number of at least 1, it is 0": ["a cat", "-n", "0"],
+    "temperature must be 0": ["a cat", "--temperature", "nan"],
+    "token_budget must be a whole number of at least 1, it is -3": ["a cat", "--token-budget", "-3"],
+    "banned_terms must be strings": ["a cat", "--banned-term", " "],
+    "unknown checkpoint 'nowhere'": ["a cat", "--model", "nowhere"],
+    "revision must be left out for 'prip-mini'": ["a cat", "--revision", "v1"],
+}
+
+
+def test_bad_input_is_refused_before_anything_heavy_is_loaded() -> None:
     code = (
-        "import sys; from prip.inference.cli import main; code = main(['refine', '']); "
+        "import sys; from prip.inference.cli import main; "
+        f"print([main(['refine', *one]) for one in {[*BAD.values()]}]); "
         "heavy = {'torch', 'transformers', 'lightning', 'pandas', 'diffusers', 'numpy'}; "
-        "print(code, sorted(heavy & set(sys.modules)))"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "2 []"
-    assert result.stderr.startswith("prip refine: error: prompt 1:")
+    assert result.stdout.splitlines() == [str([2] * len(BAD)), "[]"]
+    for message, line in zip(BAD, result.stderr.splitlines(), strict=True):
+        assert line.startswith(f"prip refine: error: {message}")
 
 
 def test_refining_imports_nothing_superfluous(tiny_checkpoint: Path) -> None:
@@ -109,9 +123,35 @@ def test_lines_of_standard_input(tiny_checkpoint: Path, given: list[str]) -> Non
     assert len(lines) == 2
 
 
+@pytest.mark.parametrize("options", [[], ["--json"], ["-n", "2"]])
+def test_a_blank_line_comes_back_where_it_stood(tiny_checkpoint: Path, options: list[str], monkeypatch, capsys) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\na cat\n \t\r\na dog\n\n")))
+    code, out, err = invoke(capsys, *options, "--model", str(tiny_checkpoint), "--device", "cpu")
+    number = 2 if "-n" in options else 1
+    one, two = Refiner.from_pretrained(tiny_checkpoint, device="cpu").refine(
+        ["a cat", "a dog"], num_alternatives=number
+    )
+    assert (code, err) == (0, "")
+    if options == ["--json"]:
+        wanted = {"": "", "a cat": one, " \t": " \t", "a dog": two}
+        records = [
+            {"user_prompt": line, "refined_prompts": [wanted[line]]} for line in ("", "a cat", " \t", "a dog", "")
+        ]
+        assert json.loads(out) == records
+    elif number == 1:
+        assert out == f"\n{one}\n \t\n{two}\n\n", "line for line"
+    else:
+        assert out.split("\n\n") == ["", "\n".join(one), " \t", "\n".join(two), "\n"]
+
+
 @pytest.mark.parametrize(
     ("stdin", "message"),
-    [(b"", "holds no prompt"), (b"a cat\n\na dog\n", "prompt 2: "), (b"\xff\xfe", "must be UTF-8")],
+    [
+        (b"", "holds no prompt"),
+        (b"\n \n", "holds no prompt"),
+        (b"a cat\n\n,.\n", "line 3: "),
+        (b"\xff\xfe", "must be UTF-8"),
+    ],
 )
 def test_bad_standard_input(stdin: bytes, message: str) -> None:
     result = run(stdin=stdin)
@@ -128,8 +168,8 @@ def test_bad_standard_input(stdin: bytes, message: str) -> None:
         (["a cat", "--temperature", "-1"], "temperature must be 0"),
         (["a cat", "--model", "no-such-model"], "unknown checkpoint 'no-such-model'"),
         (["a cat", "--model", "nobody/no-such-model"], "could not be reached"),
-        (["a cat", "--device", "toaster"], "device 'toaster' cannot be used"),
-        (["a cat", "-n", "0"], "num_alternatives"),
+        (["a cat", "--device", "toaster"], "device 'toaster' cannot be used; there are: cpu"),
+        (["a cat", "--device", "cuda:99"], "device 'cuda:99' cannot be used; there are: cpu"),
     ],
 )
 def test_errors_are_one_line_and_code_2(arguments: list[str], message: str, tiny_checkpoint: Path, capsys) -> None:
@@ -167,9 +207,7 @@ def test_no_command_prints_help(capsys) -> None:
 
 
 def test_defaults_are_those_of_refine() -> None:
-    import inspect
-
     parsed = vars(build_parser().parse_args(["refine", "a cat"]))
-    for name, parameter in inspect.signature(Refiner.refine).parameters.items():
-        if name in parsed:
-            assert parsed[name] == parameter.default, name
+    options = vars(RefineOptions())
+    assert tuple(parsed.pop("banned_term")) == options.pop("banned_terms")
+    assert {name: parsed[name] for name in options} == options

@@ -217,7 +217,9 @@ def test_revisions_are_told_once(sd_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_compiled_networks_draw_the_same(sd_folder):
+def test_compiled_networks_draw_the_same(sd_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     options = {"device": "cpu", "safety_checker": False, "steps": 2}
     images = load_generator(sd_folder, compile=True, **options)(PROMPTS, [1, 2, 1])
+    assert any(tmp_path.iterdir()), "compiled here, not taken from elsewhere"
     assert (images.int() - load_generator(sd_folder, **options)(PROMPTS, [1, 2, 1]).int()).abs().max() <= 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 import shutil
 import warnings
+from dataclasses import fields
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ import prip
 from prip.clip_tokens import count_clip_tokens
 from prip.errors import InputError, PripWarning
 from prip.modeling import PromptDecoder
+from prip.options import RefineOptions
 from prip.protocols import PromptRefiner
 from prip.refiner import Refiner
 
@@ -144,8 +147,46 @@ def test_bad_input(refiner: Refiner, arguments: dict, message: str) -> None:
 
 
 def test_bad_device(tiny_checkpoint) -> None:
-    with pytest.raises(InputError, match="device 'toaster' cannot be used"):
+    with pytest.raises(InputError, match="device 'toaster' cannot be used; there are: cpu"):
         Refiner.from_pretrained(tiny_checkpoint, device="toaster")
+
+
+def test_all_ways_to_refine_have_the_same_options() -> None:
+    options = {field.name: field.default for field in fields(RefineOptions)}
+    for function, own in (
+        (Refiner.refine, ["self", "prompt"]),
+        (prip.refine, ["prompt", "model", "device", "revision"]),
+    ):
+        parameters = inspect.signature(function).parameters
+        assert [*parameters] == [*own, *options]
+        assert {name: parameters[name].default for name in options} == options
+
+
+def test_options_reach_the_refiner(tiny_checkpoint, refiner: Refiner) -> None:
+    options = dict(num_alternatives=2, seed=3, temperature=0.9, max_new_tokens=9, token_budget=30, batch_size=1)
+    options["banned_terms"] = ["golden"]
+    assert prip.refine("a cat", tiny_checkpoint, "cpu", **options) == refiner.refine("a cat", **options)
+    for name, value in (*options.items(), ("batch_size", 0)):
+        seen = pytest.MonkeyPatch()
+        with seen.context() as patch:
+            patch.setattr(Refiner, "refine", lambda self, prompt, *given: given)
+            given = prip.refine("a cat", tiny_checkpoint, "cpu", **{name: value})
+        assert given == tuple({**vars(RefineOptions()), name: value}.values())
+
+
+def test_warnings_show_the_users_own_line(tiny_checkpoint, refiner: Refiner) -> None:
+    source = "call(LONG)\n"
+    calls = {
+        "method": refiner.refine,
+        "alternatives": lambda text: refiner.refine(text, num_alternatives=2),
+        "protocol": lambda text: refiner([text], [0]),
+        "function": lambda text: prip.refine(text, model=tiny_checkpoint, device="cpu"),
+    }
+    for name, call in calls.items():
+        outside = __file__ if call.__name__ == "<lambda>" else f"{name}.py"
+        with pytest.warns(PripWarning) as caught:
+            exec(compile(source, f"{name}.py", "exec"), {"__name__": "__main__", "call": call, "LONG": LONG})
+        assert [one.filename for one in caught] == [outside]
 
 
 def test_is_a_prompt_refiner(refiner: Refiner) -> None:

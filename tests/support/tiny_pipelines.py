@@ -211,6 +211,24 @@ def deepfloyd_if() -> Any:
     )
 
 
+def deepfloyd_if_upscaler() -> Any:
+    """DeepFloyd-IF's second stage: from 16 to 32 pixels a side; the noise on the small image is an input."""
+    from diffusers import DDPMScheduler, IFSuperResolutionPipeline
+
+    tokenizer = t5_like_tokenizer()
+    return IFSuperResolutionPipeline(
+        tokenizer=tokenizer,
+        text_encoder=t5_encoder(tokenizer),
+        unet=unet(6, out_channels=6, sample_size=32, num_class_embeds=1000),
+        scheduler=DDPMScheduler(variance_type="learned_range", thresholding=True, sample_max_value=1.0),
+        image_noising_scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
+        safety_checker=None,
+        feature_extractor=None,
+        watermarker=None,
+        requires_safety_checker=False,
+    )
+
+
 FAMILIES = {
     "sd": stable_diffusion,
     "sdxl": stable_diffusion_xl,

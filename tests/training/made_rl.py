@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from made_data import DETAILS, LIGHTS, PLACES, SUBJECTS
 from torch import Tensor
@@ -28,6 +29,7 @@ from prip.training.settings import (
 )
 
 WANTED = "neon light"
+LLAMA = LlamaSizes(vocab_size=320, hidden_size=48, intermediate_size=96, layers=2, heads=2)
 ROLLOUTS = RolloutSettings(
     max_new_tokens=16, statistics_images=24, dev_prompts=4, dev_images_per_prompt=2, preview_every=0
 )
@@ -82,18 +84,41 @@ def warm_up(run: Path, data: Path) -> Path:
     common["optimizer"] = OptimizerSettings(lr=4e-3)
     sizes = T5Sizes(vocab_size=280, d_model=32, d_ff=32, layers=1, heads=2)
     encoder.run(EncoderSettings(sizes=sizes, **(common | {"loop": replace(loop, steps=2)})))
-    llama = LlamaSizes(vocab_size=320, hidden_size=48, intermediate_size=96, layers=2, heads=2)
-    decoder.run(DecoderSettings(sizes=llama, **common))
+    decoder.run(DecoderSettings(sizes=LLAMA, **common))
     return run
+
+
+def warm_up_peer(run: Path, data: Path) -> Path:
+    """Trains a small decoder without pivot, on the system prompts in `data` as rewrites, into `run`; returns it."""
+    prompts = pd.read_parquet(data / "system_prompts.parquet")
+    user_prompts = prompts["system_prompt"].str.partition(",")[0]
+    prompts.assign(user_prompt=user_prompts).to_parquet(run / "rewrites.parquet")
+    loop = LoopSettings(steps=100, batch_size=16, validate_every=100, checkpoint_every=100)
+    common: dict[str, Any] = {"run": run, "device": "cpu", "progress": False, "loop": loop}
+    common["optimizer"] = OptimizerSettings(lr=4e-3)
+    decoder.run(DecoderSettings(sizes=LLAMA, pivot="none", rewrites=run / "rewrites.parquet", **common))
+    return run
+
+
+def make_peer(warm: Path) -> RlParts:
+    """Returns the parts that `warm_up_peer` made, with the painter."""
+    folder = warm / "decoder" / "part"
+    model = PripModel(None, PromptDecoder.from_pretrained(folder))
+    return _with_painter(model, PripProcessor(None, load_tokenizer(folder)))
 
 
 def make_parts(warm: Path, prompts: int | None = None) -> RlParts:
     """Returns the parts that `warm_up` made, with the painter; on the first `prompts` user prompts, or on all."""
     folders = warm / "encoder" / "part", warm / "decoder" / "part"
+    model = PripModel(PreferenceEncoder.from_pretrained(folders[0]), PromptDecoder.from_pretrained(folders[1]))
+    return _with_painter(model, PripProcessor(load_tokenizer(folders[0]), load_tokenizer(folders[1])), prompts)
+
+
+def _with_painter(model: PripModel, processor: PripProcessor, prompts: int | None = None) -> RlParts:
     texts = {place: [f"a {subject} in a {place}" for subject in SUBJECTS] for place in PLACES}
     return RlParts(
-        PripModel(PreferenceEncoder.from_pretrained(folders[0]), PromptDecoder.from_pretrained(folders[1])),
-        PripProcessor(load_tokenizer(folders[0]), load_tokenizer(folders[1])),
+        model,
+        processor,
         Painter(),
         [Brightness("red", 0, 1.0), Brightness("green", 1, 0.01)],
         [text for place in PLACES[:-1] for text in texts[place]][:prompts],

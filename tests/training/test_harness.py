@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from prip.errors import CheckpointError, InputError
 from prip.training import callbacks
 from prip.training.callbacks import NonFiniteError
-from prip.training.harness import StageModule, stage_folder, train
+from prip.training.harness import StageModule, train
 from prip.training.optimizers import build_optimizer, build_scheduler, train_only
+from prip.training.run_folder import stage_folder
 from prip.training.seeds import derive_seed, seed_everything
 from prip.training.settings import LoopSettings, OptimizerSettings, RunSettings
 
@@ -217,6 +218,20 @@ def test_mode_max_keeps_the_largest(tmp_path: Path) -> None:
     folder = stage_folder(settings, "toy")
     metrics = train(Measured(settings), settings, settings.loop, folder, monitor="dev_reward", mode="max")
     assert (metrics["best_step"], metrics["best"], metrics["last"]) == (4, {"dev_reward": 3.0}, {"dev_reward": 0.0})
+
+
+def test_the_part_of_every_measurement_is_kept_where_that_is_asked_for(tmp_path: Path, whole: Any) -> None:
+    kept = settings_in(tmp_path).loop
+    go(Toy, settings_in(tmp_path, loop=replace(kept, keep_parts=True)))
+    history = sorted((tmp_path / "toy" / "history").iterdir())
+    assert [path.name for path in history] == ["step-000002", "step-000004", "step-000006", "step-000007"]
+    parts = [torch.load(path / "linear.pt", weights_only=True)["weight"] for path in history]
+    assert len({tuple(part.flatten().tolist()) for part in parts}) == 4
+    folder, module, metrics = whole(Toy)
+    torch.testing.assert_close(parts[-1], module.linear.weight.detach(), rtol=0, atol=0)
+    best = torch.load(folder / "toy" / "part" / "linear.pt", weights_only=True)["weight"]
+    assert torch.equal(parts[[2, 4, 6, 7].index(metrics["best_step"])], best)
+    assert not (folder / "toy" / "history").exists()
 
 
 def test_frozen_parameters_are_left_out_of_the_checkpoint(whole: Any) -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from hub_server import LocalHub
 
 from prip.refiner import Refiner
+from prip.rewards import parse_reward
 from prip.training.cli import CONFIGS, main, parse_settings
+from prip.training.pins import pin_decoder, pin_encoder, pin_prepare, pin_rl
 
 STAGES = ("prepare", "encoder", "decoder", "rl")
 
@@ -25,13 +28,23 @@ def test_the_paper_preset_says_the_papers_figures() -> None:
     assert (encoder.optimizer.lr, decoder.optimizer.lr, rl.optimizer.lr) == (1e-3, 2e-5, 1e-3)
     assert rl.loop.steps == 1000 and rl.devices * rl.loop.batch_size * rl.rollouts.samples_per_prompt == 512
     assert rl.optimizer.schedule == "constant" and rl.ppo.baseline == "value" and rl.algorithm == "ppo"
-    assert tuple(rl.parts.rewards) == ("image-reward", "hps-v2.0")
+    assert [parse_reward(reward).name for reward in rl.parts.rewards] == ["image-reward", "hps-v2.0"]
+    assert [Path(str(file)).stem for file in prepare.evaluation.files] == ["anime", "concept-art", "paintings", "photo"]
 
 
-@pytest.mark.parametrize("preset", sorted(path.name for path in CONFIGS.iterdir()))
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    ("preset", "stage"), sorted((path.parent.name, path.stem) for path in CONFIGS.glob("*/*.yaml"))
+)
 def test_every_preset_parses(preset: str, stage: str) -> None:
     assert parse_settings(stage, ["--config", preset, "--run", "r"]).run == Path("r")
+
+
+@pytest.mark.parametrize("preset", ["paper", "tinyllama", "modern"])
+def test_presets_pin_all_that_comes_from_the_hub(preset: str, hub: LocalHub) -> None:
+    """A name without a commit would be asked for, and the hub knows none of them."""
+    for stage, pin in zip(STAGES, (pin_prepare, pin_encoder, pin_decoder, pin_rl), strict=True):
+        pin(parse_settings(stage, ["--config", preset, "--run", "r"]))
+    assert not hub.requests
 
 
 def test_the_paper_is_rehearsed_on_stand_ins(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from made_rl import LOOP, ROLLOUTS, make_parts, rl_settings, warm_up
 from safetensors.torch import load_file
 
 from prip.errors import InputError
+from prip.frozen import fingerprint
 from prip.refiner import Refiner
 from prip.training import ppo, rl
-from prip.training.frozen import fingerprint
 from prip.training.rl_trl import TrlRun, train_by_trl
 from prip.training.settings import ChunkSettings, PpoSettings
 from prip.training.trl_policy import NO_LABEL
@@ -170,6 +170,10 @@ def test_micro_batches_are_divisors(tmp_path: Path, warm: Path) -> None:
         ({"algorithm": "grpo", "ppo": PpoSettings(baseline="value")}, "baseline: wanted group for algorithm: grpo"),
         ({"algorithm": "rloo", "ppo": PpoSettings(entropy=0.1)}, "entropy: wanted 0 for algorithm: rloo, got 0.1"),
         ({"algorithm": "rloo", "offload": ("decoder",)}, "offload: wanted none for algorithm: rloo, got decoder"),
+        (
+            {"algorithm": "grpo", "strategy": "deepspeed-2"},
+            "strategy: wanted auto or ddp for algorithm: grpo, got deepspeed-2",
+        ),
     ],
 )
 def test_settings_that_trl_cannot_follow_are_refused(options: dict[str, Any], message: str) -> None:

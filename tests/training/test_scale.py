@@ -94,6 +94,7 @@ def build(stage: str, data: Path) -> tuple[Any, Any, nn.Module]:
     return decoder, lambda: decoder(pivot, ids, mask).logits.square().mean(), decoder.lm.model.layers[0].mlp
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")
 @pytest.mark.parametrize("stage", STAGES)
 def test_gradient_checkpointing_computes_twice_and_gives_the_same(data: Path, stage: str) -> None:
     gradients, calls = [], []

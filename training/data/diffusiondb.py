@@ -13,6 +13,7 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +100,19 @@ def write_part_json(part: Path, prompts: Sequence[str], seeds: Sequence[int], sa
 
 
 def write_metadata(
-    folder: Path, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling, width: int, height: int
+    folder: Path,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    width: int,
+    height: int,
+    user_names: Sequence[str] = (),
+    times: Sequence[datetime | None] = (),
 ) -> None:
     """Writes metadata.parquet of images that stand in the parts in this order, PART_SIZE in each.
 
-    Nothing is known of a user or of a time, and nothing was checked for nudity: user_name is empty, timestamp is null
-    and the two nsfw scores are 0.
+    Without user_names and times (in UTC), user_name is empty and timestamp null. Nothing was checked for nudity: the
+    two nsfw scores are 0.
     """
     count = len(prompts)
     columns: dict[str, Any] = {
@@ -117,8 +125,8 @@ def write_metadata(
         "sampler": [SAMPLER_CODES.get(sampling.sampler, OTHER_SAMPLER)] * count,
         "width": [width] * count,
         "height": [height] * count,
-        "user_name": [""] * count,
-        "timestamp": [None] * count,
+        "user_name": list(user_names) if user_names else [""] * count,
+        "timestamp": list(times) if times else [None] * count,
         "image_nsfw": [0.0] * count,
         "prompt_nsfw": [0.0] * count,
     }

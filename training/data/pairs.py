@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
+import torch
+from torch import Tensor
 
 from prip.errors import CheckpointError
 
@@ -33,7 +35,7 @@ def data_hashes(data: Path, table: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Texts, and for each the name of an image."""
+    """Texts, and for each the name of an image, "" where there is none."""
 
     texts: list[str]
     image_names: list[str]
@@ -42,13 +44,22 @@ class Pairs:
         return len(self.texts)
 
 
+class NoPivots:
+    """The pivots of texts without images: of length 0."""
+
+    pivot_length, pivot_width = 0, 1
+
+    def __getitem__(self, names: Sequence[str]) -> Tensor:
+        return torch.zeros(len(names), self.pivot_length, self.pivot_width)
+
+
 @dataclass(frozen=True)
 class Splits:
     """The pairs that train and those that choose the best checkpoint, with the pivots of their images."""
 
     train: Pairs
     dev: Pairs
-    pivots: PivotCache
+    pivots: PivotCache | NoPivots
 
 
 def read_preferred_images(data: Path, images: Literal["preferred", "random"]) -> Splits:
@@ -65,24 +76,46 @@ def read_system_prompts(data: Path) -> Splits:
     return _read(data, SYSTEM_PROMPTS, "system_prompt", "image_name")
 
 
+def read_rewrites(table: Path) -> Splits:
+    """Reads the system prompts of a table of rewrites; they have no images.
+
+    Raises CheckpointError if the file or a column is missing, or a split is empty.
+    """
+    if not table.is_file():
+        raise CheckpointError(f"rewrites: wanted a table such as prip-train rewrites makes, but {table} is missing")
+    frame = pd.read_parquet(table)
+    columns = ("user_prompt", "system_prompt", "split")
+    parts = _by_split(frame.assign(image_name=""), table, "system_prompt", "image_name", columns)
+    return Splits(*parts, NoPivots())
+
+
 def _read(data: Path, table: str, text_column: str, image_column: str) -> Splits:
     if not (data / table).is_file():
         raise CheckpointError(f"data: wanted a folder that prip-train prepare wrote, but {data / table} is missing")
     frame = pd.read_parquet(data / table)
-    missing = {text_column, image_column, "split"} - set(frame.columns)
-    if missing:
-        raise CheckpointError(f"{data / table}: columns are missing: {', '.join(sorted(missing))}")
+    parts = _by_split(frame, data / table, text_column, image_column, (text_column, image_column, "split"))
     pivots = PivotCache(data / PIVOTS)
     foreign = [name for name in frame[image_column] if name not in pivots]
     if foreign:
         raise CheckpointError(f"{data / table}: {len(foreign)} images have no pivot, {foreign[0]!r} among them")
-    parts = {}
+    return Splits(*parts, pivots)
+
+
+def _by_split(
+    frame: pd.DataFrame, path: Path, text_column: str, image_column: str, columns: Sequence[str]
+) -> tuple[Pairs, Pairs]:
+    """Returns the pairs of train and of dev. Raises CheckpointError where one of `columns` is missing or a split is
+    empty."""
+    missing = set(columns) - set(frame.columns)
+    if missing:
+        raise CheckpointError(f"{path}: columns are missing: {', '.join(sorted(missing))}")
+    parts = []
     for split in ("train", "dev"):
         rows = frame[frame["split"] == split]
         if rows.empty:
-            raise CheckpointError(f"{data / table}: no row has the split {split!r}")
-        parts[split] = Pairs(rows[text_column].tolist(), rows[image_column].tolist())
-    return Splits(parts["train"], parts["dev"], pivots)
+            raise CheckpointError(f"{path}: no row has the split {split!r}")
+        parts.append(Pairs(rows[text_column].tolist(), rows[image_column].tolist()))
+    return parts[0], parts[1]
 
 
 def drop_words(text: str, probability: float, generator: random.Random) -> str:

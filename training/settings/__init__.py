@@ -6,6 +6,7 @@ from .decoder import DecoderSettings, LlamaSizes, LoraSettings
 from .encoder import EncoderSettings, T5Sizes
 from .export import ExportSettings
 from .prepare import PrepareSettings, SystemPromptSettings
+from .rewrites import RewritesSettings, SessionSettings, SyntheticSettings
 from .rl import ChunkSettings, PartsSettings, PpoSettings, RlSettings, RolloutSettings
 from .shared import LoopSettings, OptimizerSettings, RunSettings, TrainSettings
 from .stand_ins import StandInsSettings
@@ -22,11 +23,14 @@ __all__ = [
     "OptimizerSettings",
     "PartsSettings",
     "PpoSettings",
+    "RewritesSettings",
     "RlSettings",
     "RolloutSettings",
     "PrepareSettings",
     "RunSettings",
+    "SessionSettings",
     "StandInsSettings",
+    "SyntheticSettings",
     "SystemPromptSettings",
     "T5Sizes",
     "TrainSettings",

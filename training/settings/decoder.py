@@ -70,16 +70,18 @@ class DecoderSettings(TrainSettings):
     data: Path | None = None
     """Folder that prepare wrote; null means RUN/data."""
 
+    rewrites: Path | None = None
+    """Table of rewrites (user_prompt, system_prompt, split), as prip-train rewrites makes it, whose system prompts are
+    learnt in place of those in `data`. The decoder then reads no pivot at all, wants pivot: none, and becomes a refiner
+    without an encoder, in RUN/decoder/refiner."""
+
     pivot: Literal["image", "none"] = "image"
-    """image: the decoder reads the image's pivot. none: plain language modelling; the soft tokens then enter later
-    through a projection that was never trained (ablation)."""
+    """image: the decoder reads the image's pivot. none: plain language modelling; without rewrites, the soft tokens
+    then enter later through a projection that was never trained (ablation)."""
 
     base: str | None = None
-    """Pretrained causal language model by Hub name or folder; null builds a Llama from `sizes`, with a tokenizer of
-    its own."""
-
-    base_revision: str | None = None
-    """Branch, tag or commit of a base on the Hub; null takes its main branch."""
+    """Pretrained causal language model by folder or ID[@REVISION] on the Hub; null builds a Llama from `sizes`, with a
+    tokenizer of its own."""
 
     base_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of what stays frozen of the base (with lora); auto is the one it was saved in. What is trained is
@@ -122,5 +124,7 @@ class DecoderSettings(TrainSettings):
         check_fraction(self, "word_dropout")
         check_at_least(self, 2, "max_tokens")
         check_at_least(self, 0, "pivot_noise", "bucket_window")
+        if self.rewrites is not None and self.pivot != "none":
+            raise InputError(f"pivot: wanted none where rewrites is given, got {self.pivot}")
         if self.template.count("{pivot}") != 1:
             raise InputError(f"template: wanted {{pivot}} in it once, got {self.template!r}")

@@ -13,27 +13,31 @@ from .shared import LoopSettings, OptimizerSettings, TrainSettings, check_at_lea
 
 @dataclass(frozen=True, kw_only=True)
 class PartsSettings:
-    """The parts that the encoder is trained with, by path or Hub name."""
+    """The parts that are trained and trained with, by path or Hub name."""
 
     encoder: Path | None = None
-    """The warmed-up preference encoder; null means RUN/encoder/part."""
+    """The warmed-up preference encoder; null means RUN/encoder/part. A decoder that reads no pivot does without."""
 
     decoder: Path | None = None
     """The prompt decoder; null means RUN/decoder/part."""
 
     generator: str | None = None
-    """The generator; null means RUN/parts/generator."""
+    """The generator, by folder or ID[@REVISION] on the Hub; null means RUN/parts/generator."""
 
     generator_options: dict[str, Any] = field(default_factory=dict)
     """What the generator is loaded with: steps, guidance and batch_size for a diffusion pipeline."""
 
     rewards: tuple[str, ...] = ()
-    """The rewards, each a folder, a Hub id or a registered name (image-reward=PLACE@REVISION); empty means every folder
-    in RUN/parts/rewards."""
+    """The rewards, each a folder, ID[@REVISION] on the Hub or a registered name (NAME, NAME@REVISION,
+    NAME=PLACE@REVISION); empty means every folder in RUN/parts/rewards."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number format of the weights that stay as they are: decoder, generator and rewards. The encoder is trained in its
-    own, and so is the warmed-up one that it is held to."""
+    """Number format of the weights that stay as they are: decoder (or encoder), generator and rewards. What learns is
+    trained in its own, and so is the warmed-up one that it is held to."""
+
+    reward_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Number format of the rewards, where it is to be another; null means that of `dtype`. A score has 8 bits in
+    bfloat16 and 11 in float16, which is about ten times as near to float32."""
 
     user_prompts: Path | None = None
     """Parquet file with the columns user_prompt and split; null means RUN/parts/prompts/user_prompts.parquet."""
@@ -92,7 +96,7 @@ class RolloutSettings:
     """Unrefined images on which the rewards' means and deviations are measured, where that is to be done."""
 
     dev_prompts: int = 48
-    """User prompts of the dev split on which the best encoder is chosen, refined greedily."""
+    """User prompts of the dev split on which the best part is chosen, refined greedily."""
 
     dev_images_per_prompt: int = 2
     """Images of each of them; their seeds stay the same."""
@@ -139,7 +143,7 @@ class PpoSettings:
     """How far a value may leave the old one. With baseline: value."""
 
     kl: float = 0.03
-    """Weight of the KL to the decoder given the warmed-up encoder."""
+    """Weight of the KL to the warmed-up model."""
 
     entropy: float = 0.0
     """Weight of the entropy bonus."""
@@ -161,7 +165,7 @@ class PpoSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RlSettings(TrainSettings):
-    """End-to-end reinforcement learning of the encoder (Eq. 3).
+    """End-to-end reinforcement learning of the encoder (Eq. 3), or of the decoder.
 
     A refined prompt's reward is that of its images less that of the plain prompt's. A step of the loop is an iteration:
     rollouts, and the updates on them.
@@ -170,6 +174,10 @@ class RlSettings(TrainSettings):
     algorithm: Literal["ppo", "grpo", "rloo"] = "ppo"
     """ppo: proximal policy optimisation of the tokens. grpo, rloo: TRL's GRPOTrainer or RLOOTrainer, on the same
     rollouts; the rewards of a user prompt's refinements are compared with each other."""
+
+    learns: Literal["encoder", "decoder"] = "encoder"
+    """encoder: the gradient reaches it through the frozen decoder, as in the paper. decoder: the encoder is frozen, or
+    absent where the decoder reads no pivot; the decoder's adapters learn if it has any, else all of its weights."""
 
     offload: tuple[Literal["generator", "rewards", "decoder"], ...] = ()
     """Parts that wait in the CPU's memory while others work."""
@@ -201,10 +209,19 @@ class RlSettings(TrainSettings):
             raise InputError(
                 f"samples_per_prompt: wanted at least 2 for baseline: group, got {self.rollouts.samples_per_prompt}"
             )
-        if self.strategy not in ("auto", "ddp"):
-            raise InputError(f"strategy: wanted auto or ddp for rl, got {self.strategy}")
+        if self.learns == "decoder":
+            self._check_decoder()
         if self.algorithm != "ppo":
             self._check_trl()
+
+    def _check_decoder(self) -> None:
+        """Raises InputError for what a decoder that learns cannot be combined with."""
+        if self.algorithm != "ppo":
+            raise InputError(f"algorithm: wanted ppo for learns: decoder, got {self.algorithm}")
+        if self.strategy not in ("auto", "ddp"):
+            raise InputError(f"strategy: wanted auto or ddp for learns: decoder, got {self.strategy}")
+        if "decoder" in self.offload:
+            raise InputError(f"offload: wanted no decoder for learns: decoder, got {', '.join(self.offload)}")
 
     def _check_trl(self) -> None:
         """Raises InputError for what TRL's trainers cannot do."""
@@ -215,5 +232,9 @@ class RlSettings(TrainSettings):
             raise InputError(f"entropy: wanted 0 for algorithm: rloo, got {self.ppo.entropy}")
         if self.loop.accumulate > 1:
             raise InputError(f"accumulate: wanted 1 for algorithm: {name}, got {self.loop.accumulate}")
+        if self.loop.keep_parts:
+            raise InputError(f"keep_parts: wanted false for algorithm: {name}, got true")
+        if self.strategy not in ("auto", "ddp"):
+            raise InputError(f"strategy: wanted auto or ddp for algorithm: {name}, got {self.strategy}")
         if self.offload:
             raise InputError(f"offload: wanted none for algorithm: {name}, got {', '.join(self.offload)}")

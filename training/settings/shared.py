@@ -102,6 +102,9 @@ class LoopSettings:
     checkpoint_every: int = 200
     """Steps between two checkpoints to resume from."""
 
+    keep_parts: bool = False
+    """Keep the trained part of every measurement, in STAGE/history, and not the best alone."""
+
     precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "32-true"
     """Number format. 32-true: 32 bits throughout. bf16-mixed: what is trained is held in 32 bits, the computation is in
     16. bf16-true: 16 bits throughout, but for the weights that DeepSpeed's optimizer holds in 32."""
@@ -130,7 +133,7 @@ class OptimizerSettings:
     """What the learning rate does after the warm-up; cosine falls to 0 at the last step."""
 
     clip: float = 1.0
-    """Largest norm of the gradient, to which it is scaled down; 0 switches this off."""
+    """Largest norm of the gradient of all that is trained, to which it is scaled down; 0 switches this off."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "lr", "weight_decay", "warmup_steps", "clip")

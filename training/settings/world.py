@@ -25,6 +25,9 @@ PARTS = (
 TEXT_HEADS = 4
 """Attention heads of the generator's text encoder."""
 
+TAKEN = "checkpoint"
+"""Stands in RUN/world in place of the parts, where they were taken from a checkpoint."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class UnetSizes:
@@ -90,6 +93,10 @@ class WorldSettings(RunSettings):
     parts: tuple[str, ...] = PARTS
     """Which parts to train; those that a part needs must be there or be named too."""
 
+    checkpoint: str | None = None
+    """Take the parts from this whole checkpoint instead of training them: an embedded name (prip-mini), a folder as
+    prip-train export writes it, or owner/name on the Hub, with @REVISION where one is wanted."""
+
     image_size: int = 32
     """Side of the images in pixels."""
 
@@ -116,6 +123,12 @@ class WorldSettings(RunSettings):
 
     user_phrasings: int = 4
     """User prompts written for each subject-place combination."""
+
+    log_users: int = 600
+    """Users in the log of prompts."""
+
+    log_sessions: int = 4
+    """Sessions of each of them."""
 
     obedience_drawings: int = 500
     """Drawings of held-out prompts by which the generator's obedience is measured."""
@@ -153,8 +166,11 @@ class WorldSettings(RunSettings):
         unknown = sorted(set(self.parts) - set(PARTS))
         if unknown:
             raise InputError(f"parts: wanted some of {', '.join(PARTS)}, got {', '.join(unknown)}")
+        if self.checkpoint is not None and tuple(self.parts) != PARTS:
+            raise InputError("parts, checkpoint: wanted one of them at most, got both")
         check_at_least(self, 64, "renders", "generator_renders")
         check_at_least(self, 1, "system_prompts", "user_phrasings", "obedience_drawings", "trunk_width")
+        check_at_least(self, 1, "log_users", "log_sessions")
         check_at_least(self, 1, "image_size", "pivot_length", "pivot_width")
         if not self.label_noise > 0:
             raise InputError(f"label_noise: wanted a number above 0, got {self.label_noise!r}")

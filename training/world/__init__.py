@@ -1,4 +1,4 @@
-"""`prip-train world`: trains the miniature's frozen parts and writes its prompts.
+"""`prip-train world`: trains the miniature's frozen parts, or takes a checkpoint's, and writes its prompts and its log.
 
 Each part is a stage of its own under RUN/world; RUN/parts then holds them as a checkpoint does.
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from prip.errors import InputError
 from prip.generators.diffusion import DiffusersGenerator
 from prip.miniature.prompts import SEEN_SPLITS, SPLITS, system_prompt, user_prompts
 from prip.miniature.reader import Reader
@@ -22,10 +23,12 @@ from prip.randomness import random_generator
 
 from ..atomic import replace_folder, replace_text
 from ..data.hashing import hash_of
-from ..harness import stage_folder
+from ..run_folder import stage_folder
 from ..settings import WorldSettings
-from ..settings.world import PARTS
+from ..settings.world import PARTS, TAKEN
+from .from_checkpoint import take_parts
 from .generator import GeneratorPart, TextEncoderPart
+from .log import write_log
 from .obedience import measure_obedience
 from .part import Part, part_folder
 from .pivots import PivotEncoderPart
@@ -74,7 +77,13 @@ PLACES_IN_CHECKPOINT = {
 
 
 def run(settings: WorldSettings) -> dict[str, Any]:
-    """Trains the parts that `settings.parts` names, writes the prompts, and returns all metrics."""
+    """Trains the parts that `settings.parts` names, or takes those of `settings.checkpoint`, writes the prompts and the
+    log, and returns all metrics. Raises InputError for a run whose parts came the other way."""
+    check_origin(settings)
+    if settings.checkpoint is not None:
+        obedience = take_parts(settings, settings.checkpoint)
+        write_texts(settings)
+        return {"obedience": obedience}
     metrics: dict[str, Any] = {}
     for name, recipe in RECIPES.items():
         if name in settings.parts:
@@ -85,11 +94,27 @@ def run(settings: WorldSettings) -> dict[str, Any]:
                 metrics[name] = json.loads(finished.read_text(encoding="utf-8"))
             else:
                 metrics[name] = recipe.part(name, settings, recipe.splits, recipe.begins_with).fit(folder)
-    write_prompts(settings)
+    write_texts(settings)
     trained = [name for name in PLACES_IN_CHECKPOINT if (settings.run / "world" / name / "metrics.json").is_file()]
     if len(trained) == len(PLACES_IN_CHECKPOINT):
         metrics["obedience"] = assemble(settings)
     return metrics
+
+
+def check_origin(settings: WorldSettings) -> None:
+    """Raises InputError if the run's parts are trained and the settings name a checkpoint, or the other way round."""
+    world = settings.run / "world"
+    if settings.checkpoint is None and (world / TAKEN).exists():
+        raise InputError(f"run: wanted one without parts of a checkpoint, to train them, but there is {world / TAKEN}")
+    trained = [name for name in PARTS if (world / name).exists()]
+    if settings.checkpoint is not None and trained:
+        raise InputError(f"checkpoint: wanted a run without trained parts, {world} holds {', '.join(trained)}")
+
+
+def write_texts(settings: WorldSettings) -> None:
+    """Writes RUN/parts/prompts and RUN/parts/log."""
+    write_prompts(settings)
+    write_log(settings.run / "parts" / "log", settings.log_users, settings.log_sessions, settings.seed)
 
 
 def write_prompts(settings: WorldSettings) -> None:

@@ -1,0 +1,111 @@
+"""The rows of the ablation table: what each trains differently, and the commands that train it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Row:
+    """A way to train a refiner. A row without an encoder is a peer: a language model that rewrites."""
+
+    encoder: tuple[str, ...] | None = ()
+    """Further flags of `prip-train encoder`; None: there is no encoder"""
+    decoder: tuple[str, ...] = ()
+    rl: tuple[str, ...] = ()
+    config: str | None = None
+    """Preset, where it is not the runner's own"""
+    needs: tuple[str, ...] = field(default=())
+    """Stages before the warm-ups: data, the same for all seeds"""
+
+    def warm_refiner(self, name: str, run: Path) -> dict[str, str]:
+        """Returns the entry of the warmed-up refiner in a config of `prip evaluate`."""
+        if self.encoder is None:
+            return {"kind": "prip", "place": str(run / "decoder" / "refiner")}
+        return {"kind": "prip", "place": str(run), "stage": "warmup"}
+
+
+ROWS = {
+    "full": Row(),
+    "without preferred images": Row(encoder=("--images=random",)),
+    "without pivot": Row(decoder=("--pivot=none",)),
+    "rew-syn": Row(encoder=None, config="rew-syn", needs=("rewrites",)),
+    "rew-log": Row(encoder=None, config="rew-log", needs=("rewrites",)),
+    "half decoder": Row(decoder=("--sizes.hidden_size=64", "--sizes.intermediate_size=192")),
+    "double decoder": Row(decoder=("--sizes.hidden_size=256", "--sizes.intermediate_size=768")),
+    "mini-reward alone": Row(rl=('--parts.rewards=["RUN/parts/rewards/mini-reward"]',)),
+    "mini-hps alone": Row(rl=('--parts.rewards=["RUN/parts/rewards/mini-hps"]',)),
+}
+"""The paper's Table 4 is the first three, with and without RL; its strongest peers are the next two."""
+TABLE_4 = ("full", "without preferred images", "without pivot")
+PEERS = ("rew-syn", "rew-log")
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Where the runs lie, and how they are trained."""
+
+    run: Path
+    """Whose stages world and prepare are done"""
+    out: Path
+    config: str
+    rl_steps: int | None
+
+    def train(self, name: str, seed: int, with_rl: bool) -> Path:
+        """Trains a row with one seed, or what remains of it, and returns its run. Equal stages are trained once."""
+        row, run = ROWS[name], self.folder(name, seed)
+        config = row.config or self.config
+        for folder in ("parts", "data"):
+            _link(run / folder, self.run / folder)
+        for stage in row.needs:
+            self._share(stage, config, run, 0, ())
+        if row.encoder is not None:
+            self._share("encoder", config, run, seed, row.encoder)
+        self._share("decoder", config, run, seed, row.decoder)
+        if with_rl:
+            steps = () if self.rl_steps is None else (f"--loop.steps={self.rl_steps}",)
+            self._stage("rl", config, run, seed, (*row.rl, *steps))
+        return run
+
+    def folder(self, name: str, seed: int) -> Path:
+        """Returns the run of a row."""
+        return self.out / f"{name.replace(' ', '-')}-{seed}"
+
+    def _share(self, stage: str, config: str, run: Path, seed: int, flags: Sequence[str]) -> None:
+        """Trains a stage in the first run that wants it so, to which the others are linked."""
+        key = "-".join([stage, config, *(flag.strip("-").replace("=", "-") for flag in flags), str(seed)])
+        marker = self.out / "shared" / key
+        if marker.is_symlink() and (run / stage).resolve() != marker.resolve():
+            _link(run / stage, marker.resolve())
+            return
+        self._stage(stage, config, run, seed, flags)
+        if not marker.is_symlink():
+            _link(marker, run / stage)
+
+    def _stage(self, stage: str, config: str, run: Path, seed: int, flags: Sequence[str]) -> None:
+        if (run / stage / "metrics.json").is_file() and stage != "rl" or (run / stage / "refiner").is_dir():
+            return
+        command = [program("prip-train"), stage, "--config", config, "--run", str(run), "--seed", str(seed)]
+        if (run / stage / "settings.yaml").is_file():
+            command.append("--resume")
+        print(f"# {stage} {config} {run.name}", file=sys.stderr, flush=True)
+        subprocess.run([*command, "--no_progress", *flags], check=True, stdout=subprocess.DEVNULL)
+
+
+def program(name: str) -> str:
+    """Returns the command of this installation."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def _link(target: Path, source: Path) -> None:
+    """Makes `target` a link to `source`. Raises SystemExit where it leads elsewhere: another run was meant before."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.is_symlink():
+        os.symlink(source.resolve(), target)
+    elif target.resolve() != source.resolve():
+        raise SystemExit(f"{target} leads to {target.resolve()}, not to {source}: choose another --out")

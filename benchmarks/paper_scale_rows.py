@@ -1,0 +1,247 @@
+"""The rows of paper_scale.py: each the stage's own code under the settings of a preset, on models of random weights.
+
+    python benchmarks/paper_scale_rows.py ROW OUT.json --size paper|small [--device D] [--repeats N] [--strategy S]
+
+measures one of them in a process of its own: what it leaves behind, or dies of, is none of the others' concern.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from paper_scale_parts import (
+    SIZES,
+    Device,
+    Sizes,
+    build_decoder,
+    build_encoder,
+    build_generator,
+    build_processor,
+    build_reward,
+)
+from paper_scale_watch import UNTIMED, Watch, WatchedDecoder, WatchedEncoder, WatchedRl
+
+from prip.miniature.prompts import system_prompt
+from prip.modeling import PripModel
+from prip.randomness import random_generator
+from prip.refiner import Refiner
+from prip.rewards.registry import parse_reward
+from prip.training.cli import parse_settings
+from prip.training.data.pairs import Pairs, Splits
+from prip.training.decoder import add_adapters
+from prip.training.harness import train
+from prip.training.memory import checkpoint_activations
+from prip.training.rl_parts import RlParts
+from prip.training.workshop import build_workshop
+
+LORA = ("--lora.rank", "32", "--lora.alpha", "64")
+"""What the LoRA row has beside the preset's settings: those of the preset tinyllama."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a row is measured with."""
+
+    device: Device
+    sizes: Sizes
+    folder: Path
+    repeats: int
+    strategy: str | None
+    """In place of the preset's"""
+
+    def settings(self, stage: str, *flags: str) -> Any:
+        """The preset's settings of a stage, for one process, that measures nothing but its steps."""
+        found = parse_settings(stage, ["--config", self.sizes.preset, "--run", str(self.folder), *flags])
+        steps = UNTIMED + self.repeats
+        return replace(
+            found,
+            device="cuda" if self.device.cuda else "cpu",
+            devices=1,
+            strategy=self.strategy or found.strategy,
+            progress=False,
+            loop=replace(found.loop, steps=steps, accumulate=1, validate_every=steps, checkpoint_every=steps),
+        )
+
+    def ids(self, vocabulary: int, batch: int, length: int) -> torch.Tensor:
+        """Random tokens."""
+        return torch.randint(2, vocabulary, (batch, length))
+
+    def pivots(self, batch: int) -> torch.Tensor:
+        """Random pivots, in 16 bits as prepare keeps them."""
+        return torch.randn(batch, *self.sizes.pivot.values()).half()
+
+
+def no_data(count: int) -> Any:
+    """Splits of `count` examples that nobody reads."""
+    return Splits(Pairs([""] * count, [""] * count), Pairs([], []), None)  # type: ignore[arg-type]
+
+
+def encoder_row(job: Job) -> dict[str, Any]:
+    """A step of stage 1."""
+    settings = job.settings("encoder")
+    encoder, batch = build_encoder(job.device, job.sizes), settings.loop.batch_size
+    if settings.gradient_checkpointing:
+        checkpoint_activations(encoder)
+    module = WatchedEncoder(
+        encoder,
+        build_processor(user_prompts(50)).encoder_tokenizer,
+        no_data(batch),
+        seed=settings.seed,
+        word_dropout=settings.word_dropout,
+        max_tokens=settings.max_tokens,
+        loop=settings.loop,
+        optimizer=settings.optimizer,
+    )
+    ids = job.ids(job.sizes.t5["vocab_size"], batch, min(job.sizes.user_tokens, settings.max_tokens))
+    module.made = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "target": job.pivots(batch)}
+    return _trained(job, module, settings, batch, backward=2)
+
+
+def decoder_row(job: Job, *flags: str) -> dict[str, Any]:
+    """A step of stage 2. flags: what differs from the preset."""
+    settings = job.settings("decoder", *flags)
+    dtype = torch.float32 if settings.base_dtype == "float32" else torch.bfloat16
+    decoder, batch = build_decoder(job.device, job.sizes, dtype), settings.loop.batch_size
+    if settings.lora.rank:
+        add_adapters(decoder, settings.lora)
+    if settings.gradient_checkpointing:
+        checkpoint_activations(decoder)
+    module = WatchedDecoder(
+        decoder,
+        build_processor(user_prompts(50)).decoder_tokenizer,
+        no_data(batch),
+        use_pivot=settings.pivot == "image",
+        seed=settings.seed,
+        word_dropout=settings.word_dropout,
+        pivot_noise=settings.pivot_noise,
+        max_tokens=settings.max_tokens,
+        loop=settings.loop,
+        optimizer=settings.optimizer,
+    )
+    ids = job.ids(job.sizes.llama["vocab_size"], batch, min(job.sizes.system_tokens, settings.max_tokens))
+    module.made = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "learned": torch.ones_like(ids, dtype=torch.bool),
+        "pivot": job.pivots(batch),
+        "factor": 1.0,
+        "tokens": ids.numel(),
+    }
+    return _trained(job, module, settings, batch, backward=1 if settings.lora.rank else 2)
+
+
+def lora_row(job: Job) -> dict[str, Any]:
+    """A step of stage 2 with adapters, which one device holds."""
+    return decoder_row(replace(job, strategy=job.strategy or "auto"), *LORA)
+
+
+def rl_row(job: Job) -> dict[str, Any]:
+    """An iteration of stage 3 on one of the preset's devices, with its share of each minibatch; the plain images are
+    all in the cache."""
+    preset = parse_settings("rl", ["--config", job.sizes.preset, "--run", str(job.folder)])
+    settings = job.settings("rl")
+    rollouts = settings.loop.batch_size * settings.rollouts.samples_per_prompt
+    settings = replace(
+        settings,
+        ppo=replace(settings.ppo, minibatch=max(1, settings.ppo.minibatch // preset.devices)),
+        rollouts=replace(settings.rollouts, statistics_images=4, dev_prompts=4, preview_every=0),
+    )
+    dtype, prompts = getattr(torch, settings.parts.dtype), user_prompts(settings.loop.batch_size)
+    names = [str(parse_reward(text).name) for text in settings.parts.rewards]
+    parts = RlParts(
+        PripModel(build_encoder(job.device, job.sizes), build_decoder(job.device, job.sizes, dtype)).eval(),
+        build_processor(prompts),
+        build_generator(job.device, job.sizes, dtype, settings.parts.generator_options),
+        [build_reward(job.device, job.sizes, dtype, name) for name in names],
+        prompts,
+        prompts[:4],
+    )
+    workshop = build_workshop(parts, settings, job.folder)
+    watch = Watch(job.device, backward=0)
+    module = WatchedRl(workshop, ppo=settings.ppo, loop=settings.loop, optimizer=settings.optimizer).under(watch)
+    clip = settings.optimizer.clip
+    train(module, settings, settings.loop, job.folder, monitor="unmeasured", mode="max", clip=clip)
+    tokens = pd.read_parquet(job.folder / "rollouts", columns=["tokens"])["tokens"].mean()
+    measured = watch.figures(rollouts) | {"phases": watch.phase_figures(rollouts), "tokens_per_rollout": float(tokens)}
+    return measured | _facts(settings, module)
+
+
+def refine_row(job: Job) -> dict[str, Any]:
+    """Refining a chunk of rl's user prompts greedily, by models as rl leaves them behind."""
+    settings = job.settings("rl")
+    prompts = user_prompts(settings.rollouts.chunk.refine)
+    dtype = getattr(torch, settings.parts.dtype)
+    model = PripModel(build_encoder(job.device, job.sizes), build_decoder(job.device, job.sizes, dtype))
+    refiner = Refiner(model.requires_grad_(False).eval(), build_processor(prompts))
+    watch = Watch(job.device, backward=0)
+    for _ in range(UNTIMED + job.repeats):
+        watch.begin()
+        with watch.counting():
+            refiner.refine(prompts, max_new_tokens=settings.rollouts.max_new_tokens)
+        watch.end()
+    return watch.figures(len(prompts))
+
+
+def _trained(job: Job, module: Any, settings: Any, batch: int, backward: float) -> dict[str, Any]:
+    module.watch = Watch(job.device, backward)
+    clip = settings.optimizer.clip
+    train(module, settings, settings.loop, job.folder, monitor="unmeasured", mode="max", clip=clip)
+    return module.watch.figures(batch) | _facts(settings, module)
+
+
+def _facts(settings: Any, module: torch.nn.Module) -> dict[str, Any]:
+    """What a reader of the row wants to know of how it was measured."""
+    named = {"optimizer": settings.optimizer.name, "precision": settings.loop.precision, "strategy": settings.strategy}
+    forgets = any(getattr(part, "gradient_checkpointing", False) is True for part in module.modules())
+    return {"settings": named | {"gradient_checkpointing": forgets}}
+
+
+def user_prompts(count: int) -> list[str]:
+    """Distinct prompts of some words."""
+    return [f"{system_prompt('train', random_generator('paper scale', i))} number {i}" for i in range(count)]
+
+
+ROWS: dict[str, Callable[[Job], dict[str, Any]]] = {
+    "encoder": encoder_row,
+    "lora": lora_row,
+    "full": decoder_row,
+    "rl": rl_row,
+    "refine": refine_row,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("row", choices=ROWS)
+    parser.add_argument("out", type=Path, help="JSON file that is written, with the figures or the error")
+    parser.add_argument("--size", choices=sorted(SIZES), required=True)
+    parser.add_argument("--device")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--strategy")
+    arguments = parser.parse_args()
+    found: dict[str, Any] = {"torch": torch.__version__}
+    try:
+        device = Device(arguments.device)
+        found["device"] = device.name
+        with tempfile.TemporaryDirectory() as folder:
+            job = Job(device, SIZES[arguments.size](), Path(folder), arguments.repeats, arguments.strategy)
+            found |= ROWS[arguments.row](job)
+    except Exception as error:
+        traceback.print_exc()
+        found["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    arguments.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return 1 if "error" in found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

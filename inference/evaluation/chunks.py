@@ -1,0 +1,32 @@
+"""Work in chunks of prompts, each saved whole as a file: what a run that was killed finds when it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from ..files import write_with
+from .kinds import EvaluationPrompt
+
+Numbered = Sequence[tuple[int, EvaluationPrompt]]
+"""Prompts with their numbers in the whole set."""
+
+
+def chunks(prompts: Sequence[EvaluationPrompt], size: int) -> Iterator[tuple[int, Numbered]]:
+    """Yields the number of each chunk, and its prompts."""
+    numbered = list(enumerate(prompts))
+    for start in range(0, len(numbered), size):
+        yield start // size, numbered[start : start + size]
+
+
+def chunk_file(folder: Path, chunk: int) -> Path:
+    """Returns the file of a chunk."""
+    return folder / f"{chunk:05}.parquet"
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Writes a table as parquet, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_with(path, lambda temporary: table.to_parquet(temporary, index=False))

@@ -1,0 +1,59 @@
+"""Images on disk, each under a content address: what was drawn once is never drawn again."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from prip.errors import InputError, require
+from prip.protocols import Images
+
+_LENGTH = 32
+"""Hexadecimal digits of an address: 128 bits."""
+
+
+def address(generator: str, prompt: str, seed: int) -> str:
+    """Returns where the image of (prompt, seed) lies; `generator` is the generator's identity."""
+    return hashlib.sha256("\0".join((generator, prompt, str(seed))).encode()).hexdigest()[:_LENGTH]
+
+
+class ImageStore:
+    """PNG files by address; a file is whole or not there. Several evaluations may share a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._image = require("PIL.Image", "evaluate")
+
+    def path(self, address: str) -> Path:
+        """Returns the file of an image."""
+        return self.folder / address[:2] / f"{address}.png"
+
+    def read(self, address: str) -> Images | None:
+        """Returns an image, uint8 (3, height, width), or None where there is none that can be read."""
+        try:
+            with self._image.open(self.path(address)) as image:
+                return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+        except (OSError, SyntaxError, ValueError):
+            return None
+
+    def write(self, address: str, image: Images) -> None:
+        """Writes an image, uint8 (3, height, width), whole or not at all. Raises InputError where that cannot be."""
+        path = self.path(address)
+        buffer = io.BytesIO()
+        pixels = image.permute(1, 2, 0).contiguous().numpy()
+        self._image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(buffer.getvalue())
+            os.replace(temporary, path)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink()
+            raise InputError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -1,0 +1,201 @@
+"""Draws and scores what the refiners made, on one generator: a table a chunk, a row an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from prip.errors import PripError
+from prip.protocols import Generator, Images, Reward
+
+from .chunks import Numbered
+from .diversity import mean_pairwise_distance
+from .embedders import Embedder
+from .generators import identity
+from .images import ImageStore, address
+from .seeds import image_seeds
+from .stopwatch import Stopwatch
+
+SCORE = "score:"
+"""Before a scorer's name, in the columns of a table."""
+VECTOR = "vector"
+"""Column of the embeddings that are kept: of the first image of the first VECTORS prompts."""
+VECTORS = 512
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """An image and the user prompt that it is scored for."""
+
+    user_prompt: str
+    refined_prompt: str
+    seed: int
+
+
+@dataclass
+class _Found:
+    """What is known of a job's image."""
+
+    address: str
+    """Empty where it could not be drawn"""
+    error: str = ""
+    scores: dict[str, float] = field(default_factory=dict)
+    vector: NDArray[np.float32] | None = None
+
+
+class Measurer:
+    """A generator and scorers, with a store of images."""
+
+    def __init__(
+        self,
+        name: str,
+        generator: Generator,
+        scorers: Mapping[str, Reward],
+        store: ImageStore,
+        embedder: Embedder | None = None,
+        batch_size: int = 256,
+        stopwatch: Stopwatch | None = None,
+    ) -> None:
+        """name: of the generator, in the tables. batch_size: images that are drawn, held and scored at a time."""
+        self.name = name
+        self.generator = generator
+        self.scorers = dict(scorers)
+        self.store = store
+        self.embedder = embedder
+        self.batch_size = batch_size
+        self.stopwatch = stopwatch or Stopwatch()
+        self.drawn = 0
+        self._identity = identity(generator)
+
+    def measure(
+        self, prompts: Numbered, refined: Mapping[str, pd.DataFrame], images_per_prompt: int, seed: int
+    ) -> pd.DataFrame:
+        """Returns the rows of results.parquet for a chunk, and the column `vector`, a list or None.
+
+        refined: prompt_id, image_index, refined_prompt, by refiner. Raises PripError where no image could be drawn.
+        """
+        texts = dict(prompts)
+        seeds = {number: image_seeds(prompt.text, images_per_prompt, seed) for number, prompt in prompts}
+        keys, jobs = [], []
+        for refiner, table in refined.items():
+            for number, place, text in table.itertuples(index=False):
+                keys.append((refiner, number, place))
+                jobs.append(_Job(texts[number].text, text, seeds[number][place]))
+        found: dict[_Job, _Found] = {}
+        distinct = list(dict.fromkeys(jobs))
+        for start in range(0, len(distinct), self.batch_size):
+            self._measure_batch(distinct[start : start + self.batch_size], found)
+        if distinct and all(one.error for one in found.values()):
+            raise PripError(
+                f"generator {self.name!r}: all of {len(distinct)} images failed: {found[distinct[0]].error}"
+            )
+        distances = self._distances(keys, [found[job] for job in jobs])
+        rows = []
+        for (refiner, number, place), job in zip(keys, jobs, strict=True):
+            prompt, one = texts[number], found[job]
+            keep = place == 0 and number < VECTORS and one.vector is not None
+            rows.append(
+                {
+                    "prompt_id": number,
+                    "user_prompt": prompt.text,
+                    "category": prompt.category,
+                    "unit": prompt.unit,
+                    "cluster": prompt.cluster,
+                    "refiner": refiner,
+                    "generator": self.name,
+                    "image_index": place,
+                    "seed": job.seed,
+                    "refined_prompt": job.refined_prompt,
+                    "tokens": self.generator.count_tokens(job.refined_prompt),
+                    "token_limit": self.generator.token_limit,
+                    "image": one.address,
+                    "error": one.error,
+                    "within_distance": distances[refiner, number],
+                    **{SCORE + name: one.scores.get(name, math.nan) for name in self.scorers},
+                    VECTOR: one.vector.tolist() if keep and one.vector is not None else None,
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def _measure_batch(self, jobs: Sequence[_Job], found: dict[_Job, _Found]) -> None:
+        """Draws what is missing, then scores; adds to `found`. What fails for a batch is tried image by image."""
+        own = [_Found(address(self._identity, job.refined_prompt, job.seed)) for job in jobs]
+        found.update(zip(jobs, own, strict=True))
+        images: dict[str, Images] = {}
+        for one in own:
+            image = None if one.address in images else self.store.read(one.address)
+            if image is not None:
+                images[one.address] = image
+        missing = {one.address: job for job, one in zip(jobs, own, strict=True) if one.address not in images}
+        with self.stopwatch.on("draw"):
+            drawn, errors = _one_by_one(
+                lambda some: list(self.generator([job.refined_prompt for job in some], [job.seed for job in some])),
+                list(missing.values()),
+            )
+        for place, image in zip(missing, drawn, strict=True):
+            if image is not None:
+                images[place] = image
+                self.store.write(place, image)
+                self.drawn += 1
+        problems = dict(zip(missing, errors, strict=True))
+        for one in own:
+            if one.address not in images:
+                one.address, one.error = "", problems[one.address]
+        shown = [(job, one) for job, one in zip(jobs, own, strict=True) if one.address]
+        for name, scorer in self.scorers.items():
+            with self.stopwatch.on("score"):
+                scores, reasons = _one_by_one(
+                    lambda some, scorer=scorer: scorer(  # type: ignore[misc]
+                        [job.user_prompt for job, _ in some], _stack([images[one.address] for _, one in some])
+                    ).tolist(),
+                    shown,
+                )
+            for (_, one), score, reason in zip(shown, scores, reasons, strict=True):
+                if score is not None and math.isfinite(score):
+                    one.scores[name] = score
+                else:
+                    one.error = f"{name}: {reason or 'the score is not finite'}"
+        if self.embedder is not None and shown:
+            with self.stopwatch.on("embed"):
+                vectors = self.embedder(_stack([images[one.address] for _, one in shown]))
+            for (_, one), vector in zip(shown, vectors, strict=True):
+                one.vector = vector
+
+    def _distances(self, keys: Sequence[tuple[str, int, int]], found: Sequence[_Found]) -> dict[tuple[str, int], float]:
+        """Mean pairwise distance among a prompt's images, by refiner and prompt; NaN for fewer than two."""
+        vectors: dict[tuple[str, int], list[NDArray[np.float32]]] = {}
+        for (refiner, number, _), one in zip(keys, found, strict=True):
+            own = vectors.setdefault((refiner, number), [])
+            if one.vector is not None:
+                own.append(one.vector)
+        return {
+            key: mean_pairwise_distance(np.stack(own)) if len(own) > 1 else math.nan for key, own in vectors.items()
+        }
+
+
+def _stack(images: Sequence[Images]) -> Images:
+    return torch.stack(list(images))
+
+
+def _one_by_one(work: Callable[[list[_T]], list], jobs: list[_T]) -> tuple[list, list[str]]:
+    """Returns what `work` makes of each job, None where it fails for it alone, and why."""
+    if not jobs:
+        return [], []
+    try:
+        made = work(jobs)
+        if len(made) != len(jobs):
+            raise PripError(f"wanted {len(jobs)} results, got {len(made)}")
+        return made, [""] * len(jobs)
+    except Exception as error:  # one image that fails is a row with its error, not the end of the run
+        if len(jobs) == 1:
+            return [None], [" ".join(f"{type(error).__name__}: {error}".split())[:300]]
+    results = [_one_by_one(work, [job]) for job in jobs]
+    return [one for made, _ in results for one in made], [why for _, whys in results for why in whys]

@@ -1,0 +1,32 @@
+"""What an evaluation leaves for people to read: summary.json, tables.md, report.html, and the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...files import write_atomically
+from ..images import ImageStore
+from ..results import read_results
+from ..table import print_tables, to_markdown
+from ..tables import tables
+from .page import IMAGE_LIMIT, report_page
+
+RESULTS, SUMMARY, TABLES, REPORT = "results.parquet", "summary.json", "tables.md", "report.html"
+
+
+def write_report(folder: Path, summary: Mapping[str, Any], images: Path, image_limit: int = IMAGE_LIMIT) -> None:
+    """Writes the summary, the tables and the page into `folder`, which has the results, and prints the tables.
+
+    images: where the evaluation's images are kept. image_limit: how many of them the page shows at most.
+    """
+    text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(folder / SUMMARY, text.encode())
+    made, results = tables(summary), folder / RESULTS
+    write_atomically(folder / TABLES, to_markdown(made).encode())
+    page = report_page(summary, read_results(results), results, ImageStore(images).path, image_limit)
+    write_atomically(folder / REPORT, page.encode())
+    print_tables(made)
+    print(f"written to {folder}: {SUMMARY}, {TABLES}, {REPORT}")

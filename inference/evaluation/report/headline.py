@@ -1,0 +1,144 @@
+"""What a report says first: the answer in a sentence, what it cost, and the figures behind both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..summary import NONE, main_refiner, main_scorer
+from ..table import number, number_range, p_value
+from ..tables import decimals_of, generator_title, percent, rows_of
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A figure with its name, what is said below it, and its tone: good, bad or none."""
+
+    name: str
+    figure: str
+    detail: str = ""
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Headline:
+    sentence: str
+    cost: str
+    facts: tuple[Fact, ...]
+
+
+def headline(summary: Record) -> Headline:
+    """Returns the headline of a summary; its sentence is about the main refiner, scorer and the first generator."""
+    about, refiner = summary["about"], main_refiner(summary["about"])
+    scorer, generators = main_scorer(about), list(about["generators"])
+    rows = {generator: _row(summary, generator, scorer, refiner) for generator in generators}
+    first = rows[generators[0]]
+    if refiner is None or first is None or first["difference"] is None:
+        return Headline("No refiner was measured against the plain prompt.", "", tuple(_failures(about)))
+    facts = [_gain(summary, row) for row in rows.values() if row is not None and row["difference"] is not None]
+    facts.append(
+        Fact(
+            f"Prompts that gain, {generators[0]}",
+            percent(first["win"]),
+            f"{percent(first['loss'])} lose, {percent(first['tie'])} tie",
+            "good" if first["win"] > first["loss"] else "bad",
+        )
+    )
+    facts += _gap(summary)
+    costs = _costs(summary, generators[0], refiner)
+    facts += [fact for fact, _ in costs] + _failures(about)
+    decimals = decimals_of(rows_of(summary, generators[0], scorer))
+    sentence = _sentence(first, scorer, about["scorers"][scorer]["role"], decimals)
+    return Headline(sentence, " ".join(text for _, text in costs if text), tuple(facts))
+
+
+def _row(summary: Record, generator: str, scorer: str, refiner: str | None) -> Record | None:
+    return next((row for row in rows_of(summary, generator, scorer) if row["refiner"] == refiner), None)
+
+
+def verdict(row: Record) -> str:
+    """Returns good, bad, or "" where the interval of a difference holds 0."""
+    if row["difference_low"] > 0:
+        return "good"
+    return "bad" if row["difference_high"] < 0 else ""
+
+
+def _sentence(row: Record, scorer: str, role: str, decimals: int) -> str:
+    judge = {"held out": "a judge that took no part in training", "trained against": "a reward that it was trained on"}
+    who = f"{scorer}, {judge.get(role, 'a measure of fidelity')}"
+    before, after = (number(value, decimals) for value in (row["mean"] - row["difference"], row["mean"]))
+    kind = {"good": "better pictures than", "bad": "worse pictures than", "": "pictures no better or worse than"}
+    said = "says" if verdict(row) else "as far as can be told by"
+    return (
+        f"{row['refiner']} makes {kind[verdict(row)]} the plain prompt, {said} {who}: "
+        f"from {before} to {after} on {row['generator']}."
+    )
+
+
+def _gain(summary: Record, row: Record) -> Fact:
+    decimals = decimals_of(rows_of(summary, row["generator"], row["scorer"]))
+    ends = number_range(row["difference_low"], row["difference_high"], decimals, sign=True)
+    return Fact(
+        f"Gain in {row['scorer']}, {generator_title(summary['about'], row['generator'])}",
+        number(row["difference"], decimals, sign=True),
+        f"{ends}; p = {p_value(row['p_holm'])} after Holm".replace("= <", "<"),
+        verdict(row),
+    )
+
+
+def _gap(summary: Record) -> list[Fact]:
+    facts = []
+    for generator, (share, low, high) in list(summary["gap_closed"].items())[:1]:
+        ends = "" if low is None else f"{100 * low:.0f} to {100 * high:.0f} %"
+        if share is not None:
+            facts.append(Fact(f"Gap to the searched best that is closed, {generator}", percent(share), ends))
+    return facts
+
+
+def _costs(summary: Record, generator: str, refiner: str) -> list[tuple[Fact, str]]:
+    """What a gain may have been bought with: fidelity, diversity, length. A fact and a sentence for each."""
+    about, costs = summary["about"], []
+    for scorer in [name for name, entry in about["scorers"].items() if entry["role"] == "fidelity"]:
+        row = _row(summary, generator, scorer, refiner)
+        if row is None or row["difference"] is None:
+            continue
+        decimals = decimals_of(rows_of(summary, generator, scorer))
+        ends = number_range(row["difference_low"], row["difference_high"], decimals, sign=True)
+        change = number(row["difference"], decimals, sign=True)
+        said = {
+            "good": f"Fidelity to the user's prompt rises ({scorer} {change}).",
+            "bad": f"It drifts from what was asked for: {scorer} falls by {change.lstrip('-')}.",
+            "": f"No drift from what was asked for can be told ({scorer} {change}).",
+        }
+        costs.append((Fact(f"Fidelity, {scorer}", change, ends, verdict(row)), said[verdict(row)]))
+    costs += _diversity(summary, generator, refiner)
+    own = next((one for one in summary["lengths"] if (one["generator"], one["refiner"]) == (generator, refiner)), None)
+    if own is not None:
+        tone = "bad" if own["at_limit"] > 0.05 else ""
+        filled = f"{percent(own['at_limit'])} of its prompts fill the token limit." if tone else ""
+        length = f"{own['mean_tokens']:.1f} tokens on average"
+        costs.append((Fact("Prompts at the token limit", percent(own["at_limit"]), length, tone), filled))
+    return costs
+
+
+def _diversity(summary: Record, generator: str, refiner: str) -> list[tuple[Fact, str]]:
+    found = {one["refiner"]: one for one in summary["diversity"] if one["generator"] == generator}
+    plain, own = found.get(NONE), found.get(refiner)
+    if plain is None or own is None or plain["within_prompt"] is None or own["within_prompt"] is None:
+        return []
+    share = own["within_prompt"] / plain["within_prompt"] if plain["within_prompt"] else 1.0
+    less = own["within_prompt_high"] < plain["within_prompt_low"]
+    more = own["within_prompt_low"] > plain["within_prompt_high"]
+    how = "less alike" if more else "more alike"
+    said = f"Images of one prompt are {how}: {100 * share:.0f} % of the plain distance." if less or more else ""
+    tone = "bad" if less else ""
+    detail = f"of plain, from {number(plain['within_prompt'], 3)} to {number(own['within_prompt'], 3)}"
+    return [(Fact("Distance among a prompt's images", f"{100 * share:.0f} %", detail, tone), said)]
+
+
+def _failures(about: Record) -> list[Fact]:
+    failed, images = about["failed_images"], about["images"]
+    return [Fact("Failed images", str(failed), f"of {images:,}", "bad" if failed else "")]

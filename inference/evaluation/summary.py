@@ -1,0 +1,264 @@
+"""The summary of an evaluation: means, differences, tests, diversity and lengths, fit for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prip.errors import InputError
+
+from .diversity import vendi_score
+from .results import Results, read_results
+from .statistics import (
+    Estimate,
+    Floats,
+    cluster_means,
+    estimate,
+    holm,
+    paired_t,
+    ratio_of_means,
+    resampled_means,
+    wilcoxon,
+    win_tie_loss,
+)
+
+NONE, ALL = "none", "all"
+Record = dict[str, Any]
+_UNTESTED: Record = dict.fromkeys(
+    (
+        "difference",
+        "difference_low",
+        "difference_high",
+        "p_bootstrap",
+        "p_t",
+        "p_wilcoxon",
+        "p_holm",
+        "win",
+        "tie",
+        "loss",
+    )
+)
+
+
+def summarise(
+    path: Path,
+    about: Mapping[str, Any],
+    vectors: Mapping[tuple[str, str], NDArray[np.float32]],
+    comparisons: Sequence[Sequence[str]] = (),
+    draws: int = 10_000,
+) -> Record:
+    """Returns the summary of the results at `path`, with room for agreement and curves.
+
+    about: config, checkpoint, seed, ..., and the mappings refiners, generators and scorers, whose order the summary
+    has; the numbers of prompts, clusters, images and draws are added to it. vectors: embeddings `(n, width)` by
+    (generator, refiner), one image of each of n prompts. comparisons: pairs of refiners (from, to). draws: of the
+    bootstrap. A score is averaged over a prompt's images, a unit's prompts and a cluster's units; what failed is left
+    out, and so is a pair of which one side is missing. Raises InputError for a file of other results.
+    """
+    results, seed = read_results(path), int(about["seed"])
+    missing = set(about["scorers"]) - set(next(iter(results.cells.values())).scores)
+    if missing:
+        raise InputError(f"{path} has no scores of {', '.join(sorted(missing))}")
+    seen = [cell for cell in _cells(about) if cell in results.cells]
+    counts = {
+        "prompts": len(results.prompts),
+        "clusters": len(set(results.prompts.clusters)),
+        "images": results.images,
+        "failed_images": results.failed,
+        "bootstrap_draws": draws,
+    }
+    rows, compared = [], []
+    for generator in about["generators"]:
+        refiners = [refiner for refiner in about["refiners"] if (generator, refiner) in results.cells]
+        pairs = [(before, after) for before, after in comparisons if {before, after} <= set(refiners)]
+        for scorer in about["scorers"]:
+            table = _Table(results, generator, scorer, draws, seed)
+            rows += table.rows(refiners)
+            compared += table.comparisons(pairs)
+    _correct(rows, compared)
+    return {
+        "about": {**about, **counts},
+        "rows": rows,
+        "comparisons": compared,
+        "gap_closed": _gaps_closed(results, about, draws, seed),
+        "diversity": _diversity(results, seen, vectors, draws, seed),
+        "lengths": [
+            {
+                "refiner": refiner,
+                "generator": generator,
+                "mean_tokens": results.cells[generator, refiner].mean_tokens,
+                "at_limit": results.cells[generator, refiner].at_limit,
+                "failed": results.cells[generator, refiner].failed,
+            }
+            for generator, refiner in seen
+        ],
+        "agreement": None,
+        "curves": None,
+    }
+
+
+def main_refiner(about: Mapping[str, Any]) -> str | None:
+    """Returns the refiner that a report speaks of first: the last of kind prip, else the last that refines at all."""
+    refining = {name: entry for name, entry in about["refiners"].items() if entry["kind"] not in ("none", "best")}
+    own = [name for name, entry in refining.items() if entry["kind"] == "prip"]
+    return (own or list(refining) or [None])[-1]
+
+
+def main_scorer(about: Mapping[str, Any]) -> str:
+    """Returns the scorer that a report speaks of first: the first held-out one, else the first."""
+    held_out = [name for name, entry in about["scorers"].items() if entry["role"] == "held out"]
+    return (held_out or list(about["scorers"]))[0]
+
+
+def _cells(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(generator, refiner) for generator in about["generators"] for refiner in about["refiners"]]
+
+
+class _Table:
+    """One scorer's figures on one generator."""
+
+    def __init__(self, results: Results, generator: str, scorer: str, draws: int, seed: int) -> None:
+        self.prompts, self.draws, self.seed = results.prompts, draws, seed
+        self.scores = {
+            refiner: cell.scores[scorer] for (own, refiner), cell in results.cells.items() if own == generator
+        }
+        self.place = {"generator": generator, "scorer": scorer}
+        named = np.array(self.prompts.categories)
+        self.masks: dict[str, NDArray[np.bool_]] = {ALL: np.ones(len(named), dtype=bool)}
+        self.masks |= {name: named == name for name in dict.fromkeys(self.prompts.categories) if name}
+
+    def rows(self, refiners: Sequence[str]) -> list[Record]:
+        """A row for each refiner and category; differences are to `none`."""
+        made, keys = [], [(refiner, category) for refiner in refiners for category in self.masks]
+        means = self._estimates([np.where(self.masks[c], self.scores[r], np.nan) for r, c in keys])
+        tested = iter(self._tests([self._difference(NONE, r, c) for r, c in keys if r != NONE]))
+        for (refiner, category), mean in zip(keys, means, strict=True):
+            there = int((~np.isnan(self.scores[refiner]) & self.masks[category]).sum())
+            row = {"refiner": refiner, **self.place, "category": category, "n": there, **_mean(mean)}
+            made.append(row | (_UNTESTED if refiner == NONE else next(tested)))
+        return made
+
+    def comparisons(self, pairs: Sequence[tuple[str, str]]) -> list[Record]:
+        differences = [self._difference(before, after, ALL) for before, after in pairs]
+        return [
+            {"from": before, "to": after, **self.place, "n": int((~np.isnan(own)).sum()), **tested}
+            for (before, after), own, tested in zip(pairs, differences, self._tests(differences), strict=True)
+        ]
+
+    def _difference(self, before: str, after: str, category: str) -> Floats:
+        return np.where(self.masks[category], self.scores[after] - self.scores[before], np.nan)
+
+    def _estimates(self, by_prompt: Sequence[Floats]) -> list[Estimate | None]:
+        return _estimates([self._clusters(values) for values in by_prompt], self.draws, self.seed)
+
+    def _clusters(self, values: Floats) -> Floats:
+        return cluster_means(values, self.prompts.units, self.prompts.clusters)
+
+    def _tests(self, differences: Sequence[Floats]) -> list[Record]:
+        return [
+            _UNTESTED if found is None else _tested(found, self._clusters(own), own)
+            for own, found in zip(differences, self._estimates(differences), strict=True)
+        ]
+
+
+def _estimates(columns: Sequence[Floats], draws: int, seed: int) -> list[Estimate | None]:
+    """Returns the estimate of each column of cluster means, None where it holds NaN alone."""
+    if not columns:
+        return []
+    resampled = resampled_means(np.stack(columns, axis=1), draws, seed)
+    return [
+        None if np.isnan(own).all() else estimate(own, drawn) for own, drawn in zip(columns, resampled.T, strict=True)
+    ]
+
+
+def _mean(found: Estimate | None) -> Record:
+    if found is None:
+        return {"mean": None, "low": None, "high": None}
+    return {"mean": found.value, "low": found.low, "high": found.high}
+
+
+def _tested(found: Estimate, clusters: Floats, by_prompt: Floats) -> Record:
+    clusters = clusters[~np.isnan(clusters)]
+    win, tie, loss = win_tie_loss(by_prompt[~np.isnan(by_prompt)])
+    return {
+        "difference": found.value,
+        "difference_low": found.low,
+        "difference_high": found.high,
+        "p_bootstrap": found.p_value,
+        "p_t": paired_t(clusters),
+        "p_wilcoxon": wilcoxon(clusters),
+        "p_holm": None,
+        "win": win,
+        "tie": tie,
+        "loss": loss,
+    }
+
+
+def _correct(rows: Sequence[Record], compared: Sequence[Record]) -> None:
+    """Sets p_holm over the tests of all categories together; a comparison with `none` is a row's test, counted once."""
+    tests: dict[tuple[str, ...], list[Record]] = {}
+    for row in rows:
+        if row["category"] == ALL and row["p_bootstrap"] is not None:
+            tests.setdefault((NONE, row["refiner"], row["generator"], row["scorer"]), []).append(row)
+    for one in compared:
+        if one["p_bootstrap"] is not None:
+            tests.setdefault((one["from"], one["to"], one["generator"], one["scorer"]), []).append(one)
+    corrected = holm([same[0]["p_bootstrap"] for same in tests.values()])
+    for same, p_value in zip(tests.values(), corrected, strict=True):
+        for record in same:
+            record["p_holm"] = p_value
+
+
+def _gaps_closed(results: Results, about: Mapping[str, Any], draws: int, seed: int) -> dict[str, list[float | None]]:
+    """Generator -> share of the gap from `none` to the searched best that the main refiner closes, low, high."""
+    best = next((name for name, entry in about["refiners"].items() if entry["kind"] == "best"), None)
+    refiner = main_refiner(about)
+    if best is None or refiner is None:
+        return {}
+    judge, shares = about["refiners"][best].get("judge") or main_scorer(about), {}
+    for generator in about["generators"]:
+        cells = [results.cells.get((generator, name)) for name in (NONE, refiner, best)]
+        if judge not in about["scorers"] or None in cells:
+            continue
+        plain, refined, highest = (
+            cluster_means(cell.scores[judge], results.prompts.units, results.prompts.clusters)
+            for cell in cells
+            if cell is not None
+        )
+        there = ~np.isnan(plain + refined + highest)
+        if there.any():
+            found = ratio_of_means((refined - plain)[there], (highest - plain)[there], draws, seed)
+            shares[generator] = list(found)
+    return shares
+
+
+def _diversity(
+    results: Results,
+    cells: Sequence[tuple[str, str]],
+    vectors: Mapping[tuple[str, str], NDArray[np.float32]],
+    draws: int,
+    seed: int,
+) -> list[Record]:
+    """One record a cell: the distance among a prompt's images with its interval, and the Vendi score across prompts."""
+    prompts = results.prompts
+    columns = [cluster_means(results.cells[cell].within, prompts.units, prompts.clusters) for cell in cells]
+    records = []
+    for cell, within in zip(cells, _estimates(columns, draws, seed), strict=True):
+        across = vendi_score(vectors[cell]) if cell in vectors else float("nan")
+        if within is None and np.isnan(across):
+            continue
+        records.append(
+            {
+                "refiner": cell[1],
+                "generator": cell[0],
+                "within_prompt": within and within.value,
+                "within_prompt_low": within and within.low,
+                "within_prompt_high": within and within.high,
+                "across_prompts": None if np.isnan(across) else across,
+            }
+        )
+    return records

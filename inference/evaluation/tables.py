@@ -1,0 +1,228 @@
+"""The tables of an evaluation's summary: scores, gains with tests, comparisons, the gap, agreement, categories."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from .statistics import TIE
+from .summary import ALL, NONE
+from .table import Cell, Column, Table, number, number_range, p_value
+
+Record = Mapping[str, Any]
+_TEST_HEADS = ("gain", "p, Holm", "p, bootstrap", "p, t-test", "p, Wilcoxon", "win / tie / loss")
+
+
+def tables(summary: Record) -> list[Table]:
+    """Returns the tables of a summary, in the order in which they are read."""
+    return [*score_tables(summary), *comparison_tables(summary)]
+
+
+def score_tables(summary: Record) -> list[Table]:
+    """Returns a table a generator: means with intervals, and what a gain may have cost."""
+    return [_scores(summary, generator) for generator in summary["about"]["generators"]]
+
+
+def comparison_tables(summary: Record) -> list[Table]:
+    """Returns gains with their tests, comparisons, the gap closed, agreement and categories, where there are any."""
+    about = summary["about"]
+    made = [_gains(summary, generator) for generator in about["generators"]]
+    made += [_comparisons(summary), _gap(summary["gap_closed"]), _agreement(summary["agreement"])]
+    made += [
+        _categories(summary, generator, scorer) for generator in about["generators"] for scorer in about["scorers"]
+    ]
+    return [table for table in made if table.rows]
+
+
+def generator_title(about: Record, generator: str) -> str:
+    """Returns a generator's name with whether the refiner was trained against it."""
+    seen = about["generators"][generator].get("seen", True)
+    return f"{generator} ({'trained against' if seen else 'never seen in training'})"
+
+
+def rows_of(summary: Record, generator: str, scorer: str, category: str = ALL) -> list[Record]:
+    """Returns the summary's rows of one place, in the order of the refiners."""
+    wanted = (generator, scorer, category)
+    return [row for row in summary["rows"] if (row["generator"], row["scorer"], row["category"]) == wanted]
+
+
+def decimals_of(rows: Iterable[Record]) -> int:
+    """Returns how many decimals tell two figures of the intervals' widths: 1 to 4."""
+    widths = [row["high"] - row["low"] for row in rows if row["low"] is not None and row["high"] - row["low"] > 1e-9]
+    return min(4, max(1, 1 - math.floor(math.log10(median(widths))))) if widths else 3
+
+
+def _scores(summary: Record, generator: str) -> Table:
+    """Means with intervals, and beside them what a gain may have cost: diversity, lengths, failures."""
+    about = summary["about"]
+    refiners = [row["refiner"] for row in rows_of(summary, generator, next(iter(about["scorers"])))]
+    columns, cells = [Column("refiner", words=True)], [[Cell(name)] for name in refiners]
+    for scorer, entry in about["scorers"].items():
+        columns.append(Column(scorer, entry["role"]))
+        for line, cell in zip(cells, _mean_cells(about, rows_of(summary, generator, scorer)), strict=True):
+            line.append(cell)
+    diversity = {one["refiner"]: one for one in summary["diversity"] if one["generator"] == generator}
+    if any(one["within_prompt"] is not None for one in diversity.values()):
+        columns.append(Column("distance", "within a prompt"))
+        for line, name in zip(cells, refiners, strict=True):
+            line.append(_within_cell(diversity.get(name)))
+    if any(one["across_prompts"] is not None for one in diversity.values()):
+        columns.append(Column("Vendi score", "across prompts"))
+        for line, name in zip(cells, refiners, strict=True):
+            line.append(Cell(number(diversity.get(name, {}).get("across_prompts"), 2)))
+    lengths = {one["refiner"]: one for one in summary["lengths"] if one["generator"] == generator}
+    columns += [Column("tokens"), Column("at the limit"), Column("failed images")]
+    for line, name in zip(cells, refiners, strict=True):
+        own = lengths[name]
+        line += [Cell(number(own["mean_tokens"], 1)), Cell(percent(own["at_limit"])), Cell(str(own["failed"]))]
+    note = (
+        f"Means over {about['clusters']} clusters of {about['prompts']} prompts, {about['images_per_prompt']} images "
+        "each, with 95 % intervals by resampling clusters. Bold: the best refiner of a scorer."
+    )
+    return Table(f"Scores on {generator_title(about, generator)}", tuple(columns), _frozen(cells), note)
+
+
+def _mean_cells(about: Record, rows: Sequence[Record]) -> list[Cell]:
+    decimals, best = decimals_of(rows), _best(about, rows, "mean")
+    return [
+        Cell(number(row["mean"], decimals), number_range(row["low"], row["high"], decimals), row["refiner"] in best)
+        for row in rows
+    ]
+
+
+def _best(about: Record, rows: Sequence[Record], figure: str) -> set[str]:
+    """Returns the refiners with the highest figure, `none` and the searched best apart; none where all are alike."""
+    found = {row["refiner"]: row[figure] for row in rows if row[figure] is not None}
+    found = {name: value for name, value in found.items() if _competes(about, name)}
+    best = {name for name, value in found.items() if value >= max(found.values()) - TIE}
+    return best if best != set(found) or len(found) == 1 else set()
+
+
+def _competes(about: Record, refiner: str) -> bool:
+    return about["refiners"][refiner]["kind"] not in ("none", "best")
+
+
+def _within_cell(one: Record | None) -> Cell:
+    if one is None:
+        return Cell("-")
+    return Cell(number(one["within_prompt"], 3), number_range(one["within_prompt_low"], one["within_prompt_high"], 3))
+
+
+def _gains(summary: Record, generator: str) -> Table:
+    about, lines = summary["about"], []
+    for scorer, entry in about["scorers"].items():
+        rows = [row for row in rows_of(summary, generator, scorer) if row["refiner"] != NONE]
+        decimals = decimals_of(rows)
+        best = _best(about, rows, "difference")
+        for row in rows:
+            test = _test_cells(row, decimals, row["refiner"] in best)
+            lines.append([Cell(row["refiner"]), Cell(scorer), Cell(entry["role"]), *test])
+    columns = (*(Column(head, words=True) for head in ("refiner", "scorer", "role")), *map(Column, _TEST_HEADS))
+    return Table(f"Gain over {NONE} on {generator_title(about, generator)}", columns, _frozen(lines), _test_note(about))
+
+
+def _comparisons(summary: Record) -> Table:
+    about, lines = summary["about"], []
+    for one in summary["comparisons"]:
+        decimals = decimals_of(rows_of(summary, one["generator"], one["scorer"]))
+        words = (
+            f"{one['from']} to {one['to']}",
+            one["generator"],
+            one["scorer"],
+            about["scorers"][one["scorer"]]["role"],
+        )
+        lines.append([*map(Cell, words), *_test_cells(one, decimals)])
+    columns = (
+        *(Column(head, words=True) for head in ("from, to", "generator", "scorer", "role")),
+        *map(Column, _TEST_HEADS),
+    )
+    return Table("Refiners against each other", columns, _frozen(lines), _test_note(about))
+
+
+def _test_note(about: Record) -> str:
+    draws = about["bootstrap_draws"]
+    return (
+        f"Gain: mean difference with its 95 % interval. Holm: the bootstrap's p-value, with {draws:,} draws never "
+        f"below {2 / (draws + 1):.1g}, corrected for all tests of this evaluation. Win / tie / loss: shares of prompts."
+    )
+
+
+def _test_cells(row: Record, decimals: int, best: bool = False) -> list[Cell]:
+    if row["difference"] is None:
+        return [Cell("-") for _ in _TEST_HEADS]
+    return [
+        Cell(
+            number(row["difference"], decimals, sign=True),
+            number_range(row["difference_low"], row["difference_high"], decimals, sign=True),
+            best,
+        ),
+        *(Cell(p_value(row[name])) for name in ("p_holm", "p_bootstrap", "p_t", "p_wilcoxon")),
+        Cell(
+            " / ".join("-" if row[name] is None else f"{100 * row[name]:.0f}" for name in ("win", "tie", "loss")) + " %"
+        ),
+    ]
+
+
+def categories_of(summary: Record) -> list[str]:
+    """Returns the categories of the prompt set, in its order; none where it has none."""
+    return list(dict.fromkeys(row["category"] for row in summary["rows"] if row["category"] != ALL))
+
+
+def _categories(summary: Record, generator: str, scorer: str) -> Table:
+    """Means by category: a column a category up to six, else a row a category."""
+    about, names = summary["about"], categories_of(summary)
+    title = f"{scorer} ({about['scorers'][scorer]['role']}) by category on {generator_title(about, generator)}"
+    if not names:
+        return Table(title, (), ())
+    by_category = {name: rows_of(summary, generator, scorer, name) for name in (*names, ALL)}
+    cells = {name: _mean_cells(about, rows) for name, rows in by_category.items()}
+    refiners = [row["refiner"] for row in by_category[ALL]]
+    heads = [Column(name, f"n = {max(row['n'] for row in rows)}") for name, rows in by_category.items()]
+    lines = [[Cell(refiner), *(cells[name][place] for name in by_category)] for place, refiner in enumerate(refiners)]
+    if len(names) <= 6:
+        return Table(title, (Column("refiner", words=True), *heads), _frozen(lines))
+    turned = [
+        [Cell(name), Cell(head.mark.removeprefix("n = ")), *cells[name]]
+        for name, head in zip(cells, heads, strict=True)
+    ]
+    columns = (Column("category", words=True), Column("n"), *(Column(refiner) for refiner in refiners))
+    return Table(title, columns, _frozen(turned))
+
+
+def _gap(gap_closed: Record) -> Table:
+    lines = []
+    for generator, (share, low, high) in gap_closed.items():
+        if share is None:
+            lines.append([Cell(generator), Cell("best is not above none")])
+        elif low is None:
+            lines.append([Cell(generator), Cell(percent(share), "best may not be above none")])
+        else:
+            lines.append([Cell(generator), Cell(percent(share), f"{100 * low:.1f} to {100 * high:.1f} %")])
+    return Table(
+        f"Share of the gap from {NONE} to the searched best that is closed",
+        (Column("generator", words=True), Column("share")),
+        _frozen(lines),
+    )
+
+
+def _agreement(agreement: Record | None) -> Table:
+    """Whatever was found of agreement, name by name."""
+    lines = [
+        [
+            Cell(name.replace("_", " ")),
+            Cell(value if isinstance(value, str) else "-" if value is None else f"{value:.4g}"),
+        ]
+        for name, value in (agreement or {}).items()
+    ]
+    return Table("Agreement", (Column("what", words=True), Column("value")), _frozen(lines))
+
+
+def percent(share: float | None) -> str:
+    """Returns a share in percent; "-" for None."""
+    return "-" if share is None else f"{number(100 * share, 1)} %"
+
+
+def _frozen(lines: Iterable[Iterable[Cell]]) -> tuple[tuple[Cell, ...], ...]:
+    return tuple(tuple(line) for line in lines)

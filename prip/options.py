@@ -1,0 +1,59 @@
+"""What a call of `refine` asks for besides its prompts. Checked without torch: a mistake is told at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .errors import InputError
+
+
+@dataclass(frozen=True)
+class RefineOptions:
+    """The options of `Refiner.refine`, which tells what they mean. Raises InputError for one that cannot be used."""
+
+    num_alternatives: int = 1
+    seed: int = 0
+    temperature: float = 0.0
+    max_new_tokens: int = 60
+    token_budget: int | None = None
+    banned_terms: Sequence[str] = ()
+    batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        check_whole("num_alternatives", self.num_alternatives, 1)
+        check_whole("seed", self.seed)
+        _check_temperature(self.temperature)
+        check_whole("max_new_tokens", self.max_new_tokens, 1)
+        if self.token_budget is not None:
+            check_whole("token_budget", self.token_budget, 1)
+        normal_terms(self.banned_terms)
+        check_whole("batch_size", self.batch_size, 1)
+
+
+def check_whole(name: str, value: object, least: int | None = None) -> None:
+    """Raise InputError unless a value is a whole number, of at least `least` where that is given."""
+    if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
+        wanted = "a whole number" + ("" if least is None else f" of at least {least}")
+        raise InputError(f"{name} must be {wanted}, it is {value!r}")
+
+
+def normal_terms(banned_terms: object) -> tuple[str, ...]:
+    """Return each banned term once, in lower case, with single spaces.
+
+    Raises InputError when they are no list of strings, or one is blank.
+    """
+    if isinstance(banned_terms, str) or not isinstance(banned_terms, Sequence | set | frozenset):
+        raise InputError(f"banned_terms must be a list of strings, it is {banned_terms!r}")
+    for term in banned_terms:
+        if not isinstance(term, str) or not term.strip():
+            raise InputError(f"banned_terms must be strings with at least one character, {term!r} came")
+    return tuple(dict.fromkeys(" ".join(term.lower().split()) for term in banned_terms))
+
+
+def _check_temperature(temperature: object) -> None:
+    if isinstance(temperature, bool) or not isinstance(temperature, int | float):
+        raise InputError(f"temperature must be a number, it is {temperature!r}")
+    if not math.isfinite(temperature) or temperature < 0:
+        raise InputError(f"temperature must be 0 (greedy) or above, it is {temperature!r}")

@@ -1,0 +1,104 @@
+"""Synthetic rewrites: a user prompt, modifiers that system prompts have, and what the rewards say of the two images."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from prip.processing import own_words
+from prip.rewards import StandardisedSum
+
+from ..baselines import ImageScorer
+from ..seeds import derive_seed
+from .drawing import SEEDS
+from .pairs import MANIFEST
+from .rewrites import REWRITES, continued
+
+Job = tuple[str, str, int]
+"""The user prompt that an image is scored for, the prompt that it is drawn from, and its seed."""
+
+
+def from_starts(system_prompts: Sequence[str]) -> pd.DataFrame:
+    """Returns user_prompt, system_prompt: what stands before the first modifier of each, and all of it."""
+    parts = [prompt.partition(",") for prompt in system_prompts]
+    rows = [(own_words(start), rest) for start, _, rest in parts if own_words(start) and own_words(rest)]
+    table = pd.DataFrame([(start, continued(start, rest)) for start, rest in rows], columns=REWRITES)
+    return table.drop_duplicates(ignore_index=True)
+
+
+def from_table(user_prompts: Sequence[str], system_prompts: Sequence[str], count: int, seed: int) -> pd.DataFrame:
+    """Returns user_prompt, system_prompt: each user prompt with the modifiers of `count` system prompts, which
+    differ, chosen at random by the seed and the user prompt."""
+    modifiers = list(dict.fromkeys(own_words(prompt.partition(",")[2]) for prompt in system_prompts))
+    modifiers = [own for own in modifiers if own]
+    rows = []
+    for prompt in user_prompts:
+        chance = random.Random(derive_seed(seed, "rewrites", prompt))
+        chosen = chance.sample(range(len(modifiers)), min(count, len(modifiers)))
+        rows += [(prompt, continued(prompt, modifiers[place])) for place in chosen]
+    return pd.DataFrame(rows, columns=REWRITES)
+
+
+def known_scores(data: Path, inputs: Mapping[str, str], names: Sequence[str]) -> dict[Job, dict[str, float]]:
+    """Returns the raw scores by reward of the images that prepare drew into the folder `data`, by what they are.
+
+    inputs: hashes of the generator and the rewards by the names that prepare gives them; what was made with others, or
+    mined from a DiffusionDB whose seeds are another generator's, is not known.
+    """
+    prompts, scores, manifest = data / "prompts.parquet", data / "scores.parquet", data / MANIFEST
+    if not all(path.is_file() for path in (prompts, scores, manifest)):
+        return {}
+    told = json.loads(manifest.read_text(encoding="utf-8"))
+    if any(told["inputs"].get(name) != value for name, value in inputs.items()):
+        return {}
+    frame = pd.read_parquet(prompts).merge(pd.read_parquet(scores, columns=["image_name", *names]), on="image_name")
+    owners = frame["prompt"]
+    if told["settings"]["system"]["scored_for"] == "start":
+        owners = owners.where(frame["origin"] == "user", owners.str.partition(",")[0].str.strip())
+    jobs = zip(owners, frame["prompt"], frame["seed"].astype(int), strict=True)
+    return dict(zip(jobs, frame[list(names)].to_dict("records"), strict=True))
+
+
+def image_seeds(rewrites: pd.DataFrame, known: Mapping[Job, object], count: int, seed: int) -> list[list[int]]:
+    """Returns `count` image seeds for each rewrite: first those of which an image of the user prompt is known,
+    then those of the system prompt."""
+    drawn: dict[str, list[int]] = {}
+    for _, prompt, own in known:
+        drawn.setdefault(prompt, []).append(own)
+    chosen = []
+    for user_prompt, system_prompt in zip(*(rewrites[column] for column in REWRITES), strict=True):
+        first = derive_seed(seed, "rewrites", user_prompt)
+        candidates = [*drawn.get(user_prompt, []), *drawn.get(system_prompt, [])]
+        candidates += [(first + place) % SEEDS for place in range(count)]
+        chosen.append(list(dict.fromkeys(candidates))[:count])
+    return chosen
+
+
+def gains(
+    rewrites: pd.DataFrame,
+    seeds: Sequence[Sequence[int]],
+    scorer: ImageScorer,
+    total: StandardisedSum,
+    known: Mapping[Job, Mapping[str, float]],
+) -> list[float]:
+    """Returns what each system prompt's images earn more than the user prompt's, drawn with the same seeds and scored
+    for the user prompt: the mean gain in the standardised sum. What is in `known` is not drawn."""
+    owners = [user for user, own in zip(rewrites["user_prompt"], seeds, strict=True) for _ in own]
+    prompts = [system for system, own in zip(rewrites["system_prompt"], seeds, strict=True) for _ in own]
+    flat = [one for own in seeds for one in own]
+    jobs = list(zip(owners, prompts, flat, strict=True))
+    missing = [job for job in dict.fromkeys(jobs) if job not in known]
+    found: dict[Job, Mapping[str, float]] = {job: known[job] for job in jobs if job in known}
+    if missing:
+        columns: tuple[list[str], list[str], list[int]] = tuple(map(list, zip(*missing, strict=True)))  # type: ignore[assignment]
+        drawn = scorer.score(*columns)
+        found |= {job: {name: drawn[name][place].item() for name in drawn} for place, job in enumerate(missing)}
+    refined = {name: torch.tensor([found[job][name] for job in jobs]) for name in scorer.names}
+    plain = scorer.score_plain(owners, flat)
+    gain = total.combine(refined) - total.combine(plain)
+    return [part.mean().item() for part in gain.split([len(own) for own in seeds])]

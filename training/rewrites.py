@@ -1,0 +1,176 @@
+"""`prip-train rewrites`: pairs of a user prompt and a system prompt that begins with it, from which the paper's peers
+learn. They are synthetic, or mined from the sessions of a log.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from prip.errors import CheckpointError
+from prip.generators import load_generator
+from prip.rewards import StandardisedSum
+
+from .atomic import replace_text
+from .baselines import BaselineCache, ImageScorer
+from .data.evaluation_sets import evaluation_file, occurring, read_evaluation_prompts
+from .data.hashing import hash_of, hash_of_named
+from .data.mining import REWARDS, write_table
+from .data.pairs import SYSTEM_PROMPTS
+from .data.rewrites import REWRITES, rewrites_of_sessions
+from .data.sessions import find_sessions, read_log
+from .data.splits import check_splits, limit_prompts, read_prompts, split_by_prompt
+from .data.synthetic import Job, from_starts, from_table, gains, image_seeds, known_scores
+from .pins import pin_rewrites
+from .prepare_parts import device_of, load_rewards
+from .reward_statistics import RewardStatistics
+from .run_folder import stage_folder
+from .settings import RewritesSettings
+
+STAGE = "rewrites"
+TABLE, LEFT_OUT = "rewrites.parquet", "left_out.parquet"
+_log = logging.getLogger(__name__)
+
+
+def run(settings: RewritesSettings) -> dict[str, Any]:
+    """Makes RUN/rewrites: rewrites.parquet (user_prompt, system_prompt, split), left_out.parquet (user_prompt,
+    system_prompt, reason) and metrics.json with the counts; returns the metrics.
+
+    Raises CheckpointError for what is missing, InputError where a split stays empty.
+    """
+    settings = pin_rewrites(settings)
+    paths = _paths(settings)
+    hashes = {name: hash_of_named(path) for name, path in paths.items()}
+    hashes |= {f"evaluation/{Path(file).name}": hash_of(file) for file in settings.evaluation.files}
+    folder = stage_folder(settings, STAGE, hashes)
+    finished = folder / "metrics.json"
+    if finished.exists():
+        _log.info("%s is finished already", folder)
+        return json.loads(finished.read_text(encoding="utf-8"))
+    if settings.source == "log":
+        pairs, left_out, counts = _from_log(settings, paths)
+    else:
+        pairs, left_out, counts = _synthetic(settings, paths, hashes, folder)
+    pairs, removed = _without_evaluation_prompts(settings, pairs)
+    if "split" not in pairs:
+        pairs = pairs.assign(split=split_by_prompt(pairs["user_prompt"], settings.dev_share))
+    check_splits(pairs, STAGE)
+    write_table(folder / TABLE, pairs[[*REWRITES, "split"]].reset_index(drop=True))
+    write_table(folder / LEFT_OUT, pd.concat([left_out, removed], ignore_index=True))
+    counts |= {kind: int((removed["reason"] == kind).sum()) for kind in ("evaluation_exact", "evaluation_near")}
+    counts |= {"kept": len(pairs), "kept_user_prompts": int(pairs["user_prompt"].nunique())}
+    counts |= {f"kept_{split}": int((pairs["split"] == split).sum()) for split in ("train", "dev")}
+    metrics = {"stage": STAGE, "source": settings.source, "counts": counts}
+    replace_text(finished, json.dumps(metrics, indent=2) + "\n")
+    _log.info("rewrites: %s", ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
+    return metrics
+
+
+def _paths(settings: RewritesSettings) -> dict[str, str]:
+    """Returns what the stage reads, by the names that prepare gives it. Raises CheckpointError for what is missing."""
+    parts, data, synthetic = settings.run / "parts", settings.data or settings.run / "data", settings.synthetic
+    if settings.source == "log":
+        paths = {"log": str(settings.sessions.log or parts / "log" / "metadata.parquet")}
+    else:
+        rewards = list(synthetic.rewards) or sorted(map(str, (parts / "rewards").glob("*/")))
+        paths = {"system_prompts_kept": str(data / SYSTEM_PROMPTS), "statistics": str(data / REWARDS)}
+        paths |= {"generator": synthetic.generator or str(parts / "generator")}
+        paths |= {f"rewards/{Path(reward.partition('=')[0]).name}": reward for reward in rewards}
+        if synthetic.user_prompts == "table":
+            paths["user_prompts"] = str(synthetic.table or parts / "prompts" / "user_prompts.parquet")
+    inside = [path for path in paths.values() if Path(path).is_relative_to(settings.run)]
+    missing = [path for path in inside if not Path(path).exists()]
+    if missing:
+        raise CheckpointError(f"run: {', '.join(missing)} missing; do prip-train world and prepare come first?")
+    return paths
+
+
+def _from_log(settings: RewritesSettings, paths: dict[str, str]) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]:
+    """Returns rewrites, what is left out with the reason, and counts, of a log's sessions."""
+    chosen = settings.sessions
+    log, rows = read_log(Path(paths["log"]), chosen.max_prompt_nsfw)
+    sessions = find_sessions(log, chosen.gap_minutes, chosen.shared)
+    pairs, left_out, counts = rewrites_of_sessions(sessions)
+    return pairs, left_out, {**rows, "users": int(log["user_name"].nunique()), **counts}
+
+
+def _synthetic(
+    settings: RewritesSettings, paths: dict[str, str], hashes: dict[str, str], folder: Path
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]:
+    """Returns the rewrites that the rewards approve of, the others with the reason, and counts."""
+    chosen, device = settings.synthetic, device_of(settings.device)
+    rewards = load_rewards(
+        [path for name, path in paths.items() if name.startswith("rewards/")], settings.device, chosen.dtype
+    )
+    names = [reward.name for reward in rewards]
+    statistics = RewardStatistics.read(Path(paths["statistics"]), names)
+    if statistics is None:
+        raise CheckpointError(f"{paths['statistics']}: wanted the means and deviations of {', '.join(names)}")
+    drawn_with = {name: value for name, value in hashes.items() if name == "generator" or name.startswith("rewards/")}
+    known = known_scores(Path(paths["statistics"]).parent, drawn_with, names)
+    generator = load_generator(paths["generator"], device=device, **chosen.generator_options)
+    cache = BaselineCache(folder / "baseline")
+    if not len(cache) and known:
+        cache.add({(prompt, seed): own for (owner, prompt, seed), own in known.items() if owner == prompt})
+    scorer = ImageScorer(generator, rewards, cache, chosen.chunk)
+    total = StandardisedSum(rewards, statistics.means, statistics.deviations)
+    tried = _candidates(settings, paths)
+    tried = tried.assign(gain=_gains(settings, folder, tried, scorer, total, known))
+    approved = tried["gain"] > chosen.margin
+    left_out = tried.loc[~approved, REWRITES].assign(reason="the rewards do not approve")
+    counts = {"tried": len(tried), "not_approved": len(left_out)}
+    return tried[approved].drop(columns="gain"), left_out, counts
+
+
+def _candidates(settings: RewritesSettings, paths: dict[str, str]) -> pd.DataFrame:
+    """Returns user_prompt, system_prompt and, where the user prompts are a table's, its split."""
+    chosen = settings.synthetic
+    system = pd.read_parquet(paths["system_prompts_kept"])
+    if chosen.user_prompts == "start":
+        system = limit_prompts(system, "system_prompt", chosen.limit, settings.seed)
+        return from_starts(system["system_prompt"].drop_duplicates().tolist())
+    user, frames = read_prompts(Path(paths["user_prompts"]), "user_prompt", 0, settings.seed), []
+    for split in ("train", "dev"):
+        prompts = user.loc[user["split"] == split, "prompt"].tolist()
+        texts = system.loc[system["split"] == split, "system_prompt"].tolist()
+        frames.append(from_table(prompts, texts, chosen.per_user_prompt, settings.seed).assign(split=split))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _gains(
+    settings: RewritesSettings,
+    folder: Path,
+    tried: pd.DataFrame,
+    scorer: ImageScorer,
+    total: StandardisedSum,
+    known: dict[Job, dict[str, float]],
+) -> list[float]:
+    """Returns the gain of each rewrite, chunk by chunk; one that is in FOLDER/gains already is read from there."""
+    chosen, found = settings.synthetic, list[float]()
+    seeds = image_seeds(tried, known, chosen.images, settings.seed)
+    with tqdm(total=len(tried), desc="score", unit="pair", disable=not settings.progress, mininterval=1) as bar:
+        for start in range(0, len(tried), chosen.chunk):
+            some = slice(start, start + chosen.chunk)
+            path, rows = folder / "gains" / f"{start:09}.parquet", tried.iloc[some]
+            if not path.exists():
+                write_table(path, rows[REWRITES].assign(gain=gains(rows, seeds[some], scorer, total, known)))
+            found += pd.read_parquet(path)["gain"].tolist()
+            bar.update(len(rows))
+    return found
+
+
+def _without_evaluation_prompts(settings: RewritesSettings, pairs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Returns the rewrites of which no prompt is in an evaluation set, and the others with the kind as the reason."""
+    chosen = settings.evaluation
+    files = map(evaluation_file, chosen.files)
+    prompts = [prompt for file in files for prompt in read_evaluation_prompts(file, chosen.column)]
+    distinct = pd.unique(pd.concat([pairs[column] for column in REWRITES]))
+    occurs = occurring(distinct, prompts, chosen.similarity, chosen.ngram, chosen.permutations)
+    kinds = dict(zip(occurs["prompt"], "evaluation_" + occurs["kind"], strict=True))
+    reasons = pairs["user_prompt"].map(kinds).fillna(pairs["system_prompt"].map(kinds))
+    return pairs[reasons.isna()], pairs.loc[reasons.notna(), REWRITES].assign(reason=reasons[reasons.notna()])

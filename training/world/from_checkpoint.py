@@ -1,0 +1,98 @@
+"""The world's parts from a whole checkpoint: nothing is trained, and a record of where they come from stands for it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from prip.errors import CheckpointError
+from prip.generators.diffusion import DiffusersGenerator
+from prip.loading import hub_files, whole_folder
+from prip.miniature.judges import load_judges
+from prip.miniature.reader import Reader
+from prip.pivot_encoder import QFormerPivotEncoder
+from prip.rewards.prompt_reward import PromptReward
+
+from ..atomic import replace_folder, replace_text
+from ..data.hashing import hash_of
+from ..run_folder import stage_folder
+from ..settings import RunSettings, WorldSettings
+from ..settings.world import TAKEN
+
+_log = logging.getLogger(__name__)
+FOLDERS = ("generator", "pivot_encoder", "rewards", "readers")
+"""What is taken from a checkpoint, at the same places in RUN/parts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakenSettings(RunSettings):
+    """The world's settings that count where its parts are taken."""
+
+    checkpoint: str
+    system_prompts: int
+    user_phrasings: int
+
+
+def take_parts(settings: WorldSettings, checkpoint: str) -> dict[str, float]:
+    """Fills RUN/parts from `checkpoint`, writes which one it was into RUN/world/checkpoint, and returns the
+    generator's obedience as it was measured when the checkpoint was made.
+
+    Raises CheckpointError if there is no such checkpoint, it lacks a part, or a part does not load.
+    """
+    root = whole_folder(checkpoint, choose=_choose)
+    needed = [root / folder for folder in FOLDERS] + [root / "generator" / "obedience.json"]
+    missing = [path.relative_to(root).as_posix() for path in needed if not path.exists()]
+    if missing:
+        raise CheckpointError(
+            f"checkpoint {checkpoint!r} lacks {', '.join(missing)}: wanted what prip-train export writes"
+        )
+    check_parts(root)
+    taken = TakenSettings(
+        run=settings.run,
+        seed=settings.seed,
+        resume=settings.resume,
+        overwrite=settings.overwrite,
+        checkpoint=checkpoint,
+        system_prompts=settings.system_prompts,
+        user_phrasings=settings.user_phrasings,
+    )
+    hashes = {folder: hash_of(root / folder) for folder in FOLDERS}
+    record = stage_folder(taken, f"world/{TAKEN}", hashes)
+    for folder in FOLDERS:
+        replace_folder(settings.run / "parts" / folder, partial(_copy, root / folder))
+    obedience = json.loads((root / "generator" / "obedience.json").read_text(encoding="utf-8"))
+    facts = {"checkpoint": checkpoint, "sha256": hashes, "obedience": obedience}
+    replace_text(record / "metrics.json", json.dumps(facts, indent=2) + "\n")
+    _log.info("world: %s of %s are in %s", ", ".join(FOLDERS), checkpoint, settings.run / "parts")
+    return obedience
+
+
+def check_parts(root: Path) -> None:
+    """Loads every part of a checkpoint. Raises CheckpointError for one that does not load or is not there."""
+    DiffusersGenerator.from_pretrained(str(root / "generator"), "cpu")
+    QFormerPivotEncoder.from_pretrained(root / "pivot_encoder")
+    rewards = sorted(path for path in (root / "rewards").iterdir() if path.is_dir())
+    if not rewards:
+        raise CheckpointError(f"{root / 'rewards'} holds no reward")
+    for reward in rewards:
+        PromptReward.from_pretrained(reward)
+    Reader.from_pretrained(root / "readers" / "a")
+    load_judges(root / "readers", "cpu")
+
+
+def _choose(names: Sequence[str]) -> list[str]:
+    return [name for name in hub_files(names) if name.startswith(tuple(f"{folder}/" for folder in FOLDERS))]
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies the files that belong to a checkpoint, and nothing else that the folder may hold."""
+    for name in hub_files(
+        [path.relative_to(source).as_posix() for path in sorted(source.rglob("*")) if path.is_file()]
+    ):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, target / name)
