@@ -22,7 +22,7 @@ const TASKS = {
     instructions:
       "You will see a prompt and an image made for it. Say how much of the prompt the image shows: nothing (0), a part (1) " +
       "or all of it (2). Whether the image is beautiful is not asked.",
-    question: "How much of this prompt does the image show?",
+    question: "How much of the prompt does it show?",
     answers: [
       { value: "0", label: "Nothing", name: "0, nothing", keys: ["0", "digit0"], shown: ["0"] },
       { value: "1", label: "A part", name: "1, a part", keys: ["1", "digit1"], shown: ["1"] },
