@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ablation_rows import PEERS, ROWS, TABLE_4, Runner, program
+from ablation_rows import PEERS, ROWS, TABLE_4, Runner
 from ablation_tables import curve_lines, learning_curve, refiner_name, score_lines, test_lines
+from stages import program
 
 FIXED = {
     "random": {"kind": "random-modifiers"},

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from stages import program
 
 GENERATOR = "diffusion"
 
@@ -69,7 +70,7 @@ def main() -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     file, folder = arguments.out / "evaluation.yaml", arguments.out / "evaluation"
     file.write_text(yaml.safe_dump(config(arguments.run, steps, arguments), sort_keys=False), encoding="utf-8")
-    command = [str(Path(sys.executable).with_name("prip")), "evaluate", "--config", str(file), "--out", str(folder)]
+    command = [program("prip"), "evaluate", "--config", str(file), "--out", str(folder)]
     command += ["--run", str(arguments.run), "--overwrite"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
