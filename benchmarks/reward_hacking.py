@@ -48,8 +48,9 @@ def config(run: Path, steps: dict[int, Path], arguments: argparse.Namespace) -> 
     }
 
 
-def series(summary: dict[str, Any], steps: dict[int, Path]) -> dict[str, list[float]]:
-    """Returns the series by name: each scorer's mean, and the diversity within and across prompts."""
+def series(summary: dict[str, Any], steps: dict[int, Path]) -> dict[str, list[float | None]]:
+    """Returns the series by name: each scorer's mean, and the diversity within and across prompts; None where there is
+    none, as within prompts of one image."""
     means = {(row["refiner"], row["scorer"]): row["mean"] for row in summary["rows"] if row["category"] == "all"}
     diversity = {row["refiner"]: row for row in summary["diversity"]}
     found = {scorer: [means[str(step), scorer] for step in steps] for scorer in summary["about"]["scorers"]}
@@ -79,10 +80,11 @@ def main() -> int:
     names = list(judged)
     print(f"| {' | '.join(names)} |\n|{' --- |' * len(names)}")
     for values in zip(*judged.values(), strict=True):
-        print(f"| {values[0]} | {' | '.join(f'{value:.3f}' for value in values[1:])} |")
+        print(f"| {values[0]} | {' | '.join('-' if value is None else f'{value:.3f}' for value in values[1:])} |")
     for name in names[1:]:
-        best = max(range(len(steps)), key=lambda place, name=name: judged[name][place])
-        print(f"{name}: largest after iteration {judged['iteration'][best]}")
+        found = [(value, step) for value, step in zip(judged[name], steps, strict=True) if value is not None]
+        if found:
+            print(f"{name}: largest after iteration {max(found, key=lambda one: one[0])[1]}")
     return 0
 
 

@@ -15,7 +15,6 @@ from typing import NamedTuple
 from prip.errors import InputError, require
 
 RELEVANCE, PREFERENCE = "relevance", "preference"
-TASKS = (PREFERENCE, RELEVANCE)
 COLUMNS = ("user_prompt", "cluster", "refiner", "generator", "seed", "image")
 
 

@@ -79,7 +79,7 @@ def agreement(ratings: Sequence[Rating], metric: Callable[[Counter[int]], Callab
     counts = Counter(value for _, _, value in shared)
     if len(counts) < 2:
         return None
-    task = require("nltk.metrics.agreement", "annotate").AnnotationTask(shared, distance=metric(counts))
+    task = require("nltk.metrics.agreement", "evaluate").AnnotationTask(shared, distance=metric(counts))
     return float(task.alpha())
 
 
