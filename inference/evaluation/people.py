@@ -14,7 +14,7 @@ def people_tables(people: Record | None) -> list[Table]:
     """Returns preference, relevance and agreement, where anybody was asked; the form is that of `people_summary`."""
     if people is None:
         return []
-    by = f"{people['answers']} answers of {people['annotators']} annotators, who did not know whose the images were."
+    by = f"{people['annotators']} annotators gave {people['answers']} answers, not knowing whose images they saw."
     return [table for table in (_preference(people, by), _relevance(people, by), _agreement(people)) if table.rows]
 
 
@@ -31,7 +31,7 @@ def _preference(people: Record, by: str) -> Table:
         for row in people["preference"]
     )
     columns = (Column("refiner", words=True), Column("against", words=True), *map(Column, ("win", "tie", "loss", "n")))
-    return Table("People prefer", columns, rows, f"{by} Shares of answers, wins with a 95 % interval over prompts.")
+    return Table("People prefer", columns, rows, f"Shares of n answers, wins with a 95 % interval over prompts. {by}")
 
 
 def _relevance(people: Record, by: str) -> Table:
@@ -44,7 +44,7 @@ def _relevance(people: Record, by: str) -> Table:
         for row in people["relevance"]
     )
     columns = (Column("refiner", words=True), Column("relevance", "0 to 2"), Column("n"))
-    note = f"{by} 0: the image shows nothing of the user prompt, 2: all of it; means with 95 % intervals over prompts."
+    note = f"Means of n answers, 95 % intervals over prompts; 0: the image shows nothing of the prompt, 2: all. {by}"
     return Table("People find relevant", columns, rows, note)
 
 

@@ -301,7 +301,7 @@ def test_answers_are_exported_and_told(folder: Path, tmp_path: Path, capsys: pyt
     assert len(rows) == 2 * len(study.items) and {row["answer"] for row in rows} == {"left"}
     assert {row["refiner_left"] for row in rows} == set(REFINERS) and rows[0]["seconds"] == "1.5"
     assert to_csv(read_answers(folder)) == target.read_text()
-    assert "24 answers of 2 annotators" in " ".join(capsys.readouterr().out.split())
+    assert "2 annotators gave 24 answers" in " ".join(capsys.readouterr().out.split())
     people = people_summary(folder)
     assert people is not None and people["annotators"] == 2 and people["preference"][0]["n"] == 24
 
