@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -189,7 +190,9 @@ def test_an_interrupted_stage_says_how_to_go_on(tmp_path: Path, data: Path) -> N
     flags = ["--config", "smoke", "--run", str(tmp_path / "a run"), "--data", str(data), "--device", "cpu"]
     arguments = ["encoder", *flags, "--loop.steps", "100000", "--loop.checkpoint_every", "2", "--overwrite"]
     code = "import sys; from prip.training.cli import main; sys.exit(main())"
-    with subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-c", code, *arguments]
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background begins deaf to Ctrl-C
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
         try:
             for _ in range(3000):
                 if (tmp_path / "a run" / "encoder" / "state" / "last.ckpt").exists() or process.poll() is not None:

@@ -397,7 +397,7 @@ def test_evaluation_prompts_come_from_the_hub(tmp_path: Path, hub: LocalHub) -> 
     record = training_record(tmp_path / "run", {"prepare": tmp_path / "run" / "prepare"}, [])["stages"]["prepare"]
     assert record["settings"]["evaluation"]["files"][0] == record["inputs"]["evaluation/anime.json"] == pinned
     hub.repositories["zhwang/HPDv2"].commit(files)
-    with pytest.raises(InputError, match=f"evaluation was .*{commit}"):
+    with pytest.raises(InputError, match=f"evaluation.files was .*{commit}"):
         run_made(tmp_path / "run", evaluation=EvaluationSetSettings(files=names), resume=True)
     missing = EvaluationSetSettings(files=("hf://datasets/zhwang/HPDv2/none.json",))
     with pytest.raises(
