@@ -90,6 +90,25 @@ def test_ten_pairs_by_keyboard_and_a_server_that_is_killed(tmp_path: Path) -> No
     server.kill()
 
 
+def test_two_tabs_of_one_annotator(tmp_path: Path) -> None:
+    folder = make_evaluation(tmp_path / "evaluation")
+    server = Server(folder, free_port())
+    with open_browser() as browser:
+        begin(browser, server.address, "Ann")
+        first = browser.driver.current_window_handle
+        browser.driver.switch_to.new_window("tab")
+        begin(browser, server.address, "\b" * 3 + "ann")
+        browser.press("a")
+        browser.wait(lambda: place(browser) == "2 of 12", "question 2 in the second tab", 60)
+        browser.driver.switch_to.window(first)
+        assert place(browser) == "1 of 12"
+        browser.press("b")
+        browser.wait(lambda: place(browser) == "2 of 12", "question 2 in the first tab", 60)
+        assert "answered elsewhere" in browser.text("#notice")
+    server.kill()
+    assert len(read_answers(folder)) == 1
+
+
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
 def test_the_page_fits_and_complains_of_nothing(tmp_path: Path, size: tuple[int, int]) -> None:
     server = Server(make_evaluation(tmp_path / "evaluation", size=64), free_port(), "--task", "relevance")

@@ -9,17 +9,31 @@ import json
 import sqlite3
 from pathlib import Path
 
+import pyarrow
 import pytest
 from made_evaluation import SUBJECTS, make_evaluation
+from PIL import Image
+from pyarrow import parquet
 
 from prip.errors import InputError
 from prip.inference.annotation.answers import Answer, AnswerLog, read_answers
-from prip.inference.annotation.export import to_csv, to_text
-from prip.inference.annotation.items import PREFERENCE, RELEVANCE, choose_refiners, draw_sample, read_rows
+from prip.inference.annotation.blinding import check_annotator, without_descriptions
+from prip.inference.annotation.export import to_csv
+from prip.inference.annotation.guard import Guard
+from prip.inference.annotation.items import PREFERENCE, RELEVANCE, choose_refiners, draw_sample, image_path, read_rows
 from prip.inference.annotation.server import make_application
 from prip.inference.annotation.study import Study
-from prip.inference.annotation.summary import agreement, nominal_distance, ordinal_distance, people_summary, summarise
+from prip.inference.annotation.summary import (
+    agreement,
+    mean_with_interval,
+    nominal_distance,
+    ordinal_distance,
+    people_summary,
+    summarise,
+)
 from prip.inference.cli import main
+from prip.inference.evaluation.images import ImageStore
+from prip.inference.evaluation.people import people_tables
 
 REFINERS = ("none", "rl")
 _names = itertools.count(1)
@@ -35,8 +49,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def study_of(folder: Path, task: str = PREFERENCE, items: int = 100, seed: int = 0) -> Study:
-    sample = draw_sample(folder, read_rows(folder), task, REFINERS, None, items, seed)
-    return Study(folder, task, sample, seed, AnswerLog(folder))
+    sample = draw_sample(folder / "images", read_rows(folder), task, REFINERS, None, items, seed)
+    return Study(folder / "images", task, sample, seed, AnswerLog(folder))
 
 
 def client_of(study: Study):
@@ -65,15 +79,26 @@ def test_pairs_share_prompt_and_seed_and_every_annotator_has_an_order_of_their_o
 
 def test_identical_pairs_and_failed_images_are_left_out_and_counted(tmp_path: Path) -> None:
     failed = make_evaluation(tmp_path / "failed", failed=[("cat", "rl")], images_per_prompt=1)
-    sample = draw_sample(failed, read_rows(failed), PREFERENCE, REFINERS, None, 100, 0)
+    images = failed / "images"
+    sample = draw_sample(images, read_rows(failed), PREFERENCE, REFINERS, None, 100, 0)
     assert len(sample.items) == len(SUBJECTS) - 1 and sample.failed == 1
     rows = read_rows(failed)
     same = [row._replace(image=rows[1].image) if row.user_prompt == rows[1].user_prompt else row for row in rows]
-    assert draw_sample(failed, same, PREFERENCE, REFINERS, None, 100, 0).identical == 1
+    assert draw_sample(images, same, PREFERENCE, REFINERS, None, 100, 0).identical == 1
     with pytest.raises(InputError, match="refiners must be of none, rl; gpt came"):
         choose_refiners(rows, PREFERENCE, ["none", "gpt"])
     with pytest.raises(InputError, match="items must be at least 1"):
-        draw_sample(failed, rows, PREFERENCE, REFINERS, None, 0, 0)
+        draw_sample(images, rows, PREFERENCE, REFINERS, None, 0, 0)
+    plain, refined = (row for row in rows if row.cluster == SUBJECTS[1])
+    image_path(images, refined.image).write_bytes(image_path(images, plain.image).read_bytes())
+    assert draw_sample(images, rows, PREFERENCE, REFINERS, None, 100, 0).identical == 1, "other addresses, one image"
+    with pytest.raises(InputError, match="is missing; images must be the folder"):
+        draw_sample(tmp_path / "elsewhere", rows, RELEVANCE, REFINERS, None, 1, 0)
+    with pytest.raises(InputError, match="must be a content address"):
+        image_path(images, "../../etc/passwd")
+    parquet.write_table(pyarrow.table({"user_prompt": ["a cat"]}), failed / "results.parquet")
+    with pytest.raises(InputError, match="lacks the columns cluster, refiner, generator, seed, image"):
+        read_rows(failed)
     with pytest.raises(InputError, match="holds no results.parquet"):
         read_rows(tmp_path)
 
@@ -152,6 +177,36 @@ def test_requests_of_other_sites_are_refused(folder: Path, headers: dict[str, st
     assert refused.status_code == 403 and "its own page" in refused.text
 
 
+def test_a_server_for_the_network_answers_addresses_and_no_names() -> None:
+    local, network = Guard(None, "127.0.0.1", 8765), Guard(None, "0.0.0.0", 8765)
+    for host, own in (("localhost", (True, True)), ("192.168.1.7", (False, True)), ("evil.example", (False, False))):
+        headers = {"host": f"{host}:8765", "origin": f"http://{host}:8765"}
+        assert (local.is_own(headers), network.is_own(headers)) == own
+    assert not network.is_own({"host": "192.168.1.7"}) and not network.is_own({}), "another port, or no host"
+    followed = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    assert local.is_own({"host": "127.0.0.1:8765", **followed}), "a link to the page"
+    assert not local.is_own({"host": "127.0.0.1:8765", **followed, "sec-fetch-dest": "iframe"})
+
+
+def test_images_tell_no_prompt_and_look_the_same(folder: Path) -> None:
+    address = read_rows(folder)[0].image
+    path = image_path(folder / "images", address)
+    assert path == ImageStore(folder / "images").path(address)
+    whole = path.read_bytes()
+    bare = without_descriptions(whole)
+    assert b"tEXt" in whole and b"tEXt" not in bare
+    with Image.open(io.BytesIO(whole)) as first, Image.open(io.BytesIO(bare)) as second:
+        assert first.tobytes() == second.tobytes() and second.info == {}
+    assert without_descriptions(whole[:-5])[:16] == whole[:16], "a file that was cut short"
+
+
+def test_names_of_annotators() -> None:
+    assert check_annotator("  Ann   O'Hara ") == "ann o'hara" and check_annotator("ÅSA") == "åsa"
+    for name in ("", " ", "<b>", "-ann", "x" * 41, "a/b", "a\nb\0"):
+        with pytest.raises(InputError, match="annotator must be 1 to 40 letters"):
+            check_annotator(name)
+
+
 def test_alpha_is_krippendorffs() -> None:
     # Krippendorff (2011), Computing Krippendorff's Alpha-Reliability: the example of four observers, nominal .743
     table = [
@@ -194,8 +249,44 @@ def test_shares_and_means_by_hand() -> None:
     (mean,) = found["relevance"]
     assert (mean["mean"], mean["low"], mean["high"], mean["n"]) == (1.5, 1.0, 2.0, 2)
     assert (found["annotators"], found["answers"]) == (2, 6)
-    text = to_text(found)
-    assert "50.0 %" in text and "1.50" in text
+    preference, relevance, agreeing = people_tables(found)
+    assert [cell.text for cell in preference.rows[0]] == ["rl", "none", "50.0 %", "25.0 %", "25.0 %", "4"]
+    assert preference.rows[0][2].interval == "0.0 to 100.0 %"
+    assert [(cell.text, cell.interval) for cell in relevance.rows[0][1:]] == [("1.50", "1.00 to 2.00"), ("2", "")]
+    # Units (rl, rl) and (tie, none): two pairs of values, D_o = 2/4; D_e = (2*1 + 2*1 + 1*1) * 2 / (4 * 3) = 10/12
+    assert found["agreement"]["preference"] == pytest.approx(1 - (2 / 4) / (10 / 12))
+    assert [cell.text for cell in agreeing.rows[0]] == ["relevance", "-"], "one annotator agrees with nobody"
+    assert agreeing.rows[1][1].text == "0.400"
+
+
+def test_what_cannot_be_told_is_none() -> None:
+    alike = [answer(name, "cat", "rl", "none", "left") for name in ("a", "b")]
+    found = summarise(alike)
+    assert found["agreement"] == {"relevance": None, "preference": None}, "all alike: chance would agree as well"
+    (pair,) = found["preference"]
+    assert (pair["win"], pair["low"], pair["high"]) == (1.0, None, None), "one prompt has no interval"
+    assert people_tables(found)[0].rows[0][2].interval == "" and people_tables(None) == []
+
+
+def test_intervals_resample_prompts_and_not_answers() -> None:
+    values, clusters = [1.0] * 30 + [0.0] * 10, ["cat"] * 30 + ["dog"] * 10
+    # Two clusters: a resample holds cat twice (mean 1), dog twice (0) or each once (3/4), with odds 1 : 1 : 2
+    assert mean_with_interval(values, clusters) == (0.75, 0.0, 1.0)
+    even = mean_with_interval([1.0, 0.0] * 20, [f"{place // 2}" for place in range(40)])
+    assert even == (0.5, 0.5, 0.5), "every prompt is half and half"
+
+
+def test_answers_about_images_that_are_gone_are_left_out(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    answer_all(study_of(folder), "ann", "tie")
+    rows = parquet.read_table(folder / "results.parquet").to_pylist()
+    for row in rows:
+        if row["refiner"] == "rl" and row["user_prompt"] == f"a {SUBJECTS[0]}":
+            row["image"] = "0" * 32
+    parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "results.parquet")
+    people = people_summary(folder)
+    assert people is not None and people["answers"] == 2 * len(SUBJECTS) - 2
+    assert main(["annotate", str(folder), "--summary"]) == 0
+    assert "left out: 2 answers about images that this evaluation no longer holds" in capsys.readouterr().err
 
 
 def test_answers_are_exported_and_told(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -210,7 +301,7 @@ def test_answers_are_exported_and_told(folder: Path, tmp_path: Path, capsys: pyt
     assert len(rows) == 2 * len(study.items) and {row["answer"] for row in rows} == {"left"}
     assert {row["refiner_left"] for row in rows} == set(REFINERS) and rows[0]["seconds"] == "1.5"
     assert to_csv(read_answers(folder)) == target.read_text()
-    assert "24 answers of 2 annotators" in capsys.readouterr().out
+    assert "2 annotators gave 24 answers" in " ".join(capsys.readouterr().out.split())
     people = people_summary(folder)
     assert people is not None and people["annotators"] == 2 and people["preference"][0]["n"] == 24
 

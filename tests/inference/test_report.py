@@ -25,6 +25,8 @@ from prip.inference.evaluation.report.page import report_page
 from prip.inference.evaluation.report.plots import before_and_after, curve, dots
 from prip.inference.evaluation.results import read_results
 from prip.inference.evaluation.summary import summarise
+from prip.inference.evaluation.table import to_markdown
+from prip.inference.evaluation.tables import tables
 
 CURVES = {"iteration": [0, 10, 20], "reward": [1.0, 2.0, 2.5], "kl": [0.0, 0.3, 0.5], "truth": [0.5, None, 0.6]}
 VOID = {"meta", "img", "br", "path", "use"}
@@ -170,6 +172,25 @@ def test_what_comes_from_outside_is_shown_and_not_run(folder: Path, tmp_path: Pa
     assert page.open == [] and not page.all("script")
     assert "<script" not in text and text.count("&lt;script&gt;") > 30
     assert page.text.count("images are on this page of") == 1
+
+
+def test_what_people_say_is_shown_where_they_were_asked(folder: Path, page: Page, summary: dict[str, Any]) -> None:
+    interval = {"low": 0.61, "high": 0.78}
+    people = {
+        "annotators": 3,
+        "answers": 90,
+        "preference": [{"refiner": "rl", "against": "none", "n": 60, "win": 0.7, "tie": 0.1, "loss": 0.2, **interval}],
+        "relevance": [{"refiner": "rl", "mean": 1.925, "low": None, "high": None, "n": 30}],
+        "agreement": {"relevance": None, "preference": 0.5123},
+    }
+    shown = Page(paged(folder, {**summary, "people": people}, 0))
+    text = shown.text
+    assert "What people say" in text and "What people say" not in page.text
+    assert all(words in text for words in ("70.0 %", "61.0 to 78.0 %", "0.512", "3 annotators gave 90 answers"))
+    assert "#people" in {link.get("href") for link in shown.all("a")}
+    assert "| rl | none | 70.0 % (61.0 to 78.0 %) | 10.0 % | 20.0 % | 60 |" in to_markdown(
+        tables({**summary, "people": people})
+    )
 
 
 def test_the_number_of_images_is_a_setting(folder: Path, summary: dict[str, Any]) -> None:

@@ -185,7 +185,7 @@ async function show(next) {
   if (staying) notice("");
   document.body.dataset.view = "ask";
   forgetImages();
-  requestAnimationFrame(() => (shownAt = performance.now()));
+  shownAt = performance.now();
 }
 
 function mark(value) {

@@ -10,6 +10,7 @@ from string import Template
 from typing import Any
 
 from ..curves import ITERATION
+from ..people import people_tables
 from ..results import Results, failed_rows
 from ..summary import ALL, NONE, main_refiner, main_scorer
 from ..table import Cell, Column, Table
@@ -51,6 +52,14 @@ def report_page(
             "Rewards that the refiner was trained against, judges that it never met, and beside them fidelity, "
             "diversity and length: a gain that is bought by drift or collapse shows here.",
             "".join(table_html(table, f"scores-{place}") for place, table in enumerate(score_tables(summary))),
+        ),
+        "people": section(
+            "people",
+            "What people say",
+            "Annotators saw the user prompt and the images, and did not know whose they were.",
+            "".join(
+                table_html(table, f"people-{place}") for place, table in enumerate(people_tables(summary.get("people")))
+            ),
         ),
         "prompts": section(
             "prompts",
@@ -103,6 +112,7 @@ _LINKS = {
     "before-and-after": "Before and after",
     "refiners": "Refiners",
     "scores": "Scores",
+    "people": "People",
     "prompts": "Prompt by prompt",
     "curves": "Over RL",
     "strips": "Side by side",
