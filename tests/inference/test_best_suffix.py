@@ -103,7 +103,7 @@ def test_the_kind_searches_on_dev_prompts_with_the_checkpoints_parts(context: Co
     assert set(refiner.search_prompts) < dev and len(refiner.search_prompts) == 2
     assert [reward.name for reward in refiner.rewards] == ["mini-hps", "mini-reward"] and refiner.sampled is False
     (made,) = refiner(["a cat"], [0])
-    assert made.startswith("a cat, ") and made == make("refiner", "fixed", entry, REFINERS, context)(["a cat"], [9])[0]
+    assert made.startswith("a cat") and made == make("refiner", "fixed", entry, REFINERS, context)(["a cat"], [9])[0]
     named = [factor for factor in ATTRIBUTES if parse(made)[factor] is not None]
     assert len(named) == len(refiner.modifiers)
 

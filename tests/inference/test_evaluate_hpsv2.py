@@ -101,7 +101,10 @@ def arguments(config: Path, checkpoint: Path, out: Path) -> list[str]:
 def killed_when(there: Path, command: list[str]) -> None:
     """Runs a command until a file is there, and kills it then."""
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
     )
     until = time.monotonic() + 600
     while not there.is_file():
