@@ -17,6 +17,9 @@ from torch import Tensor
 PRECISION = 1 << 22
 """The coefficients' common denominator: 32 bits less 8 of the pixel and 2 of headroom."""
 
+STRIP = 16
+"""Places of a resized line that are computed together: a product with all old places would be zeros for the most."""
+
 _SUPPORT = 2.0
 _SHARPNESS = -0.5
 
@@ -26,13 +29,29 @@ def resize_bicubic(images: Tensor, height: int, width: int) -> Tensor:
 
     Products and sums of integers below 2^53 are exact in float64, whatever order a device adds them in.
     """
-    for side, dimension in ((width, 3), (height, 2)):
+    for dimension, side in ((3, width), (2, height)):
         if images.shape[dimension] != side:
-            weights = _weights(images.shape[dimension], side).to(images.device)
-            moved = images.transpose(dimension, 3).double() @ weights.T
-            moved = ((moved + PRECISION // 2) / PRECISION).floor_().clamp_(0, 255).to(torch.uint8)
-            images = moved.transpose(dimension, 3)
+            strips = [_strip(images, dimension, side, start) for start in range(0, side, STRIP)]
+            images = torch.cat(strips, dim=dimension)
     return images.contiguous()
+
+
+def _strip(images: Tensor, dimension: int, side: int, start: int) -> Tensor:
+    """STRIP places from `start` on of `images` resized to `side` along a dimension: each takes few of the old ones."""
+    first, rows = _strip_weights(images.shape[dimension], side, start)
+    rows = rows.to(images.device)
+    taken = images.narrow(dimension, first, rows.shape[1]).double()
+    moved = taken @ rows.T if dimension == 3 else rows @ taken
+    return moved.add_(PRECISION // 2).div_(PRECISION).floor_().clamp_(0, 255).to(torch.uint8)
+
+
+@lru_cache(maxsize=1024)
+def _strip_weights(old: int, new: int, start: int) -> tuple[int, Tensor]:
+    """The weights of a strip, and the first old place that has one: (places in the strip, old places that it takes)."""
+    rows = _weights(old, new)[start : start + STRIP]
+    taken = rows.any(dim=0).nonzero()
+    first, last = int(taken[0]), int(taken[-1])
+    return first, rows[:, first : last + 1].contiguous()
 
 
 @lru_cache(maxsize=64)

@@ -5,29 +5,27 @@ Images are uint8 `(n, 3, height, width)` of any size, pixels float32 `(n, 3, edg
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError, require
+from ..errors import InputError
 from ..protocols import Images
+from ..resizing import resize_bicubic
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
 
 def clip_pixels(images: Images, edge: int) -> Tensor:
-    """As openai/CLIP, open_clip and ImageReward: Pillow resizes, torchvision's CenterCrop crops."""
-    resized = resize_with_pillow(images, *size_of_shorter_edge(images, edge))
+    """As openai/CLIP, open_clip and ImageReward: resized as by Pillow, torchvision's CenterCrop crops."""
+    resized = resize_bicubic(images, *size_of_shorter_edge(images, edge))
     return normalise(crop_at(resized, edge, [rounded_margin(side, edge) for side in resized.shape[-2:]]) / 255)
 
 
 def processor_pixels(images: Images, edge: int) -> Tensor:
-    """As transformers' CLIPImageProcessor: Pillow resizes, odd margins are cut where `clip_pixels` rounds to even."""
-    resized = resize_with_pillow(images, *size_of_shorter_edge(images, edge))
+    """As transformers' CLIPImageProcessor: resized as by Pillow, odd margins are cut where `clip_pixels` rounds to even."""
+    resized = resize_bicubic(images, *size_of_shorter_edge(images, edge))
     return normalise(crop_at(resized, edge, [(side - edge) // 2 for side in resized.shape[-2:]]) / 255)
 
 
@@ -60,23 +58,6 @@ def size_of_longer_edge(images: Images, edge: int) -> tuple[int, int]:
 def rounded_margin(side: int, edge: int) -> int:
     """Pixels before a central crop, halves rounded to even, as torchvision does."""
     return round((side - edge) / 2)
-
-
-def resize_with_pillow(images: Images, height: int, width: int) -> Images:
-    """Pillow's antialiased bicubic, on all cores: uint8 (n, 3, height, width)."""
-    if tuple(images.shape[-2:]) == (height, width):
-        return images
-    if not len(images):
-        return images.new_zeros(0, 3, height, width)
-    pillow = require("PIL.Image", "rewards")
-
-    def resize(array: np.ndarray) -> Tensor:
-        resized = pillow.fromarray(array).resize((width, height), pillow.Resampling.BICUBIC)
-        return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
-
-    with ThreadPoolExecutor() as pool:
-        arrays = images.permute(0, 2, 3, 1).cpu().contiguous().numpy()
-        return torch.stack(list(pool.map(resize, arrays))).to(images.device)
 
 
 def crop_at(images: Tensor, edge: int, margins: list[int]) -> Tensor:
