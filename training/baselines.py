@@ -6,7 +6,6 @@ import json
 import os
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,41 +20,6 @@ from .residence import Residence
 
 Pair = tuple[str, int]
 """A user prompt and the seed of its image."""
-
-
-@dataclass(frozen=True)
-class RewardStatistics:
-    """Mean and deviation of each reward on unrefined images: the scales by which rewards are added up."""
-
-    means: dict[str, float]
-    deviations: dict[str, float]
-
-    @classmethod
-    def measure(cls, scores: Mapping[str, Tensor]) -> RewardStatistics:
-        """Returns those of `scores`: reward name to (n,). Raises InputError for a reward that never varies."""
-        deviations = {name: values.double().std().item() for name, values in scores.items()}
-        for name, deviation in deviations.items():
-            if not deviation > 0:
-                raise InputError(f"rewards: wanted scores that differ from image to image, {name} gave one value only")
-        return cls({name: values.double().mean().item() for name, values in scores.items()}, deviations)
-
-    @classmethod
-    def read(cls, path: Path, names: Sequence[str]) -> RewardStatistics | None:
-        """Returns those of the rewards `names` from a JSON file; None if there is no file, or it does not have all."""
-        if not path.is_file():
-            return None
-        try:
-            held = json.loads(path.read_text(encoding="utf-8"))
-            tables = [{name: float(held[key][name]) for name in names} for key in ("means", "deviations")]
-        except KeyError:
-            return None
-        except (ValueError, TypeError) as error:
-            raise CheckpointError(f"{path}: wanted means and deviations by reward, got {error}") from error
-        return cls(*tables)
-
-    def write(self, path: Path) -> None:
-        """Writes the JSON file that `read` reads."""
-        replace_text(path, json.dumps(asdict(self), indent=2) + "\n")
 
 
 class BaselineCache:

@@ -180,7 +180,7 @@ def prepare(settings: PrepareSettings, folder: Path, parts: Parts) -> dict[str, 
     metrics = {
         "stage": STAGE,
         "counts": {"drawn": drawn, **counts},
-        "rewards": mined.rewards,
+        "rewards": asdict(mined.rewards),
         "standardised_sum": {
             "preferred": _mean_score(mined.user, mined.preferred["image_name"]),
             "random": _mean_score(mined.user, mined.preferred["random_image_name"]),

@@ -20,9 +20,10 @@ from prip.processing import PripProcessor, load_tokenizer
 from prip.protocols import Generator, Reward
 from prip.rewards import load_reward
 
-from .baselines import ImageScorer, RewardStatistics
+from .baselines import ImageScorer
 from .data.splits import check_splits, read_prompts
 from .processes import process_rank
+from .reward_statistics import RewardStatistics
 from .seeds import permutation_indices
 from .settings import RlSettings
 

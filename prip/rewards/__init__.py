@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .registry import REWARDS, RewardReference, load_reward, parse_reward
-from .standardised import StandardisedSum
+from .standardised import StandardisedSum, standardised_sum
 
-__all__ = ["REWARDS", "RewardReference", "StandardisedSum", "load_reward", "parse_reward"]
+__all__ = ["REWARDS", "RewardReference", "StandardisedSum", "load_reward", "parse_reward", "standardised_sum"]

@@ -11,6 +11,13 @@ from ..errors import InputError
 from ..protocols import Images, Reward
 
 
+def standardised_sum(
+    scores: Mapping[str, Tensor], names: Sequence[str], means: Mapping[str, float], deviations: Mapping[str, float]
+) -> Tensor:
+    """Mean over the rewards `names` of (score - mean) / deviation. scores: raw ones by reward, each (n,)."""
+    return torch.stack([(scores[name] - means[name]) / deviations[name] for name in names]).mean(0)
+
+
 class StandardisedSum:
     """Mean over rewards of (score - mean) / deviation: scales that differ by a hundred count the same."""
 
@@ -31,8 +38,7 @@ class StandardisedSum:
 
     def combine(self, parts: Mapping[str, Tensor]) -> Tensor:
         """What `parts` returned, standardised and averaged: float32 (n,)."""
-        terms = [(parts[r.name] - self.means[r.name]) / self.deviations[r.name] for r in self.rewards]
-        return torch.stack(terms).mean(0)
+        return standardised_sum(parts, [reward.name for reward in self.rewards], self.means, self.deviations)
 
     def __call__(self, user_prompts: Sequence[str], images: Images) -> Tensor:
         """Scores, float32 (n,)."""

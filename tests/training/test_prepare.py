@@ -35,7 +35,6 @@ from prip.training.data.images import read_image
 from prip.training.data.pairs import read_preferred_images, read_system_prompts
 from prip.training.data.pivot_cache import PivotCache
 from prip.training.data.preferred import mine_preferred
-from prip.training.data.scoring import means_and_deviations
 from prip.training.data.splits import read_prompts, split_by_prompt
 from prip.training.data.system_prompts import filter_system_prompts
 from prip.training.settings import PrepareSettings, SystemPromptSettings
@@ -251,9 +250,10 @@ def test_prompts_keep_their_splits_apart(tmp_path: Path) -> None:
     assert 150 < (splits == "dev").sum() < 250 and splits[5] == split_by_prompt(prompts[5:6], 0.1).item()
 
 
-def test_a_reward_that_tells_nothing_is_an_error() -> None:
-    with pytest.raises(InputError, match="flat gives one score to all images"):
-        means_and_deviations(pd.DataFrame({"flat": [1.0, 1.0]}), ["flat"])
+def test_a_reward_that_tells_nothing_is_an_error(tmp_path: Path) -> None:
+    flat = made(rewards=[ColourReward("flat", 0, 0.0), made_rewards()[1]])
+    with pytest.raises(InputError, match="flat gave one value only"):
+        run_made(tmp_path, flat)
 
 
 def test_bad_images_are_set_aside_up_to_a_share(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from prip.errors import CheckpointError, InputError
 from prip.refiner import Refiner
 from prip.rewards import StandardisedSum
 from prip.training import ppo
-from prip.training.baselines import BaselineCache, ImageScorer, RewardStatistics
+from prip.training.baselines import BaselineCache, ImageScorer
+from prip.training.reward_statistics import RewardStatistics
 from prip.training.rollouts import Policy, Refinement, score_refinements, write_rollouts
 
 PROMPTS = ["a cat", "a dog on the beach.", "two red apples in a bowl", "a cat"]
@@ -178,7 +179,7 @@ def test_rewards_need_names_of_their_own(tmp_path: Path) -> None:
 def test_statistics_come_back_from_their_file(tmp_path: Path) -> None:
     path = tmp_path / "statistics.json"
     assert RewardStatistics.read(path, ["red"]) is None
-    measured = RewardStatistics.measure({"red": torch.tensor([1.0, 2.0, 3.0]), "green": torch.tensor([0.0, 4.0, 2.0])})
+    measured = RewardStatistics.measure({"red": torch.tensor([1.0, 1.0, 3.0, 3.0]), "green": torch.tensor([0.0, 4.0])})
     assert measured == RewardStatistics({"red": 2.0, "green": 2.0}, {"red": 1.0, "green": 2.0})
     measured.write(path)
     assert RewardStatistics.read(path, ["red", "green"]) == measured

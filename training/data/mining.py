@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from prip.errors import InputError
+from prip.rewards import standardised_sum
 
-from ..atomic import replace_file, replace_text
+from ..atomic import replace_file
+from ..reward_statistics import RewardStatistics
 from ..settings import PrepareSettings
 from .pairs import PREFERRED_IMAGES, SYSTEM_PROMPTS
 from .preferred import mine_preferred
-from .scoring import means_and_deviations, standardised_sum
 from .splits import check_splits, limit_prompts, split_by_prompt
 from .system_prompts import filter_system_prompts
 
@@ -33,7 +36,7 @@ class Mined:
     system: pd.DataFrame
     preferred: pd.DataFrame
     kept: pd.DataFrame
-    rewards: dict[str, dict[str, float]]
+    rewards: RewardStatistics
 
     @property
     def needed(self) -> list[str]:
@@ -63,10 +66,10 @@ def mine(settings: PrepareSettings, images: pd.DataFrame, prompts: pd.DataFrame 
     """
     data = settings.run / "data"
     user, system = _by_origin(images, prompts, settings.dev_share)
-    means, deviations = means_and_deviations(user, names)
+    statistics = RewardStatistics.measure(_tensors(user, names))
     chosen_by, ranked_by = settings.preferred_by or names, settings.system.ranked_by or names
-    user = user.assign(score=standardised_sum(user, chosen_by, means, deviations))
-    system = system.assign(score=standardised_sum(system, ranked_by, means, deviations))
+    user = user.assign(score=_standardised_sum(user, chosen_by, statistics))
+    system = system.assign(score=_standardised_sum(system, ranked_by, statistics))
     preferred = mine_preferred(user, settings.preferred_per_prompt, settings.seed)
     kept = filter_system_prompts(system, settings.system.keep_share, settings.system.thresholds)
     if prompts is None:
@@ -74,11 +77,20 @@ def mine(settings: PrepareSettings, images: pd.DataFrame, prompts: pd.DataFrame 
         kept = limit_prompts(kept, "system_prompt", settings.system_prompt_limit, settings.seed)
     check_splits(preferred, "preferred images")
     check_splits(kept, "kept system prompts")
-    measured = {"means": means, "deviations": deviations}
-    replace_text(data / REWARDS, json.dumps(measured, indent=2) + "\n")
+    statistics.write(data / REWARDS)
     write_table(data / PREFERRED_IMAGES, preferred)
     write_table(data / SYSTEM_PROMPTS, kept)
-    return Mined(user, system, preferred, kept, measured)
+    return Mined(user, system, preferred, kept, statistics)
+
+
+def _tensors(images: pd.DataFrame, names: Sequence[str]) -> dict[str, Tensor]:
+    """Returns the raw scores in the columns `names`, each float32 (n,)."""
+    return {name: torch.from_numpy(images[name].to_numpy(np.float32, copy=True)) for name in names}
+
+
+def _standardised_sum(images: pd.DataFrame, names: Sequence[str], statistics: RewardStatistics) -> np.ndarray:
+    """Returns, float32 (n,), the standardised sum of the raw scores in the columns `names`."""
+    return standardised_sum(_tensors(images, names), names, statistics.means, statistics.deviations).numpy()
 
 
 def _by_origin(

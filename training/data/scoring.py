@@ -1,4 +1,4 @@
-"""Scores of many images on disk, part by part, and their mean and deviation."""
+"""Scores of many images on disk, part by part."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from prip.errors import InputError
@@ -90,21 +89,3 @@ def _is_scored(path: Path, rows: pd.DataFrame) -> bool:
 
 def _reward_names(table: pd.DataFrame) -> list[str]:
     return [column for column in table.columns if column not in _GIVEN]
-
-
-def means_and_deviations(scores: pd.DataFrame, names: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:
-    """Returns mean and deviation of each column in `names`. Raises InputError for a reward that is constant."""
-    means = {name: float(scores[name].mean()) for name in names}
-    deviations = {name: float(scores[name].std(ddof=0)) for name in names}
-    constant = [name for name, deviation in deviations.items() if not deviation > 0]
-    if constant:
-        raise InputError(f"rewards: wanted scores that differ, but {constant[0]} gives one score to all images")
-    return means, deviations
-
-
-def standardised_sum(
-    scores: pd.DataFrame, names: Sequence[str], means: Mapping[str, float], deviations: Mapping[str, float]
-) -> np.ndarray:
-    """Returns, float32 (n,), what `prip.rewards.StandardisedSum` makes of the raw scores in the columns `names`."""
-    raw = {name: torch.from_numpy(scores[name].to_numpy(np.float32, copy=True)) for name in names}
-    return torch.stack([(raw[name] - means[name]) / deviations[name] for name in names]).mean(0).numpy()
