@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..protocols import Images, Reward
+from ..protocols import DifferentiableReward, Images, Reward
 
 
 def standardised_sum(
@@ -39,6 +39,21 @@ class StandardisedSum:
     def combine(self, parts: Mapping[str, Tensor]) -> Tensor:
         """What `parts` returned, standardised and averaged: float32 (n,)."""
         return standardised_sum(parts, [reward.name for reward in self.rewards], self.means, self.deviations)
+
+    def scores_with_gradient(self, user_prompts: Sequence[str], images: Tensor) -> Tensor:
+        """Scores, float32 (n,) on the images' device, differentiable by float images in 0..255.
+
+        Raises InputError where a reward cannot do it.
+        """
+        parts = {}
+        for reward in self.rewards:
+            if not isinstance(reward, DifferentiableReward):
+                raise InputError(
+                    f"rewards: wanted ones that tell how their score changes with the image (scores_with_gradient), "
+                    f"{reward.name!r} does not"
+                )
+            parts[reward.name] = reward.scores_with_gradient(user_prompts, images).to(images.device)
+        return self.combine(parts)
 
     def __call__(self, user_prompts: Sequence[str], images: Images) -> Tensor:
         """Scores, float32 (n,)."""
