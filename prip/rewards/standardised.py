@@ -43,17 +43,22 @@ class StandardisedSum:
     def scores_with_gradient(self, user_prompts: Sequence[str], images: Tensor) -> Tensor:
         """Scores, float32 (n,) on the images' device, differentiable by float images in 0..255.
 
-        Raises InputError where a reward cannot do it.
+        Raises InputError as check_differentiable does.
         """
-        parts = {}
+        rewards = self.check_differentiable()
+        return self.combine({one.name: one.scores_with_gradient(user_prompts, images).to(images) for one in rewards})
+
+    def check_differentiable(self) -> list[DifferentiableReward]:
+        """Returns the rewards. Raises InputError for one that cannot tell how its score changes with the image."""
+        found: list[DifferentiableReward] = []
         for reward in self.rewards:
             if not isinstance(reward, DifferentiableReward):
                 raise InputError(
-                    f"rewards: wanted ones that tell how their score changes with the image (scores_with_gradient), "
+                    "rewards: wanted ones that tell how their score changes with the image (scores_with_gradient), "
                     f"{reward.name!r} does not"
                 )
-            parts[reward.name] = reward.scores_with_gradient(user_prompts, images).to(images.device)
-        return self.combine(parts)
+            found.append(reward)
+        return found
 
     def __call__(self, user_prompts: Sequence[str], images: Images) -> Tensor:
         """Scores, float32 (n,)."""
