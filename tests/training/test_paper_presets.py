@@ -25,6 +25,9 @@ def test_the_paper_preset_says_the_papers_figures() -> None:
     assert (encoder.optimizer.lr, decoder.optimizer.lr, rl.optimizer.lr) == (1e-3, 2e-5, 1e-3)
     assert rl.loop.steps == 1000 and rl.devices * rl.loop.batch_size * rl.rollouts.samples_per_prompt == 512
     assert rl.optimizer.schedule == "constant" and rl.ppo.baseline == "value" and rl.algorithm == "ppo"
+    tune = parse_settings("tune", ["--config", "paper", "--run", "r"])
+    assert tune.devices * tune.loop.batch_size * tune.loop.accumulate == 64 and tune.optimizer.lr == 1e-5
+    assert tune.pull.weight == 1e-3 and [one.partition("@")[0] for one in tune.rewards] == list(rl.parts.rewards)
     assert tuple(rl.parts.rewards) == ("image-reward", "hps-v2.0")
 
 
@@ -37,7 +40,7 @@ def test_every_preset_parses(preset: str, stage: str) -> None:
 
 def test_the_paper_is_rehearsed_on_stand_ins(tmp_path: Path) -> None:
     assert main(["stand-ins", "--run", str(tmp_path), "--no_progress"]) == 0
-    for stage in STAGES:
+    for stage in (*STAGES, "tune"):
         arguments = ["--config", "paper-dry", "--run", str(tmp_path), "--no_progress", "--device", "cpu"]
         assert main([stage, *arguments]) == 0, stage
         assert json.loads((tmp_path / stage / "metrics.json").read_text())["stage"] == stage
