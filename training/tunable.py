@@ -100,7 +100,8 @@ class TunableDiffusion:
         if len(noisy.text) == len(noisy.latents):
             return self.denoise(noisy.latents, noisy.timestep, noisy.text)
         both = self.denoise(torch.cat([noisy.latents] * 2), noisy.timestep, noisy.text)
-        return refl.guided(*both.chunk(2), self.generator.guidance)
+        without_prompt, with_prompt = both.chunk(2)
+        return refl.guided(without_prompt, with_prompt, self.generator.guidance)
 
     def denoise(self, latents: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
         """What the network itself predicts. timesteps: int64, one for all or (n,)."""

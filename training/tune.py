@@ -178,7 +178,7 @@ class TuneModule(StageModule):
 
     def export(self, folder: Path) -> None:
         """Writes the whole pipeline, and what was measured of the obedience of the one that it was made from."""
-        self.tunable.generator.save_pretrained(folder)  # type: ignore[attr-defined]
+        self.tunable.generator.save_pretrained(folder)
         obedience = Path(generator_place(self.settings)) / "obedience.json"
         if obedience.is_file():
             shutil.copy(obedience, folder / obedience.name)
