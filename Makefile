@@ -50,5 +50,5 @@ miniature:  ## train all of PRIP in the miniature from scratch, and measure it
 	prip-train encoder --config miniature --run $(RUN)
 	prip-train decoder --config miniature --run $(RUN)
 	prip-train rl --config miniature --run $(RUN)
-	prip evaluate --config miniature --json $(RUN)/evaluation.json --run $(RUN)
+	prip evaluate --config miniature --out $(RUN)/evaluation --run $(RUN)
 	prip-train export --run $(RUN) --to $(RUN)/checkpoint

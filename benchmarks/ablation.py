@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ablation_rows import PEERS, ROWS, TABLE_4, Runner, program
+from ablation_rows import PEERS, ROWS, TABLE_4, Runner
 from ablation_tables import curve_lines, learning_curve, refiner_name, score_lines, test_lines
+from stages import program
 
 FIXED = {
     "random": {"kind": "random-modifiers"},
-    "suffix": {"kind": "best-suffix"},
-    "best": {"kind": "best", "judge": "truth"},
+    "best suffix": {"kind": "best-suffix"},
 }
 """Refiners that no seed of training changes"""
 
@@ -48,7 +48,7 @@ def evaluation_config(runner: Runner, arguments: argparse.Namespace) -> dict[str
         best = refiner_name("full", "RL", seed)
         others = ["none", *(name for name in refiners if name in FIXED or name.endswith(f", {seed}"))]
         if best in refiners:
-            comparisons += [[other, best] for other in others if other not in (best, "best")]
+            comparisons += [[other, best] for other in others if other != best]
     config |= {"refiners": refiners, "comparisons": comparisons}
     config["prompts"] |= {"per_combination": arguments.per_combination}
     return config | {"images_per_prompt": arguments.images_per_prompt}
@@ -91,7 +91,7 @@ def main() -> int:
             if entry["role"] != "trained against":
                 print("\n".join(score_lines(summary, arguments.rows, arguments.seeds, generator, scorer)))
     if not arguments.without_rl:
-        print("\n".join(test_lines(summary, arguments.seeds)))
+        print("\n".join(test_lines(summary)))
         curves = {
             name: [learning_curve(runner.folder(name, seed)) for seed in arguments.seeds] for name in arguments.rows
         }

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from stages import link, train
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Runner:
         row, run = ROWS[name], self.folder(name, seed)
         config = row.config or self.config
         for folder in ("parts", "data"):
-            _link(run / folder, self.run / folder)
+            link(run / folder, self.run / folder)
         for stage in row.needs:
             self._share(stage, config, run, 0, ())
         if row.encoder is not None:
@@ -81,31 +80,13 @@ class Runner:
         key = "-".join([stage, config, *(flag.strip("-").replace("=", "-") for flag in flags), str(seed)])
         marker = self.out / "shared" / key
         if marker.is_symlink() and (run / stage).resolve() != marker.resolve():
-            _link(run / stage, marker.resolve())
+            link(run / stage, marker.resolve())
             return
         self._stage(stage, config, run, seed, flags)
         if not marker.is_symlink():
-            _link(marker, run / stage)
+            link(marker, run / stage)
 
     def _stage(self, stage: str, config: str, run: Path, seed: int, flags: Sequence[str]) -> None:
         if (run / stage / "metrics.json").is_file() and stage != "rl" or (run / stage / "refiner").is_dir():
             return
-        command = [program("prip-train"), stage, "--config", config, "--run", str(run), "--seed", str(seed)]
-        if (run / stage / "settings.yaml").is_file():
-            command.append("--resume")
-        print(f"# {stage} {config} {run.name}", file=sys.stderr, flush=True)
-        subprocess.run([*command, "--no_progress", *flags], check=True, stdout=subprocess.DEVNULL)
-
-
-def program(name: str) -> str:
-    """Returns the command of this installation."""
-    return str(Path(sys.executable).with_name(name))
-
-
-def _link(target: Path, source: Path) -> None:
-    """Makes `target` a link to `source`. Raises SystemExit where it leads elsewhere: another run was meant before."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not target.is_symlink():
-        os.symlink(source.resolve(), target)
-    elif target.resolve() != source.resolve():
-        raise SystemExit(f"{target} leads to {target.resolve()}, not to {source}: choose another --out")
+        train(stage, config, run, seed, *flags)

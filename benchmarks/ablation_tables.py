@@ -67,7 +67,7 @@ def score_lines(
     yield ""
 
 
-def test_lines(summary: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[str]:
+def test_lines(summary: Mapping[str, Any]) -> Iterator[str]:
     """Yields a Markdown table: the full method after RL against every other refiner, by every held-out scorer."""
     yield "**full after RL less another refiner**: mean over seeds, largest p of a seed (subjects resampled), share won"
     yield ""

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from ablation import link, train
+from stages import link, train
 
 ALGORITHMS = ("ppo", "grpo", "rloo")
 

@@ -169,7 +169,8 @@ def rl_row(job: Job) -> dict[str, Any]:
     workshop = build_workshop(parts, settings, job.folder)
     watch = Watch(job.device, backward=0)
     module = WatchedRl(workshop, ppo=settings.ppo, loop=settings.loop, optimizer=settings.optimizer).under(watch)
-    train(module, settings, settings.loop, job.folder, monitor="unmeasured", mode="max")
+    clip = settings.optimizer.clip
+    train(module, settings, settings.loop, job.folder, monitor="unmeasured", mode="max", clip=clip)
     tokens = pd.read_parquet(job.folder / "rollouts", columns=["tokens"])["tokens"].mean()
     measured = watch.figures(rollouts) | {"phases": watch.phase_figures(rollouts), "tokens_per_rollout": float(tokens)}
     return measured | _facts(settings, module)

@@ -1,18 +1,22 @@
 """Speed and memory of `prip-train prepare` as the images grow in number: both should stay what they are per image.
 
-    python benchmarks/prepare_scale.py --workers 1
+    python benchmarks/prepare_scale.py --workers 0 1
 
 Draws 1,000, 4,000 and 16,000 images with the miniature's renderer, packs them as DiffusionDB is distributed (zips of
-1,000 images and metadata.parquet), and runs the command on each set with the parts of prip-mini. --workers 0 does
-without Ray. The rates hold the start of Ray and the loading of the parts; the marginal ones are those of the images
-beyond the row before, without that. Peak memory is the largest sum, over all processes of the command, of what each
-alone holds and of its share in what they have in common (PSS).
+1,000 images and metadata.parquet), and runs the command on each set with the parts of prip-mini: without Ray (0
+workers), and with that many of Ray's actors. Rates are those of the work itself; what Ray and its actors, or the
+loading of the parts there, took to start stands beside them. `whole` is the rate of the whole command, with all of it.
+Ratios are to the first number of workers, on the same images. `cpu s` is the processors' time of all processes of the
+command and of Ray, which other work on the machine hardly changes. Peak memory is the largest sum, over these, of what
+each alone holds and of its share in what they have in common (PSS).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -38,12 +42,13 @@ IMAGES_PER_PROMPT = 4
 
 @dataclass(frozen=True)
 class Measured:
-    """What one run took. pivots: images that it made pivots of; peak_mib: of all its processes together."""
+    """What one run took. scored, pivots, whole: images a second; cpu_seconds, peak_mib: of all its processes."""
 
-    images: int
-    pivots: int
-    score_seconds: float
-    pivot_seconds: float
+    scored: float
+    pivots: float
+    start_seconds: float
+    whole: float
+    cpu_seconds: float
     peak_mib: float
 
 
@@ -65,15 +70,29 @@ def draw(folder: Path, images: int) -> None:
         part.rmdir()
 
 
-def memory_mib(root: psutil.Process) -> float:
-    """Returns the memory of a process and all that it started, as long as they are its children."""
-    total = 0
-    for process in [root, *root.children(recursive=True)]:
-        try:
-            total += process.memory_full_info().pss
-        except psutil.Error:
-            continue
-    return total / 2**20
+class Usage:
+    """What a process, all that it started, and all that those started have used, as often as it is looked at."""
+
+    def __init__(self, root: psutil.Process) -> None:
+        self._root, self._cpu_seconds = root, dict[int, float]()
+        self.peak_mib = 0.0
+
+    @property
+    def cpu_seconds(self) -> float:
+        """The processors' time, of those that have ended as well."""
+        return sum(self._cpu_seconds.values())
+
+    def look(self) -> None:
+        """Takes note of what they use now."""
+        held = 0
+        for process in [self._root, *self._root.children(recursive=True)]:
+            try:
+                held += process.memory_full_info().pss
+                times = process.cpu_times()
+            except psutil.Error:
+                continue
+            self._cpu_seconds[process.pid] = times.user + times.system
+        self.peak_mib = max(self.peak_mib, held / 2**20)
 
 
 def measure(images: Path, run: Path, workers: int, batch_size: int) -> Measured:
@@ -82,45 +101,56 @@ def measure(images: Path, run: Path, workers: int, batch_size: int) -> Measured:
     arguments = ["prepare", "--run", str(run), "--diffusiondb", str(images), "--rewards", json.dumps(rewards)]
     arguments += ["--pivot_encoder", str(PARTS / "pivot_encoder"), "--device", "cpu", "--no_progress"]
     arguments += ["--batch_size", str(batch_size), "--ray.workers", str(workers), "--system.keep_share", "1.0"]
+    begun = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-c", COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-    root, peak = psutil.Process(process.pid), 0.0
+    usage = Usage(psutil.Process(process.pid))
     while process.poll() is None:
-        peak = max(peak, memory_mib(root))
+        try:
+            usage.look()
+        except psutil.NoSuchProcess:
+            break
         time.sleep(0.25)
+    process.wait()
+    took = time.monotonic() - begun
     if process.returncode:
         raise SystemExit(process.stderr.read() if process.stderr else "prepare failed")
     metrics = json.loads((run / "prepare" / "metrics.json").read_text())
     seconds, counts = metrics["seconds"], metrics["counts"]
-    return Measured(counts["images"], counts["pivots"], seconds["score"], seconds["pivots"], peak)
+    scored, pivots = counts["images"] / seconds["score"], counts["pivots"] / seconds["pivots"]
+    return Measured(scored, pivots, seconds["start"], counts["images"] / took, usage.cpu_seconds, usage.peak_mib)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Speed and memory of prepare as the images grow in number.")
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 4000, 16000], help="sizes of the sets")
-    parser.add_argument("--workers", type=int, default=1, help="Ray actors; 0 does without Ray (default: 1)")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1], help="Ray actors; 0 does without Ray")
     parser.add_argument("--batch-size", type=int, default=64)
     arguments = parser.parse_args()
-    load = psutil.getloadavg()[0]
-    print(f"{psutil.cpu_count()} CPUs, load {load:.1f} before the start, {arguments.workers} Ray workers")
-    print("images   scored/s  marginal   pivots/s  marginal   peak MiB   peak against the first")
-    before, first = Measured(0, 0, 0.0, 0.0, 0.0), None
+    print(f"{psutil.cpu_count()} CPUs, OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'not set')}")
+    print(
+        "images  workers  scored/s  ratio  pivots/s  ratio  start s  whole/s  cpu s  peak MiB  to the first size  load"
+    )
+    smallest: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for images in arguments.images:
-            folder, run = Path(scratch) / f"images-{images}", Path(scratch) / f"run-{images}"
+            folder, first = Path(scratch) / f"images-{images}", None
             draw(folder, images)
-            found = measure(folder, run, arguments.workers, arguments.batch_size)
-            first = first or found
-            more_scored = (found.images - before.images) / (found.score_seconds - before.score_seconds)
-            more_pivots = (found.pivots - before.pivots) / (found.pivot_seconds - before.pivot_seconds)
-            print(
-                f"{found.images:6} {found.images / found.score_seconds:10.1f} {more_scored:9.1f}"
-                f" {found.pivots / found.pivot_seconds:10.1f} {more_pivots:9.1f} {found.peak_mib:10.0f}"
-                f"   x {found.peak_mib / first.peak_mib:.2f}",
-                flush=True,
-            )
-            before = found
+            for workers in arguments.workers:
+                load = psutil.getloadavg()[0]
+                run = Path(scratch) / f"run-{images}-{workers}"
+                found = measure(folder, run, workers, arguments.batch_size)
+                first = first or found
+                smallest.setdefault(workers, found.peak_mib)
+                print(
+                    f"{images:6} {workers:8} {found.scored:9.1f} {found.scored / first.scored:6.2f}"
+                    f" {found.pivots:9.1f} {found.pivots / first.pivots:6.2f} {found.start_seconds:8.1f}"
+                    f" {found.whole:8.1f} {found.cpu_seconds:6.1f} {found.peak_mib:9.0f}"
+                    f" {found.peak_mib / smallest[workers]:18.2f} {load:5.1f}",
+                    flush=True,
+                )
+            shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

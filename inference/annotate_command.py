@@ -42,6 +42,7 @@ def add_parser(subparsers: Any) -> None:
         "--refiners", nargs="+", metavar="NAME", help="whose images: two for preference (default all there are)"
     )
     parser.add_argument("--generator", metavar="NAME", help="whose images (default all generators)")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="as for prip evaluate (default FOLDER/images)")
     parser.add_argument("--items", type=int, default=100, metavar="N", help="questions for everybody (default 100)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample, the order and the sides (default 0)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine)")
@@ -60,8 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _tell(arguments: argparse.Namespace) -> int:
-    from .annotation.export import to_csv, to_text
+    from .annotation.export import to_csv
     from .annotation.summary import standing_answers, summarise
+    from .evaluation.people import people_tables
+    from .evaluation.table import print_tables
     from .files import check_target, write_atomically
 
     answers, others = standing_answers(arguments.folder)
@@ -74,7 +77,7 @@ def _tell(arguments: argparse.Namespace) -> int:
         write_atomically(arguments.export, to_csv(answers).encode())
         print(f"{len(answers)} answers written to {arguments.export}")
     if arguments.summary:
-        print(to_text(summarise(answers)))
+        print_tables(people_tables(summarise(answers)))
     return 0
 
 
@@ -90,7 +93,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     folder = arguments.folder
     rows = read_rows(folder)
     refiners = choose_refiners(rows, arguments.task, arguments.refiners)
-    sample = draw_sample(folder, rows, arguments.task, refiners, arguments.generator, arguments.items, arguments.seed)
+    images = arguments.images or folder / "images"
+    sample = draw_sample(images, rows, arguments.task, refiners, arguments.generator, arguments.items, arguments.seed)
     listening = listen(arguments.host, arguments.port)
     log = AnswerLog(folder)
     print(f"{arguments.task}: {len(sample.items)} questions about {' and '.join(refiners)}")
@@ -105,7 +109,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     if not arguments.no_browser:
         threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
     try:
-        serve(Study(folder, arguments.task, sample, arguments.seed, log), arguments.host, listening)
+        serve(Study(images, arguments.task, sample, arguments.seed, log), arguments.host, listening)
     finally:
         log.close()
         listening.close()

@@ -16,7 +16,7 @@ EXAMPLES = """examples:
   prip refine "a cat"
   prip refine "a cat" "a dog on the beach" -n 4 --seed 1
   prip compare "a cat" -o cat.png
-  prip evaluate --config miniature --json evaluation.json
+  prip evaluate --config miniature --out evaluation
   prip annotate runs/evaluation --refiners none rl
   prip refine --help
 """

@@ -63,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
     for module in ("yaml", "pandas", "pyarrow", "scipy", "matplotlib", "rich"):
         require(module, "evaluate")
+    from .annotation.summary import people_summary
     from .evaluation.command_line import settings_from
     from .evaluation.curves import judged_curves
     from .evaluation.kinds import Context
@@ -90,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     about |= {"config": arguments.config, "checkpoint": str(arguments.training_run or arguments.checkpoint)}
     summary = summarise(out / RESULTS, about, evaluation.vectors(), settings.comparisons, settings.bootstrap_draws)
     summary["agreement"] = evaluation.agreement()
+    summary["people"] = people_summary(out)
     summary["curves"] = None if arguments.training_run is None else judged_curves(arguments.training_run)
     summary["about"]["seconds"] = round(time.monotonic() - began, 1)
     write_report(out, summary, evaluation.images)

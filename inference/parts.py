@@ -33,14 +33,13 @@ class Parts:
 
     @classmethod
     def of_checkpoint(cls, name: str, revision: str | None = None) -> Parts:
-        """Parts of an embedded checkpoint, a folder or "owner/name" on the Hub, there at `revision`.
+        """Parts of an embedded checkpoint, a folder or "owner/name" on the Hub, there at `revision`. A refiner alone
+        has none but its own.
 
-        Raises CheckpointError when there is none such, or it is a refiner alone.
+        Raises CheckpointError when there is none such.
         """
         root = whole_folder(name, revision)
-        if not (root / "refiner").is_dir():
-            raise CheckpointError(f"checkpoint {name!r} has no refiner/: refiner/, generator/, rewards/ were expected")
-        refiner = root / "refiner"
+        refiner = root / "refiner" if (root / "refiner").is_dir() else root
         return cls(
             encoder=refiner / "encoder",
             warmup_encoder=root / "warmup" / "encoder",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import CheckpointError, InputError, require
+from .hub.names import is_on_hub, split_revision
 from .untrusted import check_counts, check_model_type, check_shapes, read_config, read_json, tensor_shapes, weight_files
 
 if TYPE_CHECKING:
@@ -42,18 +42,20 @@ EMBEDDED = {"prip-mini": ("prip.checkpoints", "prip-mini", "refiner")}
 HUB_FILES = ("*.json", "*.safetensors", "*README.md")
 """What is fetched from the Hub, and published there: no pickle, whatever the folder holds."""
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-
 
 def resolve_folder(model: str | os.PathLike[str], revision: str | None = None, choose: Choose | None = None) -> Path:
     """Return the local folder of a checkpoint, fetching it first when it is on the Hub.
 
     `model` is the name of an embedded checkpoint, a local folder, or "owner/name" on the Hub, there at `revision`
-    (branch, tag or commit); of what is there, `choose` picks the files that are fetched, by default all of HUB_FILES.
+    (branch, tag or commit), which "owner/name@revision" tells as well; of what is there, `choose` picks the files that
+    are fetched, by default all of HUB_FILES.
     Raises CheckpointError when there is none such, or the Hub cannot give it and has left no copy in the cache;
-    InputError for the revision of what is not on the Hub.
+    InputError for the revision of what is not on the Hub, and for two revisions.
     """
-    name = str(model)
+    name, told = split_revision(str(model))
+    if told is not None and revision is not None:
+        raise InputError(f"revision must be left out for {str(model)!r}, which has one; {revision!r} came")
+    revision = told or revision
     if revision is not None and (name in EMBEDDED or Path(name).expanduser().is_dir()):
         raise InputError(f"revision must be left out for {name!r}, which is not on the Hub; {revision!r} came")
     if name in EMBEDDED:
@@ -67,7 +69,7 @@ def resolve_folder(model: str | os.PathLike[str], revision: str | None = None, c
         return path
     if path.exists():
         raise CheckpointError(f"checkpoint {name!r} is a file; a folder was expected")
-    if not _HUB_ID.fullmatch(name):
+    if not is_on_hub(name):
         known = ", ".join(sorted(EMBEDDED))
         raise CheckpointError(
             f"unknown checkpoint {name!r}: neither embedded ({known}) nor a folder nor an owner/name on the Hub"

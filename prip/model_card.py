@@ -65,15 +65,30 @@ def _stages(record: Mapping[str, Any]) -> str:
 
 
 def evaluation_tables(evaluation: Mapping[str, Any]) -> str:
-    """Return what `prip evaluate` wrote, as tables."""
-    lines = ["Test split; difference to the plain prompt, 95 % interval.", ""]
-    lines += ["| refiner | generator | judge | mean | difference | interval |", "| --- | --- | --- | --- | --- | --- |"]
+    """Return a summary of `prip evaluate` as tables."""
+    about = evaluation["about"]
+    lines = [
+        f"`prip evaluate --config {about['config']}`: {about['prompts']} user prompts, {about['images_per_prompt']} "
+        "images each; difference to the plain prompt, 95 % interval.",
+        "",
+        "| refiner | generator | scorer | mean | difference | interval |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for row in evaluation["rows"]:
-        interval = "" if row["refiner"] == "none" else f"{row['low']:+.3f} to {row['high']:+.3f}"
-        cells = [row["refiner"], row["generator"], row["judge"], f"{row['mean']:.3f}", f"{row['difference']:+.3f}"]
-        lines.append(f"| {' | '.join(cells)} | {interval} |")
-    lines += ["", "Share of the gap from plain to best that is closed:", ""]
+        if row["category"] != "all":
+            continue
+        scorer = f"{row['scorer']} ({about['scorers'][row['scorer']]['role']})"
+        cells = [row["refiner"], row["generator"], scorer, f"{row['mean']:.3f}"]
+        plain = row["difference"] is None
+        cells += ["", ""] if plain else [f"{row['difference']:+.3f}", _interval(row)]
+        lines.append(f"| {' | '.join(cells)} |")
+    if evaluation["gap_closed"]:
+        lines += ["", "Share of the gap from plain to best that is closed:", ""]
     for generator, (share, low, high) in evaluation["gap_closed"].items():
         interval = "no interval" if low is None else f"{low:.0%} to {high:.0%}"
         lines.append(f"- {generator}: " + ("best is no better" if share is None else f"{share:.0%} ({interval})"))
     return "\n".join(lines) + "\n"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return f"{row['difference_low']:+.3f} to {row['difference_high']:+.3f}"

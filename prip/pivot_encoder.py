@@ -12,7 +12,7 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel, PreTrainedConfig
 
 from .errors import CheckpointError
 from .loading import read_json, resolve_folder
-from .places import as_device, as_dtype, split_revision
+from .places import as_device, as_dtype
 from .protocols import Images, PivotEncoder
 from .trunk import ConvTrunk, TrunkModel
 
@@ -93,12 +93,11 @@ def load_pivot_encoder(
     dtype: by name or as torch's, None is float32; BLIP-2's Q-Former stays float32, and so do the pivots.
     Raises CheckpointError where there is none, or one that does not fit to the last key.
     """
-    name, revision = split_revision(name_or_path)
     encoder: Any
-    if Path(name).expanduser().is_file():
-        encoder = _blip2().from_lavis(Path(name).expanduser(), dtype=as_dtype(dtype))
+    if Path(name_or_path).expanduser().is_file():
+        encoder = _blip2().from_lavis(Path(name_or_path).expanduser(), dtype=as_dtype(dtype))
     else:
-        folder = resolve_folder(name, revision)
+        folder = resolve_folder(name_or_path)
         kinds: dict[str, Callable[[], Any]] = {
             QFormerPivotEncoderConfig.model_type: lambda: QFormerPivotEncoder,
             "blip-2": _blip2,

@@ -1,8 +1,6 @@
-"""How settings name what is loaded: a place with a pinned revision, a dtype, a device."""
+"""How settings name what a part is loaded as: a dtype, a device."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import torch
 
@@ -16,17 +14,6 @@ _DTYPES = {
     "bfloat16": torch.bfloat16,
     "bf16": torch.bfloat16,
 }
-
-
-def split_revision(name: str | Path) -> tuple[str, str | None]:
-    """Returns (name, revision) of "NAME@REVISION"; a path that exists is a name as a whole, whatever it holds."""
-    text = str(name)
-    if "@" not in text or Path(text).expanduser().exists():
-        return text, None
-    place, _, revision = text.rpartition("@")
-    if not place or not revision:
-        raise InputError(f"name: wanted NAME or NAME@REVISION, got {text!r}")
-    return place, revision
 
 
 def as_dtype(dtype: str | torch.dtype | None) -> torch.dtype:

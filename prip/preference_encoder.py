@@ -9,7 +9,8 @@ from torch import nn
 from transformers import PreTrainedConfig, T5Config, T5Model
 from transformers import initialization as init
 
-from .strict_model import StrictModel, load_foreign, nested_config
+from .base_model import load_base
+from .strict_model import StrictModel, nested_config
 
 if TYPE_CHECKING:
     import os
@@ -59,16 +60,16 @@ class PreferenceEncoder(StrictModel):
     def from_t5(
         cls, t5: str | os.PathLike[str] | T5Config, pivot_length: int, pivot_width: int, **options: Any
     ) -> PreferenceEncoder:
-        """Build around a T5: random weights for a T5Config, the pretrained ones for a folder or Hub id.
+        """Build around a T5: random weights for a T5Config, the pretrained ones for a folder or Hub ID[@REVISION].
 
-        `options` go to T5Model.from_pretrained (revision, dtype, device_map). The queries of a pretrained T5 start at
+        `options` go to T5Model.from_pretrained (dtype, device_map). The queries of a pretrained T5 start at
         the scale of its embeddings. Raises CheckpointError when the T5 cannot be loaded.
         """
         if isinstance(t5, T5Config):
             return cls(
                 PreferenceEncoderConfig(t5=nested_config(t5), pivot_length=pivot_length, pivot_width=pivot_width)
             )
-        pretrained = load_foreign(T5Model, t5, options)
+        pretrained = load_base(T5Model, t5, **options)
         config = PreferenceEncoderConfig(
             t5=nested_config(pretrained.config), pivot_length=pivot_length, pivot_width=pivot_width
         )

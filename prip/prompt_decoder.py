@@ -13,9 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
+from .base_model import load_base
 from .errors import CheckpointError, InputError
+from .hub.commits import pinned
+from .hub.names import split_revision
 from .loading import check_model_type, part_folder, quiet, weight_files
-from .strict_model import StrictModel, load_adapter, load_foreign, nested_config
+from .strict_model import StrictModel, load_adapter, nested_config
 
 if TYPE_CHECKING:
     import os
@@ -94,7 +97,7 @@ class PromptDecoder(StrictModel):
         modifier_tokens: int = 4,
         **options: Any,
     ) -> PromptDecoder:
-        """Build around a causal LM: random weights for a config, the pretrained ones for a folder or Hub id.
+        """Build around a causal LM: random weights for a config, the pretrained ones for a folder or Hub ID[@REVISION].
 
         `template` is the text around the soft tokens, which stand where it says {pivot}; the beginning-of-sequence
         token (or, for want of one, the end-of-sequence token) goes before it. `options` go to the LM's
@@ -116,10 +119,10 @@ class PromptDecoder(StrictModel):
         }
         if isinstance(lm, PreTrainedConfig):
             return cls(PromptDecoderConfig(lm=nested_config(lm), **shape))
-        pretrained = load_foreign(AutoModelForCausalLM, lm, options)
+        pretrained = load_base(AutoModelForCausalLM, lm, **options)
         model = cls._around(pretrained, PromptDecoderConfig(lm=nested_config(pretrained.config), **shape))
-        commit = getattr(pretrained.config, "_commit_hash", None)
-        model.base = {"name": str(lm), "revision": commit or options.get("revision")}
+        name, revision = split_revision(pinned(str(lm)))
+        model.base = {"name": name, "revision": revision}
         scale = float(pretrained.get_input_embeddings().weight.detach().float().std())
         with torch.no_grad():
             model.projection.weight.normal_(0.0, scale * pivot_width**-0.5)
@@ -263,9 +266,7 @@ class PromptDecoder(StrictModel):
         if dtype is None:
             dtype = "float32" if device_map is None or str(device_map) == "cpu" else "auto"
         wanted = {"dtype": dtype} | ({"device_map": device_map} if device_map is not None else {})
-        wanted |= {"revision": revision} if revision is not None else {}
-        with quiet():
-            lm = load_foreign(AutoModelForCausalLM, name, wanted)
+        lm = load_base(AutoModelForCausalLM, name if revision is None else f"{name}@{revision}", **wanted)
         model = cls._around(lm, config)
         got, want = nested_config(lm.config), config.lm or {}
         other = [f"{key} was {want.get(key)}, is {got.get(key)}" for key in _SIZES if got.get(key) != want.get(key)]

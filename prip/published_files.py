@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from .errors import CheckpointError, InputError
+from .hub.fetch import fetch
+from .hub.names import is_on_hub, split_revision
 
 
 def find_file(place: str, names: tuple[str, ...], revision: str | None = None) -> Path:
@@ -31,18 +33,17 @@ def find_file(place: str, names: tuple[str, ...], revision: str | None = None) -
 
 
 def hub_file(repository: str, name: str, revision: str | None = None) -> Path:
-    """One file of a Hub repository, fetched once. Raises CheckpointError where it cannot be had."""
-    from huggingface_hub import hf_hub_download
+    """One file of a Hub repository, owner/name or owner/name@revision, fetched once and verified.
 
+    Raises CheckpointError where it cannot be had.
+    """
+    if not is_on_hub(repository):
+        raise CheckpointError(f"{name}: {repository!r} is no file or folder here, and no owner/name on the Hub")
+    repository, told = split_revision(repository)
     try:
-        return Path(hf_hub_download(repository, name, revision=revision, etag_timeout=5))
-    except Exception as error:  # the HTTP client's errors differ from release to release
-        wanted = f"{name} of {repository!r}" + (f" at revision {revision!r}" if revision else "")
-        reason = str(error).strip().splitlines() or ["no reason given"]
-        raise CheckpointError(
-            f"{wanted}: no such file or folder here, and the Hub did not give it "
-            f"({type(error).__name__}: {reason[0][:160]})"
-        ) from error
+        return fetch(repository, told or revision, lambda names: [one for one in names if one == name]) / name
+    except CheckpointError as error:
+        raise CheckpointError(f"{name} of {error}") from error
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

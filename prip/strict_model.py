@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from .errors import CheckpointError, require
 from .loading import load_strictly, part_folder, quiet
@@ -76,22 +76,3 @@ def load_adapter(lm: Any, folder: Path) -> Any:
     if missing:
         raise CheckpointError(f"{folder} does not fit its language model: missing {', '.join(missing)}")
     return adapted.eval()
-
-
-def load_foreign(cls: Any, name: str | os.PathLike[str], options: dict[str, Any]) -> Any:
-    """Load somebody else's pretrained model, from safetensors only, as a CheckpointError when that fails."""
-    return _foreign(cls, name, {"use_safetensors": True, **options})
-
-
-def load_foreign_tokenizer(name: str | os.PathLike[str], options: dict[str, Any]) -> Any:
-    """Load the tokenizer of somebody else's pretrained model, as a CheckpointError when that fails."""
-    return _foreign(AutoTokenizer, name, options)
-
-
-def _foreign(cls: Any, name: str | os.PathLike[str], options: dict[str, Any]) -> Any:
-    """Load what others have published, never running code of theirs."""
-    try:
-        return cls.from_pretrained(name, trust_remote_code=False, **options)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{str(name)!r} cannot be loaded as a {cls.__name__}: {reason}") from error

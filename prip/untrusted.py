@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Return a model's config. Raises CheckpointError when it names code or files of its own, wherever in it."""
+def read_config(path: Path, ignored: Collection[str] = ()) -> dict[str, Any]:
+    """Return a model's config. Raises CheckpointError when it names code or files of its own, wherever in it.
+
+    ignored: keys of code that whoever loads the model does not heed.
+    """
     config = read_json(path)
     for key, value in _entries(config):
-        if key in _CODE_KEYS and value:
+        if key in _CODE_KEYS and key not in ignored and value:
             raise CheckpointError(f"{path} is refused: it names code or files of its own ({key}); none is ever run")
         if key in _CHOSEN_KEYS and isinstance(value, str) and not value.isidentifier():
             raise CheckpointError(f"{path} is refused: {key} is {value!r}, which would be fetched and run")
@@ -62,6 +65,11 @@ def check_model_type(folder: Path, model_type: str) -> None:
     found = read_config(path).get("model_type")
     if found != model_type:
         raise CheckpointError(f"{path} is foreign: model_type {model_type!r} expected, {found!r} found")
+    check_no_adapter(folder)
+
+
+def check_no_adapter(folder: Path) -> None:
+    """Raise CheckpointError for an adapter beside a model: what it names would be loaded in the model's place."""
     if (folder / "adapter_config.json").exists():
         raise CheckpointError(f"{folder / 'adapter_config.json'} is foreign: it would load another model in its place")
 

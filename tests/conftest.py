@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,17 @@ def tiny_processor(tiny_checkpoint: Path):
     from prip.processing import PripProcessor
 
     return PripProcessor.from_pretrained(tiny_checkpoint)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A LocalHub that huggingface_hub takes for the real one, with an empty cache and nobody logged in."""
+    from hub_server import serving, stand_in
+
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between huggingface_hub's own retries
+    with serving() as hub:
+        stand_in(hub, tmp_path, monkeypatch)
+        yield hub
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -28,12 +29,17 @@ def shares(printed: str) -> dict[str, float]:
     return {name: float(percent) / 100 for name, percent in lines}
 
 
-def test_the_checks_tell_good_from_bad(tmp_path: Path) -> None:
+def imported(name: str):
+    """A module of benchmarks/."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
-        import parti_prompts as checks
+        return importlib.import_module(name)
     finally:
         sys.path.pop(0)
+
+
+def test_the_checks_tell_good_from_bad(tmp_path: Path) -> None:
+    checks = imported("parti_prompts")
     assert checks.is_verbatim("a cat.", "a cat, bokeh") and not checks.is_verbatim("a cat", "A cat, bokeh")
     assert not checks.repeats_nothing("a cat", "a cat, bokeh, 8k, bokeh")
     assert not checks.repeats_nothing("a cat, bokeh", "a cat, bokeh, Bokeh")
@@ -45,13 +51,40 @@ def test_the_checks_tell_good_from_bad(tmp_path: Path) -> None:
 
 
 def test_the_ablations_interval_is_students() -> None:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import ablation
-    finally:
-        sys.path.pop(0)
-    assert ablation.in_words([0.5, 0.6, 0.7]) == "0.600 (0.352 to 0.848)   each 0.500 0.600 0.700"
-    assert ablation.in_words([0.5]) == "0.500", "one seed says nothing of others"
+    tables = imported("ablation_tables")
+    assert tables.in_words([0.5, 0.6, 0.7]) == "0.600 (0.352 to 0.848); 0.500 0.600 0.700"
+    assert tables.in_words([0.5]) == "0.500", "one seed says nothing of others"
+
+
+def test_the_ablations_tables_compare_seed_by_seed() -> None:
+    tables = imported("ablation_tables")
+    means = {
+        "none": 0.1,
+        **{tables.refiner_name("full", stage, seed): 0.5 + seed / 10 for stage in tables.BOTH for seed in (0, 1)},
+        tables.refiner_name("rew-syn", "RL", 0): 0.4,
+        tables.refiner_name("rew-syn", "RL", 1): 0.6,
+    }
+    place = {"generator": "diffusion", "scorer": "truth", "category": "all"}
+    rows = [{"refiner": name, "mean": mean, **place} for name, mean in means.items()]
+    comparison = {"to": "full, RL, 0", "generator": "diffusion", "scorer": "truth", "win": 0.75}
+    summary = {
+        "about": {"scorers": {"truth": {"role": "held out"}}},
+        "rows": rows,
+        "comparisons": [
+            {**comparison, "from": "rew-syn, RL, 0", "difference": 0.1, "p_bootstrap": 0.002},
+            {**comparison, "from": "rew-syn, RL, 1", "difference": 0.2, "p_bootstrap": 0.004},
+            {**comparison, "from": "none", "difference": 0.4, "p_bootstrap": 0.001},
+        ],
+    }
+    printed = "\n".join(tables.score_lines(summary, ["full", "rew-syn"], [0, 1], "diffusion", "truth"))
+    assert "| none | 0.100 |" in printed
+    assert "| full | 0.550 (-0.085 to 1.185); 0.500 0.600 | 0.550" in printed
+    assert re.search(r"^\| rew-syn \|  \| 0.500 .* 0.400 0.600 \|  \| 0.050 .*; 0.100 0.000 \|$", printed, re.M), (
+        printed
+    )
+    tests = "\n".join(tables.test_lines(summary))
+    assert "| rew-syn, RL | diffusion | truth | +0.150 (-0.485 to +0.785) | +0.100 +0.200 | 0.004 | 0.75 |" in tests
+    assert "| none | diffusion | truth | +0.400 | +0.400 | 0.001 | 0.75 |" in tests
 
 
 @pytest.mark.slow
@@ -74,23 +107,61 @@ def test_speed_is_measured() -> None:
 
 
 @pytest.mark.slow
-def test_ablations_train_what_differs_once_and_print_every_variant(tmp_path: Path) -> None:
+def test_ablations_train_what_differs_once_and_print_every_row(tmp_path: Path) -> None:
+    from prip.training.cli import main
+
+    source, out = tmp_path / "run", tmp_path / "out"
+    for stage in ("world", "prepare"):
+        assert main([stage, "--config", "smoke", "--run", str(source), "--no_progress"]) == 0
+    rows = ["full", "without preferred images", "without pivot"]
+    words = [
+        "ablation.py",
+        "--run",
+        str(source),
+        "--out",
+        str(out),
+        "--config",
+        "smoke",
+        "--seeds",
+        "0",
+        "--rows",
+        *rows,
+    ]
+    words += ["--rl-steps", "2", "--per-combination", "1", "--images-per-prompt", "1"]
+    run(*words, "--train-only")
+    weights = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    printed = run(*words)
+    assert weights and weights == {path: path.stat().st_mtime_ns for path in weights}, "what is done is not done again"
+    for row in rows:
+        assert re.search(rf"^\| {row} \| 0\.\d+ \| 0\.\d+ \|", printed, re.MULTILINE), printed
+        assert row == "full" or re.search(rf"^\| {row}, RL \| renderer \| truth \| [+-]", printed, re.MULTILINE)
+    assert re.search(r"^\| 2 \| [+-]\d", printed, re.MULTILINE), "learning curves"
+    assert (out / "without-pivot-0" / "encoder").is_symlink() and not (out / "without-pivot-0" / "decoder").is_symlink()
+    assert (out / "evaluation" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_judges_are_asked_over_the_whole_of_rl(tmp_path: Path) -> None:
     from prip.training.cli import main
 
     source = tmp_path / "run"
-    for stage in ("world", "prepare"):
-        assert main([stage, "--config", "smoke", "--run", str(source), "--no_progress"]) == 0
-    words = ["ablation.py", "--run", str(source), "--out", str(tmp_path / "out"), "--config", "smoke", "--seeds", "0"]
-    printed = run(*words, "--rl", "--rl-steps", "2")
-    for variant in ("full", "without preferred images", "without pivot"):
-        assert re.search(rf"^{variant} +rl +0\.\d+", printed, re.MULTILINE), printed
-        assert re.search(rf"^{variant} +iteration +2 +gain on dev", printed, re.MULTILINE)
-        assert variant == "full" or re.search(rf"^full - {variant} +rl +-?0\.\d+", printed, re.MULTILINE), printed
-    encoders = sorted(path.name for path in (tmp_path / "out" / "shared").glob("encoder-*"))
-    assert encoders == ["encoder-preferred-0", "encoder-random-0"], "shared by the variants that have it in common"
-    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.safetensors")}
-    assert run(*words, "--rl", "--rl-steps", "2") == printed
-    assert made and made == {path: path.stat().st_mtime_ns for path in made}, "what is done is not done again"
+    stages = {stage: [] for stage in ("world", "prepare", "encoder", "decoder")} | {"rl": ["--loop.keep_parts", "true"]}
+    for stage, flags in stages.items():
+        assert main([stage, "--config", "smoke", "--run", str(source), "--no_progress", *flags]) == 0
+    words = ["reward_hacking.py", "--run", str(source), "--out", str(tmp_path / "out"), "--per-combination", "1"]
+    printed = run(*words, "--images-per-prompt", "2")
+    judged = json.loads((source / "rl" / "judged.json").read_text())
+    assert judged["iteration"][0] == 0 and len(judged["truth"]) == len(judged["iteration"]) >= 2
+    assert {"truth", "second_reward", "mini-reward", "within_prompt", "across_prompts"} <= set(judged)
+    assert re.search(r"^truth: largest after iteration \d+$", printed, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_the_evaluators_own_cost_is_measured() -> None:
+    printed = run("evaluate_scale.py", "--prompts", "60", "240", "--overhead-prompts", "8")
+    assert re.search(r"^the evaluator adds \d+\.\d+ s, \d+\.\d%$", printed, re.MULTILINE), printed
+    peaks = [float(factor) for factor in re.findall(r" x (\d\.\d+)$", printed, re.MULTILINE)]
+    assert len(peaks) == 2 and peaks[1] < 1.2
 
 
 @pytest.mark.slow

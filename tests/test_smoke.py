@@ -103,10 +103,10 @@ def test_the_checkpoint_gives_its_frozen_parts_to_another_run(smoke_run, tmp_pat
     assert main(["world", "--config", "smoke", "--run", str(run), "--checkpoint", str(source)]) == 0
     for stage in STAGES[1:]:
         assert main([stage, "--config", "smoke", "--run", str(run), "--no_progress"]) == 0, stage
-    figures = str(run / "evaluation.json")
-    assert prip(["evaluate", "--config", "smoke", "--run", str(run), "--json", figures]) == 0
+    assert prip(["evaluate", "--config", "smoke", "--run", str(run), "--out", str(run / "evaluation"), "--quiet"]) == 0
     assert main(["export", "--run", str(run), "--to", str(run / "checkpoint")]) == 0
     record = json.loads((run / "checkpoint" / "training.json").read_text())
+    assert {row["refiner"] for row in record["evaluation"]["rows"]} == {"none", "random", "warmup", "rl", "best"}
     assert list(record["stages"]) == ["world/checkpoint", "prepare", "encoder", "decoder", "rl"]
     assert record["stages"]["world/checkpoint"]["settings"]["checkpoint"] == "checkpoint", "its name, not its path"
     for part in ("unet/diffusion_pytorch_model", "text_encoder/model"):

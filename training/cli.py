@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import inspect
+import json
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import docstring_parser
-import yaml
-from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
+from jsonargparse import Namespace
 
 from prip.errors import InputError, PripError
 from prip.loading import quiet
 
+from .config_files import CONFIGS, presets, with_preset_paths
+from .parser import StageParser, build_settings, stage_parser
 from .processes import process_rank
+from .run_folder import SETTINGS_FILE, check_folder, flat
+from .settings import RunSettings
 from .settings.in_run import in_run
 
-CONFIGS = Path(__file__).resolve().parent / "configs"
+__all__ = ["CONFIGS", "STAGES", "main", "parse_settings", "presets"]
+_NO_SETTINGS = ("config", "extends", "run", "to", "resume", "overwrite", "progress")
+"""What the summary leaves out: it says where a stage runs, not what it does."""
+_OUTLINE = """examples:
+  prip-train world --config miniature --checkpoint prip-mini --run runs/mine
+  prip-train encoder --config miniature --run runs/mine --loop.steps 500
+  prip-train encoder --config miniature --run runs/mine --loop.steps 500 --resume
+  prip-train encoder --config paper --print_config
+  prip-train encoder --help
+
+exit status: 0 done, 1 failed, 2 wrong settings, 130 interrupted"""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,25 +61,33 @@ STAGES = {
 }
 
 
-class _Formatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows types and defaults, and leaves the examples' lines alone."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one stage; returns the exit status: 0, 1 for a failed stage, 2 for wrong settings."""
+    """Runs one stage; returns the exit status: 0, 1 for a failed stage, 2 for wrong settings, 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     name = _top_parser().parse_args(arguments[:1]).stage
     logging.basicConfig(format="%(message)s")
     logging.getLogger("prip").setLevel(logging.WARNING if process_rank() else logging.INFO)
     try:
         settings = parse_settings(name, arguments[1:])
+        if isinstance(settings, RunSettings) and name != "world" and not process_rank():
+            check_folder(settings, name)  # before seconds of imports, and minutes of loading
         with quiet():
             module = importlib.import_module(f".{STAGES[name].module}", __package__)
         module.run(settings)
     except PripError as error:
         print(f"prip-train {name}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
+    except KeyboardInterrupt:
+        if not process_rank():
+            print(f"\nprip-train {name}: interrupted; to continue: {_continuing(arguments)}", file=sys.stderr)
+        return 130
     return 0
+
+
+def _continuing(arguments: Sequence[str]) -> str:
+    """Returns the command that goes on where this one stopped: of export, which is quick, the same."""
+    kept = [argument for argument in arguments if argument not in ("--overwrite", "--resume")]
+    return shlex.join(["prip-train", *kept, *([] if kept[0] == "export" else ["--resume"])])
 
 
 def parse_settings(name: str, arguments: Sequence[str]) -> Any:
@@ -74,52 +96,34 @@ def parse_settings(name: str, arguments: Sequence[str]) -> Any:
     Exits as argparse does on --help, --print_config and what it cannot parse. Raises InputError for values that do not
     fit.
     """
-    stage = STAGES[name]
-    settings_class = getattr(importlib.import_module(".settings", __package__), stage.settings)
-    parser = stage_parser(name, settings_class)
-    parsed = parser.parse_args(_with_preset_paths(name, [_underscored(one) for one in arguments]))
-    values = vars(parser.instantiate(parsed))
-    del values["config"], values["extends"]
-    settings = in_run(settings_class(**values), values["run"])
-    logging.getLogger(__name__).info("%s", parser.dump(parsed, skip_unset=False).strip())
+    settings_class = getattr(importlib.import_module(".settings", __package__), STAGES[name].settings)
+    parser = stage_parser(name, settings_class, _examples(name))
+    words = with_preset_paths(name, [_underscored(one) for one in arguments])
+    parsed = parser.parse_args(words)
+    built = build_settings(settings_class, parsed, parser.instantiate)
+    settings = in_run(built, built.run)
+    _log.info("%s", _summary(name, parser, words, parsed))
     return settings
 
 
-def stage_parser(name: str, settings_class: type) -> ArgumentParser:
-    """Returns the parser of a stage: a flag for every field, and --flag / --no_flag for each bool at the top."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(
-        prog=f"prip-train {name}",
-        description=inspect.cleandoc(settings_class.__doc__ or ""),
-        epilog=_examples(name),
-        formatter_class=_Formatter,
-    )
-    parser.add_argument(
-        "--config", action=ActionConfigFile, help=" or ".join([*_preset_names(name), "the path of a YAML file"])
-    )
-    parser.add_argument(
-        "--extends", help="in a YAML file: the preset or the file (beside it) whose settings it begins with (type: str)"
-    )
-    switches = {field.name: field for field in fields(settings_class) if field.type in ("bool", bool)}
-    parser.add_class_arguments(settings_class, skip=set(switches))
-    explanations = _field_docstrings(settings_class)
-    for switch, field in switches.items():
-        default = False if field.default is MISSING else field.default
-        parser.add_argument(
-            f"--{switch}", action=ActionYesNo(no_prefix="no_"), default=default, help=explanations[switch]
-        )
-    return parser
+def _summary(name: str, parser: StageParser, words: Sequence[str], parsed: Namespace) -> str:
+    """In words: where all settings of a stage will lie, and which of them differ from the preset's, or the defaults."""
+    used = [word for word in words if word.startswith(str(CONFIGS))]
+    preset = f"preset {Path(used[-1]).parent.name}" if used else "the defaults"
+    required = [f"--{field}={parsed[field]}" for field in ("run", "to") if field in parsed]
+    base = parser.parse_args([text for path in used for text in ("--config", path)] + required)
+    before, now = (flat(one.as_dict()) for one in (base, parsed))
+    changed = [key for key in now if now[key] != before.get(key) and key.partition(".")[0] not in _NO_SETTINGS]
+    place = {"world": "world/*", "export": None}.get(name, name)
+    lines = [f"prip-train {name}, {preset}" + (", but for:" if changed else "")]
+    lines += [f"  {key}: {_shown(now[key])}" for key in changed]
+    lines += [] if place is None else [f"all settings: {Path(parsed.run) / place / SETTINGS_FILE}, or --print_config"]
+    return "\n".join(lines)
 
 
-def _field_docstrings(settings_class: type) -> dict[str, str]:
-    """Returns the docstrings under the fields of a settings class and of those that it extends."""
-    parsed = [docstring_parser.parse_from_object(base) for base in reversed(settings_class.__mro__[:-1])]
-    return {param.arg_name: param.description or "" for docstring in parsed for param in docstring.params}
-
-
-def presets(name: str) -> list[str]:
-    """Names of the presets that hold a config for the stage `name`."""
-    return sorted(path.parent.name for path in CONFIGS.glob(f"*/{name}.yaml"))
+def _shown(value: Any) -> str:
+    """Returns a value as it could be typed."""
+    return str(value) if isinstance(value, (str, Path)) else json.dumps(value, default=str)
 
 
 def _underscored(argument: str) -> str:
@@ -128,54 +132,12 @@ def _underscored(argument: str) -> str:
     return f"--{flag[2:].replace('-', '_')}{equals}{value}" if flag.startswith("--") else argument
 
 
-def _preset_names(name: str) -> list[str]:
-    """In words: one entry that lists the presets of a stage, or none for a stage that has none."""
-    names = presets(name)
-    return [f"a preset ({', '.join(names)})"] if names else []
-
-
-def _with_preset_paths(name: str, arguments: Sequence[str]) -> list[str]:
-    """Replaces each --config by the file that it names, after the files that this one extends."""
-    result: list[str] = []
-    words = iter(arguments)
-    for argument in words:
-        flag, equals, value = argument.partition("=")
-        if flag == "--config":
-            for path in _chain(name, value if equals else next(words, "")):
-                result += ["--config", str(path)]
-        else:
-            result.append(argument)
-    return result
-
-
-def _chain(name: str, value: str, extenders: tuple[Path, ...] = ()) -> list[Path]:
-    """Returns the file that `value` names, a preset or a path, after those that it extends, the first of them first.
-
-    extenders: the files that extend it; its path may be relative to the last one.
-    """
-    beside = extenders[-1].parent if extenders else Path()
-    path = CONFIGS / value / f"{name}.yaml" if value in presets(name) else beside / value
-    if not path.is_file():
-        wanted = " or ".join([*_preset_names(name), "a YAML file"])
-        raise InputError(f"config: wanted {wanted}, got {value!r}")
-    try:
-        held = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"config: {path} cannot be read as YAML: {' '.join(str(error).split())}") from error
-    extended = held.get("extends") if isinstance(held, dict) else None
-    if extended is None:
-        return [path]
-    if path in extenders:
-        raise InputError(f"config: {path} extends itself")
-    return [*_chain(name, extended, (*extenders, path)), path]
-
-
 def _top_parser() -> argparse.ArgumentParser:
     lines = [f"  {name:11}{stage.summary}" for name, stage in STAGES.items()]
     parser = argparse.ArgumentParser(
         prog="prip-train",
         description="Train PRIP, stage by stage:\n" + "\n".join(lines),
-        epilog="examples:\n  prip-train encoder --config miniature --run runs/miniature\n  prip-train encoder --help",
+        epilog=_OUTLINE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("stage", choices=STAGES, metavar="stage", help="one of the above; more options follow it")

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
+from prip.base_model import load_base_tokenizer
 from prip.errors import require
 from prip.loading import quiet
 from prip.modeling import PripModel, PromptDecoder
 from prip.processing import PripProcessor, load_tokenizer
-from prip.strict_model import load_foreign_tokenizer
 
 from .data.hashing import hash_of
 from .data.pairs import (
@@ -32,13 +32,16 @@ from .data.pairs import (
     read_rewrites,
     read_system_prompts,
 )
-from .harness import StageModule, stage_folder, train
+from .harness import StageModule, train
 from .memory import checkpoint_activations
 from .optimizers import build_optimizer, build_scheduler, in_float32, train_only
+from .pins import base_hash, pin_decoder
 from .processes import process_rank
 from .refiner_folder import training_record, write_refiner
+from .run_folder import stage_folder
 from .seeds import derive_seed, seed_everything
 from .settings import DecoderSettings, LlamaSizes, LoopSettings, LoraSettings, OptimizerSettings
+from .sharding import holds_float32
 from .step_order import StepOrder
 from .tokenizers import train_decoder_tokenizer
 
@@ -91,7 +94,9 @@ class DecoderModule(StageModule):
         self._step: tuple[int, list[Row], list[str]] | None = None
         language_model = "decoder.lm.*lora_*" if hasattr(decoder.lm, "peft_config") else "decoder.lm.*"
         self.trained = train_only(self, language_model, *(["decoder.projection.*"] if use_pivot else []))
-        if loop.precision != "bf16-true":
+
+    def setup(self, stage: str) -> None:
+        if holds_float32(self.loop.precision, self.trainer.strategy):
             in_float32(self.trained)
 
     def batch_at(self, step: int) -> dict[str, Any]:
@@ -241,12 +246,13 @@ def _names_before(names: Sequence[str], size: int) -> list[str]:
 def run(settings: DecoderSettings) -> dict[str, Any]:
     """Trains the prompt decoder and returns its metrics; the part is in RUN/decoder/part, and of a decoder that reads
     no pivot the refiner that it makes alone in RUN/decoder/refiner."""
+    settings = pin_decoder(settings)
     data = settings.data or settings.run / "data"
     splits = read_system_prompts(data) if settings.rewrites is None else read_rewrites(settings.rewrites)
     seed_everything(settings.seed, DecoderModule.stage, "weights")
-    base: dict[str, Any] = {"dtype": settings.base_dtype}
-    base |= {} if settings.base_revision is None else {"revision": settings.base_revision}
-    decoder, tokenizer = build_decoder(settings.base, settings.sizes, settings.template, splits, **base)
+    decoder, tokenizer = build_decoder(
+        settings.base, settings.sizes, settings.template, splits, dtype=settings.base_dtype
+    )
     if settings.lora.rank:
         add_adapters(decoder, settings.lora)
     if settings.gradient_checkpointing:
@@ -267,7 +273,7 @@ def run(settings: DecoderSettings) -> dict[str, Any]:
     )
     table = settings.rewrites
     read = data_hashes(data, SYSTEM_PROMPTS) if table is None else {"rewrites": hash_of(table)}
-    folder = stage_folder(settings, module.stage, read)
+    folder = stage_folder(settings, module.stage, read | base_hash(settings.base))
     clip = settings.optimizer.clip
     metrics = train(module, settings, settings.loop, folder, monitor="dev_modifier_loss", mode="min", clip=clip)
     if table is not None and process_rank() == 0 and not (folder / "refiner").is_dir():
@@ -283,12 +289,11 @@ def build_decoder(
 ) -> tuple[PromptDecoder, PreTrainedTokenizerFast]:
     """Returns the decoder and its tokenizer: the pretrained `base`, or a new Llama at `sizes`, for these pivots.
 
-    options: revision and dtype, with which `base` is loaded.
+    options: dtype, with which `base` is loaded.
     """
     shape = {"pivot_length": splits.pivots.pivot_length, "pivot_width": splits.pivots.pivot_width}
     if base is not None:
-        at = {name: value for name, value in options.items() if name == "revision"}
-        tokenizer: PreTrainedTokenizerFast = load_foreign_tokenizer(base, at)
+        tokenizer: PreTrainedTokenizerFast = load_base_tokenizer(base)
         return PromptDecoder.from_lm(base, tokenizer, template=template, **shape, **options), tokenizer
     tokenizer = train_decoder_tokenizer(splits.train.texts, sizes.vocab_size)
     config = LlamaConfig(

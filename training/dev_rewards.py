@@ -45,8 +45,9 @@ class DevSplit:
         with self.policy.residence.using("decoder"):
             for rows in torch.arange(len(batch)).split(self.chunk):
                 some = batch.rows(rows).to(device)
+                allowed = some.allowed
                 new, warm = (
-                    ppo.allowed_log_softmax(self.policy.score(one, some)[0], some.allowed) for one in (part, reference)
+                    ppo.allowed_log_softmax(self.policy.score(one, some)[0], allowed) for one in (part, reference)
                 )
                 difference = torch.where(new.isfinite(), new - warm, 0)
                 divergences.append((new.exp() * difference).sum(dim=-1))

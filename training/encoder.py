@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, T5Config
 
+from prip.base_model import load_base_tokenizer
 from prip.loading import quiet
 from prip.modeling import PreferenceEncoder
-from prip.strict_model import load_foreign_tokenizer
 
 from .data.pairs import (
     PREFERRED_IMAGES,
@@ -24,11 +24,14 @@ from .data.pairs import (
     drop_words,
     read_preferred_images,
 )
-from .harness import StageModule, stage_folder, train
+from .harness import StageModule, train
 from .memory import checkpoint_activations
 from .optimizers import build_optimizer, build_scheduler, in_float32, train_only
+from .pins import base_hash, pin_encoder
+from .run_folder import stage_folder
 from .seeds import derive_seed, seed_everything
 from .settings import EncoderSettings, LoopSettings, OptimizerSettings, T5Sizes
+from .sharding import holds_float32
 from .step_order import StepOrder
 from .tokenizers import train_encoder_tokenizer
 
@@ -56,7 +59,9 @@ class EncoderModule(StageModule):
         self.loop, self.optimizer = loop, optimizer
         self.order = StepOrder(len(splits.train), loop.batch_size, loop.accumulate, seed, self.stage)
         self.trained = train_only(self, "encoder.*")
-        if loop.precision != "bf16-true":
+
+    def setup(self, stage: str) -> None:
+        if holds_float32(self.loop.precision, self.trainer.strategy):
             in_float32(self.trained)
 
     def batch_at(self, step: int) -> dict[str, Tensor]:
@@ -120,10 +125,11 @@ class EncoderModule(StageModule):
 
 def run(settings: EncoderSettings) -> dict[str, Any]:
     """Trains the preference encoder and returns its metrics; the part is in RUN/encoder/part."""
+    settings = pin_encoder(settings)
     data = settings.data or settings.run / "data"
     splits = read_preferred_images(data, settings.images)
     seed_everything(settings.seed, EncoderModule.stage, "weights")
-    encoder, tokenizer = build_encoder(settings.base, settings.sizes, splits, settings.base_revision)
+    encoder, tokenizer = build_encoder(settings.base, settings.sizes, splits)
     if settings.gradient_checkpointing:
         checkpoint_activations(encoder)
     module = EncoderModule(
@@ -136,19 +142,18 @@ def run(settings: EncoderSettings) -> dict[str, Any]:
         loop=settings.loop,
         optimizer=settings.optimizer,
     )
-    folder = stage_folder(settings, module.stage, data_hashes(data, PREFERRED_IMAGES))
+    folder = stage_folder(settings, module.stage, data_hashes(data, PREFERRED_IMAGES) | base_hash(settings.base))
     clip = settings.optimizer.clip
     return train(module, settings, settings.loop, folder, monitor="dev_loss", mode="min", clip=clip)
 
 
 def build_encoder(
-    base: str | None, sizes: T5Sizes, splits: Splits, revision: str | None = None
+    base: str | None, sizes: T5Sizes, splits: Splits
 ) -> tuple[PreferenceEncoder, PreTrainedTokenizerBase]:
     """Returns the encoder and its tokenizer: from the pretrained T5 `base`, or new at `sizes`, for these pivots."""
     shape = {"pivot_length": splits.pivots.pivot_length, "pivot_width": splits.pivots.pivot_width}
     if base is not None:
-        at: dict[str, Any] = {} if revision is None else {"revision": revision}
-        return PreferenceEncoder.from_t5(base, **shape, **at), load_foreign_tokenizer(base, at)
+        return PreferenceEncoder.from_t5(base, **shape), load_base_tokenizer(base)
     tokenizer = train_encoder_tokenizer(splits.train.texts, sizes.vocab_size)
     config = T5Config(
         vocab_size=len(tokenizer),

@@ -43,10 +43,10 @@ def run(settings: ExportSettings) -> dict[str, Any]:
         if not folder.exists():
             raise InputError(f"run: wanted a run with all its stages done, but {folder} is missing")
     if settings.evaluation is not None and not settings.evaluation.is_file():
-        raise InputError(f"evaluation: wanted a JSON file of prip evaluate, there is none at {settings.evaluation}")
+        raise InputError(f"evaluation: wanted summary.json of prip evaluate, there is none at {settings.evaluation}")
     if settings.to.exists() and any(settings.to.iterdir()) and not (settings.to / "training.json").is_file():
         raise InputError(f"to: wanted a new folder or an earlier checkpoint to replace, {settings.to} is neither")
-    evaluation = settings.evaluation or settings.run / "evaluation.json"
+    evaluation = settings.evaluation or settings.run / "evaluation" / "summary.json"
     figures = json.loads(evaluation.read_text(encoding="utf-8")) if evaluation.is_file() else None
 
     def write(folder: Path) -> None:

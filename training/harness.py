@@ -1,4 +1,4 @@
-"""What the stages share: a folder in the run, one training loop with exact resume, and the best part by the dev split.
+"""What the stages share: one training loop with exact resume, and the best part by the dev split.
 
 A stage is a StageModule and a call of `train`. Batch and randomness of a step are functions of (seed, stage, step,
 rank), so that a run that was killed goes on as if it had not been.
@@ -14,14 +14,12 @@ import shutil
 import sys
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import lightning as L
 import torch
-import yaml
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
@@ -39,19 +37,6 @@ from .sharding import build_strategy, number_of_weights, plain_checkpoint, proce
 _log = logging.getLogger(__name__)
 _Item = TypeVar("_Item")
 _ACCELERATORS = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}
-_NOT_COMPARED = (
-    "run",
-    "data",
-    "resume",
-    "overwrite",
-    "progress",
-    "device",
-    "devices",
-    "strategy",
-    "ray",
-    "push_to_hub",
-    "private",
-)
 _EXPECTED_WARNINGS = (
     ".*does not have many workers.*",
     ".*dataloader is not resumable.*",
@@ -121,46 +106,6 @@ class StageModule(L.LightningModule):
         return self.trainer.strategy.reduce(value.to(self.device), reduce_op="sum").cpu()
 
 
-def stage_folder(settings: RunSettings, stage: str, inputs: Mapping[str, str] | None = None) -> Path:
-    """Makes RUN/stage ready and writes settings.yaml and inputs.json there; returns it.
-
-    inputs: hashes of what the stage reads, by name. Raises InputError if the folder holds an earlier run and neither
-    resume nor overwrite is set, or if resume is set and the settings or the inputs differ from those that the run
-    began with. The first process alone looks and writes.
-    """
-    folder = settings.run / stage
-    if process_rank():
-        return folder
-    path = folder / "settings.yaml"
-    plain = _plain(settings)
-    if path.exists() and settings.overwrite:
-        shutil.rmtree(folder)
-    elif path.exists() and not settings.resume:
-        raise InputError(
-            f"run: {folder} holds an earlier run: add --resume to continue it or --overwrite to replace it"
-        )
-    elif path.exists():
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
-        old, new = _compared(before), _compared(plain)
-        changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-        if changed:
-            pairs = "; ".join(f"{name} was {old.get(name)}, is {new.get(name)}" for name in changed)
-            raise InputError(f"resume: wanted the settings that {folder} began with, but {pairs}")
-    replace_text(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
-    _check_inputs(folder, dict(inputs or {}))
-    return folder
-
-
-def _check_inputs(folder: Path, inputs: dict[str, str]) -> None:
-    path = folder / "inputs.json"
-    if not path.exists():
-        replace_text(path, json.dumps(inputs, indent=2) + "\n")
-    before = json.loads(path.read_text(encoding="utf-8"))
-    changed = sorted(name for name in before.keys() | inputs.keys() if before.get(name) != inputs.get(name))
-    if changed:
-        raise InputError(f"resume: wanted what {folder} began with, but changed since: {', '.join(changed)}")
-
-
 def train(
     module: StageModule,
     settings: RunSettings,
@@ -203,7 +148,12 @@ def train(
         for message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message)
         trainer = _trainer(settings, loop, folder, [guard, progress], 0.0 if manual else clip, strategy)
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        try:
+            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        except SystemExit as stop:
+            if trainer.interrupted:  # Lightning leaves the interpreter on Ctrl-C
+                raise KeyboardInterrupt from stop
+            raise
     parameters = list(module.parameters())
     metrics = {
         "stage": module.stage,
@@ -296,18 +246,3 @@ class _RemainingBatches(Sampler[int]):
 
     def __len__(self) -> int:
         return self._progress.loop.steps * self._progress.loop.accumulate
-
-
-def _compared(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings that a resumed run must have kept: of how a step is shared out, the examples in all."""
-    kept = {name: value for name, value in settings.items() if name not in _NOT_COMPARED}
-    if "devices" not in settings:
-        return kept
-    loop = dict(kept["loop"])
-    examples = settings["devices"] * loop.pop("accumulate") * loop.pop("batch_size")
-    return kept | {"loop": loop, "devices x loop.accumulate x loop.batch_size": examples}
-
-
-def _plain(settings: RunSettings) -> dict[str, Any]:
-    """Returns the settings as YAML holds them: paths as text, tuples as lists."""
-    return json.loads(json.dumps(asdict(settings), default=str))

@@ -17,28 +17,26 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
-from prip.errors import CheckpointError, InputError, PripError
-from prip.generators import load_generator
-from prip.pivot_encoder import load_pivot_encoder
+from prip.errors import InputError, PripError
 from prip.protocols import Generator, PivotEncoder, Reward
-from prip.rewards import load_reward
 
 from .atomic import replace_text
 from .data.diffusiondb import NO_PROMPT, Sampling, read_diffusiondb
 from .data.drawing import draw_all, plan_drawings
-from .data.evaluation_sets import occurring, read_evaluation_prompts
+from .data.evaluation_sets import evaluation_file, occurring, read_evaluation_prompts
 from .data.filters import filter_rows
-from .data.hashing import hash_of, hash_of_named
+from .data.hashing import hash_of
 from .data.mining import REWARDS, check_reward_names, mine, write_table
 from .data.pairs import MANIFEST, PIVOTS, PREFERRED_IMAGES, SYSTEM_PROMPTS
 from .data.pivots import PivotMaker, make_pivots, plan_shards
 from .data.scoring import Scorer, score_parts
-from .data.source import Source, find_source, pinned
+from .data.source import Source, find_source
 from .data.splits import read_prompts
 from .data.workers import RayWorkers, ThisProcess, Workers
-from .harness import stage_folder
+from .pins import pin_prepare
+from .prepare_parts import Parts, input_hashes, part_paths, parts_of
+from .run_folder import stage_folder
 from .settings import PrepareSettings
 
 STAGE = "prepare"
@@ -47,93 +45,19 @@ EVALUATION = "evaluation_prompts.parquet"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Parts:
-    """How the frozen parts are loaded: by whoever works with them. The generator is dropped after drawing."""
-
-    make_generator: Callable[[], Generator]
-    make_rewards: Callable[[], Sequence[Reward]]
-    make_pivot_encoder: Callable[[], PivotEncoder]
-
-
 def run(settings: PrepareSettings) -> dict[str, Any]:
     """Makes RUN/data and returns the metrics, which are in RUN/prepare/metrics.json too.
 
     Raises CheckpointError for a part that is missing, InputError for settings that do not fit the run, PripError if
     too many images are bad.
     """
-    paths = part_paths(settings)
+    settings = pin_prepare(settings)
     folder = begin(settings, input_hashes(settings))
     finished = folder / "metrics.json"
     if finished.exists():
         _log.info("%s is finished already", folder)
         return json.loads(finished.read_text(encoding="utf-8"))
-    rewards = [path for name, path in paths.items() if name.startswith("rewards/")]
-    make_rewards = partial(load_rewards, rewards, settings.device, settings.dtype)
-    make_pivot_encoder = partial(load_pivots, paths["pivot_encoder"], settings.device, settings.dtype)
-    if not settings.ray.workers:  # what cannot be loaded is then told before anything is drawn
-        loaded, pivot_encoder = make_rewards(), make_pivot_encoder()
-        make_rewards, make_pivot_encoder = lambda: loaded, lambda: pivot_encoder  # type: ignore[assignment]
-    parts = Parts(
-        lambda: load_generator(paths["generator"], device=device_of(settings.device), **settings.generator_options),
-        make_rewards,
-        make_pivot_encoder,
-    )
-    return prepare(settings, folder, parts)
-
-
-def device_of(device: str) -> str:
-    """Returns the device that "auto" means on this machine, or `device`."""
-    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def load_rewards(names: Sequence[str], device: str, dtype: str | None) -> list[Reward]:
-    """Loads the rewards `names`, frozen."""
-    return [load_reward(name, device=device_of(device), **_dtype(dtype)) for name in names]
-
-
-def load_pivots(name: str, device: str, dtype: str | None) -> PivotEncoder:
-    """Loads the pivot encoder `name`, frozen."""
-    return load_pivot_encoder(name, device=device_of(device), **_dtype(dtype))
-
-
-def _dtype(dtype: str | None) -> dict[str, Any]:
-    return {} if dtype is None else {"dtype": getattr(torch, dtype)}
-
-
-def part_paths(settings: PrepareSettings) -> dict[str, str]:
-    """Returns what the stage reads, by name: tables of prompts, generator, rewards/NAME, pivot encoder.
-
-    Raises CheckpointError for one that is to be in the run and is not, InputError for two rewards of one name.
-    """
-    parts = settings.run / "parts"
-    rewards = list(settings.rewards) or sorted(map(str, (parts / "rewards").glob("*/")))
-    paths = {f"rewards/{_short(reward)}": reward for reward in rewards}
-    if len(paths) < len(rewards):
-        raise InputError(f"rewards: wanted names that differ, got {', '.join(rewards)}")
-    if settings.diffusiondb is None:
-        paths["user_prompts"] = str(settings.user_prompts or parts / "prompts" / "user_prompts.parquet")
-        paths["system_prompts"] = str(settings.system_prompts or parts / "prompts" / "system_prompts.parquet")
-        paths["generator"] = settings.generator or str(parts / "generator")
-    paths["pivot_encoder"] = settings.pivot_encoder or str(parts / "pivot_encoder")
-    missing = [] if rewards else [str(parts / "rewards")]
-    missing += [path for path in paths.values() if Path(path).is_relative_to(parts) and not Path(path).exists()]
-    if missing:
-        raise CheckpointError(f"run: {', '.join(missing)} missing; does prip-train world come first?")
-    return paths
-
-
-def _short(reward: str) -> str:
-    """Returns NAME of NAME=PLACE, and the last part of a path."""
-    return Path(reward).name if Path(reward).exists() else Path(reward.partition("=")[0]).name
-
-
-def input_hashes(settings: PrepareSettings) -> dict[str, str]:
-    """Returns the hashes of what the stage reads, by name; of what is on the Hub its name, with the commit of data."""
-    hashes = {name: hash_of_named(path) for name, path in part_paths(settings).items()}
-    if settings.diffusiondb is not None:
-        hashes["diffusiondb"] = pinned(settings.diffusiondb)
-    return hashes | {f"evaluation/{path.name}": hash_of(path) for path in settings.evaluation.files}
+    return prepare(settings, folder, parts_of(settings))
 
 
 def begin(settings: PrepareSettings, inputs: dict[str, str]) -> Path:
@@ -152,7 +76,7 @@ def begin(settings: PrepareSettings, inputs: dict[str, str]) -> Path:
 
 def prepare(settings: PrepareSettings, folder: Path, parts: Parts) -> dict[str, Any]:
     """Does the stage with these parts: all of RUN/data, and metrics.json in `folder`; returns the metrics."""
-    times, data = [time.monotonic()], settings.run / "data"
+    moments, data = [(time.monotonic(), 0.0)], settings.run / "data"
     if settings.diffusiondb is None:
         place, prompts, drawn = draw(settings, data, parts.make_generator)
         source = find_source(place)
@@ -160,13 +84,13 @@ def prepare(settings: PrepareSettings, folder: Path, parts: Parts) -> dict[str, 
         prompts, drawn = None, 0
         chosen = settings.source
         source = find_source(settings.diffusiondb, chosen.subset, chosen.first_part, chosen.part_limit, chosen.keep)
-    times.append(time.monotonic())
+    moments.append((time.monotonic(), 0.0))
     with _workers(settings) as workers:
         scored = score(settings, folder, source, prompts, parts.make_rewards, workers)
-        times.append(time.monotonic())
+        moments.append((time.monotonic(), workers.start_seconds))
         mined = mine(settings, scored.images, prompts, scored.rewards)
         pivots = cache_pivots(settings, source, scored.images, mined.needed, parts.make_pivot_encoder, workers)
-    times.append(time.monotonic())
+        moments.append((time.monotonic(), workers.start_seconds))
     counts = {
         "images": len(scored.images),
         **scored.counts,
@@ -187,13 +111,24 @@ def prepare(settings: PrepareSettings, folder: Path, parts: Parts) -> dict[str, 
             "system_prompts": float(mined.system["score"].mean()),
             "system_prompts_kept": _mean_score(mined.system, mined.kept["image_name"]),
         },
-        "seconds": {
-            name: round(times[place + 1] - times[place], 1) for place, name in enumerate(("draw", "score", "pivots"))
-        },
+        "seconds": _seconds(moments),
     }
     replace_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     _log.info("prepare: %s", ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
     return metrics
+
+
+def _seconds(moments: list[tuple[float, float]]) -> dict[str, float]:
+    """Returns how long drawing, scoring and pivots took, and apart from them how long the workers took to start.
+
+    moments: before each and after the last, the time and the workers' start_seconds, both in seconds.
+    """
+    names = ("draw", "score", "pivots")
+    spans = {
+        name: (end - begin) - (started_end - started)
+        for name, (begin, started), (end, started_end) in zip(names, moments, moments[1:], strict=False)
+    }
+    return {name: round(value, 3) for name, value in {**spans, "start": moments[-1][1]}.items()}
 
 
 def cache_pivots(
@@ -318,7 +253,8 @@ def _check_bad(settings: PrepareSettings, bad: int, total: int, set_aside: pd.Da
 def _without_evaluation_prompts(settings: PrepareSettings, rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     """Returns the rows whose prompt is in no evaluation set, and how many prompts are; writes them to a table."""
     chosen = settings.evaluation
-    prompts = [prompt for path in chosen.files for prompt in read_evaluation_prompts(path, chosen.column)]
+    files = map(evaluation_file, chosen.files)
+    prompts = [prompt for file in files for prompt in read_evaluation_prompts(file, chosen.column)]
     occurs = occurring(rows["prompt"].unique(), prompts, chosen.similarity, chosen.ngram, chosen.permutations)
     write_table(settings.run / "data" / EVALUATION, occurs)
     counts = {f"evaluation_{kind}": int((occurs["kind"] == kind).sum()) for kind in ("exact", "near")}

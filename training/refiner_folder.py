@@ -51,7 +51,7 @@ def publish_folder(folder: Path, repository: str, private: bool) -> str:
 
 
 def training_record(run: Path, stages: dict[str, Path], data: list[Path]) -> dict[str, Any]:
-    """Returns stages (settings and metrics of each), data (SHA-256 by file) and the libraries' versions.
+    """Returns stages (settings, hashes of the inputs, metrics), data (SHA-256 by file) and the libraries' versions.
 
     stages: the folder of each; what has neither settings.yaml nor metrics.json is left out. data: files that the stages
     read. Paths are given relative to the run, or by their last name.
@@ -59,12 +59,14 @@ def training_record(run: Path, stages: dict[str, Path], data: list[Path]) -> dic
     record: dict[str, Any] = {}
     for stage, folder in stages.items():
         entry: dict[str, Any] = {}
-        settings, metrics = folder / "settings.yaml", folder / "metrics.json"
+        settings, inputs, metrics = (folder / name for name in ("settings.yaml", "inputs.json", "metrics.json"))
         if settings.is_file():
             held = yaml.safe_load(settings.read_text(encoding="utf-8"))
             kept = {name: value for name, value in held.items() if name not in _OF_THE_MACHINE}
             entry["seed"] = held.get("seed")
             entry["settings"] = portable(kept, run)
+        if inputs.is_file():
+            entry["inputs"] = portable(json.loads(inputs.read_text(encoding="utf-8")), run)
         if metrics.is_file():
             entry["metrics"] = portable(json.loads(metrics.read_text(encoding="utf-8")), run)
         if entry:
@@ -86,7 +88,7 @@ def portable(value: Any, run: Path) -> Any:
         return [portable(own, run) for own in value]
     if not isinstance(value, str):
         return value
-    return _relative(Path(value), run) if "/" in value else value
+    return _relative(Path(value), run) if "/" in value and "://" not in value else value
 
 
 def _relative(path: Path, run: Path) -> str:

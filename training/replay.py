@@ -39,6 +39,7 @@ def replay(
     columns: list[tuple[Tensor, ...]] = []
     for rows in torch.arange(len(batch)).split(workshop.rollouts.chunk.score):
         some = batch.rows(rows).to(device)
+        allowed = some.allowed
         logits, hidden = workshop.policy.score(part, some)
         warm = workshop.policy.score(workshop.reference, some)[0]
         values = torch.zeros(some.mask.shape, device=device)
@@ -46,9 +47,9 @@ def replay(
             values = torch.where(some.mask, value_head(hidden.float()).squeeze(-1), 0)
         columns.append(
             (
-                ppo.token_log_probabilities(logits, some.allowed, some.actions, some.mask),
-                ppo.token_log_probabilities(warm, some.allowed, some.actions, some.mask),
-                ppo.token_entropy(logits, some.allowed, some.mask),
+                ppo.token_log_probabilities(logits, allowed, some.actions, some.mask),
+                ppo.token_log_probabilities(warm, allowed, some.actions, some.mask),
+                ppo.token_entropy(logits, allowed, some.mask),
                 values,
             )
         )

@@ -17,8 +17,8 @@ from prip.generators import load_generator
 from prip.rewards import StandardisedSum
 
 from .atomic import replace_text
-from .baselines import BaselineCache, ImageScorer, RewardStatistics
-from .data.evaluation_sets import occurring, read_evaluation_prompts
+from .baselines import BaselineCache, ImageScorer
+from .data.evaluation_sets import evaluation_file, occurring, read_evaluation_prompts
 from .data.hashing import hash_of, hash_of_named
 from .data.mining import REWARDS, write_table
 from .data.pairs import SYSTEM_PROMPTS
@@ -26,8 +26,10 @@ from .data.rewrites import REWRITES, rewrites_of_sessions
 from .data.sessions import find_sessions, read_log
 from .data.splits import check_splits, limit_prompts, read_prompts, split_by_prompt
 from .data.synthetic import Job, from_starts, from_table, gains, image_seeds, known_scores
-from .harness import stage_folder
-from .prepare import device_of, load_rewards
+from .pins import pin_rewrites
+from .prepare_parts import device_of, load_rewards
+from .reward_statistics import RewardStatistics
+from .run_folder import stage_folder
 from .settings import RewritesSettings
 
 STAGE = "rewrites"
@@ -41,9 +43,10 @@ def run(settings: RewritesSettings) -> dict[str, Any]:
 
     Raises CheckpointError for what is missing, InputError where a split stays empty.
     """
+    settings = pin_rewrites(settings)
     paths = _paths(settings)
     hashes = {name: hash_of_named(path) for name, path in paths.items()}
-    hashes |= {f"evaluation/{path.name}": hash_of(path) for path in settings.evaluation.files}
+    hashes |= {f"evaluation/{Path(file).name}": hash_of(file) for file in settings.evaluation.files}
     folder = stage_folder(settings, STAGE, hashes)
     finished = folder / "metrics.json"
     if finished.exists():
@@ -164,7 +167,8 @@ def _gains(
 def _without_evaluation_prompts(settings: RewritesSettings, pairs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Returns the rewrites of which no prompt is in an evaluation set, and the others with the kind as the reason."""
     chosen = settings.evaluation
-    prompts = [prompt for path in chosen.files for prompt in read_evaluation_prompts(path, chosen.column)]
+    files = map(evaluation_file, chosen.files)
+    prompts = [prompt for file in files for prompt in read_evaluation_prompts(file, chosen.column)]
     distinct = pd.unique(pd.concat([pairs[column] for column in REWRITES]))
     occurs = occurring(distinct, prompts, chosen.similarity, chosen.ngram, chosen.permutations)
     kinds = dict(zip(occurs["prompt"], "evaluation_" + occurs["kind"], strict=True))

@@ -19,14 +19,16 @@ from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
 
 from . import ppo, ranks
 from .data.hashing import hash_of_texts
-from .harness import StageModule, stage_folder, train
+from .harness import StageModule, train
 from .optimizers import build_optimizer, build_scheduler, train_only, trained_names
+from .pins import pin_rl
 from .processes import process_rank
 from .refiner_folder import publish_refiner, training_record, write_refiner
 from .replay import gather_replay, replay, rollout_metrics
 from .rl_memory import rl_memory
 from .rl_parts import RlParts, load_parts, part_folders, prompts_file
 from .rollouts import ActionBatch, Refinement, Scores, write_rollouts
+from .run_folder import stage_folder
 from .seeds import derive_seed
 from .settings import LoopSettings, OptimizerSettings, PpoSettings, RlSettings
 from .sharding import clipped_step, forward
@@ -104,9 +106,7 @@ class RlModule(StageModule):
             _log.info("%s", rl_memory(self.workshop, self.optimizer.name, self.ppo.minibatch, device))
 
     def on_fit_start(self) -> None:
-        self.workshop.residence.device = self.device
-        self.workshop.residence.settle()
-        nn.Module.to(self.workshop.reference, self.device, self.workshop.learner.dtype)
+        self.workshop.settle(self.device)
 
     def batch_at(self, step: int) -> dict[str, Any]:
         """Returns the iteration's user prompts and seeds, those of this process: a RolloutBatch, as a dict."""
@@ -133,10 +133,7 @@ class RlModule(StageModule):
         reward = metrics.pop("reward")
         self.log_dict(metrics)
         self.log("reward", reward, prog_bar=True)
-        every = self.workshop.rollouts.preview_every
-        if every and (iteration % every == 0 or iteration + 1 == self.loop.steps):
-            path = self.workshop.folder / "previews" / f"iteration-{iteration:06}.png"
-            self.workshop.dev.preview(path, self.workshop.rollouts.preview_prompts)
+        self.workshop.preview(iteration, last=iteration + 1 == self.loop.steps)
         schedule: Any = self.lr_schedulers()
         schedule.step()
 
@@ -213,7 +210,8 @@ class RlModule(StageModule):
         rows = rows.to(self.device)
         mask, old = batch.mask, experience.old[rows]
         logits, hidden = self.policy.score(self.workshop.learner, batch)
-        new = ppo.token_log_probabilities(logits, batch.allowed, batch.actions, mask)
+        allowed = batch.allowed
+        new = ppo.token_log_probabilities(logits, allowed, batch.actions, mask)
         policy_loss = ppo.policy_loss(new, old, experience.advantages[rows], mask, settings.ratio_clip, actions)
         loss = policy_loss
         metrics = {
@@ -221,7 +219,7 @@ class RlModule(StageModule):
             "clip_fraction": ppo.clip_fraction(new, old, mask, settings.ratio_clip, actions).item(),
         }
         if settings.entropy:
-            entropy = ppo.token_entropy(logits, batch.allowed, mask)
+            entropy = ppo.token_entropy(logits, allowed, mask)
             loss = loss - settings.entropy * ppo.masked_mean(entropy, mask, actions)
         if self.value_head is None:
             penalty = ppo.kl_loss(new, experience.reference[rows], mask, actions)
@@ -261,6 +259,7 @@ def run(settings: RlSettings, parts: RlParts | None = None) -> dict[str, Any]:
 
     parts: in place of those that the settings name.
     """
+    settings = pin_rl(settings)
     parts = parts or load_parts(settings)
     read: dict[str, object] = {**dict(parts.model.named_children()), "generator": parts.generator}
     read |= {f"reward {reward.name}": reward for reward in parts.rewards}

@@ -73,7 +73,7 @@ def load_parts(settings: RlSettings) -> RlParts:
         PripModel(encoder, PromptDecoder.from_pretrained(decoder_folder, dtype=dtypes["decoder"])),
         PripProcessor(load_tokenizer(encoder_folder) if has_pivot else None, load_tokenizer(decoder_folder)),
         load_generator(named.generator or str(run_folder / "parts" / "generator"), places["generator"], **options),
-        [load_reward(name, places["rewards"], dtype) for name in names],
+        [load_reward(name, places["rewards"], named.reward_dtype or dtype) for name in names],
         train_prompts,
         dev_prompts,
     )

@@ -90,9 +90,7 @@ class TrlRun(TrainerCallback):
         self.trained = train_only(self.encoder, "*")
         self.trainer = self._build_trainer()
         self.device: torch.device = self.trainer.args.device
-        workshop.residence.device = self.device
-        workshop.residence.settle()
-        workshop.reference.to(self.device)
+        workshop.settle(self.device)
         if ranks.rank() == 0:
             _log.info("%s", rl_memory(workshop, settings.optimizer.name, settings.ppo.minibatch, self.device))
 
@@ -235,10 +233,7 @@ class TrlRun(TrainerCallback):
         done, rest = divmod(state.global_step, self.updates)
         if rest:
             return
-        every = self.workshop.rollouts.preview_every
-        if every and ((done - 1) % every == 0 or done == self.loop.steps):
-            path = self.workshop.folder / "previews" / f"iteration-{done - 1:06}.png"
-            self.workshop.dev.preview(path, self.workshop.rollouts.preview_prompts)
+        self.workshop.preview(done - 1, last=done == self.loop.steps)
         if done == self.loop.steps or done % self.loop.validate_every == 0:
             self._measure(done)
 

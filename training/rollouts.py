@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -18,6 +19,8 @@ from .atomic import replace_file
 from .baselines import ImageScorer
 from .residence import Residence
 
+REPLAYED_AT_ONCE = 16
+"""Refinements whose constraints are held as bool (batch, length, vocab) at once"""
 Learner = PreferenceEncoder | PromptDecoder
 """The part that learns: E, or D"""
 
@@ -74,7 +77,7 @@ class Policy:
         prompts = [one.user_prompt for one in refinements]
         prefixes = [processor.prefix_ids(prompt) for prompt in prompts]
         encoder_ids, encoder_mask = processor.encode_user_prompts(prompts)
-        rows = len(refinements)
+        rows, vocabulary = len(refinements), self.refiner.constraints.table.size
         width = max(len(prefix) + len(one.actions) for prefix, one in zip(prefixes, refinements, strict=True))
         length = max(1, *(len(one.actions) for one in refinements), 1)
         batch = ActionBatch(
@@ -85,12 +88,15 @@ class Policy:
             positions=torch.zeros(rows, length, dtype=torch.long),
             actions=torch.zeros(rows, length, dtype=torch.long),
             mask=torch.zeros(rows, length, dtype=torch.bool),
-            allowed=torch.ones(rows, length, self.refiner.constraints.table.size, dtype=torch.bool),
+            allowed_bits=torch.full((rows, length, -(-vocabulary // 8)), 255, dtype=torch.uint8),
+            vocabulary=vocabulary,
         )
-        replayed = self.refiner.constraints.replay(
-            prompts, [one.actions for one in refinements], self.token_budget, self.max_new_tokens
-        )
-        batch.allowed[:, : replayed.shape[1]] = replayed
+        for start in range(0, rows, REPLAYED_AT_ONCE):
+            some = slice(start, start + REPLAYED_AT_ONCE)
+            replayed = self.refiner.constraints.replay(
+                prompts[some], [one.actions for one in refinements[some]], self.token_budget, self.max_new_tokens
+            )
+            batch.allowed_bits[some, : replayed.shape[1]] = pack_bits(replayed)
         for row, (prefix, one) in enumerate(zip(prefixes, refinements, strict=True)):
             begin, count = len(prefix), len(one.actions)
             batch.input_ids[row, : begin + count] = torch.tensor([*prefix, *one.actions])
@@ -130,19 +136,43 @@ class ActionBatch:
     """int64 (batch, length)"""
     mask: Tensor
     """bool (batch, length): True where an action was taken"""
-    allowed: Tensor
-    """bool (batch, length, vocab): the constraints under which it was taken"""
+    allowed_bits: Tensor
+    """uint8 (batch, length, vocab / 8, rounded up): `allowed` by pack_bits, as it is larger than all else together"""
+    vocabulary: int
+
+    @property
+    def allowed(self) -> Tensor:
+        """bool (batch, length, vocab): the constraints under which each action was taken. Made anew by every call."""
+        return unpack_bits(self.allowed_bits, self.vocabulary)
 
     def __len__(self) -> int:
         return len(self.actions)
 
     def to(self, device: torch.device) -> ActionBatch:
         """Returns the batch on `device`."""
-        return ActionBatch(**{one.name: getattr(self, one.name).to(device) for one in fields(self)})
+        return self._each(lambda tensor: tensor.to(device))
 
     def rows(self, chosen: Tensor) -> ActionBatch:
         """Returns the rows `chosen`, int64 (n,)."""
-        return ActionBatch(**{one.name: getattr(self, one.name)[chosen] for one in fields(self)})
+        return self._each(lambda tensor: tensor[chosen])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> ActionBatch:
+        held = {one.name: getattr(self, one.name) for one in fields(self)}
+        changed: dict[str, Any] = {name: change(value) for name, value in held.items() if isinstance(value, Tensor)}
+        return replace(self, **changed)
+
+
+def pack_bits(values: Tensor) -> Tensor:
+    """Returns bool (..., n) as uint8 (..., n / 8 rounded up), the first of eight in the lowest bit; the rest is 1."""
+    padded = torch.nn.functional.pad(values, (0, -values.shape[-1] % 8), value=True).unflatten(-1, (-1, 8))
+    bits = torch.arange(8, dtype=torch.uint8, device=values.device)
+    return (padded.to(torch.uint8) << bits).sum(dim=-1, dtype=torch.uint8)
+
+
+def unpack_bits(packed: Tensor, count: int) -> Tensor:
+    """Returns bool (..., count): what pack_bits was given."""
+    bits = torch.arange(8, dtype=torch.uint8, device=packed.device)
+    return ((packed.unsqueeze(-1) >> bits) & 1).bool().flatten(-2)[..., :count]
 
 
 @dataclass(frozen=True)

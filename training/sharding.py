@@ -83,8 +83,14 @@ def build_strategy(name: str, devices: int, device: str, batch_size: int, clip: 
         on_cpu = device == "cpu" or not torch.cuda.is_available()
         return (CpuZeroStrategy if on_cpu else ZeroStrategy)(int(name[-1]), batch_size, clip, manual)
     if name == "ddp" or devices > 1:
-        return DDPStrategy()
+        return DDPStrategy(gradient_as_bucket_view=True)  # else DDP holds every gradient twice
     return "auto"
+
+
+def holds_float32(precision: str, strategy: Any) -> bool:
+    """Returns whether a module holds what it trains in 32 bits. In bf16-mixed under DeepSpeed it does not: the engine
+    makes 16 bits of it and has 32-bit weights of its own, shared out; whole ones would only pass through the host."""
+    return precision == "32-true" or (precision == "bf16-mixed" and not isinstance(strategy, DeepSpeedStrategy))
 
 
 def forward(module: L.LightningModule, *given: Any) -> Any:

@@ -123,10 +123,11 @@ class TrlPolicy(PreTrainedModel):
         """
         chosen = labels != NO_LABEL
         batch = self.rollouts.rows(input_ids, attention_mask, chosen).to(input_ids.device)
+        allowed = batch.allowed
         logits, _hidden = self.rollouts.policy.score(self.encoder, batch)
         figures = (
-            ppo.token_log_probabilities(logits, batch.allowed, batch.actions, batch.mask),
-            ppo.token_entropy(logits, batch.allowed, batch.mask),
+            ppo.token_log_probabilities(logits, allowed, batch.actions, batch.mask),
+            ppo.token_entropy(logits, allowed, batch.mask),
         )
         places = chosen[:, 1:]
         return TrlPolicyOutput(

@@ -20,12 +20,14 @@ from prip.randomness import random_generator
 
 from . import refl
 from .data.hashing import hash_of_texts
-from .harness import StageModule, stage_folder, train
+from .harness import StageModule, train
 from .optimizers import build_optimizer, build_scheduler, train_only
+from .pins import pin_tune
 from .preview import Column, write_preview
 from .processes import process_rank
 from .residence import move
 from .rl_parts import DEV_SEED
+from .run_folder import stage_folder
 from .seeds import derive_seed, permutation_indices
 from .settings import TuneSettings
 from .step_order import StepOrder
@@ -190,6 +192,7 @@ def run(settings: TuneSettings, parts: TuneParts | None = None) -> dict[str, Any
     parts: in place of those that the settings name. Raises InputError for a generator or a reward that this cannot be
     done with.
     """
+    settings = pin_tune(settings)
     parts = parts or load_tune_parts(settings)
     tunable = TunableDiffusion(parts.generator)
     parts.total.check_differentiable()

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from prip.errors import InputError
 from prip.frozen import check_unchanged, fingerprints, freeze
 from prip.processing import save_tokenizer
@@ -116,6 +118,20 @@ class Workshop:
     def score(self, iteration: int, refinements: Sequence[Refinement], image_seeds: Sequence[Sequence[int]]) -> Scores:
         """Draws and scores the refinements of an iteration."""
         return score_refinements(self.scorer, self.total, refinements, image_seeds, f"iteration {iteration}")
+
+    def settle(self, device: torch.device) -> None:
+        """Brings the frozen parts to where they are while nothing is used, and the reference into the number format of
+        the part that learns."""
+        self.residence.device = device
+        self.residence.settle()
+        torch.nn.Module.to(self.reference, device, self.learner.dtype)
+
+    def preview(self, iteration: int, last: bool) -> None:
+        """Writes the picture of the dev split after `iteration`, if one is due. All processes must call it."""
+        every = self.rollouts.preview_every
+        if every and (last or iteration % every == 0):
+            path = self.folder / "previews" / f"iteration-{iteration:06}.png"
+            self.dev.preview(path, self.rollouts.preview_prompts)
 
     def fingerprints(self) -> dict[str, str]:
         """Returns a hash of each part that must stay as it is."""

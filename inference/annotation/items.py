@@ -15,7 +15,6 @@ from typing import NamedTuple
 from prip.errors import InputError, require
 
 RELEVANCE, PREFERENCE = "relevance", "preference"
-TASKS = (PREFERENCE, RELEVANCE)
 COLUMNS = ("user_prompt", "cluster", "refiner", "generator", "seed", "image")
 
 
@@ -80,23 +79,27 @@ def read_rows(folder: Path) -> list[Row]:
     parquet = require("pyarrow.parquet", "annotate")
     arrow = require("pyarrow", "annotate")
     try:
+        there = parquet.read_schema(path).names
+        missing = [name for name in COLUMNS if name not in there]
+        if missing:
+            raise InputError(f"{path} lacks the columns {', '.join(missing)}; was it written by prip evaluate?")
         table = parquet.read_table(path, columns=list(COLUMNS))
-        missing = [name for name in COLUMNS if name not in table.column_names]
     except (arrow.ArrowException, OSError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    if missing:
-        raise InputError(f"{path} lacks the columns {', '.join(missing)}; was it written by prip evaluate?")
     columns = [table.column(name).to_pylist() for name in COLUMNS]
     return [Row(*values) for values in zip(*columns, strict=True)]
 
 
-def image_path(folder: Path, address: str) -> Path:
-    """Returns the file of an image by its content address. Raises InputError for what is no address, or not there."""
+def image_path(images: Path, address: str) -> Path:
+    """Returns the file of an image by its content address. Raises InputError for what is no address, or not there.
+
+    images: the folder in which the evaluation keeps them.
+    """
     if not re.fullmatch(r"[0-9a-f]{8,128}", address):
         raise InputError(f"image must be a content address in hexadecimal digits, it is {address!r}")
-    path = folder / "images" / address[:2] / f"{address}.png"
+    path = images / address[:2] / f"{address}.png"
     if not path.is_file():
-        raise InputError(f"{path} is missing; run prip evaluate again, which draws what is not there")
+        raise InputError(f"{path} is missing; images must be the folder that prip evaluate had, which draws it anew")
     return path
 
 
@@ -119,7 +122,7 @@ def choose_refiners(rows: Sequence[Row], task: str, wanted: Sequence[str] | None
 
 
 def draw_sample(
-    folder: Path,
+    images: Path,
     rows: Sequence[Row],
     task: str,
     refiners: Sequence[str],
@@ -129,8 +132,9 @@ def draw_sample(
 ) -> Sample:
     """Returns `count` questions, or as many as there are, about the images of `refiners`.
 
-    generator: its name, None for all. One image of each prompt comes before the second of any, in an order of `seed`;
-    a larger `count` adds questions and takes none away. Raises InputError when there is nothing to ask.
+    images: their folder. generator: its name, None for all. One image of each prompt comes before the second of any, in
+    an order of `seed`; a larger `count` adds questions and takes none away. Raises InputError when there is nothing to
+    ask.
     """
     generators = sorted({row.generator for row in rows})
     if generator is not None and generator not in generators:
@@ -146,19 +150,19 @@ def draw_sample(
         questions: list[tuple[Picture, ...]] = [(picture,) for picture in shown]
         if task == PREFERENCE:
             questions = [tuple(shown)] if len(shown) == 2 else []
-            if questions and _same(folder, *shown):
+            if questions and _same(images, *shown):
                 identical += 1
                 continue
         first = group[0]
         for asked in questions:
             for picture in asked:
-                image_path(folder, picture.image)
+                image_path(images, picture.image)
             found.append(Item(task, first.user_prompt, first.cluster, first.generator, first.seed, asked))
         if len(found) >= count:
             break
     if not found:
         why = f": all {identical} pairs are of identical images" if identical else ""
-        raise InputError(f"{folder} holds nothing to ask about {' and '.join(refiners)}{why}")
+        raise InputError(f"the evaluation holds nothing to ask about {' and '.join(refiners)}{why}")
     return Sample(tuple(found[:count]), identical, sum(row.image == "" for row in chosen))
 
 
@@ -179,6 +183,6 @@ def _spread(rows: Sequence[Row], seed: int) -> list[list[Row]]:
     return [group for _, _, group in sorted(placed, key=lambda one: one[:2])]
 
 
-def _same(folder: Path, first: Picture, second: Picture) -> bool:
-    paths = image_path(folder, first.image), image_path(folder, second.image)
+def _same(images: Path, first: Picture, second: Picture) -> bool:
+    paths = image_path(images, first.image), image_path(images, second.image)
     return first.image == second.image or filecmp.cmp(paths[0], paths[1], shallow=False)

@@ -36,8 +36,8 @@ class View:
 class Study:
     """What the server knows. What it returns may be shown to annotators: no refiner, score or address is in it."""
 
-    def __init__(self, folder: Path, task: str, sample: Sample, seed: int, log: AnswerLog) -> None:
-        self.folder = folder
+    def __init__(self, images: Path, task: str, sample: Sample, seed: int, log: AnswerLog) -> None:
+        self.images = images
         self.task = task
         self.items = sample.items
         self.keys = {item.key for item in sample.items}
@@ -91,7 +91,7 @@ class Study:
         picture = self.view(annotator).pictures.get(name)
         if picture is None:
             return None
-        return without_descriptions(image_path(self.folder, picture.image).read_bytes())
+        return without_descriptions(image_path(self.images, picture.image).read_bytes())
 
     def _make_view(self, annotator: str) -> View:
         items: dict[str, Item] = {}

@@ -16,7 +16,7 @@ import numpy as np
 
 from prip.errors import require
 
-from ..evaluation.statistics import COVERAGE, resampling_weights
+from ..evaluation.statistics import interval, resampled_means
 from .answers import Answer, preferred, read_answers
 from .items import PREFERENCE, RELEVANCE, pair_order, read_rows
 
@@ -44,10 +44,9 @@ def mean_with_interval(
     mean = sum(sums.values()) / len(values)
     if len(sums) == 1:
         return mean, None, None
-    weights = resampling_weights(len(sums), DRAWS, seed)
-    draws = (weights @ np.array(list(sums.values()))) / (weights @ np.array([counts[cluster] for cluster in sums]))
-    low, high = np.quantile(draws, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
-    return mean, float(low), float(high)
+    columns = np.array([[total, counts[cluster]] for cluster, total in sums.items()], dtype=np.float64)
+    totals, numbers = resampled_means(columns, DRAWS, seed).T
+    return mean, *interval(totals / numbers)
 
 
 def nominal_distance(_counts: Counter[int]) -> Callable[[int, int], float]:
@@ -80,7 +79,7 @@ def agreement(ratings: Sequence[Rating], metric: Callable[[Counter[int]], Callab
     counts = Counter(value for _, _, value in shared)
     if len(counts) < 2:
         return None
-    task = require("nltk.metrics.agreement", "annotate").AnnotationTask(shared, distance=metric(counts))
+    task = require("nltk.metrics.agreement", "evaluate").AnnotationTask(shared, distance=metric(counts))
     return float(task.alpha())
 
 

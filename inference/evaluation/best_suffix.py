@@ -1,4 +1,4 @@
-"""`best-suffix`: the one list of modifiers that the training rewards like best, for all prompts alike."""
+"""The kind `best-suffix`: the one list of modifiers that the training rewards like best, for all prompts alike."""
 
 from __future__ import annotations
 

@@ -28,9 +28,7 @@ def settings_from(arguments: argparse.Namespace) -> EvaluationSettings:
     )
     added = dict(refiner_entry(text) for text in arguments.refiner)
     chosen = settings.selected(arguments.refiners, arguments.generators, arguments.scorers)
-    kept = {**chosen.refiners, **added}
-    comparisons = [pair for pair in chosen.comparisons if all(name in kept for name in pair)]
-    return replace(chosen, refiners=kept, comparisons=comparisons)
+    return replace(chosen, refiners={**chosen.refiners, **added})
 
 
 def prompts_entry(text: str) -> dict[str, Any]:

@@ -28,7 +28,10 @@ def make_diffusers(
     from prip.generators import load_generator
 
     require("diffusers", "evaluate")
-    place = _own_place(name, context, stage) if place is None else place
+    if place is None:
+        place = _own_place(name, context, stage)
+    elif stage != STAGES[0]:
+        raise InputError(f"generator {name!r}: stage is of the run that is measured, place names another generator")
     return load_generator(place, device=context.device, **(options or {}))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -53,5 +54,6 @@ class ImageStore:
             temporary.write_bytes(buffer.getvalue())
             os.replace(temporary, path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
             raise InputError(f"{path} cannot be written: {error.strerror or error}") from error

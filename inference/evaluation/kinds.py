@@ -40,6 +40,8 @@ REFINERS = {
 }
 PER_GENERATOR = ("best",)
 """Kinds of refiners that depend on the generator: what is made is a `PerGenerator`."""
+BEST_JUDGE = "truth"
+"""The scorer that `best` searches with where its entry names none."""
 GENERATORS = {
     "diffusers": "generators:make_diffusers",
     "renderer": "miniature_kinds:make_renderer",

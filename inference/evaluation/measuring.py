@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,35 +14,20 @@ from numpy.typing import NDArray
 from prip.errors import PripError
 from prip.protocols import Generator, Images, Reward
 
+from .attempts import one_by_one
 from .chunks import Numbered
 from .diversity import mean_pairwise_distance
 from .embedders import Embedder
 from .generators import identity
 from .images import ImageStore, address
 from .seeds import image_seeds
+from .stopwatch import Stopwatch
 
 SCORE = "score:"
 """Before a scorer's name, in the columns of a table."""
 VECTOR = "vector"
 """Column of the embeddings that are kept: of the first image of the first VECTORS prompts."""
 VECTORS = 512
-_T = TypeVar("_T")
-
-
-@dataclass
-class Stopwatch:
-    """Seconds by what they went to."""
-
-    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-
-    @contextmanager
-    def on(self, what: str) -> Iterator[None]:
-        """Adds the time of the block."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[what] += time.perf_counter() - began
 
 
 @dataclass(frozen=True)
@@ -56,6 +37,8 @@ class _Job:
     user_prompt: str
     refined_prompt: str
     seed: int
+    error: str = ""
+    """Why there is no refined prompt"""
 
 
 @dataclass
@@ -98,23 +81,25 @@ class Measurer:
     ) -> pd.DataFrame:
         """Returns the rows of results.parquet for a chunk, and the column `vector`, a list or None.
 
-        refined: prompt_id, image_index, refined_prompt, by refiner. Raises PripError where no image could be drawn.
+        refined: prompt_id, image_index, refined_prompt, error, by refiner. Raises PripError where no image could be
+        drawn.
         """
         texts = dict(prompts)
         seeds = {number: image_seeds(prompt.text, images_per_prompt, seed) for number, prompt in prompts}
         keys, jobs = [], []
         for refiner, table in refined.items():
-            for number, place, text in table.itertuples(index=False):
+            for number, place, text, error in table.itertuples(index=False):
                 keys.append((refiner, number, place))
-                jobs.append(_Job(texts[number].text, text, seeds[number][place]))
-        found: dict[_Job, _Found] = {}
-        distinct = list(dict.fromkeys(jobs))
+                jobs.append(
+                    _Job(texts[number].text, text, seeds[number][place], f"{refiner}: {error}" if error else "")
+                )
+        found = {job: _Found("", job.error) for job in jobs if job.error}
+        distinct = [job for job in dict.fromkeys(jobs) if not job.error]
         for start in range(0, len(distinct), self.batch_size):
             self._measure_batch(distinct[start : start + self.batch_size], found)
-        if distinct and all(one.error for one in found.values()):
-            raise PripError(
-                f"generator {self.name!r}: all of {len(distinct)} images failed: {found[distinct[0]].error}"
-            )
+        if distinct and not any(found[job].address for job in distinct):
+            reason = found[distinct[0]].error
+            raise PripError(f"generator {self.name!r}: all of {len(distinct)} images failed: {reason}")
         distances = self._distances(keys, [found[job] for job in jobs])
         rows = []
         for (refiner, number, place), job in zip(keys, jobs, strict=True):
@@ -154,7 +139,8 @@ class Measurer:
                 images[one.address] = image
         missing = {one.address: job for job, one in zip(jobs, own, strict=True) if one.address not in images}
         with self.stopwatch.on("draw"):
-            drawn, errors = _one_by_one(
+            drawn, errors = one_by_one(
+                f"generator {self.name!r}",
                 lambda some: list(self.generator([job.refined_prompt for job in some], [job.seed for job in some])),
                 list(missing.values()),
             )
@@ -170,7 +156,8 @@ class Measurer:
         shown = [(job, one) for job, one in zip(jobs, own, strict=True) if one.address]
         for name, scorer in self.scorers.items():
             with self.stopwatch.on("score"):
-                scores, reasons = _one_by_one(
+                scores, reasons = one_by_one(
+                    f"scorer {name!r}",
                     lambda some, scorer=scorer: scorer(  # type: ignore[misc]
                         [job.user_prompt for job, _ in some], _stack([images[one.address] for _, one in some])
                     ).tolist(),
@@ -201,19 +188,3 @@ class Measurer:
 
 def _stack(images: Sequence[Images]) -> Images:
     return torch.stack(list(images))
-
-
-def _one_by_one(work: Callable[[list[_T]], list], jobs: list[_T]) -> tuple[list, list[str]]:
-    """Returns what `work` makes of each job, None where it fails for it alone, and why."""
-    if not jobs:
-        return [], []
-    try:
-        made = work(jobs)
-        if len(made) != len(jobs):
-            raise PripError(f"wanted {len(jobs)} results, got {len(made)}")
-        return made, [""] * len(jobs)
-    except Exception as error:  # one image that fails is a row with its error, not the end of the run
-        if len(jobs) == 1:
-            return [None], [" ".join(f"{type(error).__name__}: {error}".split())[:300]]
-    results = [_one_by_one(work, [job]) for job in jobs]
-    return [one for made, _ in results for one in made], [why for _, whys in results for why in whys]

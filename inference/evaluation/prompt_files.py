@@ -6,12 +6,11 @@ import csv
 import io
 import json
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prip.errors import InputError, PripWarning
+from prip.errors import InputError, warn
 from prip.processing import check_user_prompt
 
 from .kinds import EvaluationPrompt
@@ -149,8 +148,7 @@ def as_prompts(rows: Iterable[Row], where: str) -> list[EvaluationPrompt]:
         found.setdefault(text, EvaluationPrompt(text, row.category))
     for why, lines in left_out.items():
         told = ", ".join(map(str, lines[:_TOLD_LINES])) + (", ..." if len(lines) > _TOLD_LINES else "")
-        what = f"prompts: {where}: {len(lines)} left out, each {why} (line {told})"
-        warnings.warn(what, PripWarning, stacklevel=2)
+        warn(f"prompts: {where}: {len(lines)} left out, each {why} (line {told})")
     if not found:
         raise InputError(f"prompts: {where} holds no prompt")
     return list(found.values())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prip.errors import InputError
 from prip.hub.fetch import fetch
-from prip.places import split_revision
+from prip.hub.names import split_revision
 
 from .kinds import Context, EvaluationPrompt
 from .prompt_files import DELIMITERS, as_prompts, read_json_lines, read_json_list, read_lines, read_table

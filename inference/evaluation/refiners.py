@@ -87,12 +87,20 @@ def make_prip(
 ) -> PromptRefiner:
     """The kind `prip`. place: a checkpoint by name, folder or Hub id, there at `revision`, or a run of training; None
     is the one measured. stage: of a run, and of the one measured, whether the encoder after RL or the one after its
-    warm-up is taken; encoder: the folder of another one. dtype: None is float32."""
+    warm-up is taken; encoder: the folder of another one. dtype: of a checkpoint; None is float32."""
     if stage not in STAGES:
         raise InputError(f"refiner {name!r}: stage must be one of {', '.join(STAGES)}, it is {stage!r}")
     parts = context.parts
+    is_checkpoint = place is not None and not (Path(place) / "encoder" / "part").is_dir()
+    given = {"stage": stage != "rl", "encoder": encoder is not None}
+    if not is_checkpoint:
+        given = {"revision": revision is not None, "dtype": dtype is not None}
+    idle = [option for option, is_given in given.items() if is_given]
+    if idle:
+        what = f"the checkpoint {place!r}" if is_checkpoint else "a run or the checkpoint that is measured"
+        raise InputError(f"refiner {name!r}: {', '.join(idle)} must be left out for {what}")
     if place is not None:
-        if not (Path(place) / "encoder" / "part").is_dir():
+        if is_checkpoint:
             refiner = Refiner.from_pretrained(place, revision=revision, device=context.device, dtype=dtype)
             return GreedyRefiner(name, refiner)
         parts = Parts.of_run(Path(place))

@@ -100,13 +100,13 @@ def read_results(path: Path) -> Results:
 def _open(path: Path) -> Any:
     parquet = require("pyarrow.parquet", "evaluate")
     try:
-        file = parquet.ParquetFile(path, read_dictionary=list(_WORDS))
+        found = parquet.read_schema(path).names
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as an evaluation's results: {error}") from error
-    missing = [name for name in ("prompt_id", *_WORDS, *_FIGURES, "error") if name not in file.schema_arrow.names]
+    missing = [name for name in ("prompt_id", *_WORDS, *_FIGURES, "error") if name not in found]
     if missing:
         raise InputError(f"{path} is no evaluation's results: it lacks {', '.join(missing)}")
-    return file
+    return parquet.ParquetFile(path, read_dictionary=list(_WORDS))
 
 
 def _rows_by_cell(batch: Any) -> Iterator[tuple[tuple[str, str], NDArray[np.intp]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from prip.errors import InputError
 
-from ..files import folder_hash, write_atomically, write_with
+from ..files import check_target, folder_hash, write_atomically, write_with
 from .chunks import chunk_file, chunks, write_table
 from .images import ImageStore
 from .kinds import (
@@ -35,9 +35,10 @@ from .kinds import (
     PerGenerator,
     make,
 )
-from .measuring import VECTOR, Measurer, Stopwatch
+from .measuring import VECTOR, Measurer
 from .refining import refine_all, refine_chunk
-from .settings import ROLES, EvaluationSettings, without
+from .settings import ROLES, Entry, EvaluationSettings, without
+from .stopwatch import Stopwatch
 
 RESULTS, SETTINGS, IMAGES = "results.parquet", "settings.json", "images"
 Vectors = dict[tuple[str, str], NDArray[np.float32]]
@@ -65,11 +66,12 @@ class Evaluation:
         began = time.monotonic()
         prompts = self._prompts()
         self._begin(prompts, overwrite)
-        for name, entry in self.settings.refiners.items():
-            if entry["kind"] not in PER_GENERATOR:
-                self._refine(name, prompts)
-        drawn = sum(self._measure(name, prompts) for name in self.settings.generators)
-        collect(self._parts(prompts), self.folder / RESULTS)
+        with self.stopwatch.on("all"):
+            for name, entry in self.settings.refiners.items():
+                if entry["kind"] not in PER_GENERATOR:
+                    self._refine(name, prompts)
+            drawn = sum(self._measure(name, prompts) for name in self.settings.generators)
+            collect(self._parts(prompts), self.folder / RESULTS)
         return {
             "prompts": len(prompts),
             "clusters": len({prompt.cluster for prompt in prompts}),
@@ -130,17 +132,23 @@ class Evaluation:
         if overwrite:
             for own in ("refined", "parts"):
                 shutil.rmtree(self.folder / own, ignore_errors=True)
-        elif path.is_file() and path.read_text(encoding="utf-8") != text:
+        elif self._has_begun() and path.read_text(encoding="utf-8") != text:
             before = json.loads(path.read_text(encoding="utf-8"))
             changed = ", ".join(_differences(before, json.loads(text)))
             raise InputError(
                 f"out: {self.folder} holds an evaluation with other {changed}: choose another folder, or --overwrite"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
+        check_target(path)
         write_atomically(path, text.encode())
-        for part in self.folder.glob("parts/*/*.parquet"):
-            if (pd.read_parquet(part, columns=["error"])["error"] != "").any():
-                part.unlink()
+        for work in ("refined", "parts"):
+            for part in self.folder.glob(f"{work}/*/*.parquet"):
+                if (pd.read_parquet(part, columns=["error"])["error"] != "").any():
+                    part.unlink()
+
+    def _has_begun(self) -> bool:
+        """Whether an earlier run has left work in the folder, and the settings that it was done with."""
+        work = any(self.folder.glob("refined/*/*.parquet")) or any(self.folder.glob("parts/*/*.parquet"))
+        return work and (self.folder / SETTINGS).is_file()
 
     def _parts(self, prompts: Sequence[EvaluationPrompt]) -> list[Path]:
         """Returns the files of all chunks of all generators."""
@@ -149,19 +157,23 @@ class Evaluation:
             chunk_file(self.folder / "parts" / name, number) for name in self.settings.generators for number in numbers
         ]
 
+    def _make(self, what: str, name: str, entry: Entry, kinds: Mapping[str, str]) -> Any:
+        with self.stopwatch.on("load"):
+            return make(what, name, entry, kinds, self.context)
+
     def _refine(self, name: str, prompts: Sequence[EvaluationPrompt]) -> None:
         settings = self.settings
-        with self.stopwatch.on("refine"):
-            refine_all(
-                name,
-                partial(make, "refiner", name, settings.refiners[name], REFINERS, self.context),
-                prompts,
-                self.folder / "refined" / name,
-                settings.chunk,
-                settings.images_per_prompt,
-                self.context.seed,
-                self.progress,
-            )
+        refine_all(
+            name,
+            partial(self._make, "refiner", name, settings.refiners[name], REFINERS),
+            prompts,
+            self.folder / "refined" / name,
+            settings.chunk,
+            settings.images_per_prompt,
+            self.context.seed,
+            self.progress,
+            self.stopwatch,
+        )
 
     def _measure(self, name: str, prompts: Sequence[EvaluationPrompt]) -> int:
         """Writes the missing chunks of a generator, loading it and the scorers if there are any; returns how many
@@ -175,18 +187,18 @@ class Evaluation:
         ]
         if not missing:
             return 0
-        generator = make("generator", name, without(settings.generators[name], "seen"), GENERATORS, self.context)
+        generator = self._make("generator", name, without(settings.generators[name], "seen"), GENERATORS)
         scorers = {
-            scorer: make("scorer", scorer, without(entry, "role"), SCORERS, self.context)
+            scorer: self._make("scorer", scorer, without(entry, "role"), SCORERS)
             for scorer, entry in settings.scorers.items()
         }
         embedder = None
         if settings.embedder is not None:
-            embedder = make("embedder", "embedder", settings.embedder, EMBEDDERS, self.context)
+            embedder = self._make("embedder", "embedder", settings.embedder, EMBEDDERS)
         store = ImageStore(self.images)
         measurer = Measurer(name, generator, scorers, store, embedder, settings.batch_size, self.stopwatch)
         searching: dict[str, PerGenerator] = {
-            refiner: make("refiner", refiner, entry, REFINERS, self.context)
+            refiner: self._make("refiner", refiner, entry, REFINERS)
             for refiner, entry in settings.refiners.items()
             if entry["kind"] in PER_GENERATOR
         }

@@ -9,7 +9,7 @@ from prip.miniature.vocabulary import ATTRIBUTES, MODIFIERS
 from prip.protocols import Generator, Reward
 
 from .gallery import Gallery
-from .kinds import Context
+from .kinds import BEST_JUDGE, Context
 from .refiners import with_modifiers
 from .seeds import search_seeds
 from .statistics import Floats
@@ -130,7 +130,7 @@ class BestOnEach:
 
 
 def make_best(
-    name: str, context: Context, *, judge: str = "truth", images: int = 4, passes: int = 1, wordings: int = 2
+    name: str, context: Context, *, judge: str = BEST_JUDGE, images: int = 4, passes: int = 1, wordings: int = 2
 ) -> BestOnEach:
     """The kind `best`: what one could reach, found by a judge that no other refiner sees, on seeds of its own.
 

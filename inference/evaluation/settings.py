@@ -67,8 +67,12 @@ class EvaluationSettings:
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(f"{name} must be a whole number of at least {least}, it is {value!r}")
         for name in _SECTIONS:
-            if not isinstance(getattr(self, name), Mapping):
-                raise InputError(f"{name} must map names to kinds, it is {getattr(self, name)!r}")
+            entries = getattr(self, name)
+            if not isinstance(entries, Mapping):
+                raise InputError(f"{name} must map names to kinds, it is {entries!r}")
+            for own, entry in entries.items():
+                if not isinstance(entry, Mapping):
+                    raise InputError(f"{name}: wanted a kind and its options for {own!r}, got {entry!r}")
         object.__setattr__(self, "refiners", {NONE: {"kind": "none"}, **self.refiners})
         check_entry("prompts", "prompts", self.prompts, PROMPT_SETS)
         if self.embedder is not None:
@@ -88,9 +92,16 @@ class EvaluationSettings:
                 raise InputError(f"scorer {name!r}: role must be one of {', '.join(ROLES)}, it is {entry['role']!r}")
         if not self.generators or not self.scorers:
             raise InputError("generators and scorers: wanted at least one of each")
+        if isinstance(self.comparisons, str) or not isinstance(self.comparisons, Sequence):
+            raise InputError(f"comparisons must be pairs of refiners, {self.comparisons!r} came")
         for pair in self.comparisons:
-            if isinstance(pair, str) or len(pair) != 2:
+            if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
                 raise InputError(f"comparisons must be pairs of refiners, {pair!r} came")
+            unknown = [name for name in pair if name not in self.refiners]
+            if unknown:
+                raise InputError(
+                    f"comparisons must be of {', '.join(self.refiners)}; {', '.join(map(str, unknown))} came"
+                )
 
     def selected(
         self,
@@ -99,6 +110,7 @@ class EvaluationSettings:
         scorers: Sequence[str] | None = None,
     ) -> EvaluationSettings:
         """Returns the settings with these refiners, generators and scorers alone; None keeps all, and `none` stays.
+        A comparison goes with its refiners.
 
         Raises InputError for a name that the settings lack.
         """
@@ -107,7 +119,8 @@ class EvaluationSettings:
             "generators": _chosen("generators", self.generators, generators),
             "scorers": _chosen("scorers", self.scorers, scorers),
         }
-        return replace(self, **kept)  # type: ignore[arg-type]
+        comparisons = [pair for pair in self.comparisons if all(name in kept["refiners"] for name in pair)]
+        return replace(self, comparisons=comparisons, **kept)  # type: ignore[arg-type]
 
 
 def without(entry: Entry, *names: str) -> dict[str, Any]:

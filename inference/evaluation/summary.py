@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from prip.errors import InputError
 
 from .diversity import vendi_score
+from .kinds import BEST_JUDGE
 from .results import Results, read_results
 from .statistics import (
     Estimate,
@@ -219,7 +220,7 @@ def _gaps_closed(results: Results, about: Mapping[str, Any], draws: int, seed: i
     refiner = main_refiner(about)
     if best is None or refiner is None:
         return {}
-    judge, shares = about["refiners"][best].get("judge") or main_scorer(about), {}
+    judge, shares = about["refiners"][best].get("judge", BEST_JUDGE), {}
     for generator in about["generators"]:
         cells = [results.cells.get((generator, name)) for name in (NONE, refiner, best)]
         if judge not in about["scorers"] or None in cells:

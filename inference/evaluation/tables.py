@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from .people import people_tables
 from .statistics import TIE
 from .summary import ALL, NONE
 from .table import Cell, Column, Table, number, number_range, p_value
@@ -17,7 +18,7 @@ _TEST_HEADS = ("gain", "p, Holm", "p, bootstrap", "p, t-test", "p, Wilcoxon", "w
 
 def tables(summary: Record) -> list[Table]:
     """Returns the tables of a summary, in the order in which they are read."""
-    return [*score_tables(summary), *test_tables(summary)]
+    return [*score_tables(summary), *people_tables(summary.get("people")), *comparison_tables(summary)]
 
 
 def score_tables(summary: Record) -> list[Table]:
@@ -25,7 +26,7 @@ def score_tables(summary: Record) -> list[Table]:
     return [_scores(summary, generator) for generator in summary["about"]["generators"]]
 
 
-def test_tables(summary: Record) -> list[Table]:
+def comparison_tables(summary: Record) -> list[Table]:
     """Returns gains with their tests, comparisons, the gap closed, agreement and categories, where there are any."""
     about = summary["about"]
     made = [_gains(summary, generator) for generator in about["generators"]]

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError, InputError, require
+from ..hub.names import split_revision
 from ..loading import quiet
-from ..places import split_revision
 from .schedulers import DEFAULT, STORED, make_scheduler, matches_flows
 
 DEFAULTS_FILE = "generator.json"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, InputError
-from ..places import split_revision
+from ..hub.names import split_revision
 from ..published_files import find_file, read_weights
 
 FILES = ("adapter.pt", "adapter.safetensors")

@@ -15,18 +15,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from ..errors import CheckpointError, warn
+from .names import RepositoryType, page_of
 from .problems import explain, is_offline, is_passing
+from .storage import COMMIT, MAIN, cached_commit, storage_of
 
 Choose = Callable[[Sequence[str]], list[str]]
 """From the names of all files of a repository to those that are wanted."""
 
-RepoType = Literal["model", "dataset"]
-_WORDS: dict[RepoType, str] = {"model": "checkpoint", "dataset": "dataset"}
-_MAIN = "main"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+_CALLED = {"model": "checkpoint", "dataset": "dataset"}
 _DIGESTS = {40: "sha1", 64: "sha256"}
 _BAR_FROM_BYTES = 10_000_000
 _CHUNK_BYTES = 1 << 20
@@ -44,44 +43,43 @@ class HubFile:
     """In hex: SHA-256 of a large (LFS) file, git's SHA-1 of any other; the name of the blob in the cache."""
 
 
-def fetch(repository: str, revision: str | None, choose: Choose, repo_type: RepoType = "model") -> Path:
+def fetch(repository: str, revision: str | None, choose: Choose, repo_type: RepositoryType = "model") -> Path:
     """Return the folder of a snapshot with the chosen files, fetched where the cache lacks them.
 
     `revision` is a branch, tag or commit, None the main branch. A commit that is in the cache needs no network. Where
     the Hub cannot be asked, the copy that was fetched last serves, with a PripWarning unless HF_HUB_OFFLINE is set.
     Raises CheckpointError, which says what to do, when the chosen files cannot be had whole.
     """
-    wanted = f"{_WORDS[repo_type]} {repository!r}" + (f" at revision {revision!r}" if revision else "")
-    storage = _storage(repository, repo_type)
-    if revision and _known_names(storage, revision) and (folder := _cached(storage, revision, choose)):
+    wanted = f"{_CALLED[repo_type]} {repository!r}" + (f" at revision {revision!r}" if revision else "")
+    storage = storage_of(repository, repo_type)
+    if revision and _known_names(storage, revision) and (folder := _cached(repository, revision, choose, repo_type)):
         return folder
-    page = repository if repo_type == "model" else f"{repo_type}s/{repository}"
     try:
         commit, files = _listing(repository, revision, repo_type)
         chosen = set(choose([file.path for file in files]))
         if not chosen:
-            what = "part of a PRIP checkpoint" if repo_type == "model" else "file"
-            raise CheckpointError(f"the repository holds no such {what}")
+            raise CheckpointError("the repository holds none of the files that are wanted")
         wanted_files = [file for file in files if file.path in chosen]
-        return _download(repository, repo_type, revision or _MAIN, commit, wanted_files, files)
+        return _download(repository, revision or MAIN, commit, wanted_files, files, repo_type)
     except CheckpointError as error:
         raise CheckpointError(f"{wanted}: {error}") from error
     except Exception as error:  # huggingface_hub, its HTTP client and the disk each have errors of their own
-        folder = _cached(storage, revision or _MAIN, choose) if is_passing(error) else None
+        reason = explain(error, page_of(repository, repo_type))
+        folder = _cached(repository, revision, choose, repo_type) if is_passing(error) else None
         if folder is None:
             hint = "; the cache holds no whole copy either" if is_passing(error) else ""
-            raise CheckpointError(f"{wanted}: {explain(error, page)}{hint}") from error
+            raise CheckpointError(f"{wanted}: {reason}{hint}") from error
         if not is_offline(error):
-            warn(f"{wanted}: {explain(error, page)}; the copy of commit {folder.name[:12]} is used")
+            warn(f"{wanted}: {reason}; the copy of commit {folder.name[:12]} is used")
         return folder
 
 
-def _listing(repository: str, revision: str | None, repo_type: RepoType) -> tuple[str, list[HubFile]]:
+def _listing(repository: str, revision: str | None, repo_type: RepositoryType) -> tuple[str, list[HubFile]]:
     """Ask the Hub for the commit that a revision is, and for that commit's files."""
     from huggingface_hub import HfApi, constants
 
-    ask = HfApi().model_info if repo_type == "model" else HfApi().dataset_info
-    info = ask(repository, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    asked: dict[str, Any] = {"revision": revision, "repo_type": repo_type, "files_metadata": True}
+    info: Any = HfApi().repo_info(repository, timeout=constants.HF_HUB_ETAG_TIMEOUT, **asked)
     files = []
     for one in info.siblings or []:
         digest = one.lfs.sha256 if one.lfs is not None else one.blob_id
@@ -90,16 +88,9 @@ def _listing(repository: str, revision: str | None, repo_type: RepoType) -> tupl
         if PurePosixPath(one.rfilename).is_absolute() or ".." in PurePosixPath(one.rfilename).parts:
             raise CheckpointError(f"the Hub names a file outside of the repository, {one.rfilename!r}")
         files.append(HubFile(one.rfilename, one.size, str(digest)))
-    if not _COMMIT.fullmatch(info.sha or ""):
+    if not COMMIT.fullmatch(info.sha or ""):
         raise CheckpointError(f"the Hub gives {info.sha!r} in place of a commit")
     return str(info.sha), files
-
-
-def _storage(repository: str, repo_type: RepoType = "model") -> Path:
-    """Return the folder of a repository in huggingface_hub's cache: blobs/, snapshots/COMMIT/, refs/REVISION."""
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE) / f"{repo_type}s--{repository.replace('/', '--')}"
 
 
 def _known_names(storage: Path, commit: str) -> list[str]:
@@ -110,12 +101,11 @@ def _known_names(storage: Path, commit: str) -> list[str]:
         return []
 
 
-def _cached(storage: Path, revision: str, choose: Choose) -> Path | None:
+def _cached(repository: str, revision: str | None, choose: Choose, repo_type: RepositoryType) -> Path | None:
     """Return the snapshot of a revision when all files that are chosen from its listing are there, else None."""
-    reference = storage / "refs" / revision
-    commit = reference.read_text(encoding="utf-8") if reference.is_file() else revision
-    folder = storage / "snapshots" / commit
-    if not _COMMIT.fullmatch(commit) or not folder.is_dir():
+    storage, commit = storage_of(repository, repo_type), cached_commit(repository, revision, repo_type)
+    folder = storage / "snapshots" / (commit or "")
+    if commit is None or not folder.is_dir():
         return None
     there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     chosen = choose(_known_names(storage, commit) or there)  # another program's copy is taken as it is
@@ -124,30 +114,31 @@ def _cached(storage: Path, revision: str, choose: Choose) -> Path | None:
 
 def _download(
     repository: str,
-    repo_type: RepoType,
     revision: str,
     commit: str,
     chosen: Sequence[HubFile],
     files: Sequence[HubFile],
+    repo_type: RepositoryType,
 ) -> Path:
     """Return the folder of the snapshot, with the chosen files in it, and point the revision at it."""
     from huggingface_hub import hf_hub_url, snapshot_download
     from huggingface_hub.utils import build_hf_headers
 
-    storage = _storage(repository, repo_type)
+    storage = storage_of(repository, repo_type)
     folder = storage / "snapshots" / commit
     missing = [file for file in chosen if not (folder / file.path).is_file()]
     if missing:
         headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
 
         def fetch_one(file: HubFile) -> None:
-            url = hf_hub_url(repository, file.path, repo_type=repo_type, revision=commit)
+            url = hf_hub_url(repository, file.path, revision=commit, repo_type=repo_type)
             _fetch_blob(file, url, storage, headers)
 
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
             list(pool.map(fetch_one, missing))
         names = [_as_pattern(file.path) for file in missing]
-        snapshot_download(repository, repo_type=repo_type, revision=commit, allow_patterns=names, tqdm_class=_no_bar())
+        found: dict[str, Any] = {"revision": commit, "repo_type": repo_type, "allow_patterns": names}
+        snapshot_download(repository, tqdm_class=_no_bar(), **found)
     _write(storage / "prip" / f"{commit}.json", json.dumps([file.path for file in files], indent=1))
     if revision != commit:
         _write(storage / "refs" / revision, commit)

@@ -25,7 +25,10 @@ def may_be_the_token(error: Exception) -> bool:
 
 
 def explain(error: Exception, repository: str) -> str:
-    """Return what an error of huggingface_hub, or of the HTTP client below it, means and what helps."""
+    """Return what an error of huggingface_hub, or of the HTTP client below it, means and what helps.
+
+    repository: where its page lies below the Hub's address.
+    """
     from huggingface_hub import constants, errors, get_token
 
     error = _cause(error)

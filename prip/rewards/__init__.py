@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from .registry import REWARDS, RewardReference, load_reward, parse_reward
+from .registry import REWARDS, RewardReference, load_reward, parse_reward, pinned_reward
 from .standardised import StandardisedSum, standardised_sum
 
-__all__ = ["REWARDS", "RewardReference", "StandardisedSum", "load_reward", "parse_reward", "standardised_sum"]
+__all__ = [
+    "REWARDS",
+    "RewardReference",
+    "StandardisedSum",
+    "load_reward",
+    "parse_reward",
+    "pinned_reward",
+    "standardised_sum",
+]

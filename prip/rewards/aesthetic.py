@@ -21,7 +21,7 @@ from .preprocessing import clip_pixels
 from .scorer import Scorer
 
 PUBLISHED = "trl-lib/ddpo-aesthetic-predictor"
-PUBLISHED_CLIP = "openai/clip-vit-large-patch14"
+PUBLISHED_CLIP = "openai/clip-vit-large-patch14@32bd64288804d66eefd0ccbe215aa642df71cc41"
 FILES = ("aesthetic-model.pth", "sac+logos+ava1-l14-linearMSE.pth")
 """The head's file: what the Hub calls it, and what its authors do."""
 

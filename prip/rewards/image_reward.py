@@ -19,7 +19,7 @@ from .preprocessing import clip_pixels
 from .scorer import Scorer
 
 PUBLISHED = "THUDM/ImageReward"
-PUBLISHED_TOKENIZER = "google-bert/bert-base-uncased"
+PUBLISHED_TOKENIZER = "google-bert/bert-base-uncased@86b5e0934494bd15c9632b12f734a8a67f723594"
 FILES = ("ImageReward.pt",)
 
 VIT_LARGE: dict[str, Any] = {

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import CheckpointError, InputError
+from ..hub.commits import pinned
+from ..hub.names import split_revision
 from ..loading import read_json, resolve_folder
 from ..protocols import Reward
 
@@ -50,7 +52,6 @@ OWN_FORMATS = {
 """Module and class of what `save_pretrained` writes, by the model_type in its config.json."""
 
 _NAME = re.compile(r"[\w.-]+")
-_PINNED = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)@([\w./-]+)")
 
 
 class RewardReference(NamedTuple):
@@ -71,7 +72,7 @@ def parse_reward(text: str, names: Collection[str] = tuple(REWARDS)) -> RewardRe
     if equals and name in names:
         if not place:
             raise InputError(f"reward: wanted a folder, file or Hub id after the = of {text!r}")
-        return RewardReference(name, *_split_revision(place))
+        return RewardReference(name, *split_revision(place))
     if equals and _NAME.fullmatch(name):
         raise unknown_reward(name, names)
     name, at, revision = text.partition("@")
@@ -79,12 +80,21 @@ def parse_reward(text: str, names: Collection[str] = tuple(REWARDS)) -> RewardRe
         if at and not revision:
             raise InputError(f"reward: wanted a revision after the @ of {text!r}")
         return RewardReference(name, None, revision or None)
-    return RewardReference(None, *_split_revision(text))
+    return RewardReference(None, *split_revision(text))
 
 
-def _split_revision(place: str) -> tuple[str, str | None]:
-    pinned = _PINNED.fullmatch(place)
-    return (pinned[1], pinned[2]) if pinned else (place, None)
+def pinned_reward(text: str) -> str:
+    """Returns the text that names the same reward with the commit of its weights, where they come from the Hub.
+
+    Raises CheckpointError where the Hub does not tell it, and as `parse_reward` does.
+    """
+    reference = parse_reward(text)
+    place = reference.place
+    if place is None:
+        assert reference.name is not None
+        place = str(_module(REWARDS[reference.name].module).PUBLISHED)
+    fixed = pinned(place if reference.revision is None else f"{place}@{reference.revision}")
+    return fixed if reference.name is None else f"{reference.name}={fixed}"
 
 
 def unknown_reward(name: str, names: Collection[str] = tuple(REWARDS)) -> InputError:
@@ -140,4 +150,8 @@ def _load_named(reference: RewardReference, dtype: torch.dtype) -> Any:
 
 
 def _named_class(module: str, class_name: str) -> Any:
-    return getattr(import_module(f".{module}", __package__), class_name)
+    return getattr(_module(module), class_name)
+
+
+def _module(name: str) -> Any:
+    return import_module(f".{name}", __package__)

@@ -14,6 +14,7 @@ def whole_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: 
     import torch
 
     from prip.miniature.reader import Reader, ReaderConfig
+    from prip.pivot_encoder import QFormerPivotEncoder, QFormerPivotEncoderConfig
     from prip.rewards.prompt_reward import PromptReward, PromptRewardConfig
 
     root = tmp_path_factory.mktemp("whole") / "checkpoint"
@@ -23,8 +24,13 @@ def whole_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: 
     with torch.random.fork_rng():
         torch.manual_seed(0)
         Reader(ReaderConfig(trunk_width=16, width=8)).save_pretrained(root / "readers" / "b")
-        for place, name in (("readers/c", "second_reward"), ("rewards/one", "one"), ("rewards/two", "two")):
+        for place, name in (
+            ("readers/c", "second_reward"),
+            *((f"rewards/{name}", name) for name in ("mini-reward", "mini-hps")),
+        ):
             reward = PromptReward(PromptRewardConfig(name=name, trunk_width=16, width=8))
             reward.tokenizer = tokenizers_pair[0]
             reward.save_pretrained(root / place)
+        sizes = {"pivot_length": 2, "pivot_width": 16, "trunk_width": 16, "layers": 1}
+        QFormerPivotEncoder(QFormerPivotEncoderConfig(**sizes)).save_pretrained(root / "pivot_encoder")
     return root

@@ -43,15 +43,15 @@ class Painter:
 
 
 class Likes:
-    """A reward for one value of an attribute, on its own scale, and a little for the seed."""
+    """A reward for one value of an attribute, on its own scale, and for the seed: the noise of its scores."""
 
-    def __init__(self, name: str, attribute: str, value: int, scale: float) -> None:
-        self.name, self.scale, self.value = name, scale, value
+    def __init__(self, name: str, attribute: str, value: int, scale: float, noise: float = 0.1) -> None:
+        self.name, self.scale, self.value, self.noise = name, scale, value, noise
         self.place = list(ATTRIBUTES).index(attribute)
 
     def __call__(self, user_prompts: Sequence[str], images: torch.Tensor) -> torch.Tensor:
         flat = images.flatten(1).float()
-        return self.scale * ((flat[:, self.place] == self.value + 1).float() + 0.1 * flat[:, 20])
+        return self.scale * ((flat[:, self.place] == self.value + 1).float() + self.noise * flat[:, 20])
 
 
 def test_the_suffix_is_what_the_rewards_like_whatever_their_scale() -> None:
@@ -67,6 +67,12 @@ def test_the_suffix_is_what_the_rewards_like_whatever_their_scale() -> None:
     assert all(seed >= FIRST_SEARCH_SEED for _, seed in painter.drawn)
     assert len({seed for _, seed in painter.drawn}) == 2 * len(SEARCH)
     assert all(any(prompt.startswith(own) for own in SEARCH) for prompt, _ in painter.drawn)
+
+
+def test_rewards_are_weighed_by_their_deviation() -> None:
+    sure, noisy = Likes("sure", "light", 1, 0.01), Likes("noisy", "light", 0, 100.0, noise=1.0)
+    assert BestSuffixRefiner("fixed", Painter(), [sure, noisy], SEARCH, images=2).modifiers == ["moonlight"]
+    assert BestSuffixRefiner("fixed", Painter(), [noisy], SEARCH, images=2).modifiers == ["golden hour"]
 
 
 def test_a_reward_against_another_stays_open() -> None:
@@ -95,9 +101,9 @@ def test_the_kind_searches_on_dev_prompts_with_the_checkpoints_parts(context: Co
     refiner = make("refiner", "fixed", entry, REFINERS, context)
     dev = {text for text, _ in user_prompts("dev", 1, 0)}
     assert set(refiner.search_prompts) < dev and len(refiner.search_prompts) == 2
-    assert [reward.name for reward in refiner.rewards] == ["one", "two"] and refiner.sampled is False
+    assert [reward.name for reward in refiner.rewards] == ["mini-hps", "mini-reward"] and refiner.sampled is False
     (made,) = refiner(["a cat"], [0])
-    assert made.startswith("a cat, ") and made == make("refiner", "fixed", entry, REFINERS, context)(["a cat"], [9])[0]
+    assert made.startswith("a cat") and made == make("refiner", "fixed", entry, REFINERS, context)(["a cat"], [9])[0]
     named = [factor for factor in ATTRIBUTES if parse(made)[factor] is not None]
     assert len(named) == len(refiner.modifiers)
 

@@ -43,3 +43,5 @@ def test_a_stage_that_is_not_there_is_told(tmp_path: Path) -> None:
         make_diffusers("tuned", checkpoint, stage="tune")
     with pytest.raises(InputError, match="'tuned': stage must be one of world, tune, it is 'rl'"):
         make_diffusers("tuned", run, stage="rl")
+    with pytest.raises(InputError, match="'tuned': stage is of the run that is measured, place names another"):
+        make_diffusers("tuned", run, stage="tune", place="elsewhere")

@@ -8,114 +8,127 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from prip.inference.cli import main
 
 COMMAND = [sys.executable, "-m", "prip.inference.cli", "evaluate"]
+SMALL = ["--config", "smoke", "--generators", "renderer", "--device", "cpu", "--quiet"]
+REFINERS = ["none", "random", "warmup", "rl", "best"]
 
 
-def test_the_command_writes_the_result_and_prints_tables(whole_checkpoint: Path, tmp_path: Path) -> None:
-    target, markdown = tmp_path / "new" / "result.json", tmp_path / "result.md"
-    options = [
-        "--config",
-        "smoke",
-        "--generators",
-        "renderer",
-        "--checkpoint",
-        str(whole_checkpoint),
-        "--device",
-        "cpu",
-    ]
-    command = [*COMMAND, *options, "--json", str(target), "--markdown", str(markdown)]
+@pytest.fixture(scope="module")
+def finished(whole_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of an evaluation, and what the command printed."""
+    out = tmp_path_factory.mktemp("evaluation") / "new" / "folder"
+    command = [*COMMAND, *SMALL, "--checkpoint", str(whole_checkpoint), "--out", str(out)]
     process = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr
-    result = json.loads(target.read_text())
-    assert {(r["refiner"], r["generator"], r["judge"]) for r in result["rows"]} == {
-        (refiner, "renderer", judge)
-        for refiner in ("none", "random", "warmup", "rl", "best")
-        for judge in ("truth", "second_reward", "subject_accuracy")
+    return out, process.stdout
+
+
+def test_the_command_fills_the_folder_and_prints_tables(finished: tuple[Path, str]) -> None:
+    out, printed = finished
+    summary = json.loads((out / "summary.json").read_text())
+    scorers = ("truth", "second_reward", "mini-reward", "mini-hps", "subject_accuracy")
+    assert {(row["refiner"], row["generator"], row["scorer"]) for row in summary["rows"]} == {
+        (refiner, "renderer", scorer) for refiner in REFINERS for scorer in scorers
     }
-    assert set(result["gap_closed"]) == {"renderer"} and len(result["gap_closed"]["renderer"]) == 3
-    assert len(result["steps"]) == 9
-    assert result["agreement"]["n"] == 16
-    assert (result["about"]["split"], result["about"]["subjects"]) == ("test", 3)
-    for example in result["examples"]:
-        made = example["refined_prompts"]
-        assert made["none"] == example["user_prompt"]
-        assert made["rl"] == made["warmup"] and made["rl"].startswith(example["user_prompt"] + ", ")
-    assert "renderer, judge truth, 6 prompts" in process.stdout and str(target) in process.stdout
-    assert "| random |" in markdown.read_text()
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", "result.json", "result.md"]
+    assert set(summary["gap_closed"]) == {"renderer"} and summary["agreement"]["n"] == 16
+    assert summary["about"]["clusters"] == 3 and summary["about"]["failed_images"] == 0
+    results = pd.read_parquet(out / "results.parquet")
+    assert len(results) == summary["about"]["images"] == 6 * len(REFINERS) and "vector" not in results
+    plain = results[results["refiner"] == "none"]
+    assert (plain["refined_prompt"] == plain["user_prompt"]).all()
+    texts = {name: list(results.loc[results["refiner"] == name, "refined_prompt"]) for name in REFINERS}
+    assert texts["rl"] == texts["warmup"] and texts["rl"] != texts["none"]
+    assert "truth" in printed and "held out" in printed and str(out) in printed
+    assert (out / "report.html").is_file() and "| random" in (out / "tables.md").read_text()
+    assert {path.stem for path in (out / "images").rglob("*.png")} == set(results["image"])
+
+
+def test_the_same_command_does_nothing_twice_and_another_one_is_refused(
+    finished: tuple[Path, str], whole_checkpoint: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out, _ = finished
+    own = [*SMALL, "--checkpoint", str(whole_checkpoint), "--out", str(out)]
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*/*") if path.is_file()}
+    results = pd.read_parquet(out / "results.parquet")
+    assert main(["evaluate", *own]) == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "results.parquet"), results)
+    capsys.readouterr()
+    assert main(["evaluate", *own, "--seed", "1"]) == 2
+    error = capsys.readouterr().err
+    assert "holds an evaluation with other seed" in error and "--overwrite" in error
+    assert main(["evaluate", *own, "--images-per-prompt", "2"]) == 2
+    assert "with other images_per_prompt:" in capsys.readouterr().err
+
+
+def test_images_are_shared_and_another_evaluation_replaces_the_first(whole_checkpoint: Path, tmp_path: Path) -> None:
+    own = [*SMALL, "--checkpoint", str(whole_checkpoint), "--images", str(tmp_path / "images")]
+    one = ["evaluate", *own, "--refiners", "random", "--out", str(tmp_path / "one")]
+    assert main(one) == 0
+    drawn = {path: path.stat().st_mtime_ns for path in (tmp_path / "images").rglob("*.png")}
+    assert main(["evaluate", *own, "--refiners", "random", "rl", "--out", str(tmp_path / "two")]) == 0
+    assert {path: path.stat().st_mtime_ns for path in drawn} == drawn
+    assert len(list((tmp_path / "images").rglob("*.png"))) > len(drawn)
+    assert main([*one, "--overwrite", "--images-per-prompt", "2"]) == 0
+    assert json.loads((tmp_path / "one" / "summary.json").read_text())["about"]["images"] == 2 * 2 * 6
 
 
 def test_a_run_is_read_where_its_stages_wrote(whole_checkpoint: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    shutil.copytree(whole_checkpoint / "readers", run / "parts" / "readers")
+    for part in ("readers", "rewards", "pivot_encoder"):
+        shutil.copytree(whole_checkpoint / part, run / "parts" / part)
     shutil.copytree(whole_checkpoint / "warmup" / "encoder", run / "encoder" / "part")
     shutil.copytree(whole_checkpoint / "refiner" / "decoder", run / "decoder" / "part")
-    target = tmp_path / "result.json"
-    options = ["--config", "smoke", "--generators", "renderer", "--run", str(run), "--device", "cpu", "--split", "dev"]
-    code = main(["evaluate", *options, "--json", str(target), "--refiners", "warmup", "--images-per-prompt", "2"])
-    result = json.loads(target.read_text())
-    assert code == 0
-    assert [r["refiner"] for r in result["rows"] if r["judge"] == "truth"] == ["none", "warmup"]
-    assert (result["about"]["checkpoint"], result["about"]["split"]) == (str(run), "dev")
-    assert result["about"]["settings"]["images_per_prompt"] == 2
-
-    shutil.copytree(whole_checkpoint / "refiner", run / "rl" / "refiner")
-    assert main(["evaluate", *options, "--json", str(target), "--refiners", "rl"]) == 0
-    assert json.loads(target.read_text())["rows"][-1]["refiner"] == "rl"
+    out = tmp_path / "out"
+    chosen = ["--refiners", "warmup", "--images-per-prompt", "2", "--refiner", "house=suffix:golden hour"]
+    assert main(["evaluate", *SMALL, "--run", str(run), "--out", str(out), *chosen]) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert list(summary["about"]["refiners"]) == ["none", "warmup", "house"]
+    assert {(one["from"], one["to"]) for one in summary["comparisons"]} == {("none", "warmup")}
+    results = pd.read_parquet(out / "results.parquet")
+    assert results.loc[results["refiner"] == "house", "refined_prompt"].str.endswith(", golden hour").all()
+    assert results["within_distance"].notna().all()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--config", "nothing"], "config 'nothing' is neither a preset"),
-        (["--refiners", "none", "worst"], "refiners must be of none, random, warmup, rl, best; worst came"),
-        (["--generators", "oracle"], "generators must be of diffusion, renderer; oracle came"),
-        (["--seed", "-1"], "seed must be at least 0"),
-        (["--images-per-prompt", "0"], "images_per_prompt must be a whole number of at least 1"),
-        (["--device", "abacus"], "device 'abacus' cannot be used"),
-        (["--checkpoint", "no-such-checkpoint"], "unknown checkpoint 'no-such-checkpoint'"),
-        (["--run", "no/such/run"], "run 'no/such/run' is not a folder"),
-        (["--revision", "v9"], "revision must be left out for 'prip-mini'"),
-        (["--run", ".", "--revision", "v9"], "revision must be left out with --run"),
+        (["--config", "nowhere"], "config 'nowhere' is neither a preset"),
+        (["--refiners", "oracle"], "refiners must be of none, random, warmup, rl, best; oracle came"),
+        (["--generators", "camera"], "generators must be of diffusion, renderer; camera came"),
+        (["--images-per-prompt", "0"], "images_per_prompt must be a whole number of at least 1, it is 0"),
+        (["--seed", "-1"], "seed must be at least 0, it is -1"),
+        (["--checkpoint", "nowhere"], "nowhere"),
+        (["--run", "nowhere"], "run 'nowhere' is not a folder"),
+        (["--device", "tpu:9"], "device 'tpu:9' cannot be used"),
+        (["--run", ".", "--revision", "main"], "revision must be left out with --run"),
+        (["--prompts", "nowhere.txt"], "prompts: wanted KIND or KIND:PLACE"),
     ],
 )
 def test_bad_options_are_named(options: list[str], message: str, tmp_path: Path, capsys) -> None:
-    code = main(["evaluate", "--json", str(tmp_path / "x.json"), *options])
-    captured = capsys.readouterr()
-    assert code == 2 and message in captured.err and len(captured.err.splitlines()) == 1
-    assert list(tmp_path.iterdir()) == []
+    assert main(["evaluate", "--config", "smoke", "--out", str(tmp_path / "out"), *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_missing_parts_are_named(whole_checkpoint: Path, tiny_checkpoint: Path, tmp_path: Path, capsys) -> None:
-    assert main(["evaluate", "--json", str(tmp_path / "x.json"), "--checkpoint", str(tiny_checkpoint)]) == 2
-    assert "has no refiner/" in capsys.readouterr().err
     broken = tmp_path / "broken"
     shutil.copytree(whole_checkpoint, broken)
-    shutil.rmtree(broken / "warmup")
-    options = ["--checkpoint", str(broken), "--generators", "renderer", "--config", "smoke"]
-    assert main(["evaluate", "--json", str(tmp_path / "x.json"), *options]) == 2
-    assert f"{broken / 'warmup' / 'encoder'} is missing" in capsys.readouterr().err
+    shutil.rmtree(broken / "readers")
+    for checkpoint, message in ((broken, "readers is missing"), (tiny_checkpoint, "warmup/encoder is missing")):
+        own = ["--checkpoint", str(checkpoint), "--out", str(tmp_path / checkpoint.name)]
+        assert main(["evaluate", *SMALL, *own]) == 2
+        assert message in capsys.readouterr().err
 
 
-def test_a_target_that_cannot_be_written_is_known_before_anything_is_drawn(tmp_path: Path, capsys) -> None:
+def test_a_folder_that_cannot_be_made_is_told(whole_checkpoint: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "file").write_text("")
-    for target in (tmp_path, tmp_path / "file" / "x.json"):
-        assert main(["evaluate", "--json", str(target)]) == 2
-        assert str(target) in capsys.readouterr().err
-
-
-def test_help_is_light() -> None:
-    code = (
-        "import sys; from prip.inference.cli import main\n"
-        "for words in (['--help'], ['evaluate', '--help'], ['compare', '--help']):\n"
-        "    try: main(words)\n"
-        "    except SystemExit as done: assert done.code == 0\n"
-        "print(sorted({'torch', 'transformers', 'diffusers', 'numpy', 'PIL', 'yaml'} & set(sys.modules)))"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip().splitlines()[-1] == "[]"
-    assert "prip evaluate --config miniature --json evaluation.json" in result.stdout
+    own = ["--checkpoint", str(whole_checkpoint), "--out", str(tmp_path / "file" / "out")]
+    assert main(["evaluate", *SMALL, *own]) == 2
+    assert "cannot be written" in capsys.readouterr().err

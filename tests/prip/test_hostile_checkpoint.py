@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_parts import llama_config, t5_config
+from transformers import LlamaForCausalLM, T5ForConditionalGeneration
 
 from prip.errors import CheckpointError
-from prip.modeling import PromptDecoder
+from prip.modeling import PreferenceEncoder, PromptDecoder
 from prip.refiner import Refiner
 
 HUGE = 10**12
@@ -282,4 +284,50 @@ def test_an_adapter_that_is_a_pickle(adapted: Path, tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(CheckpointError, match="adapter_model.safetensors is missing"):
         PromptDecoder.from_pretrained(adapted)
+    assert not (tmp_path / "went-off").exists()
+
+
+@pytest.fixture
+def bases(tmp_path: Path) -> Path:
+    """t5/ and llama/: small pretrained models of somebody else, to poison."""
+    T5ForConditionalGeneration(t5_config()).save_pretrained(tmp_path / "t5")
+    LlamaForCausalLM(llama_config()).save_pretrained(tmp_path / "llama")
+    return tmp_path
+
+
+@pytest.mark.parametrize("key", ["vocab_size", "d_model", "d_ff", "d_kv", "num_layers", "num_decoder_layers"])
+def test_absurd_sizes_of_a_base_encoder(bases: Path, key: str) -> None:
+    change_json(bases / "t5" / "config.json", **{key: HUGE})
+    with pytest.raises(CheckpointError, match=r"would be|elements|the weights are \d+ tensors"):
+        PreferenceEncoder.from_t5(bases / "t5", 4, 16)
+
+
+@pytest.mark.parametrize("key", ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"])
+def test_absurd_sizes_of_a_base_decoder(bases: Path, tiny_processor, key: str) -> None:
+    change_json(bases / "llama" / "config.json", **{key: HUGE})
+    with pytest.raises(CheckpointError, match=r"would be|elements|the weights are \d+ tensors"):
+        PromptDecoder.from_lm(bases / "llama", tiny_processor.decoder_tokenizer, 4, 16)
+
+
+def test_a_base_that_would_load_something_else(bases: Path, tmp_path: Path, tiny_processor) -> None:
+    def refused_base(message: str) -> None:
+        with pytest.raises(CheckpointError, match=message):
+            PromptDecoder.from_lm(bases / "llama", tiny_processor.decoder_tokenizer, 4, 16)
+
+    config = bases / "llama" / "config.json"
+    change_json(config, auto_map={"AutoModelForCausalLM": "evil.Model"})
+    (bases / "llama" / "evil.py").write_text("raise SystemExit('ran')")
+    PromptDecoder.from_lm(bases / "llama", tiny_processor.decoder_tokenizer, 4, 16)  # its class is transformers' own
+    for key, value in {"transformers_weights": "../w.safetensors", "attn_implementation": "someone/kernel"}.items():
+        before = config.read_text()
+        change_json(config, **{key: value})
+        refused_base("config.json is refused")
+        config.write_text(before)
+    adapter = bases / "llama" / "adapter_config.json"
+    adapter.write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "someone/else"}))
+    refused_base("adapter_config.json is foreign")
+    adapter.unlink()
+    (bases / "llama" / "model.safetensors").unlink()
+    torch.save({"bomb": Bomb(tmp_path / "went-off")}, bases / "llama" / "pytorch_model.bin")
+    refused_base("pytorch_model.bin is a pickle: none is ever loaded")
     assert not (tmp_path / "went-off").exists()

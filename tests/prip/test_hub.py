@@ -7,11 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from hub_server import READER, WRITER, Fault, LocalHub, Repository, lfs_hash, serving, stand_in
+from hub_server import READER, WRITER, Fault, LocalHub, Repository, lfs_hash
 
 from prip.errors import CheckpointError, PripWarning
 from prip.hub.fetch import fetch
@@ -19,15 +18,6 @@ from prip.loading import hub_files, refiner_folder
 
 NAME = "someone/some-refiner"
 WEIGHTS = "decoder/model.safetensors"
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A Hub that huggingface_hub takes for the real one, with an empty cache and nobody logged in."""
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between huggingface_hub's own retries
-    with serving() as hub:
-        stand_in(hub, tmp_path, monkeypatch)
-        yield hub
 
 
 def files_of(folder: Path) -> set[str]:
@@ -116,7 +106,7 @@ def test_unknown_revisions_and_repositories(hub: LocalHub, tiny_checkpoint: Path
         refiner_folder("someone/else")
     hub.repositories["someone/other"] = Repository()
     hub.repositories["someone/other"].commit({"notes.json": b"{}", "model.bin": b"a pickle"})
-    with pytest.raises(CheckpointError, match="'someone/other': the repository holds no such part"):
+    with pytest.raises(CheckpointError, match="'someone/other': the repository holds none of the files"):
         refiner_folder("someone/other")
 
 

@@ -120,10 +120,13 @@ def test_from_pretrained_parts(tmp_path, tiny_processor, tokens) -> None:
 
 
 def test_foreign_parts_that_cannot_be_loaded(tmp_path, tiny_processor) -> None:
-    with pytest.raises(CheckpointError, match="cannot be loaded as a T5Model"):
+    with pytest.raises(CheckpointError, match="nowhere': neither .* nor a folder nor an owner/name on the Hub"):
         PreferenceEncoder.from_t5(str(tmp_path / "nowhere"), 4, 16)
-    with pytest.raises(CheckpointError, match="cannot be loaded as a AutoModelForCausalLM"):
-        PromptDecoder.from_lm(str(tmp_path / "nowhere"), tiny_processor.decoder_tokenizer, 4, 16)
+    LlamaForCausalLM(llama_config()).save_pretrained(tmp_path / "lm")
+    config = tmp_path / "lm" / "config.json"
+    config.write_text(config.read_text().replace('"model_type": "llama"', '"model_type": "none-such"'))
+    with pytest.raises(CheckpointError, match="cannot be loaded as a AutoModelForCausalLM: .*none-such"):
+        PromptDecoder.from_lm(str(tmp_path / "lm"), tiny_processor.decoder_tokenizer, 4, 16)
 
 
 @pytest.mark.parametrize("template", ["no marker", "{pivot} twice {pivot}"])

@@ -99,6 +99,20 @@ def test_half_precision_stays_close(name, tmp_path, images):
     torch.testing.assert_close(found, scores, rtol=0, atol=0.02 * scale)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_is_nearer_to_float32_than_bfloat16(name, tmp_path):
+    tiny_reward(name).save_pretrained(tmp_path)
+    colours = torch.randint(0, 256, (48, 3, 8, 8), generator=torch.Generator().manual_seed(0)).float()
+    images = torch.nn.functional.interpolate(colours, (40, 40), mode="bilinear").to(torch.uint8)
+    users = [f"{number} cats in {place}" for number, place in enumerate(["town", "a forest", "space"] * 16)]
+    exact, half, brain = (
+        load_reward(tmp_path, dtype=dtype)(users, images).double() for dtype in ("float32", "float16", "bfloat16")
+    )
+    errors = [((scores - exact).square().mean().sqrt() / exact.std()).item() for scores in (half, brain)]
+    print(f"{name}: float16 {errors[0]:.4f}, bfloat16 {errors[1]:.4f} deviations from float32")
+    assert 0 < errors[0] < 0.006 and errors[1] > 4 * errors[0]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", NAMES)
 def test_a_gpu_scores_as_the_cpu_does(name, tmp_path, images):
@@ -156,7 +170,7 @@ def test_weights_that_do_not_fit_are_listed():
 def test_places_without_weights(tmp_path):
     with pytest.raises(CheckpointError, match=r"holds no ImageReward\.pt"):
         load_reward(f"image-reward={tmp_path}")
-    with pytest.raises(CheckpointError, match=r"HPS_v2\.1_compressed\.pt of 'no/where' at revision 'r'"):
+    with pytest.raises(CheckpointError, match=r"HPS_v2\.1_compressed\.pt of checkpoint 'no/where' at revision 'r'"):
         load_reward("hps-v2.1=no/where@r")
     with pytest.raises(CheckpointError, match="no/where"):
         load_reward("pick-score=no/where")

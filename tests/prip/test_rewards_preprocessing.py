@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from prip.errors import InputError
 from prip.rewards.clip_text import clean_text, clip_token_ids
@@ -34,6 +35,18 @@ def test_pick_score_s_pixels_are_those_of_transformers(size):
     ours = processor_pixels(images, 32)
     assert ours.shape == (2, 3, 32, 32) and ours.dtype == torch.float32
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("pixels_of", [clip_pixels, processor_pixels])
+def test_lines_come_first_in_tall_images_whatever_pillow_does(pixels_of):
+    images = make_images(512, 100)  # Pillow 13 begins with the columns of this one
+    expected = []
+    for image in images:
+        lines = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((32, 512), Image.Resampling.BICUBIC)
+        columns = np.asarray(lines.resize((32, 163), Image.Resampling.BICUBIC))
+        top = 66 if pixels_of is clip_pixels else 65  # a margin of 65.5 lines
+        expected.append(torch.from_numpy(columns[top : top + 32].copy()).permute(2, 0, 1))
+    assert torch.equal(pixels_of(images, 32), normalise(torch.stack(expected) / 255))
 
 
 def test_only_the_crop_tells_the_two_clip_preparations_apart():

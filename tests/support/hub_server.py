@@ -19,9 +19,8 @@ import yaml
 
 WRITER, READER = "hf_writer", "hf_reader"
 LICENSES = {"apache-2.0", "mit", "openrail", "llama2", "cc0-1.0", "other"}
+KIND = r"(?:models|datasets)"
 REPOSITORY = r"(?P<repository>[\w.-]+/[\w.-]+)"
-DATASET = r"(?P<repository>datasets/[\w.-]+/[\w.-]+)"
-"""Datasets are kept under the name by which the Hub serves them."""
 
 
 @dataclass
@@ -218,7 +217,7 @@ class HubHandler(BaseHTTPRequestHandler):
 
     # reading
 
-    def model_info(self, repository: str, revision: str | None = None) -> None:
+    def info(self, repository: str, revision: str | None = None) -> None:
         commit, files = self.snapshot(repository, revision)
         siblings = []
         for path, content in files.items():
@@ -242,10 +241,11 @@ class HubHandler(BaseHTTPRequestHandler):
             }
         )
 
-    def tree(self, repository: str, revision: str) -> None:
+    def tree(self, repository: str, revision: str, folder: str | None = None) -> None:
         _, files = self.snapshot(repository, revision)
         entries = []
-        for path, content in files.items():
+        start = f"{folder}/" if folder else ""
+        for path, content in ((path, content) for path, content in files.items() if path.startswith(start)):
             one: dict[str, object] = {"type": "file", "path": path, "size": len(content), "oid": git_hash(content)}
             if is_large(path):
                 one["lfs"] = {"oid": lfs_hash(content), "size": len(content), "pointerSize": 134}
@@ -393,14 +393,10 @@ class HubHandler(BaseHTTPRequestHandler):
 
 
 ROUTES: list[tuple[tuple[str, ...], str, Callable[..., None]]] = [
-    (("GET",), rf"/api/models/{REPOSITORY}", HubHandler.model_info),
-    (("GET",), rf"/api/models/{REPOSITORY}/revision/(?P<revision>[^/]+)", HubHandler.model_info),
-    (("GET",), rf"/api/models/{REPOSITORY}/tree/(?P<revision>[^/]+)/?", HubHandler.tree),
-    (("GET", "HEAD"), rf"/{REPOSITORY}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", HubHandler.resolve),
-    (("GET",), rf"/api/{DATASET}", HubHandler.model_info),
-    (("GET",), rf"/api/{DATASET}/revision/(?P<revision>[^/]+)", HubHandler.model_info),
-    (("GET",), rf"/api/{DATASET}/tree/(?P<revision>[^/]+)/?", HubHandler.tree),
-    (("GET", "HEAD"), rf"/{DATASET}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", HubHandler.resolve),
+    (("GET",), rf"/api/{KIND}/{REPOSITORY}", HubHandler.info),
+    (("GET",), rf"/api/{KIND}/{REPOSITORY}/revision/(?P<revision>[^/]+)", HubHandler.info),
+    (("GET",), rf"/api/{KIND}/{REPOSITORY}/tree/(?P<revision>[^/]+)(?:/(?P<folder>.*))?", HubHandler.tree),
+    (("GET", "HEAD"), rf"(?:/datasets)?/{REPOSITORY}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", HubHandler.resolve),
     (("GET", "HEAD"), r"/storage/(?P<digest>[0-9a-f]{64})", HubHandler.storage),
     (("POST",), r"/api/repos/create", HubHandler.create),
     (("POST",), r"/api/validate-yaml", HubHandler.validate_yaml),

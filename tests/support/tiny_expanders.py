@@ -6,6 +6,9 @@ from pathlib import Path
 
 from tiny_parts import USER_PROMPTS, build_tokenizer, llama_config, system_prompts, t5_config
 
+END_TOKENS = [1, *range(10, 420, 24)]
+"""What ends a text: so many that random weights come upon one, in some rows of a batch earlier than in others."""
+
 
 def gpt2_config(**changes):
     """A GPT-2 of width 32."""
@@ -31,6 +34,7 @@ def save_model(folder: Path, family: str, seed: int = 0) -> Path:
             for parameter in model.parameters():
                 parameter.data *= 3  # T5 starts so small that every prompt would get the same text
     texts = [*system_prompts(), *USER_PROMPTS]
+    model.generation_config.eos_token_id = END_TOKENS
     model.save_pretrained(folder)
     build_tokenizer(texts, frame=family == "t5").save_pretrained(folder)
     return folder

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -94,7 +97,11 @@ def test_flags_may_be_spelled_with_dashes(flag: str) -> None:
 
 def test_wrong_settings_are_one_line_not_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["encoder", "--run", str(tmp_path), "--loop.steps", "0"]) == 2
-    assert "prip-train encoder: error: steps: wanted at least 1, got 0" in capsys.readouterr().err
+    assert "prip-train encoder: error: loop.steps: wanted at least 1, got 0" in capsys.readouterr().err
+    assert main(["rl", "--run", str(tmp_path), "--rollouts.chunk.update", "0"]) == 2
+    assert "error: rollouts.chunk.update: wanted at least 1, got 0" in capsys.readouterr().err
+    assert main(["world", "--run", str(tmp_path), "--unet.patch_size", "6"]) == 2
+    assert "error: unet.patch_size: wanted a power of two, got 6" in capsys.readouterr().err
     assert main(["encoder", "--run", str(tmp_path)]) == 1
     assert "prip-train prepare wrote" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"config: wanted a preset \(miniature, .*\) or a YAML file, got 'minature'"):
@@ -104,9 +111,12 @@ def test_wrong_settings_are_one_line_not_a_traceback(tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["encoder", "--run", "r", "--images", "best"], "images"),
-        (["encoder", "--run", "r", "--lop.steps", "3"], "lop.steps"),
-        (["encoder"], "run"),
+        (["encoder", "--run", "r", "--images", "best"], "images: wanted preferred or random, got 'best'"),
+        (["encoder", "--run", "r", "--lop.steps", "3"], "unknown argument --lop.steps; did you mean --loop.steps?"),
+        (["encoder", "--run", "r", "--loop.steps", "few"], "loop.steps: wanted a whole number, got 'few'"),
+        (["encoder", "--run", "r", "--optimizer.lr", "fast"], "optimizer.lr: wanted a number, got 'fast'"),
+        (["world", "--run", "r", "--parts", "trunk"], "parts: wanted a list such as '[\"one\", \"two\"]', got 'trunk'"),
+        (["encoder"], "run: wanted a folder, as in --run FOLDER, got none"),
         (["encode"], "encode"),
         ([], "stage"),
     ],
@@ -114,7 +124,88 @@ def test_wrong_settings_are_one_line_not_a_traceback(tmp_path: Path, capsys: pyt
 def test_what_cannot_be_parsed_is_named(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(arguments)
-    assert stop.value.code == 2 and message in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert stop.value.code == 2 and message in told
+    assert len(told.splitlines()) == 1 or not arguments or arguments == ["encode"], "one line, without the usage"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("loop: {stepps: 3}", "unknown argument --loop.stepps; did you mean --loop.steps?"),
+        ("loop: 3", "loop: wanted settings by name, got 3"),
+        ("- 3", "got list"),
+        ("", "got nothing"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    try:
+        status = main(["encoder", "--config", str(tmp_path / "mine.yaml"), "--run", "r"])
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2 and message in capsys.readouterr().err
+
+
+def test_wrong_settings_are_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    """Neither torch nor transformers is there: what an earlier run holds is seen in its settings.yaml alone."""
+    code = (
+        "import sys; from prip.training.cli import main\n"
+        "status = main(sys.argv[1:]); print({'torch', 'transformers'} & set(sys.modules)); sys.exit(status)"
+    )
+    (tmp_path / "rl").mkdir()
+    (tmp_path / "rl" / "settings.yaml").write_text("seed: 7\n")
+    run = ["rl", "--run", str(tmp_path)]
+    for arguments, message in (
+        (["rl", "--config", "nonexistent"], "got 'nonexistent'"),
+        (run, "add --resume to continue it"),
+        ([*run, "--resume"], "seed was 7, is 0"),
+        ([*run, "--loop.steps", "0"], "loop.steps: wanted at least 1"),
+    ):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+        assert done.returncode == 2 and message in done.stderr and done.stdout == "set()\n", done.stderr
+
+
+def test_a_stage_begins_with_what_differs_from_its_preset(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="prip")
+    (tmp_path / "mine.yaml").write_text("extends: miniature\nword_dropout: 0.25\n")
+    flags = ["--run", "runs/x", "--loop.steps", "7", "--resume"]
+    parse_settings("encoder", ["--config", str(tmp_path / "mine.yaml"), *flags])
+    parse_settings("encoder", ["--config", "miniature", "--run", "runs/x"])
+    parse_settings("rl", ["--run", "runs/x", "--offload", '["generator"]', "--parts.generator", "RUN/g"])
+    parse_settings("export", ["--run", "runs/x", "--to", "there", "--private"])
+    assert caplog.messages == [
+        "prip-train encoder, preset miniature, but for:\n  word_dropout: 0.25\n  loop.steps: 7\n"
+        "all settings: runs/x/encoder/settings.yaml, or --print_config",
+        "prip-train encoder, preset miniature\nall settings: runs/x/encoder/settings.yaml, or --print_config",
+        'prip-train rl, the defaults, but for:\n  offload: ["generator"]\n  parts.generator: RUN/g\n'
+        "all settings: runs/x/rl/settings.yaml, or --print_config",
+        "prip-train export, the defaults, but for:\n  private: true",
+    ]
+
+
+def test_an_interrupted_stage_says_how_to_go_on(tmp_path: Path, data: Path) -> None:
+    flags = ["--config", "smoke", "--run", str(tmp_path / "a run"), "--data", str(data), "--device", "cpu"]
+    arguments = ["encoder", *flags, "--loop.steps", "100000", "--loop.checkpoint_every", "2", "--overwrite"]
+    code = "import sys; from prip.training.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, *arguments]
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background begins deaf to Ctrl-C
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
+        try:
+            for _ in range(3000):
+                if (tmp_path / "a run" / "encoder" / "state" / "last.ckpt").exists() or process.poll() is not None:
+                    break
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            told = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 130, told
+    last = told.splitlines()[-1]
+    assert last.startswith("prip-train encoder: interrupted; to continue: prip-train encoder --config smoke --run '")
+    assert last.endswith("a run' " + " ".join(arguments[5:-1]) + " --resume") and "Traceback" not in told
 
 
 def test_a_stage_runs_as_a_command(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,7 +214,9 @@ def test_a_stage_runs_as_a_command(tmp_path: Path, data: Path, capsys: pytest.Ca
     command = [sys.executable, "-c", code, *arguments, "--device", "cpu"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "vocab_size: 300" in done.stderr and "best dev_loss" in done.stderr and "Warning" not in done.stderr
+    assert "preset smoke, but for:" in done.stderr and "  loop.steps: 4\n" in done.stderr
+    assert "vocab_size: 300" in (tmp_path / "encoder" / "settings.yaml").read_text()
+    assert "vocab_size" not in done.stderr and "best dev_loss" in done.stderr and "Warning" not in done.stderr
     assert (tmp_path / "encoder" / "part" / "model.safetensors").exists()
     assert list((tmp_path / "encoder" / "logs").glob("events.out.tfevents*"))
     assert main(arguments) == 2 and "--resume" in capsys.readouterr().err

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from prip.errors import CheckpointError, InputError
 from prip.training import callbacks
 from prip.training.callbacks import NonFiniteError
-from prip.training.harness import StageModule, stage_folder, train
+from prip.training.harness import StageModule, train
 from prip.training.optimizers import build_optimizer, build_scheduler, train_only
+from prip.training.run_folder import stage_folder
 from prip.training.seeds import derive_seed, seed_everything
 from prip.training.settings import LoopSettings, OptimizerSettings, RunSettings
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from made_hub import COMMIT, serve
+from hub_server import LocalHub, serving
 from made_parts import ColourPivots, ColourReward
 from PIL import Image
 from test_diffusiondb import REAL_IMAGES, read, write
@@ -22,7 +22,7 @@ from prip.errors import CheckpointError, InputError
 from prip.training.data import drawing
 from prip.training.data.pivots import PivotMaker, plan_shards
 from prip.training.data.scoring import Scorer
-from prip.training.data.source import find_source, is_on_hub
+from prip.training.data.source import find_source
 from prip.training.data.workers import Job
 
 REWARDS = [ColourReward("red", 0), ColourReward("green", 1)]
@@ -152,13 +152,8 @@ def test_shards_of_packed_parts_are_their_own(tmp_path: Path, small_parts: None)
         assert all(found[name] == scored[name] for name in rows["image_name"])
 
 
-def test_what_reads_like_a_place_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert is_on_hub("poloclub/diffusiondb") and is_on_hub("poloclub/diffusiondb@refs/pr/1")
-    assert not is_on_hub(tmp_path) and not is_on_hub("/data/diffusiondb") and not is_on_hub("data")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    assert not is_on_hub("a/b")
-    with pytest.raises(CheckpointError, match="the Hub did not give it"):
+def test_a_dataset_that_the_hub_does_not_give(hub: LocalHub) -> None:
+    with pytest.raises(CheckpointError, match="'poloclub/diffusiondb' on the Hub: no repository that the Hub shows"):
         find_source("poloclub/diffusiondb")
 
 
@@ -183,10 +178,11 @@ def test_a_dataset_on_the_hub_is_read_part_by_part(tmp_path: Path, small_parts: 
     zips = zipped(tmp_path / "folders", tmp_path / "zips")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    with serve(zips, "made/diffusiondb") as (address, given):
+    with serving() as hub:
+        made = hub.add("made/diffusiondb", zips)
         environment = {
             "PATH": os.environ["PATH"],
-            "HF_ENDPOINT": address,
+            "HF_ENDPOINT": hub.endpoint,
             "HF_HOME": str(tmp_path / "home"),
             "TMPDIR": str(scratch),
             "PYTHONPATH": str(Path(__file__).parent),
@@ -198,6 +194,7 @@ def test_a_dataset_on_the_hub_is_read_part_by_part(tmp_path: Path, small_parts: 
     assert done.returncode == 0, done.stderr
     commit, names, reds = json.loads(done.stdout)
     wanted = score_all(zips)[:10]
-    assert (commit, names, reds) == (COMMIT, wanted["image_name"].tolist(), wanted["red"].tolist())
+    assert (commit, names, reds) == (made, wanted["image_name"].tolist(), wanted["red"].tolist())
+    given = [path.partition(f"/resolve/{made}/")[2] for path in hub.paths() if "/resolve/" in path]
     assert given == ["metadata.parquet", "images/part-000001.zip", "images/part-000002.zip"], "each once, not the third"
     assert not list(scratch.iterdir()) and not list((tmp_path / "home").rglob("*.zip")), "zips are dropped when read"

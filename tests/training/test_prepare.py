@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from hub_server import LocalHub, Repository
 from made_parts import (
     ColourPivots,
     ColourReward,
@@ -37,6 +39,10 @@ from prip.training.data.pivot_cache import PivotCache
 from prip.training.data.preferred import mine_preferred
 from prip.training.data.splits import read_prompts, split_by_prompt
 from prip.training.data.system_prompts import filter_system_prompts
+from prip.training.pins import pin_prepare
+from prip.training.prepare import _seconds
+from prip.training.prepare_parts import Parts, input_hashes
+from prip.training.refiner_folder import training_record
 from prip.training.settings import PrepareSettings, SystemPromptSettings
 from prip.training.settings.prepare import EvaluationSetSettings, FilterSettings, RaySettings
 
@@ -47,23 +53,23 @@ def made_rewards() -> list[ColourReward]:
     return [ColourReward("mini-reward", 0, 1 / 64, -2.0), ColourReward("mini-hps", 1, 1 / 32, 27.0)]
 
 
-def made(generator: MadeGenerator | None = None, rewards: list[ColourReward] | None = None) -> stage.Parts:
+def made(generator: MadeGenerator | None = None, rewards: list[ColourReward] | None = None) -> Parts:
     chosen = rewards or made_rewards()
-    return stage.Parts(lambda: generator or MadeGenerator(), lambda: chosen, ColourPivots)
+    return Parts(lambda: generator or MadeGenerator(), lambda: chosen, ColourPivots)
 
 
 def settings_for(run: Path, **options: Any) -> PrepareSettings:
     return PrepareSettings(run=run, progress=False, device="cpu", **{"batch_size": 7, **options})
 
 
-def run_made(run: Path, parts: stage.Parts | None = None, **options: Any) -> dict[str, Any]:
+def run_made(run: Path, parts: Parts | None = None, **options: Any) -> dict[str, Any]:
     """Runs the stage on the made parts, in place of those in RUN/parts."""
-    settings = settings_for(run, **options)
+    settings = pin_prepare(settings_for(run, **options))
     if settings.diffusiondb is None and not (run / "parts").exists():
         write_prompts(run)
     for name in ("generator", "pivot_encoder", "rewards/made"):
         (run / "parts" / name).mkdir(parents=True, exist_ok=True)
-    return stage.prepare(settings, stage.begin(settings, stage.input_hashes(settings)), parts or made())
+    return stage.prepare(settings, stage.begin(settings, input_hashes(settings)), parts or made())
 
 
 def table(run: Path, name: str) -> pd.DataFrame:
@@ -215,6 +221,22 @@ def test_mining_by_hand() -> None:
     assert all(70 <= chosen.count(name) <= 130 for name in ("b1", "b2", "b3")), "uniform over the prompt's images"
 
 
+def test_the_start_of_the_workers_is_told_apart(tmp_path: Path) -> None:
+    def slowly() -> ColourPivots:
+        time.sleep(0.7)
+        return ColourPivots()
+
+    seconds = run_made(tmp_path, replace(made(), make_pivot_encoder=slowly))["seconds"]
+    assert list(seconds) == ["draw", "score", "pivots", "start"]
+    assert seconds["start"] >= 0.7 and all(seconds[name] > 0 for name in seconds)
+    assert _seconds([(1.0, 0.0), (3.0, 0.0), (9.0, 4.0), (12.0, 6.5)]) == {
+        "draw": 2.0,
+        "score": 2.0,
+        "pivots": 0.5,
+        "start": 6.5,
+    }
+
+
 def test_filtering_by_hand() -> None:
     images = pd.DataFrame(
         [
@@ -361,6 +383,31 @@ def test_evaluation_prompts_reach_no_table(tmp_path: Path) -> None:
     assert manifest["inputs"]["evaluation/a.txt"] == hash_of(tmp_path / "a.txt")
 
 
+def test_evaluation_prompts_come_from_the_hub(tmp_path: Path, hub: LocalHub) -> None:
+    hub.repositories["zhwang/HPDv2"] = Repository()
+    files = {"benchmark/anime.json": b'["A dog!", "a ship"]', "benchmark/photo.json": b'["a castle, golden hours"]'}
+    commit = hub.repositories["zhwang/HPDv2"].commit({**files, "train.tar": b"..."})
+    names = tuple(f"hf://datasets/zhwang/HPDv2/{path}" for path in files)
+    metrics = run_made(tmp_path / "run", evaluation=EvaluationSetSettings(files=names))
+    assert (metrics["counts"]["evaluation_exact"], metrics["counts"]["evaluation_near"]) == (1, 1)
+    assert not [path for path in hub.paths() if "train.tar" in path]
+    pinned = f"hf://datasets/zhwang/HPDv2@{commit}/benchmark/anime.json"
+    manifest = json.loads((tmp_path / "run" / "data" / "manifest.json").read_text())
+    assert manifest["settings"]["evaluation"]["files"][0] == manifest["inputs"]["evaluation/anime.json"] == pinned
+    record = training_record(tmp_path / "run", {"prepare": tmp_path / "run" / "prepare"}, [])["stages"]["prepare"]
+    assert record["settings"]["evaluation"]["files"][0] == record["inputs"]["evaluation/anime.json"] == pinned
+    hub.repositories["zhwang/HPDv2"].commit(files)
+    with pytest.raises(InputError, match=f"evaluation.files was .*{commit}"):
+        run_made(tmp_path / "run", evaluation=EvaluationSetSettings(files=names), resume=True)
+    missing = EvaluationSetSettings(files=("hf://datasets/zhwang/HPDv2/none.json",))
+    with pytest.raises(
+        CheckpointError, match=r"evaluation.files: none.json of dataset 'zhwang/HPDv2'.* none of the fi"
+    ):
+        run_made(tmp_path / "other", evaluation=missing)
+    with pytest.raises(InputError, match="evaluation.files: wanted hf://datasets/OWNER/NAME/PATH"):
+        EvaluationSetSettings(files=("hf://datasets/zhwang/HPDv2",))
+
+
 def test_a_rerun_makes_the_missing_shards_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run_made(tmp_path / "whole", pivot_shard=7)
     calls: list[int] = []
@@ -470,6 +517,8 @@ def test_ray_gives_what_this_process_gives(whole: Path, tmp_path: Path) -> None:
     manifests = [json.loads((run / "data" / "manifest.json").read_text()) for run in (whole, tmp_path)]
     hashes = [{name: value for name, value in m["sha256"].items() if name != "pivots"} for m in manifests]
     assert hashes[0] == hashes[1] and manifests[1]["settings"]["ray"]["workers"] == 2
+    seconds = json.loads((tmp_path / "prepare" / "metrics.json").read_text())["seconds"]
+    assert seconds["start"] > seconds["score"] > 0, "34 images are scored in less time than Ray starts in"
     caches = [PivotCache(run / "data" / "pivots") for run in (whole, tmp_path)]
     names = caches[0].names
     assert names == caches[1].names and torch.equal(caches[0][names], caches[1][names])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from stage_jobs import STAGES, cut_stage, logged, train_stage
 
 from prip.errors import InputError
+from prip.training import encoder
 
 pytestmark = pytest.mark.slow
 STRATEGIES = ["ddp", "deepspeed-2", "deepspeed-3"]
@@ -90,3 +92,28 @@ def test_a_run_of_deepspeed_is_resumed_as_it_was_or_without(two: Path, data: Pat
     cut_stage("encoder", two / "other", data, strategy="deepspeed-2", at=4)
     with pytest.raises(InputError, match="was written by 1 devices with deepspeed-2: resume so, or with auto or ddp"):
         train_stage("encoder", two / "other", data, strategy="deepspeed-3", resume=True)
+
+
+def test_deepspeed_is_given_16_bits_where_it_makes_32_of_them(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bf16-mixed; the losses are those of a module that holds 32 bits itself."""
+    build, configure = encoder.build_encoder, encoder.EncoderModule.configure_optimizers
+    seen: dict[str, set[torch.dtype]] = {}
+
+    def build_in_16_bits(*given: Any) -> Any:
+        model, tokenizer = build(*given)
+        return model.bfloat16(), tokenizer
+
+    def configure_optimizers(self: Any) -> Any:
+        seen[type(self.trainer.strategy).__name__] = {value.dtype for value in self.trained}
+        return configure(self)
+
+    monkeypatch.setattr(encoder, "build_encoder", build_in_16_bits)
+    monkeypatch.setattr(encoder.EncoderModule, "configure_optimizers", configure_optimizers)
+    losses = []
+    for strategy in ("auto", "deepspeed-2"):
+        train_stage("encoder", tmp_path / strategy, data, strategy=strategy, loop={"precision": "bf16-mixed"})
+        losses.append([row["loss"] for row in logged(tmp_path / strategy, "encoder")])
+    assert seen == {"SingleDeviceStrategy": {torch.float32}, "CpuZeroStrategy": {torch.bfloat16}}
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)

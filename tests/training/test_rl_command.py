@@ -108,6 +108,25 @@ def test_what_comes_first_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not (tmp_path / "rl").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ((), (torch.float32, torch.float32)),
+        (("--parts.dtype", "bfloat16"), (torch.bfloat16, torch.bfloat16)),
+        (("--parts.dtype", "bfloat16", "--parts.reward_dtype", "float16"), (torch.bfloat16, torch.float16)),
+    ],
+)
+def test_rewards_may_have_a_number_format_of_their_own(
+    tmp_path: Path, options: tuple[str, ...], wanted: tuple[torch.dtype, torch.dtype]
+) -> None:
+    write_parts(tmp_path)
+    write_models(tmp_path)
+    settings = parse_settings("rl", ["--config", "smoke", "--run", str(tmp_path), "--device", "cpu", *options])
+    parts = load_parts(settings)
+    assert {reward.dtype for reward in parts.rewards} == {wanted[1]}
+    assert (parts.model.decoder.dtype, parts.generator.pipeline.unet.dtype) == (wanted[0], wanted[0])
+
+
 def test_prompts_that_cannot_be_refined_are_left_out(tmp_path: Path) -> None:
     write_parts(tmp_path)
     write_models(tmp_path)

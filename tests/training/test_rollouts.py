@@ -17,7 +17,7 @@ from prip.rewards import StandardisedSum
 from prip.training import ppo
 from prip.training.baselines import BaselineCache, ImageScorer
 from prip.training.reward_statistics import RewardStatistics
-from prip.training.rollouts import Policy, Refinement, score_refinements, write_rollouts
+from prip.training.rollouts import Policy, Refinement, pack_bits, score_refinements, unpack_bits, write_rollouts
 
 PROMPTS = ["a cat", "a dog on the beach.", "two red apples in a bowl", "a cat"]
 
@@ -95,6 +95,26 @@ def test_rows_are_chosen_together(policy: Policy) -> None:
     some = batch.rows(torch.tensor([2, 0]))
     assert len(some) == 2 and torch.equal(some.input_ids, batch.input_ids[[2, 0]])
     assert torch.equal(some.allowed, batch.allowed[[2, 0]])
+
+
+def test_constraints_are_held_as_bits(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An eighth of their bytes, replayed a few refinements at a time."""
+    refinements = policy.refine(PROMPTS)
+    monkeypatch.setattr("prip.training.rollouts.REPLAYED_AT_ONCE", 2)
+    batch = policy.collate(refinements)
+    actions = [one.actions for one in refinements]
+    expected = policy.refiner.constraints.replay(PROMPTS, actions, policy.token_budget, policy.max_new_tokens)
+    assert len(PROMPTS) > 2 and not expected.all() and torch.equal(batch.allowed, expected)
+    assert batch.allowed_bits.nbytes == expected[..., ::8].numel()
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 320])
+def test_bits_come_back(count: int) -> None:
+    values = torch.rand(3, 2, count, generator=torch.Generator().manual_seed(count)) < 0.5
+    packed = pack_bits(values)
+    assert packed.dtype == torch.uint8 and packed.shape == (3, 2, -(-count // 8))
+    assert torch.equal(unpack_bits(packed, count), values)
+    assert pack_bits(torch.tensor([True, False, False, True])).item() == 0b11111001
 
 
 def test_the_reward_is_the_gain_over_the_plain_image_of_the_same_seed(scorer: ImageScorer) -> None:

@@ -19,9 +19,37 @@ from typing import Any
 import pandas as pd
 
 from prip.errors import CheckpointError, InputError, require
+from prip.hub.commits import commit_of
+from prip.hub.fetch import fetch
+from prip.hub.names import DATASET_FILE, is_dataset_file, parse_dataset_file
 
 _CHUNK = 10_000
 _SEPARATORS = {".tsv": "\t", ".csv": ","}
+
+
+def pinned_file(place: str | Path) -> str | Path:
+    """Returns the name of a dataset's file on the Hub with its commit, and any other place as it is.
+
+    Raises CheckpointError where the Hub does not tell it.
+    """
+    if not is_dataset_file(place):
+        return place
+    repository, revision, path = parse_dataset_file(str(place))
+    return f"{DATASET_FILE}{repository}@{commit_of(repository, revision, 'dataset')}/{path}"
+
+
+def evaluation_file(place: str | Path) -> Path:
+    """Returns where the file lies, fetched and verified where it is a dataset's on the Hub.
+
+    Raises CheckpointError where it cannot be had.
+    """
+    if not is_dataset_file(place):
+        return Path(place)
+    repository, revision, path = parse_dataset_file(str(place))
+    try:
+        return fetch(repository, revision, lambda names: [name for name in names if name == path], "dataset") / path
+    except CheckpointError as error:
+        raise CheckpointError(f"evaluation.files: {path} of {error}") from error
 
 
 def read_evaluation_prompts(path: Path, column: str) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from prip.errors import CheckpointError
+from prip.hub.names import split_revision
 
 from .parts import PART_NAME, Part, PartFiles, by_number, open_zip
 
@@ -45,24 +46,9 @@ class HubPart:
                 yield files
 
 
-def split_revision(place: str) -> tuple[str, str | None]:
-    """Returns the repository and the revision of "owner/name" or "owner/name@revision"."""
-    repository, _, revision = place.partition("@")
-    return repository, revision or None
-
-
-def pin(place: str) -> str:
-    """Returns "owner/name@commit" for "owner/name[@revision]". Raises CheckpointError if the Hub does not tell."""
-    from huggingface_hub import HfApi
-
-    repository, revision = split_revision(place)
-    with _told(place):
-        commit = HfApi().dataset_info(repository, revision=revision).sha
-    return f"{repository}@{commit}"
-
-
 def hub_parts(place: str, subset: Literal["2m", "large"], keep: bool) -> list[Part]:
-    """Returns the parts of a subset at `place` ("owner/name@commit"), by number; errors as in `pin`."""
+    """Returns the parts of a subset at `place` ("owner/name@commit"), by number. Raises CheckpointError if the Hub
+    does not give it."""
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
@@ -78,13 +64,13 @@ def hub_parts(place: str, subset: Literal["2m", "large"], keep: bool) -> list[Pa
 
 
 def fetch_metadata(place: str, subset: Literal["2m", "large"]) -> Path:
-    """Returns the metadata of a subset, in the Hub's cache; errors as in `pin`."""
+    """Returns the metadata of a subset, in the Hub's cache; errors as in `hub_parts`."""
     repository, commit = split_revision(place)
     return fetch(repository, commit, METADATA[subset], None)
 
 
 def fetch(repository: str, revision: str | None, path: str, folder: str | None) -> Path:
-    """Fetches a file of a dataset into `folder`, or into the Hub's cache for None; errors as in `pin`."""
+    """Fetches a file of a dataset into `folder`, or into the Hub's cache for None; errors as in `hub_parts`."""
     from huggingface_hub import hf_hub_download
 
     options: dict[str, Any] = {} if folder is None else {"local_dir": folder}

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from prip.errors import InputError
+from prip.hub.commits import pinned
+from prip.hub.names import is_on_hub
 
 from .diffusiondb import local_metadata
-from .hub_parts import fetch_metadata, hub_parts, pin
+from .hub_parts import fetch_metadata, hub_parts
 from .parts import Part, local_parts, part_number
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
 
 @dataclass(frozen=True)
@@ -23,16 +22,6 @@ class Source:
 
     parts: Sequence[Part]
     metadata: Sequence[Path]
-
-
-def is_on_hub(place: str | Path) -> bool:
-    """Whether `place` is no folder here and reads like "owner/name" or "owner/name@revision"."""
-    return not Path(place).exists() and _HUB_ID.fullmatch(str(place)) is not None
-
-
-def pinned(place: str | Path) -> str:
-    """Returns a place on the Hub with its commit, and any other as it is; errors as in `hub_parts.pin`."""
-    return pin(str(place)) if is_on_hub(place) else str(place)
 
 
 def find_source(
@@ -48,7 +37,7 @@ def find_source(
     Raises InputError where there is no part, CheckpointError if the Hub does not give what is asked for.
     """
     if is_on_hub(place):
-        commit = pinned(place)
+        commit = pinned(str(place), "dataset")
         parts, metadata = hub_parts(commit, subset, keep), [fetch_metadata(commit, subset)]
     else:
         parts, metadata = local_parts(Path(place)), local_metadata(Path(place))

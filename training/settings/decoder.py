@@ -80,11 +80,8 @@ class DecoderSettings(TrainSettings):
     then enter later through a projection that was never trained (ablation)."""
 
     base: str | None = None
-    """Pretrained causal language model by Hub name or folder; null builds a Llama from `sizes`, with a tokenizer of
-    its own."""
-
-    base_revision: str | None = None
-    """Branch, tag or commit of a base on the Hub; null takes its main branch."""
+    """Pretrained causal language model by folder or ID[@REVISION] on the Hub; null builds a Llama from `sizes`, with a
+    tokenizer of its own."""
 
     base_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of what stays frozen of the base (with lora); auto is the one it was saved in. What is trained is

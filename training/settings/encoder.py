@@ -49,10 +49,8 @@ class EncoderSettings(TrainSettings):
     """Whose pivot is the target: the preferred image's, or that of any image of the same prompt (ablation)."""
 
     base: str | None = None
-    """Pretrained T5 by Hub name or folder; null builds one from `sizes`, with a tokenizer of its own."""
-
-    base_revision: str | None = None
-    """Branch, tag or commit of a base on the Hub; null takes its main branch."""
+    """Pretrained T5 by folder or ID[@REVISION] on the Hub; null builds one from `sizes`, with a tokenizer of its
+    own."""
 
     gradient_checkpointing: bool = False
     """Compute the layers' activations twice and keep none of them: less memory, about a third more time."""

@@ -17,7 +17,8 @@ class ExportSettings:
     """Folder of the checkpoint; one that is there is replaced."""
 
     evaluation: Path | None = None
-    """JSON file of prip evaluate, whose figures go into the model card; null means RUN/evaluation.json, if any."""
+    """summary.json of prip evaluate, whose figures go into the model card; null means RUN/evaluation/summary.json, if
+    there is one."""
 
     push_to_hub: str | None = None
     """Publish the checkpoint under this name on the Hub, owner/name; --push-to-hub is as good."""

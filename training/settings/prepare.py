@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prip.errors import InputError
+from prip.hub.names import is_dataset_file, parse_dataset_file
 
 from .shared import RunSettings, check_at_least, check_fraction
 
@@ -79,8 +80,8 @@ class FilterSettings:
 class EvaluationSetSettings:
     """Evaluation sets, whose prompts must not be learnt from."""
 
-    files: tuple[Path, ...] = ()
-    """Files of prompts: .txt (one a line), .tsv, .csv or .json."""
+    files: tuple[str | Path, ...] = ()
+    """Files of prompts: .txt (one a line), .tsv, .csv or .json, here or as hf://datasets/OWNER/NAME[@REVISION]/PATH."""
 
     column: str = "prompt"
     """Column of tables, or key of JSON objects, that holds the prompts."""
@@ -96,6 +97,12 @@ class EvaluationSetSettings:
     """Permutations of MinHash: more of them miss fewer near-duplicates, in more time."""
 
     def __post_init__(self) -> None:
+        for file in self.files:
+            if is_dataset_file(file):
+                try:
+                    parse_dataset_file(str(file))
+                except InputError as error:
+                    raise InputError(f"evaluation.files: {error}") from error
         check_fraction(self, "similarity")
         check_at_least(self, 1, "ngram")
         check_at_least(self, 16, "permutations")
@@ -112,7 +119,7 @@ class RaySettings:
     """Address of a Ray cluster, "auto" for the one that this machine belongs to; null starts Ray on this machine."""
 
     num_cpus: float = 1.0
-    """CPUs of each actor."""
+    """CPUs of each actor, and threads that it computes with, unless OMP_NUM_THREADS says another number."""
 
     num_gpus: float = 0.0
     """GPUs of each actor; a fraction lets several share one."""
@@ -147,13 +154,13 @@ class PrepareSettings(RunSettings):
     """Table of system prompts to draw (system_prompt, split); null means RUN/parts/prompts/system_prompts.parquet."""
 
     generator: str | None = None
-    """Generator by folder or Hub id; null means RUN/parts/generator."""
+    """Generator by folder or ID[@REVISION] on the Hub; null means RUN/parts/generator."""
 
     generator_options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of `prip.generators.load_generator`."""
 
     pivot_encoder: str | None = None
-    """Pivot encoder by folder or Hub id; null means RUN/parts/pivot_encoder."""
+    """Pivot encoder by folder or ID[@REVISION] on the Hub; null means RUN/parts/pivot_encoder."""
 
     rewards: tuple[str, ...] = ()
     """Rewards by folder, Hub id or name, the last as NAME=PLACE@REVISION too; empty means every folder in

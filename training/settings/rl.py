@@ -22,18 +22,22 @@ class PartsSettings:
     """The prompt decoder; null means RUN/decoder/part."""
 
     generator: str | None = None
-    """The generator; null means RUN/parts/generator."""
+    """The generator, by folder or ID[@REVISION] on the Hub; null means RUN/parts/generator."""
 
     generator_options: dict[str, Any] = field(default_factory=dict)
     """What the generator is loaded with: steps, guidance and batch_size for a diffusion pipeline."""
 
     rewards: tuple[str, ...] = ()
-    """The rewards, each a folder, a Hub id or a registered name (image-reward=PLACE@REVISION); empty means every folder
-    in RUN/parts/rewards."""
+    """The rewards, each a folder, ID[@REVISION] on the Hub or a registered name (NAME, NAME@REVISION,
+    NAME=PLACE@REVISION); empty means every folder in RUN/parts/rewards."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of the weights that stay as they are: decoder (or encoder), generator and rewards. What learns is
     trained in its own, and so is the warmed-up one that it is held to."""
+
+    reward_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Number format of the rewards, where it is to be another; null means that of `dtype`. A score has 8 bits in
+    bfloat16 and 11 in float16, which is about ten times as near to float32."""
 
     user_prompts: Path | None = None
     """Parquet file with the columns user_prompt and split; null means RUN/parts/prompts/user_prompts.parquet."""

@@ -20,7 +20,7 @@ from prip.randomness import random_generator
 from ..atomic import replace_folder, replace_text
 from ..data.diffusiondb import Sampling
 from ..data.drawing import draw_all, plan_drawings
-from ..harness import stage_folder
+from ..run_folder import stage_folder
 from ..seeds import seed_everything
 from ..settings import StandInsSettings
 from .language import write_llama, write_t5

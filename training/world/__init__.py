@@ -23,7 +23,7 @@ from prip.randomness import random_generator
 
 from ..atomic import replace_folder, replace_text
 from ..data.hashing import hash_of
-from ..harness import stage_folder
+from ..run_folder import stage_folder
 from ..settings import WorldSettings
 from ..settings.world import PARTS, TAKEN
 from .from_checkpoint import take_parts

@@ -16,12 +16,11 @@ from prip.loading import hub_files, whole_folder
 from prip.miniature.judges import load_judges
 from prip.miniature.reader import Reader
 from prip.pivot_encoder import QFormerPivotEncoder
-from prip.places import split_revision
 from prip.rewards.prompt_reward import PromptReward
 
 from ..atomic import replace_folder, replace_text
 from ..data.hashing import hash_of
-from ..harness import stage_folder
+from ..run_folder import stage_folder
 from ..settings import RunSettings, WorldSettings
 from ..settings.world import TAKEN
 
@@ -45,7 +44,7 @@ def take_parts(settings: WorldSettings, checkpoint: str) -> dict[str, float]:
 
     Raises CheckpointError if there is no such checkpoint, it lacks a part, or a part does not load.
     """
-    root = whole_folder(*split_revision(checkpoint), _choose)
+    root = whole_folder(checkpoint, choose=_choose)
     needed = [root / folder for folder in FOLDERS] + [root / "generator" / "obedience.json"]
     missing = [path.relative_to(root).as_posix() for path in needed if not path.exists()]
     if missing:

@@ -5,7 +5,7 @@ const TASKS = {
     title: "Which image is better?",
     instructions:
       "You will see a prompt and two images made for it. Choose the one that you prefer, as if you had typed the prompt " +
-      "yourself. Where you have no preference, choose the tie.",
+      "yourself, with a key, a button or a click on the image. Where you have no preference, choose the tie.",
     question: "Which image do you prefer for this prompt?",
     answers: [
       { value: "left", label: "A", name: "image A", keys: ["a", "arrowleft"], shown: ["A", "←"] },
@@ -16,21 +16,19 @@ const TASKS = {
       { value: "left", label: "A" },
       { value: "right", label: "B" },
     ],
-    hint: "You may also click an image",
   },
   relevance: {
     title: "Does the image show what was asked for?",
     instructions:
       "You will see a prompt and an image made for it. Say how much of the prompt the image shows: nothing (0), a part (1) " +
       "or all of it (2). Whether the image is beautiful is not asked.",
-    question: "How much of this prompt does the image show?",
+    question: "How much of the prompt does it show?",
     answers: [
       { value: "0", label: "Nothing", name: "0, nothing", keys: ["0", "digit0"], shown: ["0"] },
       { value: "1", label: "A part", name: "1, a part", keys: ["1", "digit1"], shown: ["1"] },
       { value: "2", label: "All of it", name: "2, all of it", keys: ["2", "digit2"], shown: ["2"] },
     ],
     frames: [{ value: null, label: null }],
-    hint: "",
   },
 };
 const LONG_PROMPT = 110; // characters, from which it is set smaller
@@ -117,7 +115,6 @@ function showTask() {
   find("title").textContent = words.title;
   find("instructions").textContent = words.instructions;
   find("question").textContent = words.question;
-  find("hint").textContent = words.hint;
   find("answers").replaceChildren(
     ...words.answers.map((answer) => {
       const button = document.createElement("button");
@@ -188,7 +185,7 @@ async function show(next) {
   if (staying) notice("");
   document.body.dataset.view = "ask";
   forgetImages();
-  requestAnimationFrame(() => (shownAt = performance.now()));
+  shownAt = performance.now();
 }
 
 function mark(value) {

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prip.errors import InputError, PripError, PripWarning
+from prip.errors import InputError, PripError, warn
 
 SLOT = "{prompt}"
 _QUOTES = (('"', '"'), ("“", "”"), ("'", "'"), ("`", "`"))
@@ -60,7 +59,7 @@ class Wording:
         if self.keep_prompt:
             added = _first_line(_before(answer, self.stop)) if self.first_line else _before(answer, self.stop)
             if not added.strip():
-                warnings.warn(f"the model added nothing to {user_prompt!r}", PripWarning, stacklevel=2)
+                warn(f"the model added nothing to {user_prompt!r}")
             return (user_prompt + added).rstrip()
         text = _before(answer, self.stop).strip()
         text = _unquoted(_first_line(text).strip() if self.first_line else text)

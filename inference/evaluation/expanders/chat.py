@@ -1,4 +1,4 @@
-"""`chat`: any OpenAI-style chat endpoint as a prompt expander, with a prompt template."""
+"""The kind `chat`: any OpenAI-style chat endpoint as a prompt expander, with a prompt template."""
 
 from __future__ import annotations
 

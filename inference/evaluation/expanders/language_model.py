@@ -172,7 +172,7 @@ def make_causal_lm(
     batch_size: int = 16,
     dtype: str = "float32",
 ) -> LanguageModelRefiner:
-    """`causal-lm`: a causal language model of a folder or the Hub, as `place` says: FOLDER, OWNER/NAME[@REVISION].
+    """The kind `causal-lm`: a causal language model by folder or Hub id, `place` being FOLDER, OWNER/NAME[@REVISION].
 
     tokenizer: where the tokenizer lies, if elsewhere. The rest: fields of `Wording` and `Decoding`.
     """
@@ -204,7 +204,7 @@ def make_seq2seq_lm(
     batch_size: int = 16,
     dtype: str = "float32",
 ) -> LanguageModelRefiner:
-    """`seq2seq-lm`: a T5-like model, whose answer takes the prompt's place; options as of `causal-lm`."""
+    """The kind `seq2seq-lm`: a T5-like model, whose answer takes the prompt's place; options as of `causal-lm`."""
     wording = Wording(template, stop=stop, first_line=first_line)
     decoding = Decoding(
         max_new_tokens, num_beams, length_penalty, do_sample, temperature, top_k, top_p, min_p, repetition_penalty

@@ -7,10 +7,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from prip.base_model import load_base_tokenizer
 from prip.errors import CheckpointError
 from prip.loading import load_strictly, resolve_folder
-from prip.places import as_dtype, split_revision
-from prip.strict_model import load_foreign_tokenizer
+from prip.places import as_dtype
 from prip.untrusted import read_config
 
 _TOKENIZER_FILES = ("*.json", "merges.txt", "vocab.txt", "*.model")
@@ -32,7 +32,7 @@ def load_language_model(place: str, kind: str, dtype: str, device: str) -> Any:
     )
 
     wanted = as_dtype(dtype)
-    folder = resolve_folder(*split_revision(place), choose=_model_files)
+    folder = resolve_folder(place, choose=_model_files)
     if not list(folder.glob("*.safetensors")):
         raise CheckpointError(f"{folder}: {_no_safetensors([path.name for path in folder.iterdir()])}")
     mapping: Mapping[Any, Any] = {
@@ -49,15 +49,11 @@ def load_language_model(place: str, kind: str, dtype: str, device: str) -> Any:
 
 def load_tokenizer_of(place: str) -> Any:
     """Return a tokenizer from a folder or owner/name[@revision]. Raises CheckpointError where there is none."""
-    folder = resolve_folder(*split_revision(place), choose=_tokenizer_files)
+    folder = resolve_folder(place, choose=_tokenizer_files)
     for name in ("config.json", "tokenizer_config.json"):
         if (folder / name).is_file():
             read_config(folder / name)
-    try:
-        return load_foreign_tokenizer(folder, {"local_files_only": True})
-    except ImportError as error:
-        needs = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{folder}: its tokenizer needs what is not installed: {needs}") from error
+    return load_base_tokenizer(folder)
 
 
 def _tokenizer_files(names: Sequence[str]) -> list[str]:

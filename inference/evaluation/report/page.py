@@ -10,10 +10,11 @@ from string import Template
 from typing import Any
 
 from ..curves import ITERATION
+from ..people import people_tables
 from ..results import Results, failed_rows
 from ..summary import ALL, NONE, main_refiner, main_scorer
 from ..table import Cell, Column, Table
-from ..tables import categories_of, decimals_of, generator_title, rows_of, score_tables, test_tables
+from ..tables import categories_of, comparison_tables, decimals_of, generator_title, rows_of, score_tables
 from . import plots
 from .cases import Cases
 from .headline import Headline, headline
@@ -52,6 +53,14 @@ def report_page(
             "diversity and length: a gain that is bought by drift or collapse shows here.",
             "".join(table_html(table, f"scores-{place}") for place, table in enumerate(score_tables(summary))),
         ),
+        "people": section(
+            "people",
+            "What people say",
+            "Annotators saw the user prompt and the images, and did not know whose they were.",
+            "".join(
+                table_html(table, f"people-{place}") for place, table in enumerate(people_tables(summary.get("people")))
+            ),
+        ),
         "prompts": section(
             "prompts",
             "Prompt by prompt",
@@ -70,7 +79,7 @@ def report_page(
             "Differences with intervals, four p-values and shares of prompts; then categories and what else was found.",
             "".join(
                 fold(table.title, table_html(table, f"tests-{place}", named=False), opened=place == 0)
-                for place, table in enumerate(test_tables(summary))
+                for place, table in enumerate(comparison_tables(summary))
             ),
         ),
         "failures": _failures(about, path),
@@ -103,6 +112,7 @@ _LINKS = {
     "before-and-after": "Before and after",
     "refiners": "Refiners",
     "scores": "Scores",
+    "people": "People",
     "prompts": "Prompt by prompt",
     "curves": "Over RL",
     "strips": "Side by side",

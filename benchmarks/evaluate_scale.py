@@ -1,0 +1,75 @@
+"""What `prip evaluate` itself costs: its time beside that of refining, drawing and scoring, and its memory by prompts.
+
+    python benchmarks/evaluate_scale.py
+    python benchmarks/evaluate_scale.py --prompts 200 800 --overhead-prompts 16
+
+Time: plain and refined prompts of the miniature on its diffusion generator, the image files included. Memory: the
+largest resident set of the command for 1,000, 4,000 and 16,000 prompts on the renderer, one image each, plain and
+refined.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from prip.miniature.prompts import SPLITS, user_prompts
+
+
+def write_prompts(path: Path, count: int) -> None:
+    """Writes `count` user prompts that differ, each with a subject of the miniature."""
+    texts = [text for split in SPLITS for text, _ in user_prompts(split, 6, 0)]
+    numbered = [f"{texts[place % len(texts)]}, take {place // len(texts) + 1}" for place in range(count)]
+    path.write_text("\n".join(numbered) + "\n", encoding="utf-8")
+
+
+def evaluate(out: Path, *arguments: str) -> tuple[dict, float]:
+    """Runs the command in a process of its own; returns the summary and the largest resident set of it, in MiB."""
+    program = (
+        "import resource, sys\n"
+        "from prip.inference.cli import main\n"
+        "code = main(sys.argv[1:])\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, file=sys.stderr)\n"
+        "sys.exit(code)"
+    )
+    command = [sys.executable, "-c", program, "evaluate", "--quiet", "--device", "cpu", "--out", str(out), *arguments]
+    process = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if process.returncode:
+        raise SystemExit(process.stderr)
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    return summary, float(process.stderr.strip().splitlines()[-1])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, nargs="+", default=[1000, 4000, 16000], help="sizes of the sets")
+    parser.add_argument("--overhead-prompts", type=int, default=96, help="prompts whose time is taken (default 96)")
+    arguments = parser.parse_args()
+    common = ["--config", "miniature", "--refiners", "rl"]
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "overhead"
+        limit = ["--prompt-limit", str(arguments.overhead_prompts), "--generators", "diffusion"]
+        summary, _ = evaluate(out, *common, *limit)
+        seconds = summary["about"]["seconds_by_work"]
+        whole = seconds.pop("all") - seconds.pop("load")
+        work = sum(seconds.values())
+        print(f"{summary['about']['images']} images on diffusion: {work:.1f} s of " + ", ".join(seconds))
+        print(f"the evaluator adds {whole - work:.2f} s, {(whole - work) / work:.1%}")
+        print("prompts     rows   peak MiB   against the first")
+        first = None
+        for count in arguments.prompts:
+            prompts, out = Path(scratch) / f"{count}.txt", Path(scratch) / f"evaluation-{count}"
+            write_prompts(prompts, count)
+            options = ["--prompts", str(prompts), "--generators", "renderer", "--images-per-prompt", "1"]
+            summary, peak = evaluate(out, *common, *options)
+            first = first or peak
+            print(f"{count:7} {summary['about']['images']:8} {peak:10.0f}   x {peak / first:.2f}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""Which commit a name on the Hub stands for, so that a run can tell exactly what it used."""
+
+from __future__ import annotations
+
+import warnings
+
+from ..errors import CheckpointError, PripWarning
+from .names import RepositoryType, is_on_hub, page_of, split_revision
+from .problems import explain, is_offline, is_passing
+from .storage import COMMIT, cached_commit
+
+
+def pinned(place: str, repo_type: RepositoryType = "model") -> str:
+    """Return owner/name@commit for what is on the Hub, and any other place as it is; errors as in `commit_of`."""
+    if not is_on_hub(place):
+        return place
+    repository, revision = split_revision(place)
+    return f"{repository}@{commit_of(repository, revision, repo_type)}"
+
+
+def commit_of(repository: str, revision: str | None, repo_type: RepositoryType = "model") -> str:
+    """Return the commit that a branch, a tag or (None) the main branch points at; a commit is returned as it is.
+
+    Where the Hub cannot be asked, the commit that was fetched last serves, with a PripWarning unless HF_HUB_OFFLINE is
+    set. Raises CheckpointError, which says what to do, when there is none such.
+    """
+    from huggingface_hub import HfApi, constants
+
+    if revision is not None and COMMIT.fullmatch(revision):
+        return revision
+    wanted = f"{repository!r}" + (f" at revision {revision!r}" if revision else "")
+    try:
+        info = HfApi().repo_info(
+            repository, revision=revision, repo_type=repo_type, timeout=constants.HF_HUB_ETAG_TIMEOUT
+        )
+    except Exception as error:  # huggingface_hub and its HTTP client each have errors of their own
+        reason = explain(error, page_of(repository, repo_type))
+        commit = cached_commit(repository, revision, repo_type) if is_passing(error) else None
+        if commit is None:
+            raise CheckpointError(f"{wanted} on the Hub: {reason}") from error
+        if not is_offline(error):
+            what = f"{wanted} on the Hub: {reason}; commit {commit[:12]} in the cache is used"
+            warnings.warn(what, PripWarning, stacklevel=2)
+        return commit
+    if not COMMIT.fullmatch(info.sha or ""):
+        raise CheckpointError(f"{wanted}: the Hub gives {info.sha!r} in place of a commit")
+    return str(info.sha)
