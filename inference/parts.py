@@ -24,6 +24,8 @@ class Parts:
     """E after its warm-up."""
     decoder: Path
     generator: Path
+    tuned_generator: Path | None
+    """What prip-train tune made of it; a checkpoint has none."""
     rewards: Path
     """One folder a training reward."""
     readers: Path
@@ -43,6 +45,7 @@ class Parts:
             warmup_encoder=root / "warmup" / "encoder",
             decoder=refiner / "decoder",
             generator=root / "generator",
+            tuned_generator=None,
             rewards=root / "rewards",
             readers=root / "readers",
             pivot_encoder=root / "pivot_encoder",
@@ -59,6 +62,7 @@ class Parts:
             warmup_encoder=run / "encoder" / "part",
             decoder=refiner / "decoder" if refiner.is_dir() else run / "decoder" / "part",
             generator=frozen / "generator",
+            tuned_generator=run / "tune" / "part",
             rewards=frozen / "rewards",
             readers=frozen / "readers",
             pivot_encoder=frozen / "pivot_encoder",

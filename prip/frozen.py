@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from .errors import PripError
+
 _DEPTH = 4
 
 
@@ -39,6 +41,18 @@ def fingerprint(part: object) -> str:
             digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
             digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def fingerprints(parts: Mapping[str, object]) -> dict[str, str]:
+    """Returns the fingerprint of each part, by its name."""
+    return {name: fingerprint(part) for name, part in parts.items()}
+
+
+def check_unchanged(stage: str, parts: Mapping[str, object], before: Mapping[str, str]) -> None:
+    """Raises PripError if a part is not what `fingerprints` said before, which `stage` must not do."""
+    changed = [name for name, found in fingerprints(parts).items() if found != before[name]]
+    if changed:
+        raise PripError(f"{stage}: frozen parts changed in training: {', '.join(changed)}")
 
 
 def _leaves(part: object, depth: int) -> Iterator[nn.Module | Tensor]:

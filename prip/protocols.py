@@ -1,4 +1,4 @@
-"""The four protocols that carry PRIP. `Images` are uint8 tensors `(n, 3, height, width)`."""
+"""The four protocols that carry PRIP, and one that some rewards add. `Images` are uint8 `(n, 3, height, width)`."""
 
 from __future__ import annotations
 
@@ -47,6 +47,19 @@ class Reward(Protocol):
 
     def __call__(self, user_prompts: Sequence[str], images: Images) -> torch.Tensor:
         """Return float32 scores `(n,)` on the CPU; higher is better."""
+        ...
+
+
+@runtime_checkable
+class DifferentiableReward(Reward, Protocol):
+    """A reward that can tell how its score changes with the image: what a generator can be tuned by."""
+
+    def scores_with_gradient(self, user_prompts: Sequence[str], images: torch.Tensor) -> torch.Tensor:
+        """Return scores float32 `(n,)` on the reward's device, differentiable by the images.
+
+        images: floats `(n, 3, height, width)` in 0..255. Of whole numbers the scores are those of `__call__`, but for
+        what rounding to whole pixels in between makes of them.
+        """
         ...
 
 

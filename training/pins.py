@@ -11,7 +11,7 @@ from prip.rewards import pinned_reward
 from .data.evaluation_sets import pinned_file
 from .data.hashing import hash_of
 from .processes import process_rank
-from .settings import DecoderSettings, EncoderSettings, PrepareSettings, RewritesSettings, RlSettings
+from .settings import DecoderSettings, EncoderSettings, PrepareSettings, RewritesSettings, RlSettings, TuneSettings
 
 GENERATOR_PLACES = ("unet", "adapter", "upscaler")
 """Options of a generator that name a place"""
@@ -67,6 +67,16 @@ def pin_rl(settings: RlSettings) -> RlSettings:
         rewards=tuple(map(pinned_reward, named.rewards)),
     )
     return replace(settings, parts=parts)
+
+
+def pin_tune(settings: TuneSettings) -> TuneSettings:
+    """Returns the settings with the commits of generator and rewards."""
+    return replace(
+        settings,
+        generator=_pinned(settings.generator),
+        generator_options=_pinned_options(settings.generator_options),
+        rewards=tuple(map(pinned_reward, settings.rewards)),
+    )
 
 
 def base_hash(base: str | None) -> dict[str, str]:

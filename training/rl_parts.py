@@ -25,7 +25,7 @@ from .data.splits import check_splits, read_prompts
 from .processes import process_rank
 from .reward_statistics import RewardStatistics
 from .seeds import permutation_indices
-from .settings import RlSettings
+from .settings import RlSettings, RunSettings
 
 _log = logging.getLogger(__name__)
 STATISTICS_TIMEOUT_S = 3600
@@ -96,7 +96,7 @@ def _refinable(prompts: pd.DataFrame) -> pd.DataFrame:
     return kept
 
 
-def parts_device(settings: RlSettings) -> torch.device:
+def parts_device(settings: RunSettings) -> torch.device:
     """Returns where this process' generator, rewards and decoder work."""
     if settings.device == "cpu" or (settings.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")

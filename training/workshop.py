@@ -12,8 +12,8 @@ from typing import Literal
 
 import torch
 
-from prip.errors import InputError, PripError
-from prip.frozen import fingerprint, freeze
+from prip.errors import InputError
+from prip.frozen import check_unchanged, fingerprints, freeze
 from prip.processing import save_tokenizer
 from prip.refiner import Refiner
 from prip.rewards import StandardisedSum
@@ -135,13 +135,11 @@ class Workshop:
 
     def fingerprints(self) -> dict[str, str]:
         """Returns a hash of each part that must stay as it is."""
-        return {name: fingerprint(part) for name, part in self.frozen.items()}
+        return fingerprints(self.frozen)
 
     def check_frozen(self, before: dict[str, str]) -> None:
         """Raises PripError if a part is not what `fingerprints` said before, which nothing here may do."""
-        changed = [name for name, found in self.fingerprints().items() if found != before[name]]
-        if changed:
-            raise PripError(f"rl: frozen parts changed in training: {', '.join(changed)}")
+        check_unchanged(STAGE, self.frozen, before)
 
 
 def build_workshop(parts: RlParts, settings: RlSettings, folder: Path) -> Workshop:

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, PreTrainedConfig
 
-from ..protocols import Images
 from ..published_files import find_file, read_weights
 from .clip_scorer import VIT_L_14, clip_folder, inside
 from .linear_head import head_name, linear_head, read_head
@@ -60,7 +59,7 @@ class Aesthetic(Scorer):
         """Builds with random weights."""
         return cls(config).eval()
 
-    def score(self, user_prompts: Sequence[str], images: Images) -> Tensor:
+    def score(self, user_prompts: Sequence[str], images: Tensor) -> Tensor:
         """The prettiness, float32 (n,)."""
         pixels = clip_pixels(images, self.edge).to(self.device, self.clip.dtype)
         features = F.normalize(self.clip(pixel_values=pixels).image_embeds.float(), dim=-1)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from ..protocols import Images
 from .clip_scorer import VIT_L_14, ClipScorer, clip_folder, inside
 from .clip_text import clean_text
 from .preprocessing import clip_pixels
@@ -32,7 +31,7 @@ class ClipScore(ClipScorer):
     base_model_prefix = "clip_score"
     published_clip = VIT_L_14
 
-    def pixels(self, images: Images, edge: int) -> Tensor:
+    def pixels(self, images: Tensor, edge: int) -> Tensor:
         """As openai/CLIP and open_clip prepare them."""
         return clip_pixels(images, edge)
 
@@ -40,7 +39,7 @@ class ClipScore(ClipScorer):
         """As openai/CLIP and open_clip do."""
         return clean_text(user_prompt)
 
-    def score(self, user_prompts: Sequence[str], images: Images) -> Tensor:
+    def score(self, user_prompts: Sequence[str], images: Tensor) -> Tensor:
         """The cosine, float32 (n,)."""
         return self.cosines(user_prompts, images)
 

@@ -12,7 +12,6 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedConfig
 
 from ..errors import CheckpointError
 from ..loading import read_json, resolve_folder, weight_files
-from ..protocols import Images
 from ..published_files import read_weights
 from ..strict_model import nested_config
 from .clip_text import clip_token_ids
@@ -81,7 +80,7 @@ class ClipScorer(Scorer):
         """Builds with random weights."""
         return cls(config).eval()
 
-    def pixels(self, images: Images, edge: int) -> Tensor:
+    def pixels(self, images: Tensor, edge: int) -> Tensor:
         """Images as this CLIP's authors prepare them: float32 (n, 3, edge, edge)."""
         raise NotImplementedError
 
@@ -89,7 +88,7 @@ class ClipScorer(Scorer):
         """A user prompt as this CLIP's authors prepare it for the tokenizer."""
         raise NotImplementedError
 
-    def cosines(self, user_prompts: Sequence[str], images: Images) -> Tensor:
+    def cosines(self, user_prompts: Sequence[str], images: Tensor) -> Tensor:
         """Cosine of each image with its user prompt, float32 (n,) in -1..1."""
         ids = clip_token_ids(list(map(self.clean, user_prompts)), self.text_length)
         pixels = self.pixels(images, self.edge).to(self.device, self.dtype)

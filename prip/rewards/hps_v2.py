@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from ..protocols import Images
 from ..published_files import find_file, read_weights
 from .clip_scorer import VIT_H_14, ClipScorer, inside
 from .clip_text import clean_text
@@ -38,7 +37,7 @@ class HpsV2(ClipScorer):
     base_model_prefix = "hps_v2"
     published_clip = VIT_H_14
 
-    def pixels(self, images: Images, edge: int) -> Tensor:
+    def pixels(self, images: Tensor, edge: int) -> Tensor:
         """As the package hpsv2 prepares them."""
         return padded_pixels(images, edge)
 
@@ -46,7 +45,7 @@ class HpsV2(ClipScorer):
         """As open_clip does."""
         return clean_text(user_prompt)
 
-    def score(self, user_prompts: Sequence[str], images: Images) -> Tensor:
+    def score(self, user_prompts: Sequence[str], images: Tensor) -> Tensor:
         """100 times the cosine, float32 (n,)."""
         return 100 * self.cosines(user_prompts, images)
 

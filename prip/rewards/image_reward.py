@@ -13,7 +13,6 @@ from transformers.models.blip.modeling_blip_text import BlipTextModel
 
 from ..loading import resolve_folder
 from ..processing import load_tokenizer, save_tokenizer
-from ..protocols import Images
 from ..published_files import find_file, hub_file, read_weights
 from .linear_head import head_name, linear_head, read_head
 from .preprocessing import clip_pixels
@@ -118,7 +117,7 @@ class ImageReward(Scorer):
         )
         return batch["input_ids"].to(self.device), batch["attention_mask"].to(self.device)
 
-    def score(self, user_prompts: Sequence[str], images: Images) -> Tensor:
+    def score(self, user_prompts: Sequence[str], images: Tensor) -> Tensor:
         """Standardised scores, float32 (n,): the head reads what BERT has at its first token."""
         input_ids, mask = self.encode(user_prompts)
         pixels = clip_pixels(images, self.edge).to(self.device, self.vision.dtype)

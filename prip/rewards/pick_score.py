@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from ..protocols import Images
 from .clip_scorer import VIT_H_14, ClipScorer, clip_folder, inside
 from .preprocessing import processor_pixels
 
@@ -31,7 +30,7 @@ class PickScore(ClipScorer):
     base_model_prefix = "pick_score"
     published_clip = VIT_H_14
 
-    def pixels(self, images: Images, edge: int) -> Tensor:
+    def pixels(self, images: Tensor, edge: int) -> Tensor:
         """As transformers' CLIPProcessor prepares them, which the authors use."""
         return processor_pixels(images, edge)
 
@@ -39,7 +38,7 @@ class PickScore(ClipScorer):
         """As it is: transformers' CLIPTokenizer mends nothing."""
         return user_prompt
 
-    def score(self, user_prompts: Sequence[str], images: Images) -> Tensor:
+    def score(self, user_prompts: Sequence[str], images: Tensor) -> Tensor:
         """The logit, float32 (n,)."""
         return self.clip.logit_scale.float().exp() * self.cosines(user_prompts, images)
 

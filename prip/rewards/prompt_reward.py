@@ -14,6 +14,7 @@ from ..loading import resolve_folder
 from ..processing import load_tokenizer, save_tokenizer
 from ..protocols import Images
 from ..trunk import ConvTrunk, TrunkModel
+from .preprocessing import check_float_pairs
 
 
 class PromptRewardConfig(PreTrainedConfig):
@@ -76,7 +77,15 @@ class PromptReward(TrunkModel):
             self.forward(images[i : i + batch_size].to(self.device), *self.encode(user_prompts[i : i + batch_size]))
             for i in range(0, len(user_prompts), batch_size)
         ]
-        raw = torch.cat(scores).float().cpu() if scores else torch.zeros(0)
+        return self._scaled(torch.cat(scores).float().cpu() if scores else torch.zeros(0))
+
+    def scores_with_gradient(self, user_prompts: Sequence[str], images: Tensor) -> Tensor:
+        """Scores, float32 (n,), differentiable by float images in 0..255. Raises InputError unless there is one for
+        each prompt."""
+        check_float_pairs(len(user_prompts), images)
+        return self._scaled(self.forward(images.to(self.device), *self.encode(user_prompts)).float())
+
+    def _scaled(self, raw: Tensor) -> Tensor:
         return self.config.score_mean + self.config.score_deviation * raw
 
     def save_pretrained(self, save_directory: Any, **options: Any) -> None:  # type: ignore[override]

@@ -13,7 +13,7 @@ from ..errors import CheckpointError
 from ..loading import quiet
 from ..protocols import Images
 from ..strict_model import StrictModel
-from .preprocessing import check_pairs
+from .preprocessing import check_float_pairs, check_pairs
 
 
 class Scorer(StrictModel):
@@ -30,8 +30,8 @@ class Scorer(StrictModel):
         """What tables call this reward."""
         return self.config.name
 
-    def score(self, user_prompts: Sequence[str], images: Images) -> Tensor:
-        """Scores of one batch, float32 (n,) on the model's device; images lie there already."""
+    def score(self, user_prompts: Sequence[str], images: Tensor) -> Tensor:
+        """Scores of one batch, float32 (n,) on the model's device; images, uint8 or floats, lie there already."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -43,6 +43,12 @@ class Scorer(StrictModel):
             self.score(user_prompts[i : i + batch_size], images[i : i + batch_size].to(self.device)) for i in starts
         ]
         return torch.cat(batches).float().cpu() if batches else torch.zeros(0)
+
+    def scores_with_gradient(self, user_prompts: Sequence[str], images: Tensor) -> Tensor:
+        """Scores, float32 (n,), differentiable by float images in 0..255. Raises InputError unless there is one for
+        each prompt."""
+        check_float_pairs(len(user_prompts), images)
+        return self.score(user_prompts, images.float().to(self.device)).float()
 
     @classmethod
     def from_weights(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..protocols import Images, Reward
+from ..protocols import DifferentiableReward, Images, Reward
 
 
 def standardised_sum(
@@ -39,6 +39,26 @@ class StandardisedSum:
     def combine(self, parts: Mapping[str, Tensor]) -> Tensor:
         """What `parts` returned, standardised and averaged: float32 (n,)."""
         return standardised_sum(parts, [reward.name for reward in self.rewards], self.means, self.deviations)
+
+    def scores_with_gradient(self, user_prompts: Sequence[str], images: Tensor) -> Tensor:
+        """Scores, float32 (n,) on the images' device, differentiable by float images in 0..255.
+
+        Raises InputError as check_differentiable does.
+        """
+        rewards = self.check_differentiable()
+        return self.combine({one.name: one.scores_with_gradient(user_prompts, images).to(images) for one in rewards})
+
+    def check_differentiable(self) -> list[DifferentiableReward]:
+        """Returns the rewards. Raises InputError for one that cannot tell how its score changes with the image."""
+        found: list[DifferentiableReward] = []
+        for reward in self.rewards:
+            if not isinstance(reward, DifferentiableReward):
+                raise InputError(
+                    "rewards: wanted ones that tell how their score changes with the image (scores_with_gradient), "
+                    f"{reward.name!r} does not"
+                )
+            found.append(reward)
+        return found
 
     def __call__(self, user_prompts: Sequence[str], images: Images) -> Tensor:
         """Scores, float32 (n,)."""

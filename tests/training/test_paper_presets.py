@@ -12,7 +12,7 @@ from hub_server import LocalHub
 from prip.refiner import Refiner
 from prip.rewards import parse_reward
 from prip.training.cli import CONFIGS, main, parse_settings
-from prip.training.pins import pin_decoder, pin_encoder, pin_prepare, pin_rl
+from prip.training.pins import pin_decoder, pin_encoder, pin_prepare, pin_rl, pin_tune
 
 STAGES = ("prepare", "encoder", "decoder", "rl")
 
@@ -30,6 +30,9 @@ def test_the_paper_preset_says_the_papers_figures() -> None:
     assert rl.optimizer.schedule == "constant" and rl.ppo.baseline == "value" and rl.algorithm == "ppo"
     assert [parse_reward(reward).name for reward in rl.parts.rewards] == ["image-reward", "hps-v2.0"]
     assert [Path(str(file)).stem for file in prepare.evaluation.files] == ["anime", "concept-art", "paintings", "photo"]
+    tune = parse_settings("tune", ["--config", "paper", "--run", "r"])
+    assert tune.devices * tune.loop.batch_size * tune.loop.accumulate == 64 and tune.optimizer.lr == 1e-5
+    assert tune.pull.weight == 1e-3 and tune.rewards == rl.parts.rewards
 
 
 @pytest.mark.parametrize(
@@ -44,12 +47,13 @@ def test_presets_pin_all_that_comes_from_the_hub(preset: str, hub: LocalHub) -> 
     """A name without a commit would be asked for, and the hub knows none of them."""
     for stage, pin in zip(STAGES, (pin_prepare, pin_encoder, pin_decoder, pin_rl), strict=True):
         pin(parse_settings(stage, ["--config", preset, "--run", "r"]))
+    pin_tune(parse_settings("tune", ["--config", "paper", "--run", "r"]))
     assert not hub.requests
 
 
 def test_the_paper_is_rehearsed_on_stand_ins(tmp_path: Path) -> None:
     assert main(["stand-ins", "--run", str(tmp_path), "--no_progress"]) == 0
-    for stage in STAGES:
+    for stage in (*STAGES, "tune"):
         arguments = ["--config", "paper-dry", "--run", str(tmp_path), "--no_progress", "--device", "cpu"]
         assert main([stage, *arguments]) == 0, stage
         assert json.loads((tmp_path / stage / "metrics.json").read_text())["stage"] == stage

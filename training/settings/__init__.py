@@ -10,9 +10,11 @@ from .rewrites import RewritesSettings, SessionSettings, SyntheticSettings
 from .rl import ChunkSettings, PartsSettings, PpoSettings, RlSettings, RolloutSettings
 from .shared import LoopSettings, OptimizerSettings, RunSettings, TrainSettings
 from .stand_ins import StandInsSettings
+from .tune import AnchorSettings, PullSettings, TuneDevSettings, TuneSettings
 from .world import UnetSizes, WorldSettings
 
 __all__ = [
+    "AnchorSettings",
     "ChunkSettings",
     "DecoderSettings",
     "EncoderSettings",
@@ -23,6 +25,7 @@ __all__ = [
     "OptimizerSettings",
     "PartsSettings",
     "PpoSettings",
+    "PullSettings",
     "RewritesSettings",
     "RlSettings",
     "RolloutSettings",
@@ -34,6 +37,8 @@ __all__ = [
     "SystemPromptSettings",
     "T5Sizes",
     "TrainSettings",
+    "TuneDevSettings",
+    "TuneSettings",
     "UnetSizes",
     "WorldSettings",
 ]

@@ -1,0 +1,47 @@
+"""Generators that an evaluation measures: the one of a checkpoint or run, and the one that tuning made of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_diffusion import tiny_pipeline
+from tiny_pipelines import clip_like_tokenizer
+
+from prip.errors import CheckpointError, InputError
+from prip.generators.diffusion import DiffusersGenerator
+from prip.inference.evaluation.generators import identity, make_diffusers
+from prip.inference.evaluation.kinds import Context
+from prip.inference.evaluation.settings import read_settings
+from prip.inference.parts import Parts
+
+
+def test_the_preset_compares_plain_and_refined_on_both_generators() -> None:
+    settings = read_settings("composition")
+    assert list(settings.refiners) == ["none", "rl"] and list(settings.generators) == ["diffusion", "tuned"]
+    assert settings.generators["tuned"] == {"kind": "diffusers", "stage": "tune", "seen": False}
+    assert settings.scorers == {
+        name: entry for name, entry in read_settings("miniature").scorers.items() if name in settings.scorers
+    }
+
+
+def test_the_tuned_generator_is_that_of_the_run(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    for folder, steps in (("parts/generator", 2), ("tune/part", 3)):
+        DiffusersGenerator(tiny_pipeline(clip_like_tokenizer()), steps=steps).save_pretrained(tmp_path / folder)
+    context = Context(Parts.of_run(tmp_path), "cpu", 0)
+    plain, tuned = make_diffusers("plain", context), make_diffusers("tuned", context, stage="tune")
+    assert (plain.steps, tuned.steps) == (2, 3) and identity(plain) != identity(tuned)  # type: ignore[attr-defined]
+
+
+def test_a_stage_that_is_not_there_is_told(tmp_path: Path) -> None:
+    run, checkpoint = (Context(parts, "cpu", 0) for parts in (Parts.of_run(tmp_path), Parts.of_checkpoint("prip-mini")))
+    with pytest.raises(CheckpointError, match="tune/part is missing"):
+        make_diffusers("tuned", run, stage="tune")
+    with pytest.raises(InputError, match="'tuned': stage tune is that of a --run, a checkpoint has no tuned"):
+        make_diffusers("tuned", checkpoint, stage="tune")
+    with pytest.raises(InputError, match="'tuned': stage must be one of world, tune, it is 'rl'"):
+        make_diffusers("tuned", run, stage="rl")
+    with pytest.raises(InputError, match="'tuned': stage is of the run that is measured, place names another"):
+        make_diffusers("tuned", run, stage="tune", place="elsewhere")

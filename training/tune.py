@@ -1,0 +1,211 @@
+"""Tune the generator itself on the rewards, by reward feedback learning (ReFL: Xu et al., 2023, Algorithm 1).
+
+A step draws user prompts without gradient up to one of the sampler's last steps, and lets the rewards of the image that
+the network sees there pull the network. Beside it, anchors hold: images that the untuned generator drew are to be
+denoised as well as before. The algorithm alternates the two losses; here they are added up.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prip.frozen import check_unchanged, fingerprint, fingerprints, freeze
+from prip.randomness import random_generator
+
+from . import refl
+from .data.hashing import hash_of_texts
+from .harness import StageModule, train
+from .optimizers import build_optimizer, build_scheduler, train_only
+from .pins import pin_tune
+from .preview import Column, write_preview
+from .processes import process_rank
+from .residence import move
+from .rl_parts import DEV_SEED
+from .run_folder import stage_folder
+from .seeds import derive_seed, permutation_indices
+from .settings import TuneSettings
+from .step_order import StepOrder
+from .tunable import TunableDiffusion
+from .tune_parts import (
+    STAGE,
+    Anchors,
+    TuneParts,
+    generator_place,
+    load_tune_parts,
+    read_or_draw_anchors,
+    scored_for,
+)
+
+
+class TuneModule(StageModule):
+    """The rewards' pull and the anchors' hold on the network that denoises; all else is frozen, and no submodule."""
+
+    stage = STAGE
+    starts_trained = True
+
+    def __init__(
+        self, tunable: TunableDiffusion, parts: TuneParts, anchors: Anchors, settings: TuneSettings, folder: Path
+    ) -> None:
+        super().__init__()
+        self.tunable, self.parts, self.anchors, self.settings, self.folder = tunable, parts, anchors, settings, folder
+        self.total, self.loop = parts.total, settings.loop
+        self.frozen = {**tunable.frozen, **{f"reward {reward.name}": reward for reward in parts.rewards}}
+        for part in self.frozen.values():
+            freeze(part)
+        self.denoiser = tunable.denoiser
+        self.trained = train_only(self, "denoiser.*")
+        if settings.gradient_checkpointing:
+            self.denoiser.enable_gradient_checkpointing()  # type: ignore[operator]
+        self.prompts = list(dict.fromkeys(parts.train_prompts(settings.pull.prompts)))
+        shape = self.loop.batch_size, self.loop.accumulate, settings.seed
+        self.order = StepOrder(len(self.prompts), *shape, self.stage)
+        self.anchor_order = StepOrder(len(anchors), *shape, f"{self.stage}/anchors")
+        dev = list(dict.fromkeys(parts.user_prompts["dev"]))
+        chosen = permutation_indices(0, min(settings.dev.prompts, len(dev)), len(dev), self.stage, "dev")
+        self.dev_prompts = [dev[place] for place in chosen]
+        self.previewed = self.dev_prompts[: settings.dev.preview_prompts]
+        self.untuned = tunable.generator(self.previewed, [DEV_SEED] * len(self.previewed))
+        self._before: dict[str, str] = {}
+        self.train(False)
+
+    def train(self, mode: bool = True) -> TuneModule:
+        """Stays in eval mode whatever is asked: the images that pull are those that the generator would draw."""
+        super().train(False)
+        return self
+
+    def on_fit_start(self) -> None:
+        self.tunable.to(self.device)
+        move(list(self.parts.rewards), self.device)
+
+    def on_train_start(self) -> None:
+        self._before = fingerprints(self.frozen)
+
+    def on_train_end(self) -> None:
+        check_unchanged(self.stage, self.frozen, self._before)
+
+    def batch_at(self, step: int) -> dict[str, Any]:
+        """Returns prompts and seeds (n,) to draw, the sampler's step through which the gradient goes, and the anchors
+        (n,) with whether each keeps its prompt and the seed of its noise and timestep.
+
+        All are chosen for the whole step, of which each process and batch has its share.
+        """
+        step, part = divmod(step, self.loop.accumulate)
+        processes, settings = self.trainer.world_size, self.settings
+        seed = derive_seed(settings.seed, self.stage, step, 0)
+        chance = random.Random(seed)
+        places, anchors = self.order.examples(step, processes), self.anchor_order.examples(step, processes)
+        steps = self.tunable.steps()
+        sampler_step = chance.randrange(max(0, steps - settings.pull.last_steps), steps)
+        seeds = [derive_seed(seed, "image", number) for number in range(len(places))]
+        kept = [chance.random() >= settings.anchor.prompt_dropout for _ in anchors]
+        noise_seeds = [derive_seed(seed, "noise", number) for number in range(len(anchors))]
+        share = self.order.share(part, self.global_rank, processes)
+        return {
+            "prompts": [self.prompts[place] for place in places[share]],
+            "seeds": seeds[share],
+            "sampler_step": sampler_step,
+            "anchors": anchors[share],
+            "with_prompt": kept[share],
+            "noise_seeds": noise_seeds[share],
+        }
+
+    def training_step(self, batch: dict[str, Any], step: int) -> Tensor:
+        settings = self.settings
+        noisy = self.tunable.draw(batch["prompts"], batch["seeds"], batch["sampler_step"])
+        owners = scored_for(batch["prompts"], settings.pull.prompts)
+        rewards = self.total.scores_with_gradient(owners, self.tunable.images(noisy))
+        pull = refl.pull_loss(rewards, settings.pull.cap)
+        hold = self.anchor_loss(batch["anchors"], batch["with_prompt"], batch["noise_seeds"])
+        self.log_step("reward", rewards.mean(), prog_bar=True)
+        self.log_step("pull_loss", pull)
+        self.log_step("anchor_loss", hold)
+        return settings.pull.weight * pull + settings.anchor.weight * hold
+
+    def anchor_loss(self, anchors: list[int], with_prompt: list[bool], noise_seeds: list[int]) -> Tensor:
+        """Mean squared error of what the network predicts of noisy anchors, at timesteps of equal probability."""
+        clean = self.anchors.latents[anchors]
+        shares = self.tunable.pipeline.scheduler.alphas_cumprod
+        generators = [random_generator(STAGE, seed) for seed in noise_seeds]
+        timesteps = torch.stack([torch.randint(len(shares), (), generator=one) for one in generators])
+        noise = torch.stack([torch.randn(clean.shape[1:], generator=one) for one in generators])
+        clean, timesteps, noise = (one.to(self.device) for one in (clean, timesteps, noise))
+        kept = self.tunable.kept(timesteps)
+        prompts = [self.anchors.prompts[place] if own else "" for place, own in zip(anchors, with_prompt, strict=True)]
+        text = self.tunable.text(prompts, guided=False)
+        predicted = self.tunable.denoise(refl.noisy_latents(clean, noise, kept), timesteps, text)
+        target = refl.network_target(self.tunable.kind, clean, noise, kept)
+        return torch.nn.functional.mse_loss(predicted.float(), target)
+
+    def configure_optimizers(self) -> Any:
+        chosen = self.settings.optimizer
+        optimizer = build_optimizer(chosen, self.trained, fused=self.loop.precision != "bf16-mixed")
+        scheduler = build_scheduler(chosen, optimizer, self.loop.steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def evaluate(self) -> dict[str, float]:
+        """Returns dev_reward (the standardised sum) and each reward of images of the dev split, drawn by the whole
+        sampler with seeds that stay, and dev_spread: the deviation of a pixel among the images of one prompt, in
+        0..255. Leaves a picture of untuned and tuned images."""
+        count = self.settings.dev.images_per_prompt
+        seeds, together = list(range(DEV_SEED, DEV_SEED + count)), max(1, self.loop.batch_size // count)
+        starts = range(0, len(self.dev_prompts), together)
+        names = [reward.name for reward in self.parts.rewards]
+        sums = torch.zeros(len(names) + 2, dtype=torch.float64)
+        for prompts, counts in self.my_share([self.dev_prompts[start : start + together] for start in starts]):
+            owners = [prompt for prompt in prompts for _ in seeds]
+            images = self.tunable.generator(owners, seeds * len(prompts))
+            scores = self.total.parts(owners, images)
+            spread = images.unflatten(0, (-1, count)).double().std(dim=1, correction=0).flatten(1).mean(dim=1)
+            found = [self.total.combine(scores), *(scores[name] for name in names)]
+            if counts:
+                sums += torch.stack([*(one.double().sum() / count for one in found), spread.sum()])
+        means = (self.summed(sums) / len(self.dev_prompts)).tolist()
+        if self.previewed and self.trainer.is_global_zero:
+            self.preview(self.folder / "previews" / f"step-{self.trainer.global_step:06}.png")
+        raw = {f"dev_reward_{name}": mean for name, mean in zip(names, means[1:-1], strict=True)}
+        return {"dev_reward": means[0], **raw, "dev_spread": means[-1]}
+
+    def preview(self, path: Path) -> None:
+        """Writes the picture: images of the untuned generator above those of this one, with the gain in the sum."""
+        tuned = self.tunable.generator(self.previewed, [DEV_SEED] * len(self.previewed))
+        gains = (self.total(self.previewed, tuned) - self.total(self.previewed, self.untuned)).tolist()
+        rows = zip(self.previewed, self.untuned, tuned, gains, strict=True)
+        write_preview(path, [Column(prompt, "tuned", before, after, gain) for prompt, before, after, gain in rows])
+
+    def export(self, folder: Path) -> None:
+        """Writes the whole pipeline, and what was measured of the obedience of the one that it was made from."""
+        self.tunable.generator.save_pretrained(folder)
+        obedience = Path(generator_place(self.settings)) / "obedience.json"
+        if obedience.is_file():
+            shutil.copy(obedience, folder / obedience.name)
+
+
+def run(settings: TuneSettings, parts: TuneParts | None = None) -> dict[str, Any]:
+    """Tunes the generator and returns the metrics; the best pipeline is in RUN/tune/part.
+
+    parts: in place of those that the settings name. Raises InputError for a generator or a reward that this cannot be
+    done with.
+    """
+    settings = pin_tune(settings)
+    parts = parts or load_tune_parts(settings)
+    tunable = TunableDiffusion(parts.generator)
+    parts.total.check_differentiable()
+    read: dict[str, object] = {"generator": parts.generator}
+    read |= {f"reward {reward.name}": reward for reward in parts.rewards}
+    inputs = {name: fingerprint(part) for name, part in read.items()}
+    inputs["sampling"] = tunable.generator.sampling
+    inputs["user_prompts"] = hash_of_texts([*parts.user_prompts["train"], "", *parts.user_prompts["dev"]])
+    inputs["system_prompts"] = hash_of_texts(parts.system_prompts)
+    inputs["statistics"] = repr(parts.statistics)
+    folder = stage_folder(settings, STAGE, inputs)
+    place = folder / f"anchors{process_rank() or ''}.safetensors"
+    anchors = read_or_draw_anchors(tunable, parts, settings.anchor, settings.seed, settings.loop.batch_size, place)
+    module = TuneModule(tunable, parts, anchors, settings, folder)
+    clip = settings.optimizer.clip
+    return train(module, settings, settings.loop, folder, monitor="dev_reward", mode="max", clip=clip)

@@ -1,0 +1,115 @@
+"""What tuning works with: the loaded parts, prompts, the rewards' scales, and the anchors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from prip.errors import CheckpointError
+from prip.generators import load_generator
+from prip.protocols import Generator, Reward
+from prip.rewards import StandardisedSum, load_reward
+
+from .atomic import replace_file
+from .data.pairs import SYSTEM_PROMPTS
+from .data.splits import read_prompts
+from .reward_statistics import RewardStatistics
+from .rl_parts import parts_device
+from .seeds import derive_seed, permutation_indices
+from .settings import AnchorSettings, TuneSettings
+from .tunable import TunableDiffusion
+
+STAGE = "tune"
+_LATENTS = "latents"
+
+
+@dataclass(frozen=True)
+class TuneParts:
+    """What the stage works with, loaded."""
+
+    generator: Generator
+    rewards: Sequence[Reward]
+    user_prompts: dict[str, list[str]]
+    """By split: train, dev"""
+    system_prompts: list[str]
+    """Those of the train split; empty where the settings ask for none"""
+    statistics: RewardStatistics
+
+    @property
+    def total(self) -> StandardisedSum:
+        """The sum of the rewards on one scale."""
+        return StandardisedSum(self.rewards, self.statistics.means, self.statistics.deviations)
+
+    def train_prompts(self, kind: Literal["user", "system"]) -> list[str]:
+        """Prompts of the train split."""
+        return self.user_prompts["train"] if kind == "user" else self.system_prompts
+
+
+def load_tune_parts(settings: TuneSettings) -> TuneParts:
+    """Loads what the settings name. Raises CheckpointError for a part that is not there."""
+    parts, data = settings.run / "parts", settings.data or settings.run / "data"
+    names = settings.rewards or sorted(str(path) for path in (parts / "rewards").glob("*") if path.is_dir())
+    if not names:
+        raise CheckpointError(f"{parts / 'rewards'} is missing: does prip-train world come first?")
+    device = str(parts_device(settings))
+    rewards = [load_reward(name, device, settings.reward_dtype) for name in names]
+    given = settings.statistics or data / "rewards.json"
+    statistics = RewardStatistics.read(given, [reward.name for reward in rewards])
+    if statistics is None:
+        wanted = ", ".join(reward.name for reward in rewards)
+        raise CheckpointError(
+            f"{given}: wanted the means and deviations of {wanted}; does prip-train prepare come first?"
+        )
+    table = settings.user_prompts or parts / "prompts" / "user_prompts.parquet"
+    prompts = read_prompts(table, "user_prompt", 0, settings.seed)
+    by_split = {split: prompts["prompt"][prompts["split"] == split].tolist() for split in ("train", "dev")}
+    system: list[str] = []
+    if "system" in (settings.pull.prompts, settings.anchor.prompts):
+        table = read_prompts(data / SYSTEM_PROMPTS, "system_prompt", 0, settings.seed)
+        system = table["prompt"][table["split"] == "train"].tolist()
+    generator = load_generator(generator_place(settings), device, **settings.generator_options)
+    return TuneParts(generator, rewards, by_split, system, statistics)
+
+
+def generator_place(settings: TuneSettings) -> str:
+    """Returns the folder or Hub id of the generator."""
+    return settings.generator or str(settings.run / "parts" / "generator")
+
+
+def scored_for(prompts: Sequence[str], kind: Literal["user", "system"]) -> list[str]:
+    """Returns the user prompts for which images of prompts are scored."""
+    return list(prompts) if kind == "user" else [prompt.partition(",")[0].strip() for prompt in prompts]
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Images that the generator drew before it was tuned: their prompts, and their clean latents, float32 (n, ...)."""
+
+    prompts: list[str]
+    latents: Tensor
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+
+def read_or_draw_anchors(
+    tunable: TunableDiffusion, parts: TuneParts, settings: AnchorSettings, seed: int, batch_size: int, path: Path
+) -> Anchors:
+    """Returns the anchors: from `path`, or drawn by the generator as it is, and then kept there."""
+    prompts = parts.train_prompts(settings.prompts)
+    places = permutation_indices(0, settings.images, len(prompts), seed, STAGE, "anchors")
+    chosen = [prompts[place] for place in places]
+    if path.is_file():
+        return Anchors(chosen, load_file(path)[_LATENTS])
+    seeds = [derive_seed(seed, STAGE, "anchor", number) for number in range(settings.images)]
+    steps, starts = tunable.steps(), range(0, settings.images, batch_size)
+    batches = [slice(start, start + batch_size) for start in starts]
+    latents = torch.cat([tunable.draw(chosen[some], seeds[some], steps).latents.cpu() for some in batches])
+    replace_file(path, lambda temporary: save_file({_LATENTS: latents.contiguous()}, temporary))
+    return Anchors(chosen, latents)
