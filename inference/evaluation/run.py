@@ -120,7 +120,8 @@ class Evaluation:
 
     def _begin(self, prompts: Sequence[EvaluationPrompt], overwrite: bool) -> None:
         """Makes the folder ready, and clears away what a finished run has to do again."""
-        parts = {name: folder_hash(path) for name, path in asdict(self.context.parts).items() if path.is_dir()}
+        found = {name: path for name, path in asdict(self.context.parts).items() if path is not None}
+        parts = {name: folder_hash(path) for name, path in found.items() if path.is_dir()}
         wanted = {
             "settings": asdict(self.settings),
             "seed": self.context.seed,
