@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 OFFLINE = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--disable-pip-version-check"]
@@ -192,6 +193,27 @@ def test_rooms_import_only_what_they_may(room: str, forbidden: tuple[str, ...]) 
         for name in imported_names(path, package):
             if any(f"{name}.".startswith(f"{other}.") for other in forbidden):
                 offences.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert offences == []
+
+
+def test_every_package_that_is_imported_is_asked_for() -> None:
+    """What comes with another package today may not come with it tomorrow."""
+    config = setup_cfg()
+    lines = config["options"]["install_requires"].splitlines()
+    lines += [line for extra in config["options.extras_require"].values() for line in extra.splitlines()]
+    asked_for = {canonicalize_name(Requirement(line).name) for line in lines if line.strip()}
+    named_otherwise = {"PIL": "pillow", "yaml": "pyyaml"}
+    ours = {"prip", "training", "inference", "checkpoints"}
+    offences = []
+    for folder in ("prip", "training", "inference", "checkpoints", "benchmarks"):
+        paths = sorted((ROOT / folder).rglob("*.py"))
+        beside = ours | {path.stem for path in paths if folder == "benchmarks"}
+        for path in paths:
+            package = ".".join(["prip", *path.relative_to(ROOT).parts[:-1]])
+            roots = {name.split(".")[0] for name in imported_names(path, package)}
+            for root in sorted(roots - beside - sys.stdlib_module_names):
+                if canonicalize_name(named_otherwise.get(root, root)) not in asked_for:
+                    offences.append(f"{path.relative_to(ROOT)} imports {root}")
     assert offences == []
 
 

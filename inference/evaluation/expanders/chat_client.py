@@ -47,7 +47,7 @@ class ChatClient:
         this class holds it. timeout_s: for each try. retries: after the first try. longest_wait_s: at most so much
         between two tries; a server that asks for more is given up. first_wait_s: before the first retry, then doubled.
         """
-        import httpx
+        import httpx2
 
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -62,7 +62,7 @@ class ChatClient:
         self.longest_wait_s = longest_wait_s
         self.first_wait_s = first_wait_s
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx.Client(timeout=timeout_s, headers=headers)
+        self._http = httpx2.Client(timeout=timeout_s, headers=headers)
 
     def answer(self, body: Mapping[str, Any], given_up: threading.Event | None = None) -> str:
         """Returns the text of the first choice that the endpoint gives for a request.
@@ -91,13 +91,13 @@ class ChatClient:
         raise AssertionError("the last try either returns or raises")
 
     def _once(self, body: Mapping[str, Any]) -> str:
-        import httpx
+        import httpx2
 
         try:
             response = self._http.post(self.url, json=dict(body))
-        except httpx.TimeoutException as error:
+        except httpx2.TimeoutException as error:
             raise _TryAgain("no answer in time") from error
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             raise _TryAgain(f"could not be reached ({self._told(f'{type(error).__name__}: {error}')})") from error
         status = response.status_code
         if status in _PASSING or status >= 500:
