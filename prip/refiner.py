@@ -22,6 +22,7 @@ from .modeling import PripModel
 from .options import RefineOptions
 from .places import as_device
 from .processing import PripProcessor
+from .quantization import check_quantization, quantize
 from .token_counter import TokenCounter
 
 if TYPE_CHECKING:
@@ -89,13 +90,18 @@ class Refiner:
         revision: str | None = None,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
+        quantization: str | None = None,
+        compile: bool = False,
     ) -> Refiner:
         """Load a refiner, alone or in a whole checkpoint: an embedded one, a folder, or "owner/name" on the Hub at
         `revision`.
 
         `device` None takes a GPU when there is one; `dtype` None is float32 on the CPU and the checkpoint's own on a
-        GPU. Raises CheckpointError for anything wrong with the checkpoint, InputError for an unusable device.
+        GPU. `quantization` "int8" keeps the weights of linear layers in 8 bits (extra `quantize`). `compile` compiles
+        both models by torch.compile: the first prompts then take minutes.
+        Raises CheckpointError for anything wrong with the checkpoint, InputError for an unusable device or option.
         """
+        check_quantization(quantization)
         place = as_device(device)
         folder = refiner_folder(model, revision)
         if dtype is None:
@@ -103,9 +109,14 @@ class Refiner:
         loaded = PripModel.from_pretrained(folder, dtype=dtype)
         try:
             record = read_json(folder / RECORD_FILE) if (folder / RECORD_FILE).is_file() else None
-            return cls(loaded.to(place), PripProcessor.from_pretrained(folder), record=record)
+            refiner = cls(loaded.to(place), PripProcessor.from_pretrained(folder), record=record)
         except InputError as error:
             raise CheckpointError(f"{folder}: {error}") from error
+        if quantization is not None:
+            quantize(loaded, quantization)
+        if compile:
+            loaded.compile_parts()
+        return refiner
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], max_shard_size: str = "5GB") -> None:
         """Write what from_pretrained reads, training.json too if there is a record, into a new or given folder."""

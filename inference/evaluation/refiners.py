@@ -84,24 +84,29 @@ def make_prip(
     stage: str = "rl",
     encoder: str | None = None,
     dtype: str | None = None,
+    quantization: str | None = None,
 ) -> PromptRefiner:
     """The kind `prip`. place: a checkpoint by name, folder or Hub id, there at `revision`, or a run of training; None
     is the one measured. stage: of a run, and of the one measured, whether the encoder after RL or the one after its
-    warm-up is taken; encoder: the folder of another one. dtype: of a checkpoint; None is float32."""
+    warm-up is taken; encoder: the folder of another one. dtype, quantization: of a checkpoint; None is
+    float32, and none."""
     if stage not in STAGES:
         raise InputError(f"refiner {name!r}: stage must be one of {', '.join(STAGES)}, it is {stage!r}")
     parts = context.parts
     is_checkpoint = place is not None and not (Path(place) / "encoder" / "part").is_dir()
     given = {"stage": stage != "rl", "encoder": encoder is not None}
     if not is_checkpoint:
-        given = {"revision": revision is not None, "dtype": dtype is not None}
+        loaded = {"revision": revision, "dtype": dtype, "quantization": quantization}
+        given = {option: value is not None for option, value in loaded.items()}
     idle = [option for option, is_given in given.items() if is_given]
     if idle:
         what = f"the checkpoint {place!r}" if is_checkpoint else "a run or the checkpoint that is measured"
         raise InputError(f"refiner {name!r}: {', '.join(idle)} must be left out for {what}")
     if place is not None:
         if is_checkpoint:
-            refiner = Refiner.from_pretrained(place, revision=revision, device=context.device, dtype=dtype)
+            refiner = Refiner.from_pretrained(
+                place, revision=revision, device=context.device, dtype=dtype, quantization=quantization
+            )
             return GreedyRefiner(name, refiner)
         parts = Parts.of_run(Path(place))
     chosen = parts.encoder if stage == "rl" else parts.warmup_encoder
