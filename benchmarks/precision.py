@@ -26,6 +26,7 @@ from prip.quantization import weight_bytes
 
 PRECISIONS = (("float32", None), ("float16", None), ("bfloat16", None), ("float32", "int8"), ("bfloat16", "int8"))
 HEAD = "| precision | weights, MiB | speed alone | speed in batches of 32 | texts as in float32 |\n|" + 5 * " --- |"
+HEAD = "| precision | weights, MiB | speed alone | speed in batches of 32 | texts as in float32 |\n|" + 5 * " --- |"
 PROMPTS = [f"a {subject.name} {place.user_phrases[0]}" for subject in SUBJECTS for place in PLACES]
 
 
@@ -107,10 +108,7 @@ def main() -> None:
             ("prip-mini", "prip-mini", 60),
             ("base size, random weights", str(base_sized(Path(folder) / "base")), 24),
         ):
-            print(
-                f"\n{title}\n\n| precision | weights, MiB | speed alone | speed in batches of 32 | texts as in float32 |"
-            )
-            print("| --- | --- | --- | --- | --- |")
+            print(f"\n{title}\n\n{HEAD}")
             for row in measure(place, arguments.prompts, arguments.rounds, tokens, arguments.device):
                 print(row, flush=True)
 
