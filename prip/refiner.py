@@ -27,7 +27,7 @@ from .token_counter import TokenCounter
 if TYPE_CHECKING:
     import os
 
-    from .protocols import Generator
+    from .protocols import CountsTokens
 
 RECORD_FILE = "training.json"
 """How a checkpoint was made, beside its parts."""
@@ -137,7 +137,7 @@ class Refiner:
             (Path(folder) / "README.md").write_text(card, encoding="utf-8")
             return publish(folder, repo_id, private, revision, commit_message)
 
-    def counted_by(self, generator: Generator) -> Refiner:
+    def counted_by(self, generator: CountsTokens) -> Refiner:
         """Return a refiner with the same models whose token budget is counted by the generator's own tokenizer.
 
         Its budget is what the generator reads, where none is given.
