@@ -291,7 +291,7 @@ def refine(
     )
     if options.strength == 0:
         return unrefined(prompt, options)
-    return _loaded(str(model), revision, device, _last_change(model)).refine(prompt, **vars(options))
+    return _loaded(str(model), revision, device, last_change(model)).refine(prompt, **vars(options))
 
 
 @lru_cache(maxsize=4)
@@ -299,6 +299,6 @@ def _loaded(model: str, revision: str | None, device: str | None, last_change: i
     return Refiner.from_pretrained(model, revision=revision, device=device)
 
 
-def _last_change(model: str | os.PathLike[str]) -> int:
+def last_change(model: str | os.PathLike[str]) -> int:
     """When a checkpoint in a folder changed last, in nanoseconds: what is trained anew is loaded anew."""
     return max((file.stat().st_mtime_ns for file in Path(model).glob("**/*.safetensors")), default=0)

@@ -90,6 +90,8 @@ def test_the_refinement_is_turned_off_and_its_options_changed_for_a_call(refiner
     refining = with_refiner(pipe, refiner, banned_terms=["golden hour"])
     assert "golden hour" not in refining("a cat", **SMALL).refined_prompt
     assert "golden hour" in refining("a cat", refine={"banned_terms": []}, **SMALL).refined_prompt
+    styled = refining("a cat", refine={"styles": ["watercolor"], "strength": 0.5}, **SMALL).refined_prompt
+    assert styled == refiner.refine("a cat", styles=["watercolor"], strength=0.5, banned_terms=["golden hour"])
     output = refining("a cat", refine=False, generator=noise(), **SMALL)
     assert output.refined_prompt is None and refining.refined_prompt is None
     assert np.array_equal(output.images, pipe("a cat", generator=noise(), **SMALL).images)
