@@ -15,7 +15,6 @@ import prip
 from prip.clip_tokens import count_clip_tokens
 from prip.errors import CheckpointError, InputError
 from prip.inference.cli import main
-from prip.inference.install_command import install
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -168,22 +167,3 @@ def test_without_prip_the_command_is_named(custom_nodes: Path) -> None:
     bare = [sys.executable, "-S", "-E", "-c", code]  # neither what is installed nor PYTHONPATH
     result = subprocess.run(bare, capture_output=True, text=True, check=True, cwd=custom_nodes)
     assert f"{sys.executable} -m pip install prip" in result.stdout
-
-
-def test_the_command_puts_it_where_the_host_looks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["install", "comfyui", str(tmp_path)]) == 2
-    assert "is no comfyui: it has no folder custom_nodes" in capsys.readouterr().err
-    (tmp_path / "custom_nodes" / "prip").mkdir(parents=True)
-    with pytest.raises(InputError, match="is there, and is not PRIP's"):
-        install("comfyui", tmp_path)
-    (tmp_path / "custom_nodes" / "prip").rmdir()
-    assert main(["install", "comfyui", str(tmp_path)]) == 0
-    (tmp_path / "custom_nodes" / "prip" / "node.py").write_text("an old one")
-    assert install("comfyui", tmp_path) == tmp_path / "custom_nodes" / "prip"
-    names = {path.relative_to(tmp_path / "custom_nodes" / "prip") for path in tmp_path.rglob("*") if path.is_file()}
-    assert names == {Path("__init__.py"), Path("node.py"), Path("web/prip.js")}
-    assert (tmp_path / "custom_nodes" / "prip" / "node.py").read_text() != "an old one"
-    shutil.rmtree(tmp_path / "custom_nodes" / "prip")
-    (tmp_path / "custom_nodes" / "prip").symlink_to(ROOT / "inference" / "comfyui")
-    with pytest.raises(InputError, match="there is nothing to copy"):
-        install("comfyui", tmp_path)

@@ -12,7 +12,6 @@ import pytest
 from webui_host import Processing, Runner, load_script
 
 import prip
-from prip.errors import InputError
 from prip.inference.cli import main
 from prip.inference.install_command import install
 
@@ -175,8 +174,3 @@ def test_without_a_python_that_has_prip(python: str, message: str, tmp_path: Pat
         runner = Runner(kind)
         job = runner.generate(Processing("a cat"), **ON)
     assert message in runner.errors[0] and message in job.comments[0] and job.all_prompts == ["a cat"]
-
-
-def test_the_command_names_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no webui: it has no folder extensions"):
-        install("webui", tmp_path)
