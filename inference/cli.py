@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from prip.errors import PripError
 from prip.quiet import hush_imports
 
-from . import annotate_command, compare_command, evaluate_command, refine_command
+from . import annotate_command, compare_command, evaluate_command, install_command, refine_command
 
-COMMANDS = (refine_command, compare_command, evaluate_command, annotate_command)
+COMMANDS = (refine_command, compare_command, evaluate_command, annotate_command, install_command)
 
 EXAMPLES = """examples:
   prip refine "a cat"
@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   prip compare "a cat" -o cat.png
   prip evaluate --config miniature --out evaluation
   prip annotate runs/evaluation --refiners none rl
+  prip install comfyui ~/ComfyUI
   prip refine --help
 """
 

@@ -1,4 +1,4 @@
-"""The documents: their commands run, their flags exist, their Python runs, their links lead somewhere, the site builds."""
+"""The documents: commands run, flags exist, Python runs, messages are as shown, links lead on, the site builds."""
 
 from __future__ import annotations
 
