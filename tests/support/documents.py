@@ -1,4 +1,4 @@
-"""The documents as a reader follows them: their commands and their Python, page by page, in the order in which they stand."""
+"""The documents as a reader follows them: their commands and their Python, page by page, in the order of each."""
 
 from __future__ import annotations
 
