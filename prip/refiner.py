@@ -42,6 +42,17 @@ class _Job:
     alternative: int = 0
 
 
+@dataclass(frozen=True)
+class Refined:
+    """What came of one user prompt: its distinct texts, the greedy one first where alternatives were asked for."""
+
+    texts: list[str]
+    unchanged: bool = False
+    """There was no room for a modifier: the only text is the user prompt."""
+    short: bool = False
+    """There are fewer texts than were asked for."""
+
+
 class Refiner:
     """Loads once, refines many. As a `PromptRefiner` it is called with user prompts and seeds."""
 
@@ -171,19 +182,59 @@ class Refiner:
         options = RefineOptions(
             num_alternatives, seed, temperature, max_new_tokens, token_budget, banned_terms, batch_size
         )
-        found: Sequence[Any]
-        if num_alternatives == 1:
-            found = self._texts([_Job(one, seed) for one in prompts], temperature, options)
-        else:
-            found = self._alternatives(prompts, options)
+        results = self._refined_with_warnings(prompts, [seed] * len(prompts), options)
+        found = [result.texts[0] if num_alternatives == 1 else result.texts for result in results]
         return found[0] if isinstance(prompt, str) else found
 
     def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
         """Refine greedily, with the default options: the `PromptRefiner` protocol, one seed for each prompt."""
         prompts = self._check_prompts(user_prompts)
+        return [result.texts[0] for result in self._refined_with_warnings(prompts, seeds, RefineOptions())]
+
+    def refine_each(self, user_prompts: Sequence[str], seeds: Sequence[int], options: RefineOptions) -> list[Refined]:
+        """Return what `refine` makes of each prompt with a seed of its own, under the same options.
+
+        `options.seed` is not read. What `refine` would warn of is in the results, and in words from `shortcomings`.
+        Raises InputError for a prompt that cannot be refined.
+        """
+        prompts = self._check_prompts(user_prompts)
         if len(seeds) != len(prompts):
             raise InputError(f"seeds must be one for each of the {len(prompts)} user prompts, {len(seeds)} came")
-        return self._texts([_Job(one, seed) for one, seed in zip(prompts, seeds, strict=True)], 0.0, RefineOptions())
+        firsts = [_Job(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        if options.num_alternatives > 1:
+            return self._alternatives(firsts, options)
+        texts = self._run(firsts, options.temperature, options)
+        return [
+            Refined([job.user_prompt], unchanged=True) if text is None else Refined([text])
+            for job, text in zip(firsts, texts, strict=True)
+        ]
+
+    def shortcomings(
+        self, user_prompts: Sequence[str], results: Sequence[Refined], options: RefineOptions
+    ) -> list[str]:
+        """Return a sentence for each way in which results are less than was asked for; none when all is well."""
+        pairs = list(zip(user_prompts, results, strict=True))
+        unchanged = [prompt for prompt, result in pairs if result.unchanged]
+        short = dict.fromkeys(prompt for prompt, result in pairs if result.short)
+        sentences = []
+        if unchanged:
+            many = "a prompt returns" if len(unchanged) == 1 else f"{len(unchanged)} prompts return"
+            sentences.append(
+                f"{many} unchanged, there is no room for a modifier within token_budget={self._budget(options)} and "
+                f"max_new_tokens={options.max_new_tokens}: {_shown(unchanged[0])}"
+            )
+        if short:
+            sentences.append(
+                f"{len(short)} of {len(pairs)} prompts have fewer than {options.num_alternatives} alternatives: "
+                f"{_shown(next(iter(short)))}"
+            )
+        return sentences
+
+    def _refined_with_warnings(self, prompts: list[str], seeds: Sequence[int], options: RefineOptions) -> list[Refined]:
+        results = self.refine_each(prompts, seeds, options)
+        for sentence in self.shortcomings(prompts, results, options):
+            warn(sentence)
+        return results
 
     def _check_prompts(self, prompt: object) -> list[str]:
         if isinstance(prompt, str):
@@ -197,27 +248,20 @@ class Refiner:
                 raise InputError(f"prompt[{place}]: {error}") from error
         return list(prompt)
 
-    def _texts(self, jobs: Sequence[_Job], temperature: float, options: RefineOptions) -> list[str]:
-        """Return the text of each job, the user prompt itself, with a warning, where there is no room."""
-        texts = self._run(jobs, temperature, options)
-        self._warn_unchanged([job.user_prompt for job, text in zip(jobs, texts, strict=True) if text is None], options)
-        return [job.user_prompt if text is None else text for job, text in zip(jobs, texts, strict=True)]
+    def _alternatives(self, jobs: list[_Job], options: RefineOptions) -> list[Refined]:
+        greedy = self._run(jobs, 0.0, options)
+        firsts = {job: text for job, text in zip(jobs, greedy, strict=True) if text is not None}
 
-    def _alternatives(self, prompts: list[str], options: RefineOptions) -> list[list[str]]:
-        greedy = self._run([_Job(one, options.seed) for one in prompts], 0.0, options)
-        firsts = {one: text for one, text in zip(prompts, greedy, strict=True) if text is not None}
-        self._warn_unchanged([one for one in prompts if one not in firsts], options)
+        def draw(wanted: Sequence[tuple[_Job, int]], temperature: float) -> list[str | None]:
+            return self._run([replace(job, alternative=number) for job, number in wanted], temperature, options)
 
-        def draw(wanted: Sequence[tuple[str, int]], temperature: float) -> list[str | None]:
-            return self._run([_Job(one, options.seed, number) for one, number in wanted], temperature, options)
-
-        found, short = find_alternatives(firsts, options.num_alternatives, options.temperature, draw)
-        if short:
-            warn(
-                f"{len(short)} of {len(prompts)} prompts have fewer than {options.num_alternatives} alternatives: "
-                f"{_shown(short[0])}"
-            )
-        return [list(found.get(one, [one])) for one in prompts]
+        found = find_alternatives(firsts, options.num_alternatives, options.temperature, draw)
+        return [
+            Refined(list(found[job]), short=len(found[job]) < options.num_alternatives)
+            if job in found
+            else Refined([job.user_prompt], unchanged=True)
+            for job in jobs
+        ]
 
     def _run(self, jobs: Sequence[_Job], temperature: float, options: RefineOptions) -> list[str | None]:
         """Return the text of each job, None where there was no room; equal jobs are done once."""
@@ -236,14 +280,6 @@ class Refiner:
 
     def _budget(self, options: RefineOptions) -> int:
         return self.token_limit if options.token_budget is None else options.token_budget
-
-    def _warn_unchanged(self, prompts: list[str], options: RefineOptions) -> None:
-        if prompts:
-            many = "a prompt returns" if len(prompts) == 1 else f"{len(prompts)} prompts return"
-            warn(
-                f"{many} unchanged, there is no room for a modifier within token_budget={self._budget(options)} and "
-                f"max_new_tokens={options.max_new_tokens}: {_shown(prompts[0])}"
-            )
 
     @torch.no_grad()
     def actions(
