@@ -83,10 +83,10 @@ async def client(load: Load, prompts: Iterator[str], until: float) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", load.port)
     while time.perf_counter() < until:
         body = json.dumps({"prompt": next(prompts)}).encode()
-        head = f"POST /v1/refine HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        head = "POST /v1/refine HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         began = time.perf_counter()
         try:
-            writer.write(f"{head}\r\n\r\n".encode() + body)
+            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             answer = await reader.readuntil(b"\r\n\r\n")
             length = int(answer.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
             text = await reader.readexactly(length)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from prip.options import RefineOptions
 from prip.processing import MAX_CHARACTERS
 
 from .settings import MAX_IMAGES, MAX_PROMPTS
 
-SEED_BOUNDS = {"ge": -(2**63), "le": 2**63 - 1}
+LARGEST_SEED = 2**53 - 1
+"""Beyond it JSON's numbers are not exact everywhere."""
 MAX_ALTERNATIVES = 16
 MAX_TOKENS = 1000
 MAX_TERMS = 100
@@ -23,6 +24,17 @@ Prompt = Annotated[
     str, Field(min_length=1, max_length=MAX_CHARACTERS, json_schema_extra={"pattern": WORD, "examples": ["a cat"]})
 ]
 Term = Annotated[str, Field(min_length=1, max_length=100, json_schema_extra={"pattern": r"\S"})]
+
+
+def _whole(value: Any) -> Any:
+    """Return 14.0 as 14, as JSON Schema's integers want it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _false(value: Any) -> Any:
+    if value is not False:
+        raise ValueError("only false is offered: an answer comes as a whole")
+    return value
 
 
 def _is_list(value: Any) -> str:
@@ -39,9 +51,9 @@ FewPrompts = Annotated[
     | Annotated[Annotated[list[Prompt], Field(min_length=1, max_length=MAX_IMAGES)], Tag("list")],
     Discriminator(_is_list),
 ]
-Seed = Annotated[int, Field(**SEED_BOUNDS)]
+Seed = Annotated[int, Field(ge=-LARGEST_SEED, le=LARGEST_SEED), BeforeValidator(_whole)]
 Temperature = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
-Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS), BeforeValidator(_whole)]
 
 
 class _Request(BaseModel):
@@ -78,7 +90,7 @@ class RefineRequest(_Options):
         }
     )
     prompt: Prompts
-    num_alternatives: Annotated[int, Field(ge=1, le=MAX_ALTERNATIVES)] = 1
+    num_alternatives: Annotated[int, Field(ge=1, le=MAX_ALTERNATIVES), BeforeValidator(_whole)] = 1
     """Distinct texts for each prompt, the greedy one first."""
 
 
@@ -87,7 +99,7 @@ class ImagesRequest(_Options):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "a cat", "images_per_prompt": 2, "seed": 7}]})
     prompt: FewPrompts
-    images_per_prompt: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = 1
+    images_per_prompt: Annotated[int, Field(ge=1, le=MAX_IMAGES), BeforeValidator(_whole)] = 1
     """Of each kind; the first has `seed`, the next ones follow."""
 
 
@@ -98,7 +110,7 @@ class CompletionsRequest(_Request):
     model: Annotated[str, Field(max_length=1000)]
     """The loaded refiner, as /v1/models names it."""
     prompt: Prompts
-    n: Annotated[int, Field(ge=1, le=MAX_ALTERNATIVES)] = 1
+    n: Annotated[int, Field(ge=1, le=MAX_ALTERNATIVES), BeforeValidator(_whole)] = 1
     """Choices for each prompt."""
     temperature: Temperature | None = None
     """null is 0, greedy."""
@@ -106,7 +118,7 @@ class CompletionsRequest(_Request):
     """null is 0."""
     max_tokens: Tokens | None = None
     """null is 60."""
-    stream: Literal[False] = False
+    stream: Annotated[Literal[False], BeforeValidator(_false)] = False
 
     def options(self) -> RefineOptions:
         """Return the options of `refine`."""
