@@ -1,40 +1,86 @@
-"""Distinct texts for one prompt: sampling is tried again, each time hotter, for those that came out equal."""
+"""Distinct texts for one prompt: greedy ones that avoid how those before began; where none is left, sampled ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from .words import words_of
 
 ROUNDS = 12
-"""How often is tried."""
+"""How often is sampled, each time hotter, for those that came out equal."""
+AVOIDED_SHARE = 0.5
+"""Share of the modifiers of each text before, from the first on, that the next one avoids; rounded up."""
 
-Job = TypeVar("Job", bound=Hashable)
-"""What texts are made for: a user prompt and its seed."""
+
+class Job(NamedTuple):
+    """One text to make."""
+
+    user_prompt: str
+    seed: int
+    alternative: int = 0
+    """number of the source of randomness"""
+    avoided: tuple[str, ...] = ()
+    """terms that do not come about"""
 
 
-def find_alternatives(
-    firsts: Mapping[Job, str],
-    wanted: int,
-    temperature: float,
-    draw: Callable[[Sequence[tuple[Job, int]], float], Sequence[str | None]],
-) -> dict[Job, list[str]]:
-    """Return the distinct texts of each job, its first one leading; at most `wanted`, fewer when no more can be found.
+class Made(NamedTuple):
+    """What came of a job."""
 
-    firsts: a text of each job. temperature: of the first round; 0 is 1. draw: makes a text at a temperature for each
-    (job, number of the alternative); None where there is no room. What a job gets does not depend on the others.
+    text: str
+    modifiers: tuple[str, ...]
+    """all that the decoder made, those included that the text leaves away"""
+
+
+Draw = Callable[[Sequence[Job], float], Sequence[Made | None]]
+"""Does jobs at a temperature; None where there is no room."""
+
+
+def find_alternatives(firsts: Mapping[Job, Made], wanted: int, temperature: float, draw: Draw) -> dict[Job, list[str]]:
+    """Return the distinct texts of each first job, its own one leading; fewer than `wanted` when there are no more.
+
+    firsts: what came of each user prompt and seed at first. temperature: 0 avoids and then samples at 1, above 0 all
+    are sampled. What a job gets does not depend on the others.
     """
-    found = {prompt: [text] for prompt, text in firsts.items()}
-    missing = dict.fromkeys(firsts, wanted - 1)
-    tried = dict.fromkeys(firsts, 0)
-    hotter = temperature or 1.0
-    for _ in range(ROUNDS):
-        jobs = [(job, tried[job] + i + 1) for job, count in missing.items() for i in range(count)]
-        if not jobs:
-            break
-        for (job, alternative), text in zip(jobs, draw(jobs, hotter), strict=True):
-            tried[job] = alternative
-            if text is not None and text not in found[job]:
-                found[job].append(text)
-                missing[job] -= 1
-        hotter = max(1.5 * hotter, 0.5)
+    found = {first: [made.text] for first, made in firsts.items()}
+    if temperature == 0:
+        _avoiding(firsts, found, wanted, draw)
+    _sampling(found, wanted, temperature or 1.0, draw)
     return found
+
+
+def terms_to_avoid(modifiers: Sequence[str]) -> list[str]:
+    """Return the first share of the modifiers as terms, lower-case words with single spaces."""
+    count = -int(-AVOIDED_SHARE * len(modifiers) // 1)
+    return [term for modifier in modifiers[:count] if (term := " ".join(words_of(modifier)))]
+
+
+def _avoiding(firsts: Mapping[Job, Made], found: dict[Job, list[str]], wanted: int, draw: Draw) -> None:
+    """Add greedy texts to each first job's until they are enough or one is of no use."""
+    avoided = {first: tuple(terms_to_avoid(made.modifiers)) for first, made in firsts.items()}
+    for _ in range(wanted - 1):
+        asked = [(first, first._replace(avoided=terms)) for first, terms in avoided.items()]
+        for (first, job), made in zip(asked, draw([job for _, job in asked], 0.0), strict=True):
+            if made is None or made.text in found[first]:
+                del avoided[first]
+            else:
+                found[first].append(made.text)
+                avoided[first] = tuple(dict.fromkeys([*job.avoided, *terms_to_avoid(made.modifiers)]))
+
+
+def _sampling(found: dict[Job, list[str]], wanted: int, temperature: float, draw: Draw) -> None:
+    """Add sampled texts to each first job's until they are enough, hotter round by round."""
+    tried = dict.fromkeys(found, 0)
+    for _ in range(ROUNDS):
+        asked = [
+            (first, first._replace(alternative=tried[first] + i + 1))
+            for first, texts in found.items()
+            for i in range(wanted - len(texts))
+        ]
+        if not asked:
+            return
+        for (first, job), made in zip(asked, draw([job for _, job in asked], temperature), strict=True):
+            tried[first] = job.alternative
+            if made is not None and made.text not in found[first]:
+                found[first].append(made.text)
+        temperature = max(1.5 * temperature, 0.5)

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from prip.errors import InputError
 from prip.options import RefineOptions
-from prip.processing import check_user_prompt, own_words
+from prip.processing import check_user_prompts, modifiers_added, own_words
 from prip.refiner import Refined
 
 from ..guard import Guard
@@ -125,7 +125,11 @@ def _add_refine(api: FastAPI, engine: Engine, settings: ServerSettings, metrics:
         prompts = prompt_list(sent.prompt)
         results, warnings = await refine(request, prompts, sent.options(num_alternatives=sent.num_alternatives))
         found = [
-            RefinedPrompt(user_prompt=prompt, refined_prompts=result.texts)
+            RefinedPrompt(
+                user_prompt=prompt,
+                refined_prompts=result.texts,
+                added=[modifiers_added(prompt, text) for text in result.texts],
+            )
             for prompt, result in zip(prompts, results, strict=True)
         ]
         return _json(RefineAnswer(model=engine.model, results=found, warnings=warnings))
@@ -177,6 +181,7 @@ def _add_images(api: FastAPI, engine: Engine, settings: ServerSettings, metrics:
             DrawnPrompt(
                 user_prompt=prompt,
                 refined_prompt=text,
+                added=modifiers_added(prompt, text),
                 seeds=seeds,
                 plain=drawings(2 * number * len(seeds)),
                 refined=drawings((2 * number + 1) * len(seeds)),
@@ -221,11 +226,7 @@ async def refined(
 ) -> list[Refined]:
     """Return what came of the prompts of a request. deadline: on the event loop's clock, by default that of a request
     that came just now. Raises InputError, QueueFull, TimedOut or ClientGone."""
-    for place, prompt in enumerate(prompts):
-        try:
-            check_user_prompt(prompt)
-        except InputError as error:
-            raise InputError(f"prompt[{place}]: {error}" if len(prompts) > 1 else str(error)) from error
+    check_user_prompts(prompts[0] if len(prompts) == 1 else prompts)
     if deadline is None:
         deadline = asyncio.get_running_loop().time() + settings.timeout_s
     future = engine.refine(prompts, options, for_generator)

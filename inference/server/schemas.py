@@ -25,6 +25,8 @@ Prompt = Annotated[
 ]
 Term = Annotated[str, Field(min_length=1, max_length=100, json_schema_extra={"pattern": r"\S"})]
 
+Style = Annotated[str, Field(min_length=1, max_length=100, json_schema_extra={"pattern": WORD})]
+
 
 def _whole(value: Any) -> Any:
     """Return 14.0 as 14, as JSON Schema's integers want it."""
@@ -71,11 +73,21 @@ class _Options(_Request):
     """Of the whole prompt; null is all that the text encoder reads."""
     banned_terms: Annotated[list[Term], Field(max_length=MAX_TERMS)] = []
     """Never added, in any casing."""
+    styles: Annotated[list[Style], Field(max_length=MAX_TERMS)] = []
+    """Names of styles, or any phrases: kept behind the user's words as if typed."""
+    keep_attributes: bool = True
+    """No other value is added of an attribute (medium, light, ...) that the user or a style names."""
+    no_artists: bool = False
+    """No artist's name is added."""
+    strength: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
+    """The share of the modifiers that is added; 0 returns the prompt as it is."""
 
     def options(self, **others: Any) -> RefineOptions:
         """Return the options of `refine`. Raises InputError for one that cannot be used."""
         sent = {name: getattr(self, name) for name in _Options.model_fields}
-        return RefineOptions(**{**sent, "banned_terms": tuple(self.banned_terms), **others})
+        return RefineOptions(
+            **{**sent, "banned_terms": tuple(self.banned_terms), "styles": tuple(self.styles), **others}
+        )
 
 
 class RefineRequest(_Options):
@@ -135,6 +147,8 @@ class RefinedPrompt(BaseModel):
     user_prompt: str
     refined_prompts: list[str]
     """So many texts as `num_alternatives`, or fewer, with a warning."""
+    added: list[list[str]]
+    """What each of them adds to the user prompt, modifier by modifier."""
 
 
 class RefineAnswer(BaseModel):
@@ -155,6 +169,8 @@ class Drawings(BaseModel):
 class DrawnPrompt(BaseModel):
     user_prompt: str
     refined_prompt: str
+    added: list[str]
+    """What it adds to the user prompt, modifier by modifier."""
     seeds: list[int]
     plain: Drawings
     refined: Drawings

@@ -59,6 +59,7 @@ def mixed_requests(count: int) -> list[dict[str, Any]]:
         {"max_new_tokens": 12},
         {"token_budget": 30},
         {"num_alternatives": 3},
+        {"styles": ["watercolor"], "strength": 0.5},
     ]
     return [
         {

@@ -24,7 +24,7 @@ from prip.inference.server.metrics import Metrics
 from prip.inference.server.settings import MAX_IMAGES, MAX_PROMPTS, ServerSettings
 from prip.miniature.renderer import Renderer
 from prip.options import RefineOptions
-from prip.processing import MAX_CHARACTERS, own_words
+from prip.processing import MAX_CHARACTERS, modifiers_added, own_words
 from prip.refiner import Refiner
 
 KEY = "0123456789abcdef"
@@ -61,10 +61,14 @@ def client(engine: Engine, metrics: Metrics) -> TestClient:
 
 def test_refine_answers_what_refine_gives(client: TestClient, refiner: Refiner) -> None:
     one = client.post("/v1/refine", json={"prompt": "a cat"})
-    wanted = {"user_prompt": "a cat", "refined_prompts": [refiner.refine("a cat")]}
+    text = refiner.refine("a cat")
+    added = modifiers_added("a cat", text)
+    wanted = {"user_prompt": "a cat", "refined_prompts": [text], "added": [added]}
     assert one.status_code == 200 and one.json() == {"model": "tiny", "results": [wanted], "warnings": []}
-    options = {"num_alternatives": 3, "seed": 5, "temperature": 0.7, "max_new_tokens": 9, "token_budget": 40}
-    options["banned_terms"] = ["hour", "Golden"]
+    options: dict[str, Any] = {"num_alternatives": 3, "seed": 5, "temperature": 0.7, "max_new_tokens": 9}
+    options["token_budget"] = 40
+    options |= {"banned_terms": ["hour", "Golden"], "styles": ["watercolor"], "strength": 0.5, "no_artists": True}
+    options |= {"keep_attributes": False}
     several = client.post("/v1/refine", json={"prompt": ["a cat", "Ünïcödé 猫 🐈", "a cat"], **options}).json()
     texts = refiner.refine(["a cat", "Ünïcödé 猫 🐈", "a cat"], **options)
     assert [one["refined_prompts"] for one in several["results"]] == texts
@@ -77,7 +81,7 @@ def test_every_option_of_refine_is_offered_with_its_default(client: TestClient) 
     assert offered.pop("prompt") is None
     wanted = vars(RefineOptions())
     wanted.pop("batch_size")
-    assert offered == {**wanted, "banned_terms": []}
+    assert offered == {**wanted, "banned_terms": [], "styles": []}
 
 
 def test_warnings_come_back_in_the_answer_and_nowhere_else(client: TestClient, refiner: Refiner) -> None:
@@ -164,6 +168,9 @@ BAD: list[tuple[Any, str]] = [
     ({"prompt": "a", "num_alternatives": 99}, "num_alternatives: Input should be less than or equal to 16; 99 came"),
     ({"prompt": "a", "banned_terms": "hour"}, "banned_terms: Input should be a valid list; 'hour' came"),
     ({"prompt": "a", "banned_terms": [" "]}, "banned_terms must be strings with at least one character"),
+    ({"prompt": "a", "styles": ["a\tb"]}, "styles[0]: style may hold no control character"),
+    ({"prompt": "a", "strength": 1.1}, "strength: Input should be less than or equal to 1; 1.1 came"),
+    ({"prompt": "a", "no_artists": 1}, "no_artists: Input should be a valid boolean; 1 came"),
     ({"prompt": "a", "sed": 1}, "sed: Extra inputs are not permitted; 1 came"),
     ([], "the body: Input should be"),
     (None, "the body: "),

@@ -139,6 +139,18 @@ def test_banned_terms(refiner: Refiner) -> None:
         ({"banned_terms": "hour"}, "banned_terms must be a list of strings"),
         ({"banned_terms": [""]}, "banned_terms"),
         ({"batch_size": 0}, "batch_size"),
+        ({"styles": "ink"}, "styles must be a list of strings, it is 'ink'"),
+        ({"styles": 3}, "styles must be a list of strings, it is 3"),
+        ({"styles": ["ink", " "]}, r"styles\[1\]: style must hold at least one word, it is blank"),
+        ({"styles": [None]}, r"styles\[0\]: style must be a string, a NoneType came"),
+        ({"styles": ["a\nb"]}, r"styles\[0\]: style may hold no control character"),
+        ({"keep_attributes": 1}, "keep_attributes must be True or False, it is 1"),
+        ({"no_artists": "yes"}, "no_artists must be True or False, it is 'yes'"),
+        ({"strength": "half"}, "strength must be a number, it is 'half'"),
+        ({"strength": True}, "strength must be a number, it is True"),
+        ({"strength": 1.5}, "strength must be between 0 .nothing is added. and 1 .all., it is 1.5"),
+        ({"strength": float("nan")}, "strength must be between 0"),
+        ({"strength": 0, "prompt": " "}, "prompt must hold at least one word, it is blank"),
     ],
 )
 def test_bad_input(refiner: Refiner, arguments: dict, message: str) -> None:
@@ -164,14 +176,14 @@ def test_all_ways_to_refine_have_the_same_options() -> None:
 
 def test_options_reach_the_refiner(tiny_checkpoint, refiner: Refiner) -> None:
     options = dict(num_alternatives=2, seed=3, temperature=0.9, max_new_tokens=9, token_budget=30, batch_size=1)
-    options["banned_terms"] = ["golden"]
+    options |= dict(banned_terms=["golden"], styles=["ink"], keep_attributes=False, no_artists=True, strength=0.5)
     assert prip.refine("a cat", tiny_checkpoint, "cpu", **options) == refiner.refine("a cat", **options)
-    for name, value in (*options.items(), ("batch_size", 0)):
+    for name, value in (*options.items(), ("batch_size", 7)):
         seen = pytest.MonkeyPatch()
         with seen.context() as patch:
-            patch.setattr(Refiner, "refine", lambda self, prompt, *given: given)
+            patch.setattr(Refiner, "refine", lambda self, prompt, **given: given)
             given = prip.refine("a cat", tiny_checkpoint, "cpu", **{name: value})
-        assert given == tuple({**vars(RefineOptions()), name: value}.values())
+        assert given == {**vars(RefineOptions()), name: value}
 
 
 def test_warnings_show_the_users_own_line(tiny_checkpoint, refiner: Refiner) -> None:
@@ -233,3 +245,20 @@ def test_a_gpu_refines_as_the_cpu_does(refiner: Refiner, tiny_checkpoint) -> Non
     assert on_gpu.refine(PROMPTS) == refiner.refine(PROMPTS), "greedy"
     sampled = [one.refine(PROMPTS, temperature=1.0, seed=3) for one in (on_gpu, refiner)]
     assert sampled[0] == sampled[1], "random numbers are drawn on the CPU"
+
+
+@pytest.mark.parametrize("wanted", [1, 3])
+def test_each_prompt_may_have_a_seed_of_its_own(refiner: Refiner, wanted: int) -> None:
+    options = RefineOptions(wanted, temperature=1.0, max_new_tokens=12)
+    prompts, seeds = ["a cat", "a dog", "a cat", LONG], [1, 2, 3, 4]
+    results = refiner.refine_each(prompts, seeds, options)
+    for prompt, seed, result in zip(prompts[:3], seeds, results, strict=False):
+        alone = refiner.refine(prompt, **{**vars(options), "seed": seed})
+        assert result.texts == ([alone] if wanted == 1 else alone) and not result.unchanged and not result.short
+    assert results[0].texts[-1] != results[2].texts[-1]
+    assert (results[3].texts, results[3].unchanged) == ([LONG], True)
+    with pytest.warns(PripWarning) as told:
+        refiner.refine(prompts, **vars(options))
+    assert refiner.shortcomings(prompts, results, options) == [str(told[0].message)]
+    with pytest.raises(InputError, match="seeds must be one for each of the 4 user prompts, 3 came"):
+        refiner.refine_each(prompts, seeds[:3], options)
