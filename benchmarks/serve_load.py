@@ -131,7 +131,7 @@ def main() -> None:
     loads = [start("batching", BATCH, arguments.threads), start("without", 1, arguments.threads)]
     try:
         for load in loads:
-            asyncio.run(round_of(load, prompts, 4, 1))  # warm
+            asyncio.run(round_of(load, prompts, arguments.clients, 3))  # what a process takes once, it has taken
             load.seconds.clear()
             load.note_memory()
         for _ in range(arguments.rounds):
