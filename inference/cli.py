@@ -9,9 +9,16 @@ from collections.abc import Sequence
 from prip.errors import PripError
 from prip.quiet import hush_imports
 
-from . import annotate_command, compare_command, evaluate_command, install_command, refine_command
+from . import (
+    annotate_command,
+    compare_command,
+    evaluate_command,
+    install_command,
+    refine_command,
+    serve_command,
+)
 
-COMMANDS = (refine_command, compare_command, evaluate_command, annotate_command, install_command)
+COMMANDS = (refine_command, compare_command, evaluate_command, annotate_command, serve_command, install_command)
 
 EXAMPLES = """examples:
   prip refine "a cat"
@@ -20,6 +27,7 @@ EXAMPLES = """examples:
   prip evaluate --config miniature --out evaluation
   prip annotate runs/evaluation --refiners none rl
   prip install comfyui ~/ComfyUI
+  prip serve --port 8000
   prip refine --help
 """
 

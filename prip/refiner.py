@@ -15,14 +15,14 @@ import torch
 from .clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
 from .constraints import Constraints
 from .decoding import decode, row_generator
-from .errors import CheckpointError, InputError
+from .errors import CheckpointError, InputError, warn
 from .loading import read_json, refiner_folder
 from .modeling import PripModel
 from .options import RefineOptions
 from .places import as_device
 from .processing import PripProcessor, check_user_prompts
 from .quantization import check_quantization, quantize
-from .refining import Refining, unrefined
+from .refining import Refined, Refining, unrefined
 from .token_counter import TokenCounter
 
 if TYPE_CHECKING:
@@ -192,15 +192,42 @@ class Refiner:
         )
         if options.strength == 0:
             return unrefined(prompt, options)
-        found = Refining(self, options).refined(check_user_prompts(prompt))
+        prompts = check_user_prompts(prompt)
+        results = self._refined_with_warnings(prompts, [seed] * len(prompts), options)
+        found = [result.texts[0] if num_alternatives == 1 else result.texts for result in results]
         return found[0] if isinstance(prompt, str) else found
 
     def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
         """Refine greedily, with the default options: the `PromptRefiner` protocol, one seed for each prompt."""
         prompts = check_user_prompts(user_prompts)
+        return [result.texts[0] for result in self._refined_with_warnings(prompts, seeds, RefineOptions())]
+
+    def refine_each(self, user_prompts: Sequence[str], seeds: Sequence[int], options: RefineOptions) -> list[Refined]:
+        """Return what `refine` makes of each prompt with a seed of its own, under the same options.
+
+        `options.seed` is not read. What `refine` would warn of is in the results, and in words from `shortcomings`.
+        Raises InputError for a prompt that cannot be refined.
+        """
+        prompts = check_user_prompts(user_prompts)
         if len(seeds) != len(prompts):
             raise InputError(f"seeds must be one for each of the {len(prompts)} user prompts, {len(seeds)} came")
-        return Refining(self, RefineOptions()).texts(prompts)
+        if options.strength == 0:
+            return [Refined([prompt]) for prompt in prompts]
+        return Refining(self, options).results(prompts, seeds)
+
+    def shortcomings(
+        self, user_prompts: Sequence[str], results: Sequence[Refined], options: RefineOptions
+    ) -> list[str]:
+        """Return a sentence for each way in which results are less than was asked for; none when all is well."""
+        return Refining(self, options).shortcomings(results, user_prompts)
+
+    def _refined_with_warnings(
+        self, prompts: Sequence[str], seeds: Sequence[int], options: RefineOptions
+    ) -> list[Refined]:
+        results = self.refine_each(prompts, seeds, options)
+        for sentence in self.shortcomings(prompts, results, options):
+            warn(sentence)
+        return results
 
     @torch.no_grad()
     def actions(
