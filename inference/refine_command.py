@@ -19,6 +19,8 @@ EXAMPLES = """examples:
   prip refine "a cat" "a dog on the beach"
   prip refine "a cat" -n 4 --seed 1
   prip refine "a cat" --temperature 0.8 --banned-term watercolor --banned-term "golden hour"
+  prip refine "a cat" --style watercolor --no-artists --strength 0.5
+  prip refine "a watercolor of a cat" --no-keep-attributes
   prip refine --json < prompts.txt
   prip refine "a cat" --model my-name/my-refiner --revision v1.0 --device cuda
 """
@@ -50,6 +52,23 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--banned-term", action="append", default=[], metavar="TERM", help="never add this; may be repeated"
     )
+    parser.add_argument(
+        "--style",
+        action="append",
+        default=[],
+        metavar="STYLE",
+        help="stands behind your words, as if typed: a name (docs/control.md) or any phrase; may be repeated",
+    )
+    parser.add_argument(
+        "--keep-attributes",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="add nothing that overrides the medium, light, color ... that you name (default: keep them)",
+    )
+    parser.add_argument("--no-artists", action="store_true", help="add no artist's name")
+    parser.add_argument(
+        "--strength", type=float, default=1.0, help="share of the modifiers to add, 0 adds nothing (default 1)"
+    )
     parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="prompts at a time (default 256)")
     parser.add_argument(
         "--model", default="prip-mini", help="embedded checkpoint, folder, or owner/name on the Hub (default prip-mini)"
@@ -77,6 +96,10 @@ def run(arguments: argparse.Namespace) -> int:
         token_budget=arguments.token_budget,
         banned_terms=arguments.banned_term,
         batch_size=arguments.batch_size,
+        styles=arguments.style,
+        keep_attributes=arguments.keep_attributes,
+        no_artists=arguments.no_artists,
+        strength=arguments.strength,
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", PripWarning)
@@ -127,6 +150,9 @@ def _checked(lines: list[str], piped: bool) -> list[str]:
 
 
 def _refine(prompts: list[str], arguments: argparse.Namespace, options: RefineOptions) -> list[list[str]]:
+    if options.strength == 0:
+        return [[prompt] for prompt in prompts]
+
     from prip.loading import refiner_folder
 
     folder = refiner_folder(arguments.model, arguments.revision)

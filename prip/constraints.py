@@ -5,18 +5,23 @@ The same masks hold while sampling and when reinforcement learning scores the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from .bans import TermsAnywhere, TermsAtWords, WordIndex
 from .clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
+from .control.artists import artist_beginnings, artist_names
+from .control.attributes import kept_and_banned, named_values
 from .errors import InputError
 from .options import check_whole, normal_terms
 from .processing import own_words
-from .token_table import NEVER_FITS, SEPARATOR, TokenTable, normal_bytes, words_of
+from .token_table import NEVER_FITS, SEPARATOR, TokenTable, normal_bytes
+from .webui_syntax import plain_prompt
+from .words import words_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -40,6 +45,8 @@ class _Row:
     """bool (vocabulary,): False for tokens that begin a word used before, or a banned term"""
     used: set[str]
     """the words, lower-case, with which no modifier may begin"""
+    bans: tuple[TermsAtWords, ...]
+    """what may not come about in this row, besides the batch's own"""
     added: list[str] = field(default_factory=list)
     """what the present modifier consists of so far, token by token"""
     full: bool = False
@@ -52,9 +59,7 @@ class ConstraintState:
 
     rows: list[_Row]
     token_budget: int
-    banned_terms: tuple[str, ...]
-    banned_tokens: np.ndarray
-    """bool (vocabulary,): tokens that hold a whole banned term"""
+    banned: TermsAnywhere
 
     @property
     def full(self) -> list[bool]:
@@ -73,7 +78,8 @@ class Constraints:
     1. A separator is exactly the token ","; special tokens, line breaks and parts of characters are never allowed.
     2. A modifier begins with a space and a letter or digit; it has at least one token.
     3. It does not begin with a word of the user prompt or of what was added before; no word directly follows itself.
-    4. No banned term comes about, in any casing, anywhere in what is added; no modifier begins as one does.
+    4. No banned term comes about, in any casing, anywhere in what is added; no modifier begins as one does. Nor does at
+       the start of a word another value of an attribute that the user prompt names, or what the caller avoids in a row.
     5. The text never exceeds the token budget, nor the tokens added `max_new_tokens`; a modifier after the first is
        begun only when `modifier_tokens` are free.
     6. The end is allowed once there is a modifier, and is all that is left when nothing else fits.
@@ -100,6 +106,8 @@ class Constraints:
         self._growths: dict[str, np.ndarray] = {}
         self._body_masks: dict[tuple[int, int], np.ndarray] = {}
         self._start_masks: dict[int, np.ndarray] = {}
+        self._index: WordIndex | None = None
+        self._bans: dict[object, TermsAtWords] = {}
 
     def begin(
         self,
@@ -107,20 +115,51 @@ class Constraints:
         token_budget: int = CLIP_TOKEN_LIMIT,
         max_new_tokens: int = 60,
         banned_terms: Sequence[str] = (),
+        keep_attributes: bool = True,
+        no_artists: bool = False,
+        avoided: Sequence[Sequence[str]] | None = None,
     ) -> ConstraintState:
         """Return the state of a batch before its first token; rows without room for a modifier are `full`.
 
+        `keep_attributes` keeps what each prompt names of an attribute, `no_artists` keeps names of artists away;
+        `avoided` are terms for each row that do not come about in it, lower-case words with single spaces.
         Raises InputError for a budget or a number of tokens below 1 and for a banned term that is blank.
         """
         check_whole("token_budget", token_budget, 1)
         check_whole("max_new_tokens", max_new_tokens, 1)
-        terms = normal_terms(banned_terms)
-        banned = np.zeros(self.table.size, dtype=bool)
-        for term in terms:
-            banned[self.table.containing(term)] = True
-        state = ConstraintState([], token_budget, terms, banned)
-        state.rows = [self._begin_row(state, user_prompt, max_new_tokens) for user_prompt in user_prompts]
+        state = ConstraintState([], token_budget, TermsAnywhere(self.table, normal_terms(banned_terms)))
+        for row, user_prompt in enumerate(user_prompts):
+            own = own_words(plain_prompt(user_prompt))
+            bans = self._row_bans(own, keep_attributes, no_artists, avoided[row] if avoided else ())
+            state.rows.append(self._begin_row(state, own, max_new_tokens, bans))
         return state
+
+    def _row_bans(
+        self, own: str, keep_attributes: bool, no_artists: bool, avoided: Sequence[str]
+    ) -> tuple[TermsAtWords, ...]:
+        """Return what may not come about behind a prompt; none of it costs anything where nothing is asked for."""
+        bans = []
+        if keep_attributes and (values := named_values(own)):
+            kept, others = kept_and_banned(values)
+            bans.append(self._terms(values, others, others, kept))
+        if no_artists:
+            names = artist_names()
+            bans.append(self._terms("artists", (*artist_beginnings(), *names), names))
+        if avoided:
+            bans.append(self._terms(tuple(avoided), avoided, avoided))
+        return tuple(bans)
+
+    def _terms(
+        self, key: object, terms: Iterable[str], heads: Iterable[str], excused: Iterable[str] = ()
+    ) -> TermsAtWords:
+        """Return the bans that go by this key, made once."""
+        if key not in self._bans:
+            if self._index is None:
+                self._index = WordIndex(self.table)
+            if len(self._bans) >= 512:
+                self._bans.clear()
+            self._bans[key] = TermsAtWords(self._index, terms, heads, excused)
+        return self._bans[key]
 
     def allowed(self, state: ConstraintState, rows: Sequence[int] | None = None) -> torch.Tensor:
         """Return the mask of the next token, bool `(batch, vocabulary)` on the CPU, True = allowed.
@@ -170,13 +209,19 @@ class Constraints:
         token_budget: int = CLIP_TOKEN_LIMIT,
         max_new_tokens: int = 60,
         banned_terms: Sequence[str] = (),
+        keep_attributes: bool = True,
+        no_artists: bool = False,
+        avoided: Sequence[Sequence[str]] | None = None,
     ) -> torch.Tensor:
         """Return the masks under which given actions were chosen, bool `(batch, length, vocabulary)`, True = allowed.
 
-        `actions` are decode's, the end token included; positions past a row's own actions allow every token.
+        `actions` are decode's, the end token included; the other arguments are those of `begin`. Positions past a row's
+        own actions allow every token.
         Raises InputError when an action was not allowed where it stands.
         """
-        state = self.begin(user_prompts, token_budget, max_new_tokens, banned_terms)
+        state = self.begin(
+            user_prompts, token_budget, max_new_tokens, banned_terms, keep_attributes, no_artists, avoided
+        )
         length = max(map(len, actions), default=0)
         masks = torch.ones(len(actions), length, self.table.size, dtype=torch.bool)
         for step in range(length):
@@ -189,8 +234,7 @@ class Constraints:
             self.advance(state, [own[step] if step < len(own) else self.table.eos for own in actions])
         return masks
 
-    def _begin_row(self, state: ConstraintState, user_prompt: str, max_new_tokens: int) -> _Row:
-        own = own_words(user_prompt)
+    def _begin_row(self, state: ConstraintState, own: str, max_new_tokens: int, bans: tuple[TermsAtWords, ...]) -> _Row:
         chunks = (own + SEPARATOR).rpartition(" ")
         row = _Row(
             text=own.lower() + SEPARATOR,
@@ -199,13 +243,14 @@ class Constraints:
             steps_left=max_new_tokens,
             unused=np.ones(self.table.size, dtype=bool),
             used=set(),
+            bans=bans,
         )
         before_comma = row.count_before + self._count(chunks[2][:-1])
         row.full = min(state.token_budget - before_comma, max_new_tokens) < self.modifier_tokens
         if not row.full:
-            unbanned = row.unused
-            for term in state.banned_terms:
-                unbanned[self.table.first_tokens(term)] = False
+            unbanned = row.unused & state.banned.beginnings
+            for ban in bans:
+                unbanned &= ban.beginnings
             row.unused = unbanned.copy()
             self._use(row, words_of(own))
             mask = np.empty(self.table.size, dtype=bool)
@@ -238,7 +283,7 @@ class Constraints:
     def _start(self, state: ConstraintState, row: _Row, mask: np.ndarray) -> None:
         """Write the mask at the start of a modifier (rules 2 to 5)."""
         np.logical_and(self._start_mask(self._free(state, row)), row.unused, out=mask)
-        self._ban(state, row.text, mask)
+        state.banned.take_off(row.text, mask)
 
     def _body(self, state: ConstraintState, row: _Row, mask: np.ndarray) -> None:
         """Write the mask inside a modifier (rules 3 to 6)."""
@@ -252,7 +297,9 @@ class Constraints:
             if " " not in "".join(row.added).lstrip() and row.chunk.isalnum():
                 mask[self.table.completing(row.chunk.lower(), row.used)] = False
             mask[self.table.separator] = self._may_separate(state, row, free)
-            self._ban(state, row.text, mask)
+            state.banned.take_off(row.text, mask)
+            for ban in row.bans:
+                ban.take_off("".join(row.added), mask)
         mask[self.table.eos] = True
 
     def _fitting(self, row: _Row, free: int, mask: np.ndarray) -> None:
@@ -294,19 +341,9 @@ class Constraints:
         growth = self._count(row.chunk + SEPARATOR) - self._count(row.chunk)
         mask = self._start_mask(free - growth) & row.unused
         words = words_of("".join(row.added))
-        if not state.banned_terms and np.count_nonzero(mask) > 16 * len(words):
+        if not state.banned.terms and np.count_nonzero(mask) > 16 * len(words):
             return True
         for word in words:
             mask[self.table.first_tokens(word)] = False
-        self._ban(state, row.text + SEPARATOR, mask)
+        state.banned.take_off(row.text + SEPARATOR, mask)
         return bool(mask.any())
-
-    def _ban(self, state: ConstraintState, text: str, mask: np.ndarray) -> None:
-        """Take the tokens off that hold a banned term or complete one that `text` has begun."""
-        if not state.banned_terms:
-            return
-        mask[state.banned_tokens] = False
-        for term in state.banned_terms:
-            for begun in range(1, len(term)):
-                if text.endswith(term[:begun]):
-                    mask[self.table.beginning_with(term[begun:])] = False

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .errors import InputError
+from .processing import check_user_prompt
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,10 @@ class RefineOptions:
     token_budget: int | None = None
     banned_terms: Sequence[str] = ()
     batch_size: int = 256
+    styles: Sequence[str] = ()
+    keep_attributes: bool = True
+    no_artists: bool = False
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
         check_whole("num_alternatives", self.num_alternatives, 1)
@@ -30,6 +35,11 @@ class RefineOptions:
             check_whole("token_budget", self.token_budget, 1)
         normal_terms(self.banned_terms)
         check_whole("batch_size", self.batch_size, 1)
+        _check_styles(self.styles)
+        for name, value in (("keep_attributes", self.keep_attributes), ("no_artists", self.no_artists)):
+            if not isinstance(value, bool):
+                raise InputError(f"{name} must be True or False, it is {value!r}")
+        _check_strength(self.strength)
 
 
 def check_whole(name: str, value: object, least: int | None = None) -> None:
@@ -50,6 +60,23 @@ def normal_terms(banned_terms: object) -> tuple[str, ...]:
         if not isinstance(term, str) or not term.strip():
             raise InputError(f"banned_terms must be strings with at least one character, {term!r} came")
     return tuple(dict.fromkeys(" ".join(term.lower().split()) for term in banned_terms))
+
+
+def _check_styles(styles: object) -> None:
+    if isinstance(styles, str) or not isinstance(styles, Sequence):
+        raise InputError(f"styles must be a list of strings, it is {styles!r}")
+    for place, style in enumerate(styles):
+        try:
+            check_user_prompt(style)
+        except InputError as error:
+            raise InputError(f"styles[{place}]: {str(error).replace('prompt', 'style', 1)}") from error
+
+
+def _check_strength(strength: object) -> None:
+    if isinstance(strength, bool) or not isinstance(strength, int | float):
+        raise InputError(f"strength must be a number, it is {strength!r}")
+    if not 0 <= strength <= 1:
+        raise InputError(f"strength must be between 0 (nothing is added) and 1 (all), it is {strength!r}")
 
 
 def _check_temperature(temperature: object) -> None:

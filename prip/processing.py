@@ -12,6 +12,7 @@ from .errors import CheckpointError, InputError
 from .loading import refiner_parts, resolve_folder
 from .untrusted import check_inside, read_config
 from .vocabulary import token_texts
+from .webui_syntax import plain_prompt
 
 if TYPE_CHECKING:
     import os
@@ -52,6 +53,36 @@ def own_words(user_prompt: str) -> str:
     return user_prompt[:end]
 
 
+def check_user_prompts(prompt: object) -> list[str]:
+    """Return the user prompts of a string, or of a list of them, when each can be refined.
+
+    Raises InputError as check_user_prompt does, and for anything else than strings.
+    """
+    if isinstance(prompt, str):
+        return [check_user_prompt(prompt)]
+    if not isinstance(prompt, Sequence) or isinstance(prompt, bytes | bytearray):
+        raise InputError(f"prompt must be a string or a list of strings, a {type(prompt).__name__} came")
+    for place, one in enumerate(prompt):
+        try:
+            check_user_prompt(one)
+        except InputError as error:
+            raise InputError(f"prompt[{place}]: {error}") from error
+    return list(prompt)
+
+
+def modifiers_added(user_prompt: str, refined_prompt: str) -> list[str]:
+    """Return what a refined prompt adds to its user prompt, modifier by modifier, styles included.
+
+    Raises InputError when it does not begin with the user's own words and a comma, nor is the user prompt itself.
+    """
+    if refined_prompt == user_prompt:
+        return []
+    prefix = PripProcessor.prefix(user_prompt)
+    if not refined_prompt.startswith(prefix):
+        raise InputError(f"refined_prompt must begin with {prefix!r}, it is {refined_prompt!r}")
+    return [modifier.strip() for modifier in refined_prompt[len(prefix) :].split(",") if modifier.strip()]
+
+
 class PripProcessor:
     """The tokenizers of a checkpoint, and the prefix that D continues."""
 
@@ -75,7 +106,7 @@ class PripProcessor:
     def encode_user_prompts(self, user_prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return int64 (input_ids, attention_mask), `(batch, length)`, padded on the right: what E reads.
 
-        Without an E they have the length 0.
+        Webui syntax is left out. Without an E they have the length 0.
         """
         if self.encoder_tokenizer is None:
             import torch
@@ -83,18 +114,24 @@ class PripProcessor:
             nothing = torch.zeros(len(user_prompts), 0, dtype=torch.long)
             return nothing, nothing
         encoded = self.encoder_tokenizer(
-            list(user_prompts), padding=True, padding_side="right", truncation=False, return_tensors="pt", verbose=False
+            [plain_prompt(user_prompt) for user_prompt in user_prompts],
+            padding=True,
+            padding_side="right",
+            truncation=False,
+            return_tensors="pt",
+            verbose=False,
         )
         return encoded["input_ids"], encoded["attention_mask"]
 
     @staticmethod
     def prefix(user_prompt: str) -> str:
-        """Return what D continues: the user's own words and a comma."""
+        """Return what D's text is joined to: the user's own words and a comma."""
         return own_words(user_prompt) + ","
 
     def prefix_ids(self, user_prompt: str) -> list[int]:
-        """Return the prefix as D's tokens, without special tokens."""
-        return self.decoder_tokenizer.encode(self.prefix(user_prompt), add_special_tokens=False, verbose=False)
+        """Return what D continues, the prefix without webui syntax, as D's tokens without special tokens."""
+        prefix = self.prefix(plain_prompt(user_prompt))
+        return self.decoder_tokenizer.encode(prefix, add_special_tokens=False, verbose=False)
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Return what D's tokens spell, leading space kept, special tokens left out."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .alternatives import find_alternatives
 from .clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
 from .constraints import Constraints
 from .decoding import decode, row_generator
-from .errors import CheckpointError, InputError, warn
+from .errors import CheckpointError, InputError
 from .loading import read_json, refiner_folder
 from .modeling import PripModel
 from .options import RefineOptions
 from .places import as_device
-from .processing import PripProcessor
+from .processing import PripProcessor, check_user_prompts
+from .refining import Refining, unrefined
 from .token_counter import TokenCounter
 
 if TYPE_CHECKING:
@@ -31,15 +31,6 @@ if TYPE_CHECKING:
 
 RECORD_FILE = "training.json"
 """How a checkpoint was made, beside its parts."""
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One text to make."""
-
-    user_prompt: str
-    seed: int
-    alternative: int = 0
 
 
 class Refiner:
@@ -154,6 +145,10 @@ class Refiner:
         token_budget: int | None = None,
         banned_terms: Sequence[str] = (),
         batch_size: int = 256,
+        styles: Sequence[str] = (),
+        keep_attributes: bool = True,
+        no_artists: bool = False,
+        strength: float = 1.0,
     ) -> Any:
         """Return the refined prompt (str) of a string, the list of them (list[str]) for a list.
 
@@ -162,88 +157,39 @@ class Refiner:
         `temperature` 0 is greedy. `token_budget` bounds the whole prompt in CLIP's tokens, or in those of `counted_by`;
         None is all that the text encoder reads, 75 of CLIP's. `max_new_tokens` bounds what the decoder adds, in its
         own; a prompt that leaves no room for a modifier returns unchanged, with a PripWarning.
-        `banned_terms` never come about in what is added, in any casing.
-        With `num_alternatives` above 1 each prompt gives a list[str] of so many distinct texts, the greedy one first,
-        the others sampled at `temperature` (1 when that is 0); fewer, with a PripWarning, when no more can be found.
+        `banned_terms` never come about in what is added, in any casing. `styles`, names of prip.control.styles or any
+        phrases, stand right behind the user's own words, as if typed. With `keep_attributes` no other value is added of
+        an attribute (medium, light, color, ...) that the user or a style names; with `no_artists` no artist's name.
+        `strength` adds that share of the modifiers, from the first on; 0 returns each prompt as it is.
+        With `num_alternatives` above 1 each prompt gives a list[str] of so many distinct texts, the greedy one first;
+        the others begin with modifiers that those before lack, or are sampled where the temperature is above 0 or no
+        more are found; fewer come, with a PripWarning, when there are no more.
         Raises InputError for a prompt or an option that cannot be used.
         """
-        prompts = self._check_prompts(prompt)
         options = RefineOptions(
-            num_alternatives, seed, temperature, max_new_tokens, token_budget, banned_terms, batch_size
+            num_alternatives,
+            seed,
+            temperature,
+            max_new_tokens,
+            token_budget,
+            banned_terms,
+            batch_size,
+            styles,
+            keep_attributes,
+            no_artists,
+            strength,
         )
-        found: Sequence[Any]
-        if num_alternatives == 1:
-            found = self._texts([_Job(one, seed) for one in prompts], temperature, options)
-        else:
-            found = self._alternatives(prompts, options)
+        if options.strength == 0:
+            return unrefined(prompt, options)
+        found = Refining(self, options).refined(check_user_prompts(prompt))
         return found[0] if isinstance(prompt, str) else found
 
     def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
         """Refine greedily, with the default options: the `PromptRefiner` protocol, one seed for each prompt."""
-        prompts = self._check_prompts(user_prompts)
+        prompts = check_user_prompts(user_prompts)
         if len(seeds) != len(prompts):
             raise InputError(f"seeds must be one for each of the {len(prompts)} user prompts, {len(seeds)} came")
-        return self._texts([_Job(one, seed) for one, seed in zip(prompts, seeds, strict=True)], 0.0, RefineOptions())
-
-    def _check_prompts(self, prompt: object) -> list[str]:
-        if isinstance(prompt, str):
-            return [self.processor.check_user_prompt(prompt)]
-        if not isinstance(prompt, Sequence) or isinstance(prompt, bytes | bytearray):
-            raise InputError(f"prompt must be a string or a list of strings, a {type(prompt).__name__} came")
-        for place, one in enumerate(prompt):
-            try:
-                self.processor.check_user_prompt(one)
-            except InputError as error:
-                raise InputError(f"prompt[{place}]: {error}") from error
-        return list(prompt)
-
-    def _texts(self, jobs: Sequence[_Job], temperature: float, options: RefineOptions) -> list[str]:
-        """Return the text of each job, the user prompt itself, with a warning, where there is no room."""
-        texts = self._run(jobs, temperature, options)
-        self._warn_unchanged([job.user_prompt for job, text in zip(jobs, texts, strict=True) if text is None], options)
-        return [job.user_prompt if text is None else text for job, text in zip(jobs, texts, strict=True)]
-
-    def _alternatives(self, prompts: list[str], options: RefineOptions) -> list[list[str]]:
-        greedy = self._run([_Job(one, options.seed) for one in prompts], 0.0, options)
-        firsts = {one: text for one, text in zip(prompts, greedy, strict=True) if text is not None}
-        self._warn_unchanged([one for one in prompts if one not in firsts], options)
-
-        def draw(wanted: Sequence[tuple[str, int]], temperature: float) -> list[str | None]:
-            return self._run([_Job(one, options.seed, number) for one, number in wanted], temperature, options)
-
-        found, short = find_alternatives(firsts, options.num_alternatives, options.temperature, draw)
-        if short:
-            warn(
-                f"{len(short)} of {len(prompts)} prompts have fewer than {options.num_alternatives} alternatives: "
-                f"{_shown(short[0])}"
-            )
-        return [list(found.get(one, [one])) for one in prompts]
-
-    def _run(self, jobs: Sequence[_Job], temperature: float, options: RefineOptions) -> list[str | None]:
-        """Return the text of each job, None where there was no room; equal jobs are done once."""
-        distinct = list(dict.fromkeys(jobs))
-        texts: dict[_Job, str | None] = {}
-        for start in range(0, len(distinct), options.batch_size):
-            batch = distinct[start : start + options.batch_size]
-            prompts = [job.user_prompt for job in batch]
-            seeds = [(job.seed, job.alternative) for job in batch]
-            added = self.actions(
-                prompts, seeds, temperature, options.max_new_tokens, self._budget(options), tuple(options.banned_terms)
-            )
-            for job, own in zip(batch, added, strict=True):
-                texts[job] = self.text(job.user_prompt, own) if own else None
-        return [texts[job] for job in jobs]
-
-    def _budget(self, options: RefineOptions) -> int:
-        return self.token_limit if options.token_budget is None else options.token_budget
-
-    def _warn_unchanged(self, prompts: list[str], options: RefineOptions) -> None:
-        if prompts:
-            many = "a prompt returns" if len(prompts) == 1 else f"{len(prompts)} prompts return"
-            warn(
-                f"{many} unchanged, there is no room for a modifier within token_budget={self._budget(options)} and "
-                f"max_new_tokens={options.max_new_tokens}: {_shown(prompts[0])}"
-            )
+        return Refining(self, RefineOptions()).texts(prompts)
 
     @torch.no_grad()
     def actions(
@@ -254,12 +200,18 @@ class Refiner:
         max_new_tokens: int,
         token_budget: int,
         banned_terms: Sequence[str] = (),
+        keep_attributes: bool = True,
+        no_artists: bool = False,
+        avoided: Sequence[Sequence[str]] | None = None,
     ) -> list[list[int]]:
         """Return the tokens that the decoder adds to each prompt, the end token included; none where there is no room.
 
-        `seeds` are a (seed, number of the alternative) for each prompt. Reinforcement learning samples with this too.
+        `seeds` are a (seed, number of the alternative) for each prompt; the other arguments are those of
+        Constraints.begin. Reinforcement learning samples with this too.
         """
-        state = self.constraints.begin(user_prompts, token_budget, max_new_tokens, banned_terms)
+        state = self.constraints.begin(
+            user_prompts, token_budget, max_new_tokens, banned_terms, keep_attributes, no_artists, avoided
+        )
         prefixes = [self.processor.prefix_ids(prompt) for prompt in user_prompts]
         rows = [
             row for row, ids in enumerate(prefixes) if not state.full[row] and self._fits(len(ids) + max_new_tokens)
@@ -312,18 +264,34 @@ def refine(
     token_budget: int | None = None,
     banned_terms: Sequence[str] = (),
     batch_size: int = 256,
+    styles: Sequence[str] = (),
+    keep_attributes: bool = True,
+    no_artists: bool = False,
+    strength: float = 1.0,
 ) -> Any:
     """Refine a prompt, or a list of them, by Refiner.from_pretrained and Refiner.refine, whose arguments these are.
 
-    A loaded model is kept for next time.
+    A loaded model is kept for next time; `strength` 0 loads none.
 
     >>> refine("a cat")  # doctest: +SKIP
     'a cat, golden hour, sharp focus, highly detailed'
     """
-    refiner = _loaded(str(model), revision, device, _last_change(model))
-    return refiner.refine(
-        prompt, num_alternatives, seed, temperature, max_new_tokens, token_budget, banned_terms, batch_size
+    options = RefineOptions(
+        num_alternatives,
+        seed,
+        temperature,
+        max_new_tokens,
+        token_budget,
+        banned_terms,
+        batch_size,
+        styles,
+        keep_attributes,
+        no_artists,
+        strength,
     )
+    if options.strength == 0:
+        return unrefined(prompt, options)
+    return _loaded(str(model), revision, device, _last_change(model)).refine(prompt, **vars(options))
 
 
 @lru_cache(maxsize=4)
@@ -334,7 +302,3 @@ def _loaded(model: str, revision: str | None, device: str | None, last_change: i
 def _last_change(model: str | os.PathLike[str]) -> int:
     """When a checkpoint in a folder changed last, in nanoseconds: what is trained anew is loaded anew."""
     return max((file.stat().st_mtime_ns for file in Path(model).glob("**/*.safetensors")), default=0)
-
-
-def _shown(prompt: str) -> str:
-    return repr(prompt if len(prompt) <= 60 else prompt[:57] + "...")

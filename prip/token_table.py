@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from bisect import bisect_left
 from collections import defaultdict
@@ -13,18 +12,13 @@ import numpy as np
 
 from .errors import InputError
 from .vocabulary import token_texts
+from .words import words_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 NEVER_FITS = 1 << 20
 SEPARATOR = ","
-_WORD = re.compile(r"[^\W_]+")
-
-
-def words_of(text: str) -> list[str]:
-    """Return the runs of letters and digits in a text, lower-case."""
-    return _WORD.findall(text.lower())
 
 
 class TokenTable:
@@ -81,8 +75,8 @@ class TokenTable:
 
     @staticmethod
     def _first_run(text: str) -> str:
-        run = _WORD.match(text)
-        return run[0] if run else ""
+        words = words_of(text)
+        return words[0] if words and text.startswith(words[0]) else ""
 
     def first_tokens(self, word: str) -> np.ndarray:
         """Return the tokens with which `word` may begin after a space, in the usual casings; cached.

@@ -36,6 +36,8 @@ BAD = {
     "temperature must be 0": ["a cat", "--temperature", "nan"],
     "token_budget must be a whole number of at least 1, it is -3": ["a cat", "--token-budget", "-3"],
     "banned_terms must be strings": ["a cat", "--banned-term", " "],
+    "styles[0]: style must hold at least one word": ["a cat", "--style", ""],
+    "strength must be between 0 (nothing is added) and 1 (all), it is -0.5": ["a cat", "--strength", "-0.5"],
     "unknown checkpoint 'nowhere'": ["a cat", "--model", "nowhere"],
     "revision must be left out for 'prip-mini'": ["a cat", "--revision", "v1"],
 }
@@ -96,6 +98,23 @@ def test_several_prompts_and_options(tiny_checkpoint: Path, capsys) -> None:
         ["a cat", "a dog"], seed=3, temperature=0.9, max_new_tokens=9, token_budget=40, banned_terms=["hour", "golden"]
     )
     assert (code, out.splitlines()) == (0, wanted)
+
+
+def test_control(tiny_checkpoint: Path, capsys) -> None:
+    given = ["--style", "golden hour", "--style", "ink", "--no-keep-attributes", "--no-artists", "--strength", "0.5"]
+    _, out, _ = invoke(capsys, "a cat", "--model", str(tiny_checkpoint), "--device", "cpu", *given)
+    refiner = Refiner.from_pretrained(tiny_checkpoint, device="cpu")
+    options = {"keep_attributes": False, "no_artists": True, "strength": 0.5}
+    assert out == refiner.refine("a cat", styles=["golden hour", "ink"], **options) + "\n"
+
+
+def test_strength_0_turns_refinement_off_without_loading(capsys) -> None:
+    code = (
+        "import sys; from prip.inference.cli import main; "
+        "main(['refine', 'a cat. ', '--strength', '0', '-n', '2']); print('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (result.stdout, result.stderr) == ("a cat. \nFalse\n", "")
 
 
 def test_json_and_alternatives(tiny_checkpoint: Path, capsys) -> None:
@@ -195,6 +214,7 @@ def test_help_shows_examples_and_every_option(capsys) -> None:
     assert caught.value.code == 0
     assert 'prip refine "a cat" -n 4' in out
     options = ["--json", "--num-alternatives", "--seed", "--temperature", "--max-new-tokens", "--token-budget"]
+    options += ["--style", "--no-keep-attributes", "--no-artists", "--strength"]
     for option in [*options, "--banned-term", "--model", "--revision", "--device", "--dtype", "--batch-size"]:
         assert option in out
 
@@ -209,5 +229,6 @@ def test_no_command_prints_help(capsys) -> None:
 def test_defaults_are_those_of_refine() -> None:
     parsed = vars(build_parser().parse_args(["refine", "a cat"]))
     options = vars(RefineOptions())
-    assert tuple(parsed.pop("banned_term")) == options.pop("banned_terms")
+    for flag, name in (("banned_term", "banned_terms"), ("style", "styles")):
+        assert tuple(parsed.pop(flag)) == options.pop(name)
     assert {name: parsed[name] for name in options} == options

@@ -13,7 +13,7 @@ from prip.clip_tokens import count_clip_tokens
 from prip.constraints import Constraints, ConstraintState
 from prip.errors import InputError
 from prip.processing import PripProcessor
-from prip.token_table import words_of
+from prip.words import words_of
 
 LONG = (
     "a portrait of an old fisherman with a red hat standing on the beach at night in the rain with his dog and a boat"

@@ -139,6 +139,18 @@ def test_banned_terms(refiner: Refiner) -> None:
         ({"banned_terms": "hour"}, "banned_terms must be a list of strings"),
         ({"banned_terms": [""]}, "banned_terms"),
         ({"batch_size": 0}, "batch_size"),
+        ({"styles": "ink"}, "styles must be a list of strings, it is 'ink'"),
+        ({"styles": 3}, "styles must be a list of strings, it is 3"),
+        ({"styles": ["ink", " "]}, r"styles\[1\]: style must hold at least one word, it is blank"),
+        ({"styles": [None]}, r"styles\[0\]: style must be a string, a NoneType came"),
+        ({"styles": ["a\nb"]}, r"styles\[0\]: style may hold no control character"),
+        ({"keep_attributes": 1}, "keep_attributes must be True or False, it is 1"),
+        ({"no_artists": "yes"}, "no_artists must be True or False, it is 'yes'"),
+        ({"strength": "half"}, "strength must be a number, it is 'half'"),
+        ({"strength": True}, "strength must be a number, it is True"),
+        ({"strength": 1.5}, "strength must be between 0 .nothing is added. and 1 .all., it is 1.5"),
+        ({"strength": float("nan")}, "strength must be between 0"),
+        ({"strength": 0, "prompt": " "}, "prompt must hold at least one word, it is blank"),
     ],
 )
 def test_bad_input(refiner: Refiner, arguments: dict, message: str) -> None:
@@ -164,14 +176,14 @@ def test_all_ways_to_refine_have_the_same_options() -> None:
 
 def test_options_reach_the_refiner(tiny_checkpoint, refiner: Refiner) -> None:
     options = dict(num_alternatives=2, seed=3, temperature=0.9, max_new_tokens=9, token_budget=30, batch_size=1)
-    options["banned_terms"] = ["golden"]
+    options |= dict(banned_terms=["golden"], styles=["ink"], keep_attributes=False, no_artists=True, strength=0.5)
     assert prip.refine("a cat", tiny_checkpoint, "cpu", **options) == refiner.refine("a cat", **options)
-    for name, value in (*options.items(), ("batch_size", 0)):
+    for name, value in (*options.items(), ("batch_size", 7)):
         seen = pytest.MonkeyPatch()
         with seen.context() as patch:
-            patch.setattr(Refiner, "refine", lambda self, prompt, *given: given)
+            patch.setattr(Refiner, "refine", lambda self, prompt, **given: given)
             given = prip.refine("a cat", tiny_checkpoint, "cpu", **{name: value})
-        assert given == tuple({**vars(RefineOptions()), name: value}.values())
+        assert given == {**vars(RefineOptions()), name: value}
 
 
 def test_warnings_show_the_users_own_line(tiny_checkpoint, refiner: Refiner) -> None:

@@ -1,0 +1,1 @@
+"""What users say about what may be added: attributes that are kept, styles, artists."""

@@ -1,0 +1,96 @@
+"""Attributes that prompts name (medium, light, color, ...), and what keeps a named one from being overridden.
+
+The table attributes.json maps attribute -> value -> terms; these are lower-case words with single spaces. A term may
+belong to several values ("painting"): it names all of them, unless another term names one of them already.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from functools import cache, lru_cache
+from importlib.resources import files
+
+from ..words import words_of
+
+NEGATIONS = frozenset(("no", "not", "without", "never", "non"))
+ARTICLES = frozenset(("a", "an", "any", "the"))
+
+Value = tuple[str, str]
+"""(attribute, name of the value)"""
+
+
+@cache
+def attributes() -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return the table: attribute -> value -> terms."""
+    table = json.loads((files(__package__) / "attributes.json").read_text(encoding="utf-8"))
+    return {name: {value: tuple(terms) for value, terms in values.items()} for name, values in table.items()}
+
+
+@cache
+def _values_of() -> dict[str, frozenset[Value]]:
+    """Term to the values that it names."""
+    found: dict[str, set[Value]] = defaultdict(set)
+    for attribute, values in attributes().items():
+        for value, terms in values.items():
+            for term in terms:
+                found[term].add((attribute, value))
+    return {term: frozenset(values) for term, values in found.items()}
+
+
+@cache
+def _terms_by_first_word() -> dict[str, tuple[tuple[str, ...], ...]]:
+    """First word to the terms, as words, that begin with it, the longest first."""
+    found: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for term in _values_of():
+        words = tuple(term.split())
+        found[words[0]].append(words)
+    return {first: tuple(sorted(terms, key=len, reverse=True)) for first, terms in found.items()}
+
+
+def named_terms(text: str) -> list[str]:
+    """Return the terms that stand in a text as whole words, from left to right, the longest wherever several begin.
+
+    What is negated ("not a photo", "without bokeh") is not named; hyphens and other marks are read as spaces.
+    """
+    words, table = tuple(words_of(text)), _terms_by_first_word()
+    terms: list[str] = []
+    place = 0
+    while place < len(words):
+        for term in table.get(words[place], ()):
+            if words[place : place + len(term)] == term:
+                if not _is_negated(words, place):
+                    terms.append(" ".join(term))
+                place += len(term)
+                break
+        else:
+            place += 1
+    return terms
+
+
+def _is_negated(words: tuple[str, ...], place: int) -> bool:
+    before = words[max(place - 2, 0) : place]
+    if before and before[-1] in ARTICLES:
+        before = before[:-1]
+    return bool(before) and before[-1] in NEGATIONS
+
+
+def named_values(text: str) -> frozenset[Value]:
+    """Return the values that a text names; a term of several adds nothing where one of them is named otherwise."""
+    named = sorted((_values_of()[term] for term in named_terms(text)), key=len)
+    values: set[Value] = set()
+    for own in named:
+        if not own & values:
+            values |= own
+    return frozenset(values)
+
+
+@lru_cache(maxsize=1024)
+def kept_and_banned(values: frozenset[Value]) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the terms of these values, and those of all other values of their attributes that are none of these."""
+    kept: set[str] = set()
+    others: set[str] = set()
+    for attribute in {attribute for attribute, _ in values}:
+        for value, terms in attributes()[attribute].items():
+            (kept if (attribute, value) in values else others).update(terms)
+    return frozenset(kept), frozenset(others - kept)

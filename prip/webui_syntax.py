@@ -1,0 +1,81 @@
+"""What a prompt says in the syntax of the Stable Diffusion webui, without the syntax: what models read and count.
+
+`(word:1.2)`, `((word))`, `[word]` and `{word}` are read as their words, `[from:to:0.5]` as what it becomes, `[a|b]` as
+its first; `<lora:name:0.8>` and `BREAK` are left out, and `\\(` is a bracket. Brackets without a partner stay.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+_SIGNS = re.compile(r"[()\[\]{}<>\\]|\bBREAK\b")
+_LEFT_OUT = re.compile(r"<\w+:[^<>]*>|\bBREAK\b")
+_TOKEN = re.compile(r"\\.|[()\[\]{}:|\\]|[^\\()\[\]{}:|]+")
+_NUMBER = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*\Z")
+_COMMAS = re.compile(r"(?: ?,)+")
+_OPENING = {")": "(", "]": "[", "}": "{"}
+
+
+@dataclass
+class _Open:
+    """A bracket whose partner is still to come."""
+
+    kind: str
+    start: int
+    """place in the pieces of the first within it"""
+    colons: list[int] = field(default_factory=list)
+    """places in the pieces of its own, not those of brackets within it"""
+    bars: list[int] = field(default_factory=list)
+
+
+def plain_prompt(user_prompt: str) -> str:
+    """Return a prompt without webui syntax; a prompt without any, or that is nothing else, comes back as it is."""
+    if not _SIGNS.search(user_prompt):
+        return user_prompt
+    text = " ".join(_without_brackets(_LEFT_OUT.sub(" ", user_prompt)).split())
+    text = _COMMAS.sub(",", text).strip(" ,")
+    return text if text.strip(" ,.") else user_prompt
+
+
+def _without_brackets(text: str) -> str:
+    """Return a text in which each pair of brackets is what it says: one pass with a stack, no recursion."""
+    tokens = _TOKEN.findall(text)
+    paired = _paired(tokens)
+    pieces: list[str] = []
+    stack: list[_Open] = []
+    for place, token in enumerate(tokens):
+        if place in paired and token in _OPENING:
+            _reduce(stack.pop(), pieces)
+        elif place in paired:
+            stack.append(_Open(token, len(pieces)))
+        else:
+            if stack and token == ":":
+                stack[-1].colons.append(len(pieces))
+            elif stack and token == "|":
+                stack[-1].bars.append(len(pieces))
+            pieces.append(token[1] if len(token) == 2 and token[0] == "\\" and token[1] in "()[]{}\\" else token)
+    return "".join(pieces)
+
+
+def _paired(tokens: list[str]) -> set[int]:
+    """Return the places of all brackets that have a partner of their kind."""
+    opened: list[int] = []
+    paired: set[int] = set()
+    for place, token in enumerate(tokens):
+        if token in _OPENING.values():
+            opened.append(place)
+        elif opened and token in _OPENING and tokens[opened[-1]] == _OPENING[token]:
+            paired.update((opened.pop(), place))
+    return paired
+
+
+def _reduce(bracket: _Open, pieces: list[str]) -> None:
+    """Leave of the pieces within a bracket what is read."""
+    numbered = bool(bracket.colons) and bracket.colons[-1] == len(pieces) - 2 and bool(_NUMBER.match(pieces[-1]))
+    if numbered:
+        del pieces[bracket.colons[-1] :]
+    if bracket.kind == "[" and numbered and len(bracket.colons) == 2:
+        del pieces[bracket.start : bracket.colons[0] + 1]
+    elif bracket.kind == "[" and bracket.bars:
+        del pieces[bracket.bars[0] :]

@@ -1,0 +1,149 @@
+"""Bans at the starts of words, against a brute-force reading of every token, and in whole texts."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from prip.bans import TermsAtWords, WordIndex
+from prip.constraints import Constraints
+from prip.control.artists import artist_names
+from prip.control.attributes import attributes, kept_and_banned, named_values
+from prip.processing import PripProcessor, modifiers_added
+from prip.refiner import Refiner
+from prip.words import spaced_words
+
+NAMED = [
+    f"a {noun}, {term}"
+    for noun, values in zip(("cat", "dog on the beach", "robot"), attributes().values(), strict=False)
+    for terms in values.values()
+    for term in terms[:2]
+]
+SAMPLED = {"temperature": 1.0, "max_new_tokens": 40}
+
+
+@pytest.fixture(scope="module")
+def refiner() -> Refiner:
+    return Refiner.from_pretrained("prip-mini", device="cpu")
+
+
+@pytest.fixture(scope="module", params=["tiny", "prip-mini"])
+def constraints(request: pytest.FixtureRequest, tiny_processor: PripProcessor, refiner: Refiner) -> Constraints:
+    return Constraints(tiny_processor.decoder_tokenizer) if request.param == "tiny" else refiner.constraints
+
+
+def comes_about(term: str, modifier: str) -> bool:
+    """Whether a term stands at the start of a word of a modifier, which begins with a space."""
+    return f" {term}" in spaced_words(modifier)
+
+
+@pytest.mark.parametrize(
+    "modifier",
+    [" a", " cl", " close", " close-", " close u", " pin", " i", " golden h", " x close", " water", " by", " b"],
+)
+def test_masks_are_those_of_a_brute_force_reading(constraints: Constraints, modifier: str) -> None:
+    terms = ["close up", "ink", "golden hour", "watercolor", "in the style", "ho"]
+    table = constraints.table
+    mask = np.ones(table.size, dtype=bool)
+    TermsAtWords(WordIndex(table), terms).take_off(modifier, mask)
+    for token, text in enumerate(table.texts):
+        if text and token != table.separator:
+            assert mask[token] == (not any(comes_about(term, modifier + text) for term in terms)), text
+    assert mask[table.separator] and mask[table.eos]
+
+
+def test_a_word_start_is_not_the_inside_of_a_word(constraints: Constraints) -> None:
+    table = constraints.table
+    ban = TermsAtWords(WordIndex(table), ["ink", "our"])
+    for begun, rest, allowed in ((" p", "in", True), (" h", "our", True), (" pin", "k", True), (" in", "k", False)):
+        if rest in table.texts:
+            mask = np.ones(table.size, dtype=bool)
+            ban.take_off(begun, mask)
+            assert mask[table.texts.index(rest)] == allowed, begun + rest
+
+
+def test_a_whole_word_may_be_the_beginning_of_another(constraints: Constraints) -> None:
+    table = constraints.table
+    mask = np.ones(table.size, dtype=bool)
+    TermsAtWords(WordIndex(table), ["by "]).take_off(" by", mask)
+    assert not mask[[token for token, text in enumerate(table.texts) if text.startswith(" ")]].any()
+    assert mask[table.texts.index("e")]
+
+
+def test_beginnings(constraints: Constraints) -> None:
+    """No modifier begins as a head does, unless what is excused begins so; two letters say nothing."""
+    table = constraints.table
+    index = WordIndex(table)
+    golden = table.first_tokens("golden hour")
+    assert not TermsAtWords(index, ["golden hour"], heads=["golden hour"]).beginnings[golden].any()
+    assert TermsAtWords(index, ["golden hour"]).beginnings[golden].all()
+    assert TermsAtWords(index, [], heads=["golden hour"], excused=["golden gate"]).beginnings[golden].all()
+    assert TermsAtWords(index, [], heads=["zq zq"]).beginnings.all()
+
+
+def test_named_attributes_are_kept_when_sampling(refiner: Refiner) -> None:
+    prompts = [f"{prompt} {number}" for number in range(3) for prompt in NAMED]
+    free = refiner.refine(prompts, keep_attributes=False, **SAMPLED)
+    kept = refiner.refine(prompts, **SAMPLED)
+    broken = 0
+    for prompt, text, other in zip(prompts, kept, free, strict=True):
+        _, banned = kept_and_banned(named_values(prompt))
+        assert banned
+        added, others = (spaced_words(" " + " , ".join(modifiers_added(prompt, one))) for one in (text, other))
+        assert not [term for term in banned if f" {term}" in added], text
+        broken += any(f" {term}" in others for term in banned)
+    assert broken > len(prompts) / 4, "the test would see it"
+
+
+def test_no_artists_when_every_token_is_as_likely(constraints: Constraints) -> None:
+    """Random walks over what is allowed, drawn towards the spelling of names."""
+    source, table = random.Random(0), constraints.table
+    names = source.sample(artist_names(), 60)
+    for name in names:
+        spelled = table.tokenizer.encode(f" art by {name}, {name}", add_special_tokens=False)
+        state = constraints.begin(["a cat"], no_artists=True)
+        added = ""
+        for token in spelled:
+            allowed = constraints.allowed(state)[0]
+            if not allowed[token]:
+                token = source.choice(allowed.nonzero().flatten().tolist())
+            if token == table.eos:
+                break
+            added += table.texts[token]
+            constraints.advance(state, [token])
+        spaced = spaced_words(added)
+        assert f" {name}" not in spaced and " by " not in spaced, added
+
+
+def test_what_names_nothing_has_no_bans(constraints: Constraints) -> None:
+    state = constraints.begin(["a cat", "a cat, watercolor"])
+    assert [len(row.bans) for row in state.rows] == [0, 1]
+    state = constraints.begin(["a cat", "a cat, watercolor"], keep_attributes=False)
+    assert [len(row.bans) for row in state.rows] == [0, 0]
+
+
+def test_replay_has_the_masks_of_the_actions(refiner: Refiner) -> None:
+    prompts = [*NAMED[:12], "a cat", "a dog, golden hour, photo"]
+    avoided = [("bokeh",) if number % 2 else () for number in range(len(prompts))]
+    given = (75, 40, ("8k",), True, True, avoided)
+    actions = refiner.actions(prompts, [(1, 2)] * len(prompts), 1.0, 40, 75, ("8k",), True, True, avoided)
+    replayed = refiner.constraints.replay(prompts, actions, *given)
+    state = refiner.constraints.begin(prompts, *given)
+    for step in range(max(map(len, actions))):
+        allowed = refiner.constraints.allowed(state)
+        for row, own in enumerate(actions):
+            if step < len(own):
+                assert replayed[row, step].equal(allowed[row])
+        refiner.constraints.advance(state, [own[step] if step < len(own) else 0 for own in actions])
+    free = refiner.constraints.replay(prompts, actions, 75, 40, keep_attributes=False)
+    assert not torch.equal(free, replayed)
+
+
+def test_every_beginning_may_be_banned(refiner: Refiner) -> None:
+    table = refiner.constraints.table
+    starts = {text.strip().lower() for text, start in zip(table.texts, table.starts, strict=True) if start}
+    state = refiner.constraints.begin(["a cat", "a dog"], avoided=[sorted(starts), ()])
+    assert state.full == [True, False]

@@ -1,0 +1,179 @@
+"""Control over what is added, as a user asks for it."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+import prip
+from prip.clip_tokens import count_clip_tokens
+from prip.control.attributes import kept_and_banned, named_values
+from prip.control.styles import styles
+from prip.errors import InputError, PripWarning
+from prip.processing import modifiers_added, own_words
+from prip.refiner import Refiner
+from prip.refining import first_share
+from prip.words import spaced_words
+
+PROMPTS = [
+    "a cat",
+    "a cat, watercolor",
+    "a photo of a dog in winter",
+    "a castle in moonlight",
+    "a robot, black and white",
+]
+LONG = [
+    "a portrait of an old fisherman with a red hat standing on the beach in the rain with his dog and a small wooden "
+    "boat behind him, seagulls in the grey sky, waves and foam on the stones" + ", and a lighthouse far away" * number
+    for number in range(5)
+]
+
+
+@pytest.fixture(scope="module")
+def refiner() -> Refiner:
+    return Refiner.from_pretrained("prip-mini", device="cpu")
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_the_same_text_whatever_the_batch(refiner: Refiner, temperature: float) -> None:
+    options = {"temperature": temperature, "styles": ["ink"], "no_artists": True, "strength": 0.6}
+    together = refiner.refine(PROMPTS, **options)
+    assert together == [refiner.refine(prompt, **options) for prompt in PROMPTS]
+    assert together == refiner.refine(PROMPTS, batch_size=2, **options)
+
+
+def test_default_call_keeps_attributes(refiner: Refiner) -> None:
+    assert refiner(PROMPTS, range(5)) == refiner.refine(PROMPTS)
+    assert refiner(PROMPTS, range(5)) != refiner.refine(PROMPTS, keep_attributes=False)
+
+
+@pytest.mark.parametrize("style", styles())
+def test_a_style_stands_behind_the_users_words_and_is_kept(refiner: Refiner, style: str) -> None:
+    text = refiner.refine("a cat", styles=[style])
+    assert text.startswith(f"a cat, {styles()[style]}, ")
+    assert text == refiner.refine(f"a cat, {styles()[style]}"), "as if typed"
+    _, banned = kept_and_banned(named_values(styles()[style]))
+    added = spaced_words(text.removeprefix(f"a cat, {styles()[style]},"))
+    assert not [term for term in banned if f" {term}" in added]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_strength_is_monotone(refiner: Refiner, temperature: float) -> None:
+    strengths = [0, 0.01, 0.2, 0.35, 0.5, 0.51, 0.8, 1]
+    texts = [refiner.refine(PROMPTS, strength=one, temperature=temperature, seed=4) for one in strengths]
+    assert texts[0] == PROMPTS
+    for weaker, stronger in zip(texts, texts[1:], strict=False):
+        for one, other in zip(weaker, stronger, strict=True):
+            assert other == one or other.startswith(one + ",")
+    assert texts[-1] == refiner.refine(PROMPTS, temperature=temperature, seed=4)
+    counts = [[len(modifiers_added(*pair)) for pair in zip(PROMPTS, own, strict=True)] for own in texts]
+    assert counts[1] == [1] * 5
+    assert counts[4] == [-(-count // 2) for count in counts[-1]]
+
+
+def test_strength_0_returns_the_prompt_and_loads_nothing(refiner: Refiner) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert refiner.refine(" a cat. ", strength=0, token_budget=1, styles=["ink"]) == " a cat. "
+        assert refiner.refine(["a cat", "a dog"], strength=0.0, num_alternatives=3) == [["a cat"], ["a dog"]]
+        assert prip.refine("a cat", "no-such-model", strength=0) == "a cat"
+    with pytest.raises(InputError, match="must hold at least one word"):
+        prip.refine(["a cat", " "], "no-such-model", strength=0)
+
+
+def test_first_share_cuts_between_modifiers() -> None:
+    actions = [5, 6, 0, 7, 0, 8, 9, 1]
+    assert first_share(actions, 1.0, 0) == actions
+    assert first_share(actions, 0.67, 0) == actions
+    assert first_share(actions, 2 / 3, 0) == first_share(actions, 0.5, 0) == [5, 6, 0, 7]
+    assert first_share(actions, 1 / 3, 0) == first_share(actions, 1e-9, 0) == [5, 6]
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.1])
+def test_alternatives_differ_from_one_another(refiner: Refiner, strength: float) -> None:
+    lists = refiner.refine(PROMPTS, num_alternatives=4, strength=strength)
+    assert [own[0] for own in lists] == refiner.refine(PROMPTS, strength=strength)
+    for prompt, texts in zip(PROMPTS, lists, strict=True):
+        assert len(set(texts)) == 4
+        firsts = [modifiers_added(prompt, text)[0] for text in texts]
+        assert len(set(firsts)) == 4
+        assert texts == refiner.refine(prompt, num_alternatives=4, strength=strength)
+        assert texts[:2] == refiner.refine(prompt, num_alternatives=2, strength=strength)
+
+
+def test_weaker_alternatives_are_beginnings_of_stronger_ones(refiner: Refiner) -> None:
+    weak, strong = (refiner.refine(PROMPTS, num_alternatives=4, strength=one) for one in (0.4, 1.0))
+    for one, other in zip(sum(weak, []), sum(strong, []), strict=True):
+        assert other.startswith(one)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "plain"),
+    [
+        ("((a cat:1.3)), <lora:x:0.8>", "a cat"),
+        ("a [dog:cat:0.5]", "a cat"),
+        ("(a {cat}, watercolor:0.9)", "a cat, watercolor"),
+    ],
+)
+def test_webui_syntax_passes_through(refiner: Refiner, prompt: str, plain: str) -> None:
+    for options in ({}, {"temperature": 0.0, "token_budget": count_clip_tokens(plain) + 5}):
+        text = refiner.refine(prompt, **options)
+        assert text.startswith(prompt + ", ")
+        assert text.removeprefix(prompt) == refiner.refine(plain, **options).removeprefix(plain), "read without it"
+
+
+def test_escaped_brackets_are_read_as_brackets(refiner: Refiner) -> None:
+    processor = refiner.processor
+    wanted = processor.decoder_tokenizer.encode("a cat (orange),", add_special_tokens=False)
+    assert processor.prefix_ids(r"a cat \(orange\)") == wanted
+    assert refiner.refine(r"a cat \(orange\)").startswith(r"a cat \(orange\), ")
+
+
+@pytest.mark.parametrize("prompt", ["a cat (orange)", "a cat :)", "()", "((((", "a) cat (", "<lora:x:1>"])
+def test_ordinary_brackets_come_back(refiner: Refiner, prompt: str) -> None:
+    assert refiner.refine(prompt).startswith(prompt + ", ")
+
+
+@pytest.mark.parametrize("prompt", LONG)
+def test_long_prompts_gain_where_four_tokens_are_free(refiner: Refiner, prompt: str) -> None:
+    count = count_clip_tokens(prompt)
+    assert 40 <= count <= 70
+    for budget in (75, count + 4):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            text = refiner.refine(prompt, token_budget=budget)
+        assert modifiers_added(prompt, text)
+        assert count_clip_tokens(text) <= budget
+
+
+@pytest.mark.parametrize(("budget", "times"), [(150, 4), (225, 7)])
+def test_a_larger_budget_lets_longer_prompts_gain(refiner: Refiner, budget: int, times: int) -> None:
+    prompt = ", ".join(
+        [LONG[0], *(f"with {number} more boats of many other shapes and colors" for number in range(times))]
+    )
+    assert count_clip_tokens(prompt) > 75
+    with pytest.warns(PripWarning, match="returns unchanged"):
+        assert refiner.refine(prompt) == prompt
+    text = refiner.refine(prompt, token_budget=budget)
+    assert modifiers_added(prompt, text)
+    assert count_clip_tokens(text) <= budget
+
+
+@pytest.mark.parametrize(
+    ("user", "refined", "added"),
+    [
+        ("a cat", "a cat, bokeh, 8k", ["bokeh", "8k"]),
+        ("a cat, red. ", "a cat, red, bokeh", ["bokeh"]),
+        ("a cat. ", "a cat. ", []),
+        ("(a cat:1.2)", "(a cat:1.2), ink", ["ink"]),
+    ],
+)
+def test_modifiers_added(user: str, refined: str, added: list[str]) -> None:
+    assert modifiers_added(user, refined) == added
+
+
+def test_modifiers_added_wants_the_users_words() -> None:
+    with pytest.raises(InputError, match="refined_prompt must begin with 'a cat,', it is 'a dog, 8k'"):
+        modifiers_added("a cat", "a dog, 8k")
+    assert own_words("a cat, ") == "a cat"
