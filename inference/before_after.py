@@ -14,7 +14,7 @@ from .parts import load_rewards
 from .sheet import Column
 
 if TYPE_CHECKING:
-    from prip.protocols import Generator, Reward
+    from prip.protocols import Generator, Images, Reward
     from prip.refiner import Refiner
 
 TITLES = ("plain", "refined")
@@ -42,7 +42,7 @@ class Workbench:
         """
         own = folder / "generator"
         name = generator or (str(own) if own.is_dir() else None)
-        if name is not None:
+        if name not in (None, "renderer"):
             require("diffusers", "generate")
         from prip.places import as_device
         from prip.refiner import Refiner
@@ -57,14 +57,21 @@ class Workbench:
         rewards = load_rewards(folder / "rewards", place) if (folder / "rewards").is_dir() else ()
         return cls(refiner.counted_by(drawing), drawing, tuple(rewards))
 
-    def draw(self, user_prompt: str, prompt: str, seeds: Sequence[int], title: str) -> Column:
-        """Draw a prompt once for each seed, and score the images for the user prompt. It takes a generator."""
+    def draw(
+        self, user_prompts: Sequence[str], prompts: Sequence[str], seeds: Sequence[int]
+    ) -> tuple[Images, dict[str, list[float]]]:
+        """Draw each prompt from its seed, and score the image for its user prompt. It takes a generator.
+
+        Returns the images, and for each reward, by its name, a score an image.
+        """
         assert self.generator is not None
-        images = self.generator([prompt] * len(seeds), seeds)
-        scores = {reward.name: reward([user_prompt] * len(seeds), images).tolist() for reward in self.rewards}
-        return Column(title, prompt, images, scores)
+        images = self.generator(prompts, seeds)
+        return images, {reward.name: reward(user_prompts, images).tolist() for reward in self.rewards}
 
     def before_after(self, user_prompt: str, refined_prompt: str, seeds: Sequence[int]) -> list[Column]:
         """Draw the user prompt and the refined one, both from the same seeds."""
-        texts = (user_prompt, refined_prompt)
-        return [self.draw(user_prompt, text, seeds, title) for title, text in zip(TITLES, texts, strict=True)]
+        columns = []
+        for title, text in zip(TITLES, (user_prompt, refined_prompt), strict=True):
+            images, scores = self.draw([user_prompt] * len(seeds), [text] * len(seeds), seeds)
+            columns.append(Column(title, text, images, scores))
+        return columns

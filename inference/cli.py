@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from prip.errors import PripError
 
-from . import annotate_command, compare_command, evaluate_command, refine_command
+from . import annotate_command, compare_command, demo_command, evaluate_command, refine_command
 
-COMMANDS = (refine_command, compare_command, evaluate_command, annotate_command)
+COMMANDS = (refine_command, compare_command, evaluate_command, annotate_command, demo_command)
 
 EXAMPLES = """examples:
   prip refine "a cat"
@@ -18,6 +18,7 @@ EXAMPLES = """examples:
   prip compare "a cat" -o cat.png
   prip evaluate --config miniature --out evaluation
   prip annotate runs/evaluation --refiners none rl
+  prip demo
   prip refine --help
 """
 
