@@ -12,22 +12,32 @@ from prip.quiet import hush_imports
 from . import (
     annotate_command,
     compare_command,
+    demo_command,
     evaluate_command,
     install_command,
     refine_command,
     serve_command,
 )
 
-COMMANDS = (refine_command, compare_command, evaluate_command, annotate_command, serve_command, install_command)
+COMMANDS = (
+    refine_command,
+    compare_command,
+    demo_command,
+    serve_command,
+    install_command,
+    evaluate_command,
+    annotate_command,
+)
 
 EXAMPLES = """examples:
   prip refine "a cat"
   prip refine "a cat" "a dog on the beach" -n 4 --seed 1
   prip compare "a cat" -o cat.png
+  prip demo
+  prip serve --port 8000
+  prip install comfyui ~/ComfyUI
   prip evaluate --config miniature --out evaluation
   prip annotate runs/evaluation --refiners none rl
-  prip install comfyui ~/ComfyUI
-  prip serve --port 8000
   prip refine --help
 """
 

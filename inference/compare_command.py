@@ -6,8 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from prip.errors import require
-
 EXAMPLES = """examples:
   prip compare "a cat" -o cat.png
   prip compare "a rocket in winter" -o rocket.png --images 4 --seed 7
@@ -49,34 +47,26 @@ def run(arguments: argparse.Namespace) -> int:
 
     The refined prompt keeps to what the generator reads, as its own tokenizer counts.
     """
+    from prip.loading import whole_folder
     from prip.options import check_whole
     from prip.processing import check_user_prompt
 
+    from .before_after import Workbench
     from .files import check_target, write_atomically
-    from .parts import Parts, existing, load_refiner, load_rewards
-    from .sheet import Column, draw_sheet, file_format
+    from .parts import existing
+    from .sheet import draw_sheet, file_format
 
     prompt = check_user_prompt(arguments.prompt)
     check_whole("images", arguments.images, 1)
     format_name = file_format(arguments.output.suffix)
-    parts = Parts.of_checkpoint(arguments.checkpoint, arguments.revision)
+    folder = whole_folder(arguments.checkpoint, arguments.revision)
     check_target(arguments.output)
-    require("diffusers", "generate")
+    existing(folder / "generator")
+    existing(folder / "rewards")
 
-    from prip.generators import load_generator
-    from prip.places import as_device
-
-    device = str(as_device(arguments.device))
-    generator = load_generator(str(existing(parts.generator)), device=device)
-    refiner = load_refiner(parts.encoder, parts.decoder, arguments.checkpoint, device).counted_by(generator)
-    rewards = load_rewards(parts.rewards, device)
-
+    bench = Workbench.load(folder, arguments.device)
     seeds = list(range(arguments.seed, arguments.seed + arguments.images))
-    columns = []
-    for title, text in (("plain", prompt), ("refined", refiner.refine(prompt, seed=arguments.seed))):
-        images = generator([text] * len(seeds), seeds)
-        scores = {reward.name: reward([prompt] * len(seeds), images).tolist() for reward in rewards}
-        columns.append(Column(title, text, images, scores))
+    columns = bench.before_after(prompt, bench.refiner.refine(prompt, seed=arguments.seed), seeds)
     write_atomically(arguments.output, draw_sheet(columns, seeds, format_name))
     width = max(len(column.title) for column in columns)
     for column in columns:

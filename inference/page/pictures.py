@@ -1,0 +1,97 @@
+"""Images of the page: drawn pair by pair, kept as files for next time, and told with their scores."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from prip.errors import require
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..before_after import Workbench
+
+KEPT = 400
+"""Images whose files are kept."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image in a file, with what each reward gives it for the user prompt."""
+
+    path: Path
+    width: int
+    """In its own pixels, as is the height."""
+    height: int
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The pictures of one seed: of the user prompt, and of the refined one unless both are the same text."""
+
+    seed: int
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Board:
+    """What is seen of a draw: `pairs` of `wanted`, more of them as it goes on."""
+
+    user_prompt: str
+    refined_prompt: str
+    wanted: int
+    pairs: tuple[Pair, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What is drawn: one text where refinement changed nothing."""
+        return tuple(dict.fromkeys((self.user_prompt, self.refined_prompt)))
+
+    def means(self) -> dict[str, list[float]]:
+        """Return each reward's mean over the pairs so far, one for each text."""
+        columns = list(zip(*(pair.pictures for pair in self.pairs), strict=True))
+        names = columns[0][0].scores if columns else ()
+        return {name: [sum(p.scores[name] for p in column) / len(column) for column in columns] for name in names}
+
+
+class Easel:
+    """Draws for all who have the page open, one at a time, and keeps what it drew in a folder of its own."""
+
+    def __init__(self, bench: Workbench, folder: Path) -> None:
+        """bench: with a generator. folder: to write images into."""
+        self._bench = bench
+        self._folder = folder
+        self._kept: OrderedDict[tuple[str, str, int], Picture] = OrderedDict()
+
+    def draw(self, user_prompt: str, refined_prompt: str, seeds: Sequence[int]) -> Iterator[Board]:
+        """Yield the board before the first pair, and after each."""
+        board = Board(user_prompt, refined_prompt, len(seeds))
+        yield board
+        for seed in seeds:
+            pictures = tuple(self._picture(user_prompt, text, seed) for text in board.texts)
+            board = Board(user_prompt, refined_prompt, len(seeds), (*board.pairs, Pair(seed, pictures)))
+            yield board
+
+    def _picture(self, user_prompt: str, text: str, seed: int) -> Picture:
+        key = (user_prompt, text, seed)
+        if key not in self._kept:
+            images, scores = self._bench.draw([user_prompt], [text], [seed])
+            self._kept[key] = save(images[0], {name: values[0] for name, values in scores.items()}, self._folder)
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)[1].path.unlink(missing_ok=True)
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+
+def save(image: torch.Tensor, scores: Mapping[str, float], folder: Path) -> Picture:
+    """Write an image, uint8 `(3, height, width)`, as a PNG, under a name that nobody can guess."""
+    path = folder / f"{uuid4().hex}.png"
+    pixels = require("PIL.Image", "demo").fromarray(image.permute(1, 2, 0).contiguous().numpy())
+    pixels.save(path)
+    return Picture(path, *pixels.size, scores)

@@ -1,0 +1,157 @@
+"""The page of `prip demo` in a real browser, as a person uses it: one server with the embedded checkpoint, offline."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+from browser import DESKTOP, MISSING, PHONE, Browser, open_browser
+
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+pytest.importorskip("gradio")
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Where the command serves, as a user starts it."""
+    command = [sys.executable, "-m", "prip.inference.cli", "demo", "--no-open", "--port", "0", "--device", "cpu"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, env=environment, **pipes)
+    said: list[str] = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        said.append(line)
+        if found := re.match(r"(http://127\.0\.0\.1:\d+/) \(Ctrl-C ends it\)", line):
+            threading.Thread(target=process.stdout.read, daemon=True).start()
+            yield found[1]
+            break
+    else:
+        pytest.fail("".join(said))
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(params=["desktop"])
+def page(request: pytest.FixtureRequest, chromium: Browser, address: str) -> Browser:
+    """The page, opened anew by someone who was never there, at a size."""
+    size = {"desktop": DESKTOP, "phone": PHONE}[request.param]
+    chromium.resize(*size, touch=size == PHONE)
+    for _ in range(200):
+        try:
+            chromium.open_page(address)
+            break
+        except Exception as error:  # between the address and its server lies a moment
+            refused = error
+            chromium.driver.implicitly_wait(0.1)
+    else:
+        raise refused
+    chromium.run("localStorage.clear()")
+    chromium.open_page(address)
+    chromium.wait(lambda: chromium.run("return document.activeElement?.matches('#prompt textarea')"), "the page", 60)
+    chromium.wait(lambda: chromium.run("return window.prip !== undefined"), "the page's own script", 60)
+    return chromium
+
+
+def value(page: Browser, selector: str) -> str:
+    return page.run(f"return document.querySelector({selector!r}).value")
+
+
+def refined(page: Browser, beginning: str) -> str:
+    """Waits for the refined prompt in its field, for its marks and for both pictures of two seeds."""
+    page.wait(lambda: value(page, "#refined-text textarea").startswith(beginning), "the refined prompt", 60)
+    page.wait(lambda: page.run(DRAWN) == 4, "four pictures", 60)
+    text = value(page, "#refined-text textarea")
+    assert page.text("#marked") == text
+    return text
+
+
+DRAWN = "return [...document.querySelectorAll('#board img')].filter((one) => one.naturalWidth === 32).length"
+
+
+def test_type_press_see_copy_and_restore(page: Browser) -> None:
+    page.press("a cat")
+    page.click("#press")
+    first = refined(page, "a cat, ")
+    marks = page.run("return [...document.querySelectorAll('#marked ins')].map((one) => one.textContent)")
+    assert ["a cat", *marks] == first.split(", ")
+    assert page.run("return getComputedStyle(document.querySelector('#board img')).imageRendering") == "pixelated"
+    assert page.text("#board table").startswith("Mean score Your prompt Refined Gain\nmini-hps ")
+    page.driver.execute_cdp_cmd("Browser.grantPermissions", {"permissions": ["clipboardReadWrite"]})
+    page.click("#copy")
+    page.wait(lambda: page.text("#copy") == "Copied", "word that it was copied")
+    read = "navigator.clipboard.readText().then(arguments[0])"
+    assert page.driver.execute_async_script(read) == first
+
+    page.run("document.querySelector('#prompt textarea').select()")
+    page.press("a robot\n")
+    second = refined(page, "a robot, ")
+    entries = "return [...document.querySelectorAll('#past b')].map((one) => one.textContent)"
+    page.wait(lambda: page.run(entries) == ["a robot", "a cat"], "two entries of history")
+    page.click("#past li:nth-child(2) button")
+    assert refined(page, "a cat, ") == first and value(page, "#prompt textarea") == "a cat"
+    page.driver.refresh()
+    page.wait(lambda: page.run(entries) == ["a robot", "a cat"], "the history of a page that was opened anew", 60)
+    page.click("#past li:nth-child(1) button")
+    assert refined(page, "a robot, ") == second
+    assert page.console_errors() == []
+
+
+def test_keyboard_alone_an_error_that_loses_nothing_and_an_edit(page: Browser) -> None:
+    page.press("\n")
+    page.wait(lambda: page.text("#notice [role=alert]").startswith("There is no prompt yet"), "the error", 60)
+    page.press(" .,\n")
+    page.wait(lambda: "at least one word" in page.text("#notice [role=alert]"), "the next error", 60)
+    assert value(page, "#prompt textarea") == " .,"
+    page.press("\b\b\ba cat\n")
+    text = refined(page, "a cat, ")
+    assert page.run("return document.querySelector('#notice [role=alert]')") is None
+    stops = []
+    for _ in range(40):
+        page.press("\t")
+        stops.append(page.run("const e = document.activeElement; return e.closest('[id]').id || e.textContent"))
+        outline = page.run("return getComputedStyle(document.activeElement).outlineStyle")
+        assert outline != "none" or stops[-1] not in ("press", "copy", "draw"), "where one is can be seen"
+        if page.run("return document.activeElement.matches('#refined-text textarea')"):
+            break
+    assert stops[0] == "press" and "refined-text" in stops
+    page.run("document.activeElement.setSelectionRange(9999, 9999)")
+    page.press(", in the rain\n")
+    edited = f"{text}, in the rain"
+    page.wait(lambda: page.text("#marked") == edited, "the edit, marked", 60)
+    page.wait(lambda: page.text("#past li").endswith(edited[-20:]) or edited in page.run(LATEST), "the edit kept", 60)
+
+
+LATEST = "return document.querySelector('#past li span').textContent"
+
+
+@pytest.mark.parametrize("page", ["phone"], indirect=True)
+def test_a_phone_has_one_column_with_large_targets_and_no_foreign_host_is_asked(page: Browser, address: str) -> None:
+    page.click("#examples li:nth-child(2) button")
+    refined(page, "a rocket in winter, ")
+    assert page.run("return document.documentElement.scrollWidth") <= PHONE[0]
+    wide = (
+        "return [...document.querySelectorAll('#flow *')].filter((e) => e.getBoundingClientRect().right > 391).length"
+    )
+    assert page.run(wide) == 0
+    lefts = "return ['ask', 'refined', 'pictures', 'past'].map((id) => document.getElementById(id).offsetLeft)"
+    assert len(set(page.run(lefts))) == 1
+    small = (
+        "return [...document.querySelectorAll('#flow button')].filter((e) => e.offsetParent && e.offsetHeight < 44)"
+        ".map((e) => e.outerHTML)"
+    )
+    assert page.run(small) == []
+    hosts = page.run("return performance.getEntriesByType('resource').map((one) => new URL(one.name, location).origin)")
+    assert {host for host in hosts if host != "null"} == {address.rstrip("/")}
+    assert page.console_errors() == []
