@@ -75,7 +75,7 @@ def _refining_class(kind: type, refiner: Refiner, frame: int, defaults: RefineOp
         if not isinstance(refine, bool | Mapping):
             raise InputError(f"refine must be True, False or a mapping of options, it is {refine!r}")
         given, self.refined_prompt = bound.arguments, None
-        if refine is not False and given.get("prompt") is not None and given.get("prompt_embeds") is None:
+        if refine is not False and given.get("prompt") is not None:
             budget = options.token_budget
             if budget is None and given.get("max_sequence_length") is not None:
                 budget = max(1, min(refiner.token_limit, given["max_sequence_length"] - frame))
