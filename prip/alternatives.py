@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from .processing import modifiers_added
 from .words import words_of
 
 ROUNDS = 12
 """How often is sampled, each time hotter, for those that came out equal."""
-AVOIDED_SHARE = 0.5
-"""Share of the modifiers of each text before, from the first on, that the next one avoids; rounded up."""
+AVOIDED = 2
+"""How many modifiers of each text before, from the first on, the next one avoids."""
 
 
 class Job(NamedTuple):
@@ -28,8 +29,8 @@ class Made(NamedTuple):
     """What came of a job."""
 
     text: str
-    modifiers: tuple[str, ...]
-    """all that the decoder made, those included that the text leaves away"""
+    whole: str
+    """the text with all that the decoder made, of which `text` may leave the end away"""
 
 
 Draw = Callable[[Sequence[Job], float], Sequence[Made | None]]
@@ -50,14 +51,15 @@ def find_alternatives(firsts: Mapping[Job, Made], wanted: int, temperature: floa
 
 
 def terms_to_avoid(modifiers: Sequence[str]) -> list[str]:
-    """Return the first share of the modifiers as terms, lower-case words with single spaces."""
-    count = -int(-AVOIDED_SHARE * len(modifiers) // 1)
-    return [term for modifier in modifiers[:count] if (term := " ".join(words_of(modifier)))]
+    """Return the first AVOIDED of the modifiers as terms, lower-case words with single spaces."""
+    return [term for modifier in modifiers[:AVOIDED] if (term := " ".join(words_of(modifier)))]
 
 
 def _avoiding(firsts: Mapping[Job, Made], found: dict[Job, list[str]], wanted: int, draw: Draw) -> None:
     """Add greedy texts to each first job's until they are enough or one is of no use."""
-    avoided = {first: tuple(terms_to_avoid(made.modifiers)) for first, made in firsts.items()}
+    avoided = {
+        first: tuple(terms_to_avoid(modifiers_added(first.user_prompt, made.whole))) for first, made in firsts.items()
+    }
     for _ in range(wanted - 1):
         asked = [(first, first._replace(avoided=terms)) for first, terms in avoided.items()]
         for (first, job), made in zip(asked, draw([job for _, job in asked], 0.0), strict=True):
@@ -65,7 +67,8 @@ def _avoiding(firsts: Mapping[Job, Made], found: dict[Job, list[str]], wanted: i
                 del avoided[first]
             else:
                 found[first].append(made.text)
-                avoided[first] = tuple(dict.fromkeys([*job.avoided, *terms_to_avoid(made.modifiers)]))
+                own = terms_to_avoid(modifiers_added(first.user_prompt, made.whole))
+                avoided[first] = tuple(dict.fromkeys([*job.avoided, *own]))
 
 
 def _sampling(found: dict[Job, list[str]], wanted: int, temperature: float, draw: Draw) -> None:

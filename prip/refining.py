@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .alternatives import Job, Made, find_alternatives
 from .control.styles import with_styles
 from .options import RefineOptions
-from .processing import check_user_prompts, modifiers_added
+from .processing import check_user_prompts
 
 if TYPE_CHECKING:
     from .refiner import Refiner
@@ -115,7 +115,7 @@ class Refining:
     def _made(self, user_prompt: str, actions: list[int]) -> Made:
         whole = self.refiner.text(user_prompt, actions)
         first = first_share(actions, self.options.strength, self.refiner.constraints.table.separator)
-        return Made(self.refiner.text(user_prompt, first), tuple(modifiers_added(user_prompt, whole)))
+        return Made(whole if len(first) == len(actions) else self.refiner.text(user_prompt, first), whole)
 
     @property
     def _token_budget(self) -> int:

@@ -103,7 +103,16 @@ def test_speed_is_measured() -> None:
     printed = run("refine_speed.py", "--repeats", "20")
     assert re.search(r"one prompt, warm +[\d.]+ ms", printed)
     assert re.search(r"batch of 256 +[\d.]+ prompts/s", printed)
+    assert re.search(r"which name attributes +[\d.]+ prompts/s", printed)
     assert float(re.search(r"cold process +([\d.]+) times", printed).group(1)) <= 1.3
+
+
+@pytest.mark.slow
+def test_alternatives_are_compared() -> None:
+    printed = run("alternatives.py", "--prompts", "6", "--alternatives", "3", "--images-per-prompt", "1")
+    rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines()[3:]}
+    assert list(rows) == ["sampled", "first", "two", "third", "half", "all", "values"]
+    assert float(rows["all"][1]) < float(rows["first"][1]), "what avoids more shares less"
 
 
 @pytest.mark.slow
