@@ -14,6 +14,7 @@ from prip.errors import InputError
 from .diversity import vendi_score
 from .kinds import BEST_JUDGE
 from .results import Results, read_results
+from .settings import NONE
 from .statistics import (
     Estimate,
     Floats,
@@ -27,7 +28,7 @@ from .statistics import (
     win_tie_loss,
 )
 
-NONE, ALL = "none", "all"
+ALL = "all"
 Record = dict[str, Any]
 _UNTESTED: Record = dict.fromkeys(
     (

@@ -8,8 +8,9 @@ from statistics import median
 from typing import Any
 
 from .people import people_tables
+from .settings import NONE
 from .statistics import TIE
-from .summary import ALL, NONE
+from .summary import ALL
 from .table import Cell, Column, Table, number, number_range, p_value
 
 Record = Mapping[str, Any]
