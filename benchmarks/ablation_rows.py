@@ -40,7 +40,7 @@ ROWS = {
     "rew-log": Row(encoder=None, config="rew-log", needs=("rewrites",)),
     "half decoder": Row(decoder=("--sizes.hidden_size=64", "--sizes.intermediate_size=192")),
     "double decoder": Row(decoder=("--sizes.hidden_size=256", "--sizes.intermediate_size=768")),
-    "prefix not learned": Row(decoder=("--learn_prefix=false",)),
+    "prefix not learned": Row(decoder=("--no_learn_prefix",)),
     "mini-reward alone": Row(rl=('--parts.rewards=["RUN/parts/rewards/mini-reward"]',)),
     "mini-hps alone": Row(rl=('--parts.rewards=["RUN/parts/rewards/mini-hps"]',)),
 }

@@ -131,6 +131,21 @@ def test_a_finished_rl_of_other_iterations_is_refused(tmp_path: Path) -> None:
         rows.check_steps(tmp_path, 200)
 
 
+@pytest.mark.parametrize("stage", ["encoder", "decoder", "rl"])
+def test_every_rows_flags_are_those_of_its_stage(stage: str, tmp_path: Path) -> None:
+    from prip.training.cli import parse_settings
+
+    rows, run = imported("ablation_rows").ROWS, ["--config", "smoke", "--run", str(tmp_path)]
+    made = {
+        name: parse_settings(stage, [*run, *flags])
+        for name, row in rows.items()
+        if (flags := getattr(row, stage) or ())
+    }
+    plain = parse_settings(stage, run)
+    assert made and all(own != plain for own in made.values())
+    assert stage != "decoder" or not made["prefix not learned"].learn_prefix
+
+
 def test_each_zeroth_encoder_is_none(tmp_path: Path) -> None:
     words = ["reward_hacking.py", "--run", str(tmp_path), "--out", str(tmp_path), "--every", "0"]
     command = [sys.executable, str(ROOT / "benchmarks" / words[0]), *words[1:]]
