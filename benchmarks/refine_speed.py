@@ -49,7 +49,8 @@ def batch(size: int, repeats: int, named: str = "") -> float:
 
 def cold(repeats: int) -> tuple[float, float]:
     """Median seconds of `prip refine "a cat"` and of the peer, run in turns."""
-    own, peer = [], []
+    own: list[float] = []
+    peer: list[float] = []
     for _ in range(repeats):
         for command, times in ((COLD, own), ([sys.executable, "-c", PEER], peer)):
             began = time.perf_counter()

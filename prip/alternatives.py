@@ -55,6 +55,10 @@ def terms_to_avoid(modifiers: Sequence[str]) -> list[str]:
     return [term for modifier in modifiers[:AVOIDED] if (term := " ".join(words_of(modifier)))]
 
 
+def _terms_of(job: Job, made: Made) -> tuple[str, ...]:
+    return tuple(terms_to_avoid(modifiers_added(job.user_prompt, made.whole)))
+
+
 def _avoiding(firsts: Mapping[Job, Made], found: dict[Job, list[str]], wanted: int, draw: Draw) -> None:
     """Add greedy texts to each first job's until they are enough or one is of no use."""
     avoided = {
@@ -67,8 +71,7 @@ def _avoiding(firsts: Mapping[Job, Made], found: dict[Job, list[str]], wanted: i
                 del avoided[first]
             else:
                 found[first].append(made.text)
-                own = terms_to_avoid(modifiers_added(first.user_prompt, made.whole))
-                avoided[first] = tuple(dict.fromkeys([*job.avoided, *own]))
+                avoided[first] = tuple(dict.fromkeys([*job.avoided, *_terms_of(first, made)]))
 
 
 def _sampling(found: dict[Job, list[str]], wanted: int, temperature: float, draw: Draw) -> None:
