@@ -57,7 +57,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--api-key-file", type=Path, metavar="FILE", help="file of the key to ask for (default: PRIP_API_KEY, or none)"
     )
-    parser.add_argument("--max-batch", type=int, default=64, metavar="N", help="prompts at a time (default 64)")
+    parser.add_argument("--max-batch", type=int, default=64, metavar="N", help="texts to make at a time (default 64)")
     parser.add_argument(
         "--max-wait-ms", type=float, default=5.0, metavar="MS", help="a batch waits so long for more (default 5)"
     )

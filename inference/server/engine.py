@@ -67,13 +67,22 @@ class Engine:
         self._counted = refiner if generator is None else refiner.counted_by(generator)
         self._max_batch = settings.max_batch
         self._refining = Batcher(
-            self._refine, settings.max_batch, settings.max_wait_ms, settings.queue_size, metrics.refine_batch.observe
+            self._refine,
+            settings.max_batch,
+            settings.max_wait_ms,
+            settings.queue_size,
+            weight=lambda group: group.options.num_alternatives,
+            on_batch=metrics.refine_batch.observe,
         )
         metrics.follow_queue("refine", lambda: self._refining.waiting)
         self._drawing: Batcher[None, Drawing, Drawn] | None = None
         if generator is not None:
             drawing = Batcher(
-                self._draw, IMAGES_PER_BATCH, settings.max_wait_ms, IMAGES_WAITING, metrics.draw_batch.observe
+                self._draw,
+                IMAGES_PER_BATCH,
+                settings.max_wait_ms,
+                IMAGES_WAITING,
+                on_batch=metrics.draw_batch.observe,
             )
             self._drawing = drawing
             metrics.follow_queue("draw", lambda: drawing.waiting)
@@ -116,16 +125,16 @@ class Engine:
 
     def _draw(self, _group: None, jobs: Sequence[Drawing]) -> list[Drawn]:
         assert self.generator is not None
-        found = []
-        for start in range(0, len(jobs), IMAGES_PER_BATCH):
-            batch = jobs[start : start + IMAGES_PER_BATCH]
-            images = self.generator([job.text for job in batch], [job.seed for job in batch])
-            user_prompts = [job.user_prompt for job in batch]
-            scores = {reward.name: reward(user_prompts, images).tolist() for reward in self._rewards}
-            for place, image in enumerate(images):
-                own = {name: values[place] for name, values in scores.items()}
-                found.append(Drawn(_png(image.permute(1, 2, 0).contiguous().numpy()), own))
-        return found
+        images = self.generator([job.text for job in jobs], [job.seed for job in jobs])
+        user_prompts = [job.user_prompt for job in jobs]
+        scores = {reward.name: reward(user_prompts, images).tolist() for reward in self._rewards}
+        return [
+            Drawn(
+                _png(image.permute(1, 2, 0).contiguous().numpy()),
+                {name: values[place] for name, values in scores.items()},
+            )
+            for place, image in enumerate(images)
+        ]
 
 
 def _png(pixels) -> str:

@@ -23,7 +23,7 @@ WORD = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s.,\u0000-\u001f\u007f-\u009f][^\u000
 Prompt = Annotated[
     str, Field(min_length=1, max_length=MAX_CHARACTERS, json_schema_extra={"pattern": WORD, "examples": ["a cat"]})
 ]
-Term = Annotated[str, Field(min_length=1, max_length=100, json_schema_extra={"pattern": r"\S"})]
+Term = Annotated[str, Field(min_length=1, max_length=100, json_schema_extra={"pattern": r"[^\s\u001c-\u001f\u0085]"})]
 
 Style = Annotated[str, Field(min_length=1, max_length=100, json_schema_extra={"pattern": WORD})]
 

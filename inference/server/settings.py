@@ -20,7 +20,7 @@ class ServerSettings:
     """How requests are put into batches, and what a request may cost. Raises InputError for what cannot be used."""
 
     max_batch: int = 64
-    """Prompts in one batch; 1 turns batching off."""
+    """Texts that are made in one batch: prompts, times their alternatives; 1 turns batching off."""
     max_wait_ms: float = 5.0
     """How long a batch that is not full waits for more, from its first request on."""
     queue_size: int = 512

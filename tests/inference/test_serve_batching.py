@@ -54,12 +54,50 @@ def test_what_waits_is_worked_on_together_by_group_the_oldest_first() -> None:
     assert batcher.waiting == 0
 
 
-def test_a_request_larger_than_a_batch_is_worked_on_alone() -> None:
+def test_a_request_larger_than_a_batch_takes_turns_with_the_others() -> None:
     with blocked(max_batch=2) as (worker, batcher):
-        futures = [batcher.submit("a", jobs) for jobs in ([1, 2, 3], [4], [5], [6])]
+        wanted = [("a", [1, 2, 3, 4, 5]), ("b", [6]), ("a", [7]), ("a", [8]), ("b", [9, 10])]
+        futures = [batcher.submit(group, jobs) for group, jobs in wanted]
         worker.let.set()
-        assert [future.result(20) for future in futures] == [[2, 4, 6], [8], [10], [12]]
-    assert worker.batches[1:] == [("a", [1, 2, 3]), ("a", [4, 5]), ("a", [6])]
+        for (_, jobs), future in zip(wanted, futures, strict=True):
+            assert future.result(20) == [2 * job for job in jobs]
+    turns = [("a", [1, 2]), ("b", [6]), ("a", [7, 8]), ("b", [9, 10]), ("a", [3, 4]), ("a", [5])]
+    assert worker.batches[1:] == turns
+
+
+def test_a_batch_has_a_weight_and_at_least_one_job() -> None:
+    batches: list[list[int]] = []
+
+    def work(group: int, jobs: Sequence[int]) -> list[int]:
+        batches.append(list(jobs))
+        return list(jobs)
+
+    batcher: Batcher[int, int, int] = Batcher(work, 6, 0, 100, weight=lambda group: group)
+    for group in (1, 3, 7):
+        assert batcher.submit(group, [1, 2, 3, 4]).result(20) == [1, 2, 3, 4]
+    batcher.close()
+    assert batches == [[1, 2, 3, 4], [1, 2], [3, 4], [1], [2], [3], [4]]
+
+
+def test_a_large_request_that_is_given_up_is_not_gone_on_with() -> None:
+    began, let = threading.Semaphore(0), threading.Semaphore(0)
+    done: list[int] = []
+
+    def work(group: str, jobs: Sequence[int]) -> list[int]:
+        began.release()
+        assert let.acquire(timeout=20)
+        done.extend(jobs)
+        return list(jobs)
+
+    batcher: Batcher[str, int, int] = Batcher(work, 2, 0, 100)
+    large = batcher.submit("a", [1, 2, 3, 4])
+    assert began.acquire(timeout=20) and batcher.waiting == 2
+    assert large.cancel() and batcher.waiting == 0
+    small = batcher.submit("a", [5])
+    let.release(2)
+    assert small.result(20) == [5]
+    batcher.close()
+    assert done == [1, 2, 5]
 
 
 def test_a_batch_that_is_not_full_waits_for_more_but_not_longer_than_it_may() -> None:
@@ -124,7 +162,7 @@ def test_close_finishes_what_waits_and_takes_no_more() -> None:
 
 def test_on_batch_is_told_every_size() -> None:
     sizes: list[int] = []
-    batcher: Batcher[str, int, int] = Batcher(lambda group, jobs: list(jobs), 8, 0, 10, sizes.append)
+    batcher: Batcher[str, int, int] = Batcher(lambda group, jobs: list(jobs), 8, 0, 10, on_batch=sizes.append)
     batcher.submit("a", [1, 2, 3]).result(20)
     batcher.submit("a", [1]).result(20)
     batcher.close()

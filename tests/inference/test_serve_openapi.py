@@ -5,17 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from server_process import ServerProcess, serving
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServerProcess]:
-    with serving("--images", "renderer") as server:
-        yield server
+from server_process import ServerProcess
 
 
 def ask_by_the_document(server: ServerProcess, folder: Path, examples: int) -> int:
@@ -26,6 +19,7 @@ def ask_by_the_document(server: ServerProcess, folder: Path, examples: int) -> i
     command += [f"http://127.0.0.1:{server.port}/openapi.json", "--checks", "all", "--no-color", "--workers", "4"]
     command += ["--phases", "examples,coverage,fuzzing", "--max-examples", str(examples), "--seed", "1"]
     command += ["--suppress-health-check", "all", "--continue-on-failure", "--generation-database", "none"]
+    command += ["--request-timeout", "60"]
     found = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     assert found.returncode == 0, found.stdout[-6000:] + found.stderr[-2000:]
     faults = re.findall(r'^prip_requests_total\{.*status="5.*', server.ask("/metrics")[1], re.MULTILINE)
@@ -34,10 +28,10 @@ def ask_by_the_document(server: ServerProcess, folder: Path, examples: int) -> i
     return int(server.metric("prip_requests_total") - before)
 
 
-def test_some_hundred_requests_keep_to_the_document(server: ServerProcess, tmp_path: Path) -> None:
-    assert ask_by_the_document(server, tmp_path, examples=20) > 200
+def test_some_hundred_requests_keep_to_the_document(shared_server: ServerProcess, tmp_path: Path) -> None:
+    assert ask_by_the_document(shared_server, tmp_path, examples=20) > 200
 
 
 @pytest.mark.slow
-def test_ten_thousand_requests_keep_to_the_document(server: ServerProcess, tmp_path: Path) -> None:
-    assert ask_by_the_document(server, tmp_path, examples=3400) > 10_000
+def test_ten_thousand_requests_keep_to_the_document(shared_server: ServerProcess, tmp_path: Path) -> None:
+    assert ask_by_the_document(shared_server, tmp_path, examples=3400) > 10_000
