@@ -1,9 +1,9 @@
-"""What Gradio calls: sessions and fields in, what the page shows out. Nothing of Gradio's but its events is needed here."""
+"""What Gradio calls: sessions and fields in, what the page shows out."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 EXAMPLES = ("a cat", "a rocket in winter", "a lantern at home", "a castle by the sea")
 
 UNFORESEEN = "this did not work, and it is not your prompt's fault; the terminal of prip demo tells what happened"
+NO_MEMORY = "the device has no memory left for this; close what else runs on it, or take a smaller generator"
 
 
 class Handlers:
@@ -49,7 +50,10 @@ class Handlers:
 
     def refine(self, session: Session, *fields: Any) -> list[Any]:
         """Refine the prompt of the fields, which are those of `Form`, in its order."""
-        return shown(guarded(session, lambda: refine(self._refiner, session, Form(*fields))))
+        try:
+            return shown(refine(self._refiner, session, Form(*fields)))
+        except Exception as error:
+            return shown(told(session, error))
 
     def example(self, event: gr.EventData) -> str:
         """Return the example that was pressed."""
@@ -69,48 +73,50 @@ class Handlers:
         session = restore(session, event.place)
         return [session.user_prompt, *shown(session)]
 
-    def draw(self, session: Session, *fields: Any) -> Iterator[list[Any]]:
-        """Draw what the session holds, pair by pair; where it holds an error, nothing."""
+    def settle(self, session: Session) -> list[Any]:
+        """Take what is to be drawn into the history; a notice of the step before stays."""
+        return told_of(session if _is_error(session) else settle(session))
+
+    def draw(self, session: Session, *fields: Any) -> Iterator[tuple[Any, Any]]:
+        """Yield the pictures of the session's prompts, pair by pair, and its notice; of one with an error, nothing.
+
+        All else is left alone: who types while it draws loses nothing.
+        """
         assert self._easel is not None
-        if _is_error(session):  # of the step before, which is being shown
-            yield [gr.skip(), *shown(session)]
+        if _is_error(session):
+            yield gr.skip(), gr.skip()
             return
-        session = settle(session)
         try:
             seeds = Form(*fields).seeds()
-            boards = (
-                iter(()) if _is_error(session) else self._easel.draw(session.user_prompt, session.refined_prompt, seeds)
-            )
-            yield [gr.skip(), *shown(session)]
-            for board in boards:
-                yield [markup.pictures(board), *shown(session)]
+            for board in self._easel.draw(session.user_prompt, session.refined_prompt, seeds):
+                yield markup.pictures(board), markup.notice_line(session.notice)
         except Exception as error:
-            yield [gr.skip(), *shown(told(session, error))]
+            yield gr.skip(), markup.notice_line(told(session, error).notice)
 
 
 def _is_error(session: Session) -> bool:
     return session.notice is not None and session.notice.is_error
 
 
-def shown(session: Session) -> list[Any]:
-    """Return what of a session is kept and shown, in the order of `Page`'s outputs."""
+def told_of(session: Session) -> list[Any]:
+    """Return a session, with its history as the browser keeps it, and its notice and history as they are shown."""
     return [
         session,
         history_to_json(session.history),
         markup.notice_line(session.notice),
-        markup.marked_prompt(session),
-        session.refined_prompt,
-        markup.choices(session),
         markup.history_list(session.history),
     ]
 
 
-def guarded(session: Session, make: Callable[[], Session]) -> Session:
-    """Return what `make` makes, or the session with a notice where it fails."""
-    try:
-        return make()
-    except Exception as error:
-        return told(session, error)
+def shown(session: Session) -> list[Any]:
+    """Return all that is shown of a session: `told_of` it, its refined prompt, marked and to edit, and what to choose
+    from."""
+    return [
+        *told_of(session),
+        markup.marked_prompt(session),
+        session.refined_prompt,
+        markup.choices(session),
+    ]
 
 
 def told(session: Session, error: Exception) -> Session:
@@ -121,7 +127,5 @@ def told(session: Session, error: Exception) -> Session:
         return failed(session, error)
     logging.getLogger(__name__).error("%s", error, exc_info=error)
     if isinstance(error, torch.OutOfMemoryError):
-        return failed(
-            session, RuntimeError("the device has no memory left for this; ask for fewer or smaller pictures")
-        )
+        return failed(session, RuntimeError(NO_MEMORY))
     return failed(session, RuntimeError(UNFORESEEN))

@@ -166,7 +166,8 @@ class Page:
         fields += [self.no_artists, self.temperature, self.seed]
         if self._easel is not None:
             fields.append(self.images)
-        shown = [self.session, self.kept, self.notice, self.marked, self.refined, self.choices, self.history]
+        told = [self.session, self.kept, self.notice, self.history]
+        shown = [*told, self.marked, self.refined, self.choices]
         private: dict[str, Any] = {"api_visibility": "private"}
         quick = {**private, "queue": False, "show_progress": "hidden"}
         slow = {**private, "show_progress": "minimal", "concurrency_limit": 1}
@@ -176,10 +177,10 @@ class Page:
         def then_draw(event: Any) -> None:
             event.then(None, js="() => window.prip.reveal()", **private)
             if self._easel is not None:
-                event = event.then(
+                event = event.then(handlers.settle, self.session, told, **quick).then(
                     handlers.draw,
                     [self.session, *fields],
-                    [self.pictures, *shown],
+                    [self.pictures, self.notice],
                     concurrency_id="draw",
                     **{**slow, "show_progress_on": [self.pictures]},
                 )
@@ -197,7 +198,10 @@ class Page:
         then_draw(self.choices.select(handlers.choose, self.session, shown, **quick))
         event = self.history.select(handlers.restore, self.session, [self.prompt, *shown], **quick)
         then_draw(event)
-        for press in (self.press.click, self.prompt.submit, self.examples.select, self.history.select):
+        for press in (
+            *(self.press.click, self.prompt.submit, self.draw.click, self.refined.submit),
+            *(self.examples.select, self.history.select, self.choices.select),
+        ):
             press(None, cancels=draws, **private)
         self.copy.click(None, self.refined, None, js="(text) => window.prip.copy(text)", **private)
         self.blocks.load(handlers.load, [self.session, self.kept], [self.session, self.history], **quick)

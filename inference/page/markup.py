@@ -131,7 +131,7 @@ def _image(picture: Picture, text: str, seed: int) -> str:
 
 def _scores(picture: Picture, before: Picture | None) -> str:
     rows = (
-        f"<dt>{safe(name)}</dt><dd>{_better(before and before.scores[name], score)}{score:.2f}</dd>"
+        f"<dt>{safe(name)}</dt><dd>{_better(before.scores[name] if before else None, score)}{score:.2f}</dd>"
         for name, score in picture.scores.items()
     )
     return f"<dl>{''.join(rows)}</dl>" if picture.scores else ""
@@ -148,7 +148,7 @@ def _table(board: Board) -> str:
         return ""
     rows = "".join(
         f'<tr><th scope="row">{safe(name)}</th><td>{plain:.2f}</td><td>{refined:.2f}</td>'
-        f'<td class="gain">{"▲" if refined > plain else "▼"} {refined - plain:+.2f}</td></tr>'
+        f'<td class="gain">{"▼=▲"[1 + (refined > plain) - (refined < plain)]} {refined - plain:+.2f}</td></tr>'
         for name, (plain, refined) in means.items()
     )
     head = "".join(f'<th scope="col">{name}</th>' for name in ("Mean score", *CAPTIONS, "Gain"))

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -67,6 +68,7 @@ class Easel:
         """bench: with a generator. folder: to write images into."""
         self._bench = bench
         self._folder = folder
+        self._drawing = Lock()  # a draw that was given up goes on to the end of its image, beside the next one
         self._kept: OrderedDict[tuple[str, str, int], Picture] = OrderedDict()
 
     def draw(self, user_prompt: str, refined_prompt: str, seeds: Sequence[int]) -> Iterator[Board]:
@@ -74,7 +76,8 @@ class Easel:
         board = Board(user_prompt, refined_prompt, len(seeds))
         yield board
         for seed in seeds:
-            pictures = tuple(self._picture(user_prompt, text, seed) for text in board.texts)
+            with self._drawing:
+                pictures = tuple(self._picture(user_prompt, text, seed) for text in board.texts)
             board = Board(user_prompt, refined_prompt, len(seeds), (*board.pairs, Pair(seed, pictures)))
             yield board
 
@@ -94,4 +97,4 @@ def save(image: torch.Tensor, scores: Mapping[str, float], folder: Path) -> Pict
     path = folder / f"{uuid4().hex}.png"
     pixels = require("PIL.Image", "demo").fromarray(image.permute(1, 2, 0).contiguous().numpy())
     pixels.save(path)
-    return Picture(path, *pixels.size, scores)
+    return Picture(path, pixels.width, pixels.height, scores)

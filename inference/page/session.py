@@ -76,7 +76,7 @@ class Form:
     def seeds(self) -> list[int]:
         """Return the seeds of the images, or raise InputError."""
         first = _whole("seed", self.seed)
-        return list(range(first, first + _whole("images", self.images, 0, MOST_IMAGES)))
+        return list(range(first, first + _whole("pictures of each prompt", self.images, 0, MOST_IMAGES)))
 
 
 @dataclass(frozen=True)
@@ -124,11 +124,15 @@ def choose(session: Session, place: int) -> Session:
 
 def edit(session: Session, text: str) -> Session:
     """Take what the user made of the refined prompt."""
-    return replace(session, refined_prompt=text)
+    return replace(session, refined_prompt=text, notice=None)
 
 
 def settle(session: Session) -> Session:
-    """Check what is to be drawn, and remember it: an edited prompt comes into the history when it is drawn."""
+    """Check what is to be drawn, and remember it.
+
+    An edited prompt comes into the history when it is drawn, what is there
+    keeps its place.
+    """
     try:
         text = " ".join(session.refined_prompt.splitlines()).strip()
         if not text:
@@ -138,7 +142,8 @@ def settle(session: Session) -> Session:
         return failed(session, error)
     notice = None if session.notice and session.notice.is_error else session.notice
     user_prompt = session.user_prompt or text
-    history = remembered(session.history, Entry(user_prompt, text))
+    entry = Entry(user_prompt, text)
+    history = session.history if entry in session.history else remembered(session.history, entry)
     return replace(session, user_prompt=user_prompt, refined_prompt=text, history=history, notice=notice)
 
 
@@ -175,9 +180,7 @@ def history_from_json(kept: Any) -> tuple[Entry, ...]:
 def _what_is_missing(refiner: Refiner, prompt: str, texts: Sequence[str], options: RefineOptions) -> Notice | None:
     """Return a notice where less was found than was asked for."""
     if not refiner.has_room([prompt], options.max_new_tokens, refiner.token_limit)[0]:
-        return Notice(
-            f"Your prompt fills the {refiner.token_limit} tokens that are read: there is no room to add more."
-        )
+        return Notice(f"Your prompt fills the {refiner.token_limit} tokens that are read: no room to add more.")
     if texts[0] == prompt:
         return Notice("Nothing was added at this strength and with these terms.")
     if len(texts) < options.num_alternatives:

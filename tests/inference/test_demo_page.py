@@ -13,7 +13,6 @@ import pytest
 from browser import DESKTOP, MISSING, PHONE, Browser, open_browser
 
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
-pytest.importorskip("gradio")
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +60,7 @@ def page(request: pytest.FixtureRequest, chromium: Browser, address: str) -> Bro
     chromium.open_page(address)
     chromium.wait(lambda: chromium.run("return document.activeElement?.matches('#prompt textarea')"), "the page", 60)
     chromium.wait(lambda: chromium.run("return window.prip !== undefined"), "the page's own script", 60)
+    chromium.console_errors()  # of the page before, which was left while it still spoke with its server
     return chromium
 
 
@@ -75,6 +75,10 @@ def refined(page: Browser, beginning: str) -> str:
     text = value(page, "#refined-text textarea")
     assert page.text("#marked") == text
     return text
+
+
+def alert(page: Browser) -> str:
+    return page.run("return document.querySelector('#notice [role=alert]')?.textContent ?? ''")
 
 
 DRAWN = "return [...document.querySelectorAll('#board img')].filter((one) => one.naturalWidth === 32).length"
@@ -101,26 +105,26 @@ def test_type_press_see_copy_and_restore(page: Browser) -> None:
     page.wait(lambda: page.run(entries) == ["a robot", "a cat"], "two entries of history")
     page.click("#past li:nth-child(2) button")
     assert refined(page, "a cat, ") == first and value(page, "#prompt textarea") == "a cat"
+    assert page.console_errors() == []
     page.driver.refresh()
     page.wait(lambda: page.run(entries) == ["a robot", "a cat"], "the history of a page that was opened anew", 60)
     page.click("#past li:nth-child(1) button")
     assert refined(page, "a robot, ") == second
-    assert page.console_errors() == []
 
 
 def test_keyboard_alone_an_error_that_loses_nothing_and_an_edit(page: Browser) -> None:
     page.press("\n")
-    page.wait(lambda: page.text("#notice [role=alert]").startswith("There is no prompt yet"), "the error", 60)
+    page.wait(lambda: alert(page).startswith("There is no prompt yet"), "the error", 60)
     page.press(" .,\n")
-    page.wait(lambda: "at least one word" in page.text("#notice [role=alert]"), "the next error", 60)
+    page.wait(lambda: "at least one word" in alert(page), "the next error", 60)
     assert value(page, "#prompt textarea") == " .,"
     page.press("\b\b\ba cat\n")
     text = refined(page, "a cat, ")
-    assert page.run("return document.querySelector('#notice [role=alert]')") is None
+    assert alert(page) == ""
     stops = []
     for _ in range(40):
         page.press("\t")
-        stops.append(page.run("const e = document.activeElement; return e.closest('[id]').id || e.textContent"))
+        stops.append(page.run("return document.activeElement.closest('[id]')?.id ?? ''"))
         outline = page.run("return getComputedStyle(document.activeElement).outlineStyle")
         assert outline != "none" or stops[-1] not in ("press", "copy", "draw"), "where one is can be seen"
         if page.run("return document.activeElement.matches('#refined-text textarea')"):
@@ -130,7 +134,7 @@ def test_keyboard_alone_an_error_that_loses_nothing_and_an_edit(page: Browser) -
     page.press(", in the rain\n")
     edited = f"{text}, in the rain"
     page.wait(lambda: page.text("#marked") == edited, "the edit, marked", 60)
-    page.wait(lambda: page.text("#past li").endswith(edited[-20:]) or edited in page.run(LATEST), "the edit kept", 60)
+    page.wait(lambda: page.run(LATEST) == edited, "the edit in the history", 60)
 
 
 LATEST = "return document.querySelector('#past li span').textContent"
@@ -141,10 +145,8 @@ def test_a_phone_has_one_column_with_large_targets_and_no_foreign_host_is_asked(
     page.click("#examples li:nth-child(2) button")
     refined(page, "a rocket in winter, ")
     assert page.run("return document.documentElement.scrollWidth") <= PHONE[0]
-    wide = (
-        "return [...document.querySelectorAll('#flow *')].filter((e) => e.getBoundingClientRect().right > 391).length"
-    )
-    assert page.run(wide) == 0
+    wide = "return [...document.querySelectorAll('#flow *')].filter((e) => e.getBoundingClientRect().right > 391)"
+    assert page.run(wide) == []
     lefts = "return ['ask', 'refined', 'pictures', 'past'].map((id) => document.getElementById(id).offsetLeft)"
     assert len(set(page.run(lefts))) == 1
     small = (
