@@ -82,7 +82,7 @@ def main() -> None:
     print(f"first {quality(list(zip(prompts, refiner.refine(prompts), strict=True))):.3f} (greedy, the same for all)")
     print("variant   texts  shared  unclean  harmful  reward of the others")
     for name, avoided in VARIANTS.items():
-        alternatives.terms_to_avoid = avoided
+        alternatives.terms_to_avoid = avoided  # type: ignore[assignment]
         temperature = 1.0 if name == "sampled" else 0.0
         found = refiner.refine(prompts, num_alternatives=arguments.alternatives, temperature=temperature)
         added = [[set(modifiers_added(user, text)) for text in own] for user, own in zip(prompts, found, strict=True)]
