@@ -7,7 +7,6 @@ import contextlib
 import io
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +113,7 @@ def test_a_notebook_runs_from_top_to_bottom(name: str, tmp_path: Path) -> None:
     temporary.mkdir()
     environment = {
         **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.defpath,  # an environment that nobody has activated
         "HF_HUB_OFFLINE": "1",
         "IPYTHONDIR": str(tmp_path / "ipython"),
         "TMPDIR": str(temporary),
