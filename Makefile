@@ -3,7 +3,7 @@ RUN ?= runs/miniature
 PARITY ?= $(sort $(notdir $(patsubst %/requirements.txt,%,$(wildcard tests/parity/*/requirements.txt))))
 PARITY_ENVS ?= $(HOME)/.cache/prip-parity
 
-.PHONY: help install test test-slow lint format types wheel miniature parity
+.PHONY: help install test test-slow lint format types wheel site miniature parity
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1: \2/p' Makefile
 
@@ -31,6 +31,9 @@ types:  ## mypy
 wheel:  ## build dist/prip-*.whl (build/ is removed first: setuptools would pack what an older build left there)
 	rm -rf build
 	$(PYTHON) -m build --wheel
+
+site:  ## build the documentation's pages into site/
+	$(PYTHON) -m mkdocs build --strict
 
 parity:  ## make the golden files anew, each by the real package in an environment of its own (PARITY="hpsv2": only those)
 	set -e; for package in $(PARITY); do \

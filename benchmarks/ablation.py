@@ -15,14 +15,18 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
+from ablation_pooled import pooled_lines, pooled_tests
 from ablation_rows import PEERS, ROWS, TABLE_4, Runner
 from ablation_tables import curve_lines, learning_curve, refiner_name, score_lines, test_lines
 from stages import program
+
+from prip.inference.evaluation.results import read_results
 
 FIXED = {
     "random": {"kind": "random-modifiers"},
@@ -52,6 +56,17 @@ def evaluation_config(runner: Runner, arguments: argparse.Namespace) -> dict[str
     config |= {"refiners": refiners, "comparisons": comparisons}
     config["prompts"] |= {"per_combination": arguments.per_combination}
     return config | {"images_per_prompt": arguments.images_per_prompt}
+
+
+def pooled(summary: dict[str, Any], path: Path, arguments: argparse.Namespace) -> Iterator[str]:
+    """Yields the table of the tests over all seeds: against whatever no seed changes, and every row after RL."""
+    about = summary["about"]
+    scorers = [name for name, entry in about["scorers"].items() if entry["role"] != "trained against"]
+    others = [(name, "") for name in about["refiners"] if name in ("none", *FIXED)]
+    others += [("full", "warm-up"), *((name, "RL") for name in arguments.rows if name != "full")]
+    draws, seeds = about["bootstrap_draws"], arguments.seeds
+    tests = pooled_tests(read_results(path), others, list(about["generators"]), scorers, seeds, draws)
+    return pooled_lines(tests, len(seeds), draws)
 
 
 def main() -> int:
@@ -92,6 +107,7 @@ def main() -> int:
                 print("\n".join(score_lines(summary, arguments.rows, arguments.seeds, generator, scorer)))
     if not arguments.without_rl:
         print("\n".join(test_lines(summary)))
+        print("\n".join(pooled(summary, folder / "results.parquet", arguments)))
         curves = {
             name: [learning_curve(runner.folder(name, seed)) for seed in arguments.seeds] for name in arguments.rows
         }

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
 from stages import link, train
+
+from prip.training.cli import parse_settings
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,26 @@ ROWS = {
     "rew-log": Row(encoder=None, config="rew-log", needs=("rewrites",)),
     "half decoder": Row(decoder=("--sizes.hidden_size=64", "--sizes.intermediate_size=192")),
     "double decoder": Row(decoder=("--sizes.hidden_size=256", "--sizes.intermediate_size=768")),
+    "prefix not learned": Row(decoder=("--no_learn_prefix",)),
     "mini-reward alone": Row(rl=('--parts.rewards=["RUN/parts/rewards/mini-reward"]',)),
     "mini-hps alone": Row(rl=('--parts.rewards=["RUN/parts/rewards/mini-hps"]',)),
 }
 """The paper's Table 4 is the first three, with and without RL; its strongest peers are the next two."""
 TABLE_4 = ("full", "without preferred images", "without pivot")
 PEERS = ("rew-syn", "rew-log")
+
+
+def check_steps(run: Path, wanted: int) -> None:
+    """Raises SystemExit where a run's rl has gone, or is to go, through another number of iterations than `wanted`."""
+    path = run / "rl" / "settings.yaml"
+    if not path.is_file():
+        return
+    recorded = yaml.safe_load(path.read_text(encoding="utf-8"))["loop"]["steps"]
+    if recorded != wanted:
+        raise SystemExit(
+            f"{run / 'rl'} was trained with {recorded} iterations, {wanted} are wanted: choose another --out, or "
+            f"--rl-steps {recorded}"
+        )
 
 
 @dataclass(frozen=True)
@@ -68,7 +85,9 @@ class Runner:
         self._share("decoder", config, run, seed, row.decoder)
         if with_rl:
             steps = () if self.rl_steps is None else (f"--loop.steps={self.rl_steps}",)
-            self._stage("rl", config, run, seed, (*row.rl, *steps))
+            flags = (*row.rl, *steps)
+            check_steps(run, parse_settings("rl", ["--config", config, "--run", str(run), *flags]).loop.steps)
+            self._stage("rl", config, run, seed, flags)
         return run
 
     def folder(self, name: str, seed: int) -> Path:

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from scipy.stats import t as student_t
+
+from prip.errors import InputError
+from prip.inference.evaluation.curves import ITERATION, read_curves
 
 BOTH = ("warm-up", "RL")
 
@@ -89,9 +91,12 @@ def test_lines(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def learning_curve(run: Path) -> list[tuple[int, float]]:
-    """Returns iteration and gain on the dev split, as rl logged them."""
-    log = pd.read_csv(run / "rl" / "logs" / "metrics.csv").dropna(subset=["dev_reward"])
-    return list(zip(log["step"].astype(int) + 1, log["dev_reward"], strict=True))
+    """Returns iteration and gain on the dev split, as rl logged them. Raises InputError where it has no log."""
+    curves = read_curves(run)
+    if curves is None:
+        raise InputError(f"{run} has no log of rl")
+    pairs = zip(curves[ITERATION], curves["reward"], strict=True)
+    return [(int(step), gain) for step, gain in pairs if step is not None and gain is not None]
 
 
 def curve_lines(curves: Mapping[str, Sequence[Sequence[tuple[int, float]]]]) -> Iterator[str]:

@@ -18,6 +18,8 @@ from pathlib import Path
 import pandas as pd
 from stages import link, train
 
+from prip.inference.evaluation.curves import ITERATION, read_curves
+
 ALGORITHMS = ("ppo", "grpo", "rloo")
 
 
@@ -39,10 +41,9 @@ def rollouts_of_an_iteration(folder: Path) -> int:
 
 
 def curve(folder: Path) -> pd.DataFrame:
-    """Returns dev_reward and dev_kl of a run by the number of rollouts before."""
-    log = pd.read_csv(folder / "logs" / "metrics.csv").dropna(subset=["dev_reward"])
-    rollouts = (log["step"].astype(int) + 1) * rollouts_of_an_iteration(folder)
-    return log[["dev_reward", "dev_kl"]].set_axis(rollouts)
+    """Returns reward and kl on the dev split of a run's rl by the number of rollouts before."""
+    log = pd.DataFrame(read_curves(folder.parent))
+    return log[["reward", "kl"]].set_axis((log[ITERATION] * rollouts_of_an_iteration(folder)).astype(int))
 
 
 def spread(values: list[float], digits: int = 3) -> str:
@@ -51,7 +52,7 @@ def spread(values: list[float], digits: int = 3) -> str:
     return f"{statistics.mean(values):.{digits}f} +- {deviation:.{digits}f}"
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="run with world, prepare, encoder and decoder done")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs that are compared")
@@ -66,12 +67,13 @@ def main() -> None:
         folders = [train_one(algorithm, seed, arguments) for seed in arguments.seeds]
         curves = [curve(folder) for folder in folders]
         for rollouts in curves[0].index:
-            rewards, divergences = ([one.loc[rollouts, name] for one in curves] for name in ("dev_reward", "dev_kl"))
+            rewards, divergences = ([one.loc[rollouts, name] for one in curves] for name in ("reward", "kl"))
             print(f"{algorithm:10} {rollouts:8,}  {spread(rewards):>16}  {spread(divergences):>16}", flush=True)
         ends = [json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in folders]
         best = spread([end["best"]["dev_reward"] for end in ends])
         seconds = spread([end["seconds"] for end in ends], 0)
         print(f"{algorithm:10} best reward on dev {best}, {seconds} s", flush=True)
+    return 0
 
 
 if __name__ == "__main__":

@@ -49,8 +49,10 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, nargs="+", default=[1000, 4000, 16000], help="sizes of the sets")
     parser.add_argument("--overhead-prompts", type=int, default=96, help="prompts whose time is taken (default 96)")
     arguments = parser.parse_args()
-    common = ["--config", "miniature", "--refiners", "rl"]
     with tempfile.TemporaryDirectory() as scratch:
+        config = Path(scratch) / "scale.yaml"
+        config.write_text("extends: miniature\nbootstrap_draws: 10000\n", encoding="utf-8")
+        common = ["--config", str(config), "--refiners", "rl"]
         out = Path(scratch) / "overhead"
         limit = ["--prompt-limit", str(arguments.overhead_prompts), "--generators", "diffusion"]
         summary, _ = evaluate(out, *common, *limit)

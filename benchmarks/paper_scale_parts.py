@@ -44,7 +44,7 @@ class Sizes:
     safety: dict[str, Any]
     image_reward: dict[str, Any]
     hps: dict[str, Any]
-    pivot: dict[str, int]
+    pivot: dict[str, Any]
     user_tokens: int
     system_tokens: int
 
@@ -171,7 +171,7 @@ def build_processor(prompts: list[str]) -> PripProcessor:
     return PripProcessor(train_encoder_tokenizer(prompts, 600), train_decoder_tokenizer(prompts, 600))
 
 
-def build_networks(device: Device, sizes: Sizes, dtype: torch.dtype) -> dict[str, torch.nn.Module]:
+def build_networks(device: Device, sizes: Sizes, dtype: torch.dtype) -> dict[str, Any]:
     """The networks of Stable Diffusion 1, its safety checker among them, with random weights."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
@@ -196,7 +196,7 @@ def build_generator(device: Device, sizes: Sizes, dtype: torch.dtype, options: M
     from diffusers import PNDMScheduler, StableDiffusionPipeline
 
     networks = build_networks(device, sizes, dtype)
-    edge = CLIPConfig(**sizes.safety).vision_config.image_size
+    edge = networks["safety_checker"].config.vision_config.image_size
     published = PNDMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
     )

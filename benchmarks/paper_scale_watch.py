@@ -190,11 +190,10 @@ class WatchedRl(_Watched, RlModule):
         """Watches; returns itself."""
         self.watch = watch
         scorer, refiner = self.scorer, self.policy.refiner
-        refiner.actions = watch.phase("refine", refiner.actions)  # type: ignore[method-assign]
-        scorer.draw = watch.phase("draw", scorer.draw)  # type: ignore[method-assign]
-        scorer.rewards = [_WatchedReward(reward, watch) for reward in scorer.rewards]  # type: ignore[misc]
-        self.experience = watch.phase("update", self.experience)  # type: ignore[method-assign]
-        self.learn = watch.phase("update", self.learn)  # type: ignore[method-assign]
+        scorer.rewards = [_WatchedReward(reward, watch) for reward in scorer.rewards]
+        phases = ("refine", refiner, "actions"), ("draw", scorer, "draw")
+        for phase, owner, method in (*phases, ("update", self, "experience"), ("update", self, "learn")):
+            setattr(owner, method, watch.phase(phase, getattr(owner, method)))
         return self
 
     def on_train_start(self) -> None:

@@ -59,11 +59,18 @@ def series(summary: dict[str, Any], steps: dict[int, Path]) -> dict[str, list[fl
     return {"iteration": list(steps), **found}
 
 
+def at_least_1(text: str) -> int:
+    """Returns the whole number that a flag says. Raises ArgumentTypeError for anything else and for one below 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"wanted a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="run whose rl was trained with --loop.keep_parts true")
     parser.add_argument("--out", type=Path, required=True, help="folder of the evaluation")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="each Nth of the encoders that were kept")
+    parser.add_argument("--every", type=at_least_1, default=1, metavar="N", help="each Nth of the encoders kept")
     parser.add_argument("--per-combination", type=int, default=2, help="phrasings of each combination (default 2)")
     parser.add_argument("--images-per-prompt", type=int, default=2, help="default 2")
     arguments = parser.parse_args()

@@ -85,10 +85,10 @@ def _serve(arguments: argparse.Namespace) -> int:
     for module in ("fastapi", "uvicorn", "pyarrow"):
         require(module, "annotate")
     from .annotation.answers import AnswerLog
-    from .annotation.guard import LOOPBACK
     from .annotation.items import choose_refiners, draw_sample, read_rows
-    from .annotation.server import listen, serve
+    from .annotation.server import serve
     from .annotation.study import Study
+    from .listening import LOOPBACK, address, listen
 
     folder = arguments.folder
     rows = read_rows(folder)
@@ -104,19 +104,13 @@ def _serve(arguments: argparse.Namespace) -> int:
         print(f"left out: {sample.failed} images that the evaluation could not draw")
     if arguments.host not in LOOPBACK:
         print("everybody who reaches this machine can answer, and there is no password", file=sys.stderr)
-    address = f"http://{_shown(arguments.host)}:{listening.getsockname()[1]}/"
-    print(f"{address} (Ctrl-C ends it; every answer is saved in {log.path.parent})", flush=True)
+    page = address(arguments.host, listening)
+    print(f"{page} (Ctrl-C ends it; every answer is saved in {log.path.parent})", flush=True)
     if not arguments.no_browser:
-        threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
+        threading.Thread(target=webbrowser.open, args=[page], daemon=True).start()
     try:
         serve(Study(images, arguments.task, sample, arguments.seed, log), arguments.host, listening)
     finally:
         log.close()
         listening.close()
     return 0
-
-
-def _shown(host: str) -> str:
-    """Returns a host as it stands in an address that a browser of this machine can open."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"[{host}]" if ":" in host else host

@@ -7,18 +7,37 @@ import sys
 from collections.abc import Sequence
 
 from prip.errors import PripError
+from prip.quiet import hush_imports
 
-from . import annotate_command, compare_command, demo_command, evaluate_command, refine_command
+from . import (
+    annotate_command,
+    compare_command,
+    demo_command,
+    evaluate_command,
+    install_command,
+    refine_command,
+    serve_command,
+)
 
-COMMANDS = (refine_command, compare_command, evaluate_command, annotate_command, demo_command)
+COMMANDS = (
+    refine_command,
+    compare_command,
+    demo_command,
+    serve_command,
+    install_command,
+    evaluate_command,
+    annotate_command,
+)
 
 EXAMPLES = """examples:
   prip refine "a cat"
   prip refine "a cat" "a dog on the beach" -n 4 --seed 1
   prip compare "a cat" -o cat.png
+  prip demo
+  prip serve --port 8000
+  prip install comfyui ~/ComfyUI
   prip evaluate --config miniature --out evaluation
   prip annotate runs/evaluation --refiners none rl
-  prip demo
   prip refine --help
 """
 
@@ -40,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `prip`. Returns the exit code: 0, or 2 with one line on the error stream for what the caller can mend."""
+    hush_imports()
     parser = build_parser()
     chosen = parser.parse_args(arguments)
     if chosen.version:

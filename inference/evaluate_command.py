@@ -16,7 +16,8 @@ EXAMPLES = """examples:
   prip evaluate --config miniature --out mine --refiner mine=prip:my-checkpoint --refiner house="suffix:golden hour"
   prip evaluate --config hpsv2 --out hpsv2 --checkpoint owner/name --refiner promptist --prompt-limit 100
 
-The same command goes on where a run was stopped, and draws no image twice.
+The same command goes on where a run was stopped, and draws no image twice. One with further refiners, generators or
+scorers in the same folder makes what is missing.
 """
 
 
@@ -51,7 +52,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--images", type=Path, metavar="FOLDER", help="where images are kept, to be shared by evaluations (OUT/images)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace what other settings have left in OUT")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="make anew what other settings have left in OUT; it is told and deleted before, images stay",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of phrasings, images and resampling (default 0)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU when there is one)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")

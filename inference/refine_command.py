@@ -9,7 +9,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from prip.errors import InputError, PripWarning
+from prip.errors import InputError, PripWarning, require
 
 if TYPE_CHECKING:
     from prip.options import RefineOptions
@@ -76,6 +76,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU when there is one)")
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16", "auto"], help="precision of the model")
+    parser.add_argument("--quantization", choices=["int8"], help="linear layers in 8 bits (extra quantize)")
     parser.set_defaults(run=run)
 
 
@@ -156,9 +157,13 @@ def _refine(prompts: list[str], arguments: argparse.Namespace, options: RefineOp
     from prip.loading import refiner_folder
 
     folder = refiner_folder(arguments.model, arguments.revision)
+    if arguments.quantization is not None:
+        require("torchao", "quantize")
 
     from prip.refiner import Refiner
 
-    refiner = Refiner.from_pretrained(folder, device=arguments.device, dtype=arguments.dtype)
+    refiner = Refiner.from_pretrained(
+        folder, device=arguments.device, dtype=arguments.dtype, quantization=arguments.quantization
+    )
     texts = refiner.refine(prompts, **vars(options))
     return [[text] if isinstance(text, str) else text for text in texts]

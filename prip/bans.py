@@ -7,10 +7,12 @@ start of a word only: "ink" bans neither "pink" nor "drink", but "inky".
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from .control.artists import artist_beginnings, artist_names
+from .control.attributes import kept_and_banned, named_values
 from .token_table import TokenTable
 from .words import spaced_words
 
@@ -81,7 +83,10 @@ class TermsAtWords:
     def __init__(
         self, index: WordIndex, terms: Iterable[str], heads: Iterable[str] = (), excused: Iterable[str] = ()
     ) -> None:
-        """No modifier begins with the first token of one of `heads`, unless one of `excused` begins with it, too."""
+        """No modifier begins with the first token of one of `heads`, unless one of `excused` begins with it, too.
+
+        What goes on to a banned term excuses nothing: "painted" would leave half of "painted on paper".
+        """
         self._index = index
         table = index.table
         self._terms = tuple(" " + term for term in terms)
@@ -97,7 +102,8 @@ class TermsAtWords:
         self.beginnings = self.inside.copy()
         """bool (vocabulary,): False also for tokens with which no modifier begins"""
         begun = {token for term in heads for token in table.first_tokens(term) if self._says_enough(token)}
-        begun.difference_update(token for term in excused for token in table.first_tokens(term))
+        safe = (term for term in excused if f" {term} " not in self._begun)
+        begun.difference_update(token for term in safe for token in table.first_tokens(term))
         self.beginnings[list(begun)] = False
 
     def take_off(self, modifier: str, mask: np.ndarray) -> None:
@@ -127,3 +133,38 @@ class TermsAtWords:
                         tokens.update(self._index.beginning(" " + rest))
             self._completing[begun] = np.array(sorted(tokens), dtype=np.int64)
         return self._completing[begun]
+
+
+class RowBans:
+    """What may not come about behind each user prompt; each set of terms is made into masks once."""
+
+    def __init__(self, table: TokenTable) -> None:
+        self._table = table
+        self._index: WordIndex | None = None
+        self._made: dict[object, TermsAtWords] = {}
+
+    def __call__(
+        self, text: str, keep_attributes: bool, no_artists: bool, avoided: Sequence[str]
+    ) -> tuple[TermsAtWords, ...]:
+        """Return the bans of a prompt that says `text`: none where it names nothing and nothing else is asked for."""
+        bans = []
+        if keep_attributes and (values := named_values(text)):
+            kept, others = kept_and_banned(values)
+            bans.append(self._terms(values, others, others, kept))
+        if no_artists:
+            names = artist_names()
+            bans.append(self._terms("artists", (*artist_beginnings(), *names), names))
+        if avoided:
+            bans.append(self._terms(tuple(avoided), avoided, avoided))
+        return tuple(bans)
+
+    def _terms(
+        self, key: object, terms: Iterable[str], heads: Iterable[str], excused: Iterable[str] = ()
+    ) -> TermsAtWords:
+        if key not in self._made:
+            if self._index is None:
+                self._index = WordIndex(self._table)
+            if len(self._made) >= 512:
+                self._made.clear()
+            self._made[key] = TermsAtWords(self._index, terms, heads, excused)
+        return self._made[key]

@@ -5,17 +5,15 @@ The same masks hold while sampling and when reinforcement learning scores the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from .bans import TermsAnywhere, TermsAtWords, WordIndex
+from .bans import RowBans, TermsAnywhere, TermsAtWords
 from .clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
-from .control.artists import artist_beginnings, artist_names
-from .control.attributes import kept_and_banned, named_values
 from .errors import InputError
 from .options import check_whole, normal_terms
 from .processing import own_words
@@ -106,8 +104,7 @@ class Constraints:
         self._growths: dict[str, np.ndarray] = {}
         self._body_masks: dict[tuple[int, int], np.ndarray] = {}
         self._start_masks: dict[int, np.ndarray] = {}
-        self._index: WordIndex | None = None
-        self._bans: dict[object, TermsAtWords] = {}
+        self._row_bans = RowBans(self.table)
 
     def begin(
         self,
@@ -133,33 +130,6 @@ class Constraints:
             bans = self._row_bans(own, keep_attributes, no_artists, avoided[row] if avoided else ())
             state.rows.append(self._begin_row(state, own, max_new_tokens, bans))
         return state
-
-    def _row_bans(
-        self, own: str, keep_attributes: bool, no_artists: bool, avoided: Sequence[str]
-    ) -> tuple[TermsAtWords, ...]:
-        """Return what may not come about behind a prompt; none of it costs anything where nothing is asked for."""
-        bans = []
-        if keep_attributes and (values := named_values(own)):
-            kept, others = kept_and_banned(values)
-            bans.append(self._terms(values, others, others, kept))
-        if no_artists:
-            names = artist_names()
-            bans.append(self._terms("artists", (*artist_beginnings(), *names), names))
-        if avoided:
-            bans.append(self._terms(tuple(avoided), avoided, avoided))
-        return tuple(bans)
-
-    def _terms(
-        self, key: object, terms: Iterable[str], heads: Iterable[str], excused: Iterable[str] = ()
-    ) -> TermsAtWords:
-        """Return the bans that go by this key, made once."""
-        if key not in self._bans:
-            if self._index is None:
-                self._index = WordIndex(self.table)
-            if len(self._bans) >= 512:
-                self._bans.clear()
-            self._bans[key] = TermsAtWords(self._index, terms, heads, excused)
-        return self._bans[key]
 
     def allowed(self, state: ConstraintState, rows: Sequence[int] | None = None) -> torch.Tensor:
         """Return the mask of the next token, bool `(batch, vocabulary)` on the CPU, True = allowed.

@@ -12,6 +12,7 @@ from .errors import CheckpointError, InputError
 from .loading import check_model_type, refiner_parts, resolve_folder
 from .preference_encoder import PreferenceEncoder, PreferenceEncoderConfig
 from .prompt_decoder import PromptDecoder, PromptDecoderConfig, PromptDecoderOutput
+from .quantization import is_quantised
 
 if TYPE_CHECKING:
     import os
@@ -71,8 +72,19 @@ class PripModel(nn.Module):
         """The dtype of the encoder, or of a decoder that stands alone."""
         return (self.encoder or self.decoder).dtype
 
+    def compile_parts(self) -> None:
+        """Compile E and D's language model when they are first used, for texts of any length."""
+        for part in (self.encoder, self.decoder.lm):
+            if part is not None:
+                part.compile(dynamic=True)
+
     def save_pretrained(self, save_directory: str | os.PathLike[str], max_shard_size: str = "5GB") -> None:
-        """Write the parts as sharded safetensors, with their configs, into a folder that is made if need be."""
+        """Write the parts as sharded safetensors, with their configs, into a folder that is made if need be.
+
+        Raises InputError when their weights are quantised: the checkpoint keeps its own, and loading quantises.
+        """
+        if is_quantised(self):
+            raise InputError("a quantised model cannot be saved: save it as it was loaded, and quantise on loading")
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         self.config.save_pretrained(folder)

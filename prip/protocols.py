@@ -1,4 +1,4 @@
-"""The four protocols that carry PRIP, and one that some rewards add. `Images` are uint8 `(n, 3, height, width)`."""
+"""The four protocols that carry PRIP, and two for a part of them. `Images` are uint8 `(n, 3, height, width)`."""
 
 from __future__ import annotations
 
@@ -23,19 +23,24 @@ class PivotEncoder(Protocol):
         ...
 
 
-@runtime_checkable
-class Generator(Protocol):
-    """Draws an image from a prompt and a seed."""
+class CountsTokens(Protocol):
+    """Reads prompts by a tokenizer of its own."""
 
-    name: str
     token_limit: int
-
-    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> Images:
-        """Draw one image for each (prompt, seed); a pair gives the same image in any batch."""
-        ...
 
     def count_tokens(self, text: str) -> int:
         """Return the tokens of `text` as the text encoder counts them; at most `token_limit` are read."""
+        ...
+
+
+@runtime_checkable
+class Generator(CountsTokens, Protocol):
+    """Draws an image from a prompt and a seed."""
+
+    name: str
+
+    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> Images:
+        """Draw one image for each (prompt, seed); a pair gives the same image in any batch."""
         ...
 
 

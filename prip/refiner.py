@@ -15,19 +15,20 @@ import torch
 from .clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
 from .constraints import Constraints
 from .decoding import decode, row_generator
-from .errors import CheckpointError, InputError
+from .errors import CheckpointError, InputError, warn
 from .loading import read_json, refiner_folder
 from .modeling import PripModel
 from .options import RefineOptions
 from .places import as_device
 from .processing import PripProcessor, check_user_prompts
-from .refining import Refining, unrefined
+from .quantization import check_quantization, quantize
+from .refining import Refined, Refining, unrefined
 from .token_counter import TokenCounter
 
 if TYPE_CHECKING:
     import os
 
-    from .protocols import Generator
+    from .protocols import CountsTokens
 
 RECORD_FILE = "training.json"
 """How a checkpoint was made, beside its parts."""
@@ -80,13 +81,18 @@ class Refiner:
         revision: str | None = None,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
+        quantization: str | None = None,
+        compile: bool = False,
     ) -> Refiner:
         """Load a refiner, alone or in a whole checkpoint: an embedded one, a folder, or "owner/name" on the Hub at
         `revision`.
 
         `device` None takes a GPU when there is one; `dtype` None is float32 on the CPU and the checkpoint's own on a
-        GPU. Raises CheckpointError for anything wrong with the checkpoint, InputError for an unusable device.
+        GPU. `quantization` "int8" keeps the weights of linear layers in 8 bits (extra `quantize`). `compile` compiles
+        both models by torch.compile: the first prompts then take minutes.
+        Raises CheckpointError for anything wrong with the checkpoint, InputError for an unusable device or option.
         """
+        check_quantization(quantization)
         place = as_device(device)
         folder = refiner_folder(model, revision)
         if dtype is None:
@@ -94,9 +100,14 @@ class Refiner:
         loaded = PripModel.from_pretrained(folder, dtype=dtype)
         try:
             record = read_json(folder / RECORD_FILE) if (folder / RECORD_FILE).is_file() else None
-            return cls(loaded.to(place), PripProcessor.from_pretrained(folder), record=record)
+            refiner = cls(loaded.to(place), PripProcessor.from_pretrained(folder), record=record)
         except InputError as error:
             raise CheckpointError(f"{folder}: {error}") from error
+        if quantization is not None:
+            quantize(loaded, quantization)
+        if compile:
+            loaded.compile_parts()
+        return refiner
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], max_shard_size: str = "5GB") -> None:
         """Write what from_pretrained reads, training.json too if there is a record, into a new or given folder."""
@@ -128,7 +139,7 @@ class Refiner:
             (Path(folder) / "README.md").write_text(card, encoding="utf-8")
             return publish(folder, repo_id, private, revision, commit_message)
 
-    def counted_by(self, generator: Generator) -> Refiner:
+    def counted_by(self, generator: CountsTokens) -> Refiner:
         """Return a refiner with the same models whose token budget is counted by the generator's own tokenizer.
 
         Its budget is what the generator reads, where none is given.
@@ -181,15 +192,42 @@ class Refiner:
         )
         if options.strength == 0:
             return unrefined(prompt, options)
-        found = Refining(self, options).refined(check_user_prompts(prompt))
+        prompts = check_user_prompts(prompt)
+        results = self._refined_with_warnings(prompts, [seed] * len(prompts), options)
+        found = [result.texts[0] if num_alternatives == 1 else result.texts for result in results]
         return found[0] if isinstance(prompt, str) else found
 
     def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
         """Refine greedily, with the default options: the `PromptRefiner` protocol, one seed for each prompt."""
         prompts = check_user_prompts(user_prompts)
+        return [result.texts[0] for result in self._refined_with_warnings(prompts, seeds, RefineOptions())]
+
+    def refine_each(self, user_prompts: Sequence[str], seeds: Sequence[int], options: RefineOptions) -> list[Refined]:
+        """Return what `refine` makes of each prompt with a seed of its own, under the same options.
+
+        `options.seed` is not read. What `refine` would warn of is in the results, and in words from `shortcomings`.
+        Raises InputError for a prompt that cannot be refined.
+        """
+        prompts = check_user_prompts(user_prompts)
         if len(seeds) != len(prompts):
             raise InputError(f"seeds must be one for each of the {len(prompts)} user prompts, {len(seeds)} came")
-        return Refining(self, RefineOptions()).texts(prompts)
+        if options.strength == 0:
+            return [Refined([prompt]) for prompt in prompts]
+        return Refining(self, options).results(prompts, seeds)
+
+    def shortcomings(
+        self, user_prompts: Sequence[str], results: Sequence[Refined], options: RefineOptions
+    ) -> list[str]:
+        """Return a sentence for each way in which results are less than was asked for; none when all is well."""
+        return Refining(self, options).shortcomings(results, user_prompts)
+
+    def _refined_with_warnings(
+        self, prompts: Sequence[str], seeds: Sequence[int], options: RefineOptions
+    ) -> list[Refined]:
+        results = self.refine_each(prompts, seeds, options)
+        for sentence in self.shortcomings(prompts, results, options):
+            warn(sentence)
+        return results
 
     @torch.no_grad()
     def actions(
@@ -291,7 +329,7 @@ def refine(
     )
     if options.strength == 0:
         return unrefined(prompt, options)
-    return _loaded(str(model), revision, device, _last_change(model)).refine(prompt, **vars(options))
+    return _loaded(str(model), revision, device, last_change(model)).refine(prompt, **vars(options))
 
 
 @lru_cache(maxsize=4)
@@ -299,6 +337,6 @@ def _loaded(model: str, revision: str | None, device: str | None, last_change: i
     return Refiner.from_pretrained(model, revision=revision, device=device)
 
 
-def _last_change(model: str | os.PathLike[str]) -> int:
+def last_change(model: str | os.PathLike[str]) -> int:
     """When a checkpoint in a folder changed last, in nanoseconds: what is trained anew is loaded anew."""
     return max((file.stat().st_mtime_ns for file in Path(model).glob("**/*.safetensors")), default=0)

@@ -1,4 +1,4 @@
-"""One call of `refine`: its prompts as jobs, done in batches, each once, with what has to be told of them."""
+"""Prompts refined under the same options: as jobs, done in batches, each once, with what has to be told of them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from .alternatives import Job, Made, find_alternatives
 from .control.styles import with_styles
-from .errors import warn
 from .options import RefineOptions
-from .processing import check_user_prompts, modifiers_added
+from .processing import check_user_prompts
 
 if TYPE_CHECKING:
     from .refiner import Refiner
@@ -38,36 +37,59 @@ def first_share(actions: Sequence[int], strength: float, separator: int) -> list
 
 
 @dataclass(frozen=True)
+class Refined:
+    """What came of one user prompt: its distinct texts, the greedy one first where alternatives were asked for."""
+
+    texts: list[str]
+    unchanged: bool = False
+    """There was no room for a modifier: the only text is the user prompt, with its styles."""
+    short: bool = False
+    """There are fewer texts than were asked for."""
+
+
+@dataclass(frozen=True)
 class Refining:
-    """A refiner and what is asked of it."""
+    """A refiner and what is asked of it; `options.seed` is not read."""
 
     refiner: Refiner
     options: RefineOptions
 
-    def refined(self, user_prompts: Sequence[str]) -> list[Any]:
-        """Return the text of each prompt, or where alternatives are asked for the list of them."""
-        return self.texts(user_prompts) if self.options.num_alternatives == 1 else self.alternatives(user_prompts)
-
-    def texts(self, user_prompts: Sequence[str]) -> list[str]:
-        """Return the text of each prompt, with a warning where there is no room."""
+    def results(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[Refined]:
+        """Return what comes of each prompt with its seed."""
         prompts = [with_styles(one, self.options.styles) for one in user_prompts]
-        made = self._make([Job(one) for one in prompts], self.options.temperature)
-        self._warn_unchanged([one for one, own in zip(prompts, made, strict=True) if own is None])
-        return [one if own is None else own.text for one, own in zip(prompts, made, strict=True)]
+        firsts = [Job(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        wanted = self.options.num_alternatives
+        made = self._make(firsts, self.options.temperature if wanted == 1 else 0.0)
+        ready = {first: own for first, own in zip(firsts, made, strict=True) if own is not None}
+        if wanted == 1:
+            found = {first: [own.text] for first, own in ready.items()}
+        else:
+            found = find_alternatives(ready, wanted, self.options.temperature, self._make)
+        return [
+            Refined(list(found[first]), short=len(found[first]) < wanted)
+            if first in found
+            else Refined([first.user_prompt], unchanged=True)
+            for first in firsts
+        ]
 
-    def alternatives(self, user_prompts: Sequence[str]) -> list[list[str]]:
-        """Return the distinct texts of each prompt, the greedy one first, with warnings where there are too few."""
-        prompts = [with_styles(one, self.options.styles) for one in user_prompts]
-        greedy = self._make([Job(one) for one in prompts], 0.0)
-        firsts = {one: own for one, own in zip(prompts, greedy, strict=True) if own is not None}
-        self._warn_unchanged([one for one in prompts if one not in firsts])
-        found, short = find_alternatives(firsts, self.options.num_alternatives, self.options.temperature, self._make)
+    def shortcomings(self, results: Sequence[Refined], user_prompts: Sequence[str]) -> list[str]:
+        """Return a sentence for each way in which results are less than was asked for; none when all is well."""
+        pairs = list(zip(user_prompts, results, strict=True))
+        unchanged = [prompt for prompt, result in pairs if result.unchanged]
+        short = list(dict.fromkeys(prompt for prompt, result in pairs if result.short))
+        sentences = []
+        if unchanged:
+            many = "a prompt returns" if len(unchanged) == 1 else f"{len(unchanged)} prompts return"
+            sentences.append(
+                f"{many} unchanged, no modifier that may be added has room within token_budget={self._token_budget} "
+                f"and max_new_tokens={self.options.max_new_tokens}: {_shown(unchanged[0])}"
+            )
         if short:
-            warn(
-                f"{len(short)} of {len(prompts)} prompts have fewer than {self.options.num_alternatives} alternatives: "
+            sentences.append(
+                f"{len(short)} of {len(pairs)} prompts have fewer than {self.options.num_alternatives} alternatives: "
                 f"{_shown(short[0])}"
             )
-        return [list(found.get(one, [one])) for one in prompts]
+        return sentences
 
     def _make(self, jobs: Sequence[Job], temperature: float) -> list[Made | None]:
         """Return what comes of each job, None where there was no room; equal jobs are done once."""
@@ -77,7 +99,7 @@ class Refining:
             batch = distinct[start : start + options.batch_size]
             added = self.refiner.actions(
                 [job.user_prompt for job in batch],
-                [(options.seed, job.alternative) for job in batch],
+                [(job.seed, job.alternative) for job in batch],
                 temperature,
                 options.max_new_tokens,
                 self._token_budget,
@@ -93,19 +115,11 @@ class Refining:
     def _made(self, user_prompt: str, actions: list[int]) -> Made:
         whole = self.refiner.text(user_prompt, actions)
         first = first_share(actions, self.options.strength, self.refiner.constraints.table.separator)
-        return Made(self.refiner.text(user_prompt, first), tuple(modifiers_added(user_prompt, whole)))
+        return Made(whole if len(first) == len(actions) else self.refiner.text(user_prompt, first), whole)
 
     @property
     def _token_budget(self) -> int:
         return self.refiner.token_limit if self.options.token_budget is None else self.options.token_budget
-
-    def _warn_unchanged(self, prompts: list[str]) -> None:
-        if prompts:
-            many = "a prompt returns" if len(prompts) == 1 else f"{len(prompts)} prompts return"
-            warn(
-                f"{many} unchanged, no modifier that may be added has room within token_budget={self._token_budget} "
-                f"and max_new_tokens={self.options.max_new_tokens}: {_shown(prompts[0])}"
-            )
 
 
 def _shown(prompt: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .errors import InputError
 
 if TYPE_CHECKING:
-    from .protocols import Generator
+    from .protocols import CountsTokens
 
 
 class TokenCounter:
@@ -28,8 +28,8 @@ class TokenCounter:
         self._count_part = lru_cache(maxsize=1 << 16)(self._worse)
 
     @classmethod
-    def of(cls, generator: Generator) -> TokenCounter:
-        """Returns the counter of a generator, limited to what it reads."""
+    def of(cls, generator: CountsTokens) -> TokenCounter:
+        """Returns the counter of a generator, or of what reads prompts like one, limited to what it reads."""
         return cls(generator.count_tokens, generator.token_limit)
 
     def __call__(self, text: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-_SIGNS = re.compile(r"[()\[\]{}<>\\]|\bBREAK\b")
+_SIGNS = re.compile(r"[()\[\]{}<>\\]")
 _LEFT_OUT = re.compile(r"<\w+:[^<>]*>|\bBREAK\b")
 _TOKEN = re.compile(r"\\.|[()\[\]{}:|\\]|[^\\()\[\]{}:|]+")
 _NUMBER = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*\Z")
@@ -31,9 +31,12 @@ class _Open:
 
 def plain_prompt(user_prompt: str) -> str:
     """Return a prompt without webui syntax; a prompt without any, or that is nothing else, comes back as it is."""
-    if not _SIGNS.search(user_prompt):
+    if not _SIGNS.search(user_prompt) and "BREAK" not in user_prompt:
         return user_prompt
-    text = " ".join(_without_brackets(_LEFT_OUT.sub(" ", user_prompt)).split())
+    left, count = _LEFT_OUT.subn(" ", user_prompt)
+    if not count and not _SIGNS.search(left):
+        return user_prompt
+    text = " ".join(_without_brackets(left).split())
     text = _COMMAS.sub(",", text).strip(" ,")
     return text if text.strip(" ,.") else user_prompt
 

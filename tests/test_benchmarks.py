@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,6 +88,71 @@ def test_the_ablations_tables_compare_seed_by_seed() -> None:
     assert "| none | diffusion | truth | +0.400 | +0.400 | 0.001 | 0.75 |" in tests
 
 
+def test_the_ablations_pooled_tests_are_paired_by_seed_and_cluster() -> None:
+    pooled, tables, results = (
+        imported("ablation_pooled"),
+        imported("ablation_tables"),
+        importlib.import_module("prip.inference.evaluation.results"),
+    )
+    texts, clusters = ["a", "b", "c", "d"], ["x", "x", "y", "z"]
+    prompts = results.Prompts(np.arange(4), texts, [""] * 4, texts, clusters)
+
+    def cell(*scores: float):
+        return results.Measured({"truth": np.array(scores)}, np.zeros(4), 4, 0, 1.0, 0.0)
+
+    cells = {
+        "none": cell(0.0, 0.2, 0.1, 0.3),
+        tables.refiner_name("full", "RL", 0): cell(0.5, 0.7, 0.6, 0.9),
+        tables.refiner_name("full", "RL", 1): cell(0.7, 0.9, 0.8, np.nan),
+        tables.refiner_name("rew-syn", "RL", 0): cell(0.4, 0.4, 0.6, 0.8),
+        tables.refiner_name("rew-syn", "RL", 1): cell(0.8, 0.8, 0.7, 0.8),
+    }
+    found = results.Results(prompts, {("diffusion", name): own for name, own in cells.items()})
+    own = pooled.differences(found, "diffusion", "truth", "rew-syn", "RL", [0, 1])
+    np.testing.assert_allclose(own, [[0.2, 0.0, 0.1], [0.0, 0.1, np.nan]], rtol=0, atol=1e-12)
+    plain = pooled.differences(found, "diffusion", "truth", "none", "", [0, 1])
+    np.testing.assert_allclose(plain, [[0.5, 0.5, 0.6], [0.7, 0.7, np.nan]], rtol=0, atol=1e-12)
+    others = [("none", ""), ("rew-syn", "RL"), ("without pivot", "RL")]
+    none, syn = pooled.pooled_tests(found, others, ["diffusion"], ["truth"], [0, 1], 999)
+    assert none.found.value == pytest.approx(0.6) and (none.found.low, none.found.high) == pytest.approx((0.5, 0.7))
+    assert none.found.p_value == 0.002 and none.p_holm == 0.004, "no resample is at 0 or below"
+    assert syn.found.value == pytest.approx(0.075) and syn.p_holm == syn.found.p_value > 0.05
+    printed = "\n".join(pooled.pooled_lines([none, syn], 2, 999))
+    assert "| none | diffusion | truth | +0.600 (+0.500 to +0.700) | 0.002 | 0.004 |" in printed
+
+
+def test_a_finished_rl_of_other_iterations_is_refused(tmp_path: Path) -> None:
+    rows = imported("ablation_rows")
+    rows.check_steps(tmp_path, 50)
+    (tmp_path / "rl").mkdir()
+    (tmp_path / "rl" / "settings.yaml").write_text("loop: {steps: 50}\n")
+    rows.check_steps(tmp_path, 50)
+    with pytest.raises(SystemExit, match="was trained with 50 iterations, 200 are wanted: .* --rl-steps 50"):
+        rows.check_steps(tmp_path, 200)
+
+
+@pytest.mark.parametrize("stage", ["encoder", "decoder", "rl"])
+def test_every_rows_flags_are_those_of_its_stage(stage: str, tmp_path: Path) -> None:
+    from prip.training.cli import parse_settings
+
+    rows, run = imported("ablation_rows").ROWS, ["--config", "smoke", "--run", str(tmp_path)]
+    made = {
+        name: parse_settings(stage, [*run, *flags])
+        for name, row in rows.items()
+        if (flags := getattr(row, stage) or ())
+    }
+    plain = parse_settings(stage, run)
+    assert made and all(own != plain for own in made.values())
+    assert stage != "decoder" or not made["prefix not learned"].learn_prefix
+
+
+def test_each_zeroth_encoder_is_none(tmp_path: Path) -> None:
+    words = ["reward_hacking.py", "--run", str(tmp_path), "--out", str(tmp_path), "--every", "0"]
+    command = [sys.executable, str(ROOT / "benchmarks" / words[0]), *words[1:]]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 2 and "--every: wanted a whole number of at least 1, got '0'" in process.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not PARTI_PROMPTS.is_file(), reason="PartiPrompts.tsv is not beside the checkout")
 def test_parti_prompts() -> None:
@@ -103,7 +169,16 @@ def test_speed_is_measured() -> None:
     printed = run("refine_speed.py", "--repeats", "20")
     assert re.search(r"one prompt, warm +[\d.]+ ms", printed)
     assert re.search(r"batch of 256 +[\d.]+ prompts/s", printed)
+    assert re.search(r"which name attributes +[\d.]+ prompts/s", printed)
     assert float(re.search(r"cold process +([\d.]+) times", printed).group(1)) <= 1.3
+
+
+@pytest.mark.slow
+def test_alternatives_are_compared() -> None:
+    printed = run("alternatives.py", "--prompts", "6", "--alternatives", "3", "--images-per-prompt", "1")
+    rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines()[3:]}
+    assert list(rows) == ["sampled", "first", "two", "third", "half", "all", "values"]
+    assert float(rows["all"][1]) < float(rows["first"][1]), "what avoids more shares less"
 
 
 @pytest.mark.slow

@@ -1,36 +1,40 @@
-"""README.md and CONTRIBUTING.md: their commands exist and accept the flags shown, and their links lead somewhere."""
+"""The documents: commands run, flags exist, Python runs, messages are as shown, links lead on, the site builds."""
 
 from __future__ import annotations
 
 import functools
+import os
 import re
-import shlex
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from documents import DOCUMENTS, NOT_RUN, ROOT, Command, commands, fences
 
-ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md")
-OTHER_PROGRAMS = {"python3", ".", "pip", "pytest", "make"}
-
-
-def shell_commands() -> list[tuple[str, ...]]:
-    """Every simple command in the ```sh fences of the documents, split into words, each once."""
-    commands = {}
-    for document in DOCUMENTS:
-        for fence in re.findall(r"^```sh\n(.*?)^```", (ROOT / document).read_text(encoding="utf-8"), re.M | re.S):
-            for line in fence.splitlines():
-                for simple in line.split("&&"):
-                    words = tuple(shlex.split(simple, comments=True))
-                    if words:
-                        commands[words] = None
-    return list(commands)
+OTHER_PROGRAMS = {"python3", ".", "pip", "pytest", "make", "cat", "cp", "curl", "docker", "echo", "export", "head"}
+OTHER_PROGRAMS |= {"hf", "ln", "mkdir", "mkdocs", "python"}
+SERVERS = re.compile(r"^prip (serve|demo|annotate(?!.*--(summary|export)))\b")
+"""Commands that run until they are stopped."""
+PYTHON_NOT_RUN = re.compile(r"with_refiner\(pipe\)|owner/name|stable-diffusion|cuda|push_to_hub")
+OF_A_PIPELINE = "docs/diffusers.md"
+"""A page whose Python wants a pipeline; tests/prip/test_docs_diffusers.py gives it one."""
+SLOW = {"README.md", "docs/paper.md", "docs/peers.md", "docs/evaluate.md", "docs/annotate.md"}
+"""Pages on which something is trained, drawn or measured."""
+PAGES = [
+    pytest.param(document, marks=[pytest.mark.slow] if document in SLOW else [])
+    for document in DOCUMENTS
+    if any(command.runs for command in commands(document))
+]
 
 
 def commands_of(*programs: str) -> list[tuple[str, ...]]:
-    return [words for words in shell_commands() if words[0] in programs]
+    """Every simple command of these programs in the documents, each once."""
+    found = {tuple(words): None for name in DOCUMENTS for one in commands(name) for words in one.simple}
+    return [words for words in found if words[0] in programs]
 
 
 @functools.cache
@@ -42,7 +46,7 @@ def help_text(program: str, subcommand: str) -> str:
 
 
 def test_every_command_is_known() -> None:
-    programs = {words[0] for words in shell_commands()}
+    programs = {words[0] for name in DOCUMENTS for one in commands(name) for words in one.simple}
     assert programs <= OTHER_PROGRAMS | {"prip", "prip-train"}
     assert {"prip", "prip-train", "make", "pytest"} <= programs
 
@@ -55,12 +59,88 @@ def test_commands_of_ours_accept_the_flags_shown(words: tuple[str, ...]) -> None
         assert re.search(rf"(?<![\w-]){re.escape(flag)}(?![\w-])", text), f"{program} {subcommand} does not know {flag}"
 
 
-def test_the_python_lines_of_the_readme_run() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", readme, re.S)
-    assert blocks
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
+def test_every_reason_not_to_run_a_command_is_used() -> None:
+    lines = [command.line for document in DOCUMENTS for command in commands(document)]
+    assert [reason for pattern, reason in NOT_RUN.items() if not any(re.search(pattern, line) for line in lines)] == []
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of a reader: our commands first on the path, an empty home, no network."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    yield {**os.environ, "PATH": path, "HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
+
+
+@pytest.mark.parametrize("document", PAGES)
+def test_the_commands_of_a_page_run_one_after_the_other(document: str, room: dict[str, str], tmp_path: Path) -> None:
+    place = tmp_path / "work"
+    place.mkdir()
+    servers: list[subprocess.Popen[str]] = []
+    try:
+        for command in commands(document):
+            if SERVERS.match(command.line):
+                stop(servers)
+                servers.append(serve(command, room, place))
+            elif command.runs is not None:
+                process = subprocess.run(
+                    ["bash", "-o", "pipefail", "-c", command.runs],
+                    cwd=place,
+                    env=room,
+                    capture_output=True,
+                    text=True,
+                    stdin=subprocess.DEVNULL,
+                )
+                assert process.returncode == 0, f"{command.runs}\n{process.stdout[-3000:]}\n{process.stderr[-3000:]}"
+    finally:
+        stop(servers)
+
+
+def serve(command: Command, room: dict[str, str], place: Path) -> subprocess.Popen[str]:
+    """Starts a server as it is shown, and waits until it tells its address."""
+    assert command.runs is not None
+    quiet = command.runs + (" --no-open" if command.line.startswith("prip demo") else "")
+    log = place / f"server-{len(list(place.glob('server-*')))}.log"
+    with log.open("w", encoding="utf-8") as stream:
+        process = subprocess.Popen(
+            ["bash", "-c", f"exec {quiet}"], cwd=place, env=room, stdout=stream, stderr=subprocess.STDOUT, text=True
+        )
+    for _ in range(600):
+        if "http://" in log.read_text(encoding="utf-8"):
+            return process
+        assert process.poll() is None, log.read_text(encoding="utf-8")
+        time.sleep(0.2)
+    process.kill()
+    raise AssertionError(f"{command.line} told no address within two minutes: {log.read_text(encoding='utf-8')}")
+
+
+def stop(servers: list[subprocess.Popen[str]]) -> None:
+    """Ends what still serves, as Ctrl-C does."""
+    while servers:
+        process = servers.pop()
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+
+
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if fences(name, "python") and name != OF_A_PIPELINE])
+def test_the_python_lines_of_a_page_run(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in fences(document, "python"):
+        if not PYTHON_NOT_RUN.search(block):
+            exec(compile(block, document, "exec"), names)
+
+
+def shown_failures(document: str) -> list[tuple[str, str]]:
+    """Returns the commands of a page's console fences, each with the message under it."""
+    return [tuple(fence.removeprefix("$ ").strip().split("\n", 1)) for fence in fences(document, "console")]
+
+
+@pytest.mark.parametrize(("line", "message"), shown_failures("docs/troubleshooting.md"))
+def test_what_goes_wrong_says_what_the_page_says(line: str, message: str, room: dict[str, str], tmp_path: Path) -> None:
+    process = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=room, capture_output=True, text=True)
+    assert message in process.stderr
+    assert "Traceback" not in process.stderr
+    assert (process.returncode == 0) == ("warning: " in message)
 
 
 def test_make_targets_exist() -> None:
@@ -77,12 +157,23 @@ def test_the_makefile_trains_as_the_readme_says() -> None:
 
 
 def test_relative_links_lead_somewhere() -> None:
-    documents = [ROOT / name for name in (*DOCUMENTS, "CHANGELOG.md")] + sorted((ROOT / "docs").rglob("*.md"))
     broken = []
-    for document in documents:
-        text = document.read_text(encoding="utf-8")
+    for document in DOCUMENTS:
+        text = (ROOT / document).read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"<img[^>]+src=\"([^\"]+)\"", text):
             relative = target.split("#")[0]
-            if relative and "://" not in relative and not (document.parent / relative).exists():
-                broken.append(f"{document.relative_to(ROOT)}: {target}")
+            if relative and "://" not in relative and not ((ROOT / document).parent / relative).exists():
+                broken.append(f"{document}: {target}")
     assert broken == []
+
+
+def test_the_site_builds_with_every_page_in_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    for page in (ROOT / "docs").glob("*.md"):
+        built = tmp_path / "site" / (page.stem if page.stem != "index" else "") / "index.html"
+        assert built.is_file(), page.name
+        assert "<math" in built.read_text(encoding="utf-8") or page.stem != "method"
+    pages = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "site").rglob("*.html"))
+    assert not re.findall(r"(?:src|href)=\"https?://[^\"]+\.(?:js|css|woff2?)\"", pages)

@@ -80,12 +80,13 @@ class DecoderModule(StageModule):
         optimizer: OptimizerSettings,
         bucket_window: int = 0,
         merge: bool = False,
+        learn_prefix: bool = True,
     ) -> None:
         super().__init__()
         self.decoder, self.tokenizer, self.splits = decoder, tokenizer, splits
         self.use_pivot, self.seed, self.word_dropout, self.max_tokens = use_pivot, seed, word_dropout, max_tokens
         self.pivot_noise, self.loop, self.optimizer = pivot_noise, loop, optimizer
-        self.merge = merge
+        self.merge, self.learn_prefix = merge, learn_prefix
         lengths = self._lengths(splits.train.texts) if bucket_window else []
         self.order = StepOrder(
             len(splits.train), loop.batch_size, loop.accumulate, seed, self.stage, bucket_window, lengths
@@ -121,7 +122,8 @@ class DecoderModule(StageModule):
         pairs = choose(self.splits.train, self.order.examples(step, processes))
         words = random.Random(derive_seed(self.seed, self.stage, "words", step, 0))
         dropped = [drop_prefix_words(text, self.word_dropout, words) for text in pairs.texts]
-        return self.encode([text for text, _ in dropped], [skipped for _, skipped in dropped]), pairs.image_names
+        texts, skipped = [text for text, _ in dropped], [unlearned for _, unlearned in dropped]
+        return self.encode(texts, skipped if self.learn_prefix else prefix_lengths(texts)), pairs.image_names
 
     def _lengths(self, texts: list[str]) -> list[int]:
         """Returns the number of tokens that each text is trained on."""
@@ -219,8 +221,7 @@ class DecoderModule(StageModule):
     def _sums(self, pairs: Pairs, others: Sequence[str]) -> Tensor:
         """Returns the losses of all tokens, of the modifiers', and of those given the pivots of the images `others`;
         and the numbers of both."""
-        prefixes = [len(text.partition(",")[0]) + 1 for text in pairs.texts]
-        batch = self.pad(self.encode(pairs.texts, prefixes), pairs.image_names)
+        batch = self.pad(self.encode(pairs.texts, prefix_lengths(pairs.texts)), pairs.image_names)
         batch = {name: value.to(self.device) for name, value in batch.items()}
         losses, real, modifiers = self.token_losses(batch), batch["attention_mask"].bool(), batch["learned"]
         other = 0.0
@@ -235,6 +236,11 @@ class DecoderModule(StageModule):
             save = self.decoder.save_merged if self.merge else self.decoder.save_pretrained
             save(folder)
         self.tokenizer.save_pretrained(folder)
+
+
+def prefix_lengths(texts: Sequence[str]) -> list[int]:
+    """Returns how many characters of each text are its prefix: those up to the first comma, which is the last."""
+    return [len(text.partition(",")[0]) + 1 for text in texts]
 
 
 def _names_before(names: Sequence[str], size: int) -> list[str]:
@@ -270,6 +276,7 @@ def run(settings: DecoderSettings) -> dict[str, Any]:
         optimizer=settings.optimizer,
         bucket_window=settings.bucket_window,
         merge=bool(settings.lora.rank) and settings.lora.save == "merged",
+        learn_prefix=settings.learn_prefix,
     )
     table = settings.rewrites
     read = data_hashes(data, SYSTEM_PROMPTS) if table is None else {"rewrites": hash_of(table)}

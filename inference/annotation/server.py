@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import socket
 from importlib.resources import files
 from typing import Annotated, Any, Literal
@@ -15,14 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prip.errors import InputError
 
+from ..guard import Guard
 from .blinding import NAME_LENGTH
-from .guard import Guard
 from .items import RELEVANCE
 from .study import Study
 
 PAGE_FILES = {"/": "text/html", "/style.css": "text/css", "/page.js": "text/javascript", "/icon.svg": "image/svg+xml"}
 
 LARGEST_SECONDS = 86_400.0
+
+BODY_BYTES = 4096
+"""The largest request; an answer has some 200 bytes."""
 
 Token = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
@@ -94,21 +95,7 @@ def make_application(study: Study, host: str, port: int) -> Guard:
             return Response("no such image", status_code=404, media_type="text/plain")
         return Response(content, media_type="image/png", headers={"cache-control": "private, max-age=3600, immutable"})
 
-    return Guard(application, host, port)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Returns a socket that listens; port 0 takes any free one. Raises InputError when the port cannot be had."""
-    if not 0 <= port <= 65_535:
-        raise InputError(f"port must be from 0 to 65535, it is {port}")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=128)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise InputError(f"port {port} of {host} is taken; choose another, or 0 for any") from error
-        reason = os.strerror(error.errno) if error.errno else error
-        raise InputError(f"cannot listen on port {port} of {host}: {reason}") from error
+    return Guard(application, host, port, BODY_BYTES)
 
 
 def serve(study: Study, host: str, listening: socket.socket) -> None:

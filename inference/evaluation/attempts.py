@@ -13,10 +13,13 @@ PATIENCE = 8
 _T = TypeVar("_T")
 
 
-def one_by_one(what: str, work: Callable[[list[_T]], list], jobs: list[_T]) -> tuple[list, list[str]]:
+def one_by_one(
+    what: str, work: Callable[[list[_T]], list], jobs: list[_T], proven: bool = False
+) -> tuple[list, list[str]]:
     """Returns what `work` makes of each job, None where it fails for it alone, and why ("" where it does not).
 
-    what: whose work it is, for the message. Raises PripError where the first PATIENCE jobs fail.
+    what: whose work it is, for the message. proven: whether it has ever gone well. Raises PripError where it has not,
+    and the first PATIENCE jobs fail.
     """
     if not jobs:
         return [], []
@@ -34,9 +37,25 @@ def one_by_one(what: str, work: Callable[[list[_T]], list], jobs: list[_T]) -> t
         except Exception as error:
             made.append(None)
             reasons.append(_reason(error))
-            if all(reasons) and len(reasons) == PATIENCE:
+            if not proven and all(reasons) and len(reasons) == PATIENCE:
                 raise PripError(f"{what}: the first {len(reasons)} of {len(jobs)} failed: {reasons[-1]}") from error
     return made, reasons
+
+
+def each(
+    what: str, attempt: Callable[[list[_T]], list], jobs: list[_T], proven: bool = False
+) -> tuple[list, list[str]]:
+    """Does what `one_by_one` does with work that spares the others itself: `attempt` returns for each job what it makes
+    of it, or the exception. While nothing has gone well, the first PATIENCE jobs are tried before the others."""
+    first = len(jobs) if proven else PATIENCE
+    made = attempt(jobs[:first])
+    reasons = [_reason(one) if isinstance(one, Exception) else "" for one in made]
+    if jobs[first:]:
+        if all(reasons):
+            raise PripError(f"{what}: the first {len(reasons)} of {len(jobs)} failed: {reasons[-1]}") from made[-1]
+        rest, later = each(what, attempt, jobs[first:], True)
+        made, reasons = made + rest, reasons + later
+    return [None if reason else one for one, reason in zip(made, reasons, strict=True)], reasons
 
 
 def _made(work: Callable[[list[_T]], list], jobs: list[_T]) -> list:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..files import write_with
+from ..files import check_target, write_with
 from .kinds import EvaluationPrompt
 
 Numbered = Sequence[tuple[int, EvaluationPrompt]]
@@ -26,7 +26,12 @@ def chunk_file(folder: Path, chunk: int) -> Path:
     return folder / f"{chunk:05}.parquet"
 
 
+def read_table(path: Path) -> pd.DataFrame | None:
+    """Returns the table of a chunk, None where there is none."""
+    return pd.read_parquet(path) if path.is_file() else None
+
+
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Writes a table as parquet, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a table as parquet, whole or not at all. Raises InputError where that cannot be."""
+    check_target(path)
     write_with(path, lambda temporary: table.to_parquet(temporary, index=False))

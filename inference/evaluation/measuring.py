@@ -20,13 +20,13 @@ from .diversity import mean_pairwise_distance
 from .embedders import Embedder
 from .generators import identity
 from .images import ImageStore, address
+from .results import SCORE
 from .seeds import image_seeds
 from .stopwatch import Stopwatch
 
-SCORE = "score:"
-"""Before a scorer's name, in the columns of a table."""
 VECTOR = "vector"
-"""Column of the embeddings that are kept: of the first image of the first VECTORS prompts."""
+"""Column of the embeddings that are kept, of the first image of the first VECTORS prompts; only rows that were embedded
+have it."""
 VECTORS = 512
 
 
@@ -74,16 +74,30 @@ class Measurer:
         self.batch_size = batch_size
         self.stopwatch = stopwatch or Stopwatch()
         self.drawn = 0
+        self.proven: set[str] = set()
+        """The generator's name and the columns of scorers and embedder that have gone well at least once: these may
+        fail for all of a chunk."""
+        self.reason = ""
+        """Why the first image failed that could not be drawn"""
         self._identity = identity(generator)
 
     def measure(
-        self, prompts: Numbered, refined: Mapping[str, pd.DataFrame], images_per_prompt: int, seed: int
+        self,
+        prompts: Numbered,
+        refined: Mapping[str, pd.DataFrame],
+        images_per_prompt: int,
+        seed: int,
+        scorers: Sequence[str] | None = None,
+        embed: bool = True,
     ) -> pd.DataFrame:
-        """Returns the rows of results.parquet for a chunk, and the column `vector`, a list or None.
+        """Returns the rows of results.parquet for a chunk, and with an embedder the column `vector`, a list or None.
 
-        refined: prompt_id, image_index, refined_prompt, error, by refiner. Raises PripError where no image could be
-        drawn.
+        refined: prompt_id, image_index, refined_prompt, error, by refiner. scorers: these alone; None takes all. embed:
+        whether the embedder, if there is one, is asked. Raises PripError where drawing, a scorer or the embedder has
+        never gone well and fails for the first images.
         """
+        scorers = list(self.scorers) if scorers is None else scorers
+        embed = embed and self.embedder is not None
         texts = dict(prompts)
         seeds = {number: image_seeds(prompt.text, images_per_prompt, seed) for number, prompt in prompts}
         keys, jobs = [], []
@@ -96,10 +110,7 @@ class Measurer:
         found = {job: _Found("", job.error) for job in jobs if job.error}
         distinct = [job for job in dict.fromkeys(jobs) if not job.error]
         for start in range(0, len(distinct), self.batch_size):
-            self._measure_batch(distinct[start : start + self.batch_size], found)
-        if distinct and not any(found[job].address for job in distinct):
-            reason = found[distinct[0]].error
-            raise PripError(f"generator {self.name!r}: all of {len(distinct)} images failed: {reason}")
+            self._measure_batch(distinct[start : start + self.batch_size], found, scorers, embed)
         distances = self._distances(keys, [found[job] for job in jobs])
         rows = []
         for (refiner, number, place), job in zip(keys, jobs, strict=True):
@@ -122,13 +133,20 @@ class Measurer:
                     "image": one.address,
                     "error": one.error,
                     "within_distance": distances[refiner, number],
-                    **{SCORE + name: one.scores.get(name, math.nan) for name in self.scorers},
-                    VECTOR: one.vector.tolist() if keep and one.vector is not None else None,
+                    **{SCORE + name: one.scores.get(name, math.nan) for name in scorers},
+                    **({VECTOR: one.vector.tolist() if keep and one.vector is not None else None} if embed else {}),
                 }
             )
         return pd.DataFrame(rows)
 
-    def _measure_batch(self, jobs: Sequence[_Job], found: dict[_Job, _Found]) -> None:
+    def check(self) -> None:
+        """Raises PripError where no image could be drawn."""
+        if self.name not in self.proven:
+            raise PripError(f"generator {self.name!r}: all images failed: {self.reason}")
+
+    def _measure_batch(
+        self, jobs: Sequence[_Job], found: dict[_Job, _Found], scorers: Sequence[str], embed: bool
+    ) -> None:
         """Draws what is missing, then scores; adds to `found`. What fails for a batch is tried image by image."""
         own = [_Found(address(self._identity, job.refined_prompt, job.seed)) for job in jobs]
         found.update(zip(jobs, own, strict=True))
@@ -143,6 +161,7 @@ class Measurer:
                 f"generator {self.name!r}",
                 lambda some: list(self.generator([job.refined_prompt for job in some], [job.seed for job in some])),
                 list(missing.values()),
+                self.name in self.proven,
             )
         for place, image in zip(missing, drawn, strict=True):
             if image is not None:
@@ -153,8 +172,12 @@ class Measurer:
         for one in own:
             if one.address not in images:
                 one.address, one.error = "", problems[one.address]
+                self.reason = self.reason or one.error
         shown = [(job, one) for job, one in zip(jobs, own, strict=True) if one.address]
-        for name, scorer in self.scorers.items():
+        if shown:
+            self.proven.add(self.name)
+        for name in scorers:
+            scorer = self.scorers[name]
             with self.stopwatch.on("score"):
                 scores, reasons = one_by_one(
                     f"scorer {name!r}",
@@ -162,17 +185,29 @@ class Measurer:
                         [job.user_prompt for job, _ in some], _stack([images[one.address] for _, one in some])
                     ).tolist(),
                     shown,
+                    SCORE + name in self.proven,
                 )
             for (_, one), score, reason in zip(shown, scores, reasons, strict=True):
                 if score is not None and math.isfinite(score):
                     one.scores[name] = score
+                    self.proven.add(SCORE + name)
                 else:
                     one.error = f"{name}: {reason or 'the score is not finite'}"
-        if self.embedder is not None and shown:
+        if self.embedder is not None and embed:
+            embedder = self.embedder
             with self.stopwatch.on("embed"):
-                vectors = self.embedder(_stack([images[one.address] for _, one in shown]))
-            for (_, one), vector in zip(shown, vectors, strict=True):
-                one.vector = vector
+                vectors, reasons = one_by_one(
+                    "embedder",
+                    lambda some: list(embedder(_stack([images[one.address] for _, one in some]))),
+                    shown,
+                    VECTOR in self.proven,
+                )
+            for (_, one), vector, reason in zip(shown, vectors, reasons, strict=True):
+                if vector is not None and np.isfinite(vector).all() and vector.any():
+                    one.vector = vector
+                    self.proven.add(VECTOR)
+                else:
+                    one.error = f"embedder: {reason or 'the vector is 0 or not finite'}"
 
     def _distances(self, keys: Sequence[tuple[str, int, int]], found: Sequence[_Found]) -> dict[tuple[str, int], float]:
         """Mean pairwise distance among a prompt's images, by refiner and prompt; NaN for fewer than two."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prip.errors import InputError
+from prip.options import RefineOptions
 from prip.processing import PripProcessor
 from prip.protocols import PromptRefiner
 from prip.refiner import Refiner
@@ -53,13 +54,14 @@ class GreedyRefiner:
 
     sampled = False
 
-    def __init__(self, name: str, refiner: Refiner) -> None:
+    def __init__(self, name: str, refiner: Refiner, options: RefineOptions) -> None:
         self.name = name
         self.refiner = refiner
+        self.options = options
 
     def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
         """Returns the refined prompts. A prompt that leaves no room comes back as it is, with PRIP's warning."""
-        return self.refiner(user_prompts, seeds)
+        return self.refiner.refine(user_prompts, **vars(self.options))
 
 
 def make_none(name: str, context: Context) -> PromptRefiner:
@@ -84,26 +86,37 @@ def make_prip(
     stage: str = "rl",
     encoder: str | None = None,
     dtype: str | None = None,
+    quantization: str | None = None,
+    keep_attributes: bool = True,
+    strength: float = 1.0,
 ) -> PromptRefiner:
     """The kind `prip`. place: a checkpoint by name, folder or Hub id, there at `revision`, or a run of training; None
     is the one measured. stage: of a run, and of the one measured, whether the encoder after RL or the one after its
-    warm-up is taken; encoder: the folder of another one. dtype: of a checkpoint; None is float32."""
+    warm-up is taken; encoder: the folder of another one. dtype, quantization: of a checkpoint; None is
+    float32, and none. keep_attributes and strength: as `refine` has them."""
     if stage not in STAGES:
         raise InputError(f"refiner {name!r}: stage must be one of {', '.join(STAGES)}, it is {stage!r}")
+    try:
+        options = RefineOptions(keep_attributes=keep_attributes, strength=strength)
+    except InputError as error:
+        raise InputError(f"refiner {name!r}: {error}") from error
     parts = context.parts
     is_checkpoint = place is not None and not (Path(place) / "encoder" / "part").is_dir()
     given = {"stage": stage != "rl", "encoder": encoder is not None}
     if not is_checkpoint:
-        given = {"revision": revision is not None, "dtype": dtype is not None}
+        loaded = {"revision": revision, "dtype": dtype, "quantization": quantization}
+        given = {option: value is not None for option, value in loaded.items()}
     idle = [option for option, is_given in given.items() if is_given]
     if idle:
         what = f"the checkpoint {place!r}" if is_checkpoint else "a run or the checkpoint that is measured"
         raise InputError(f"refiner {name!r}: {', '.join(idle)} must be left out for {what}")
     if place is not None:
         if is_checkpoint:
-            refiner = Refiner.from_pretrained(place, revision=revision, device=context.device, dtype=dtype)
-            return GreedyRefiner(name, refiner)
+            refiner = Refiner.from_pretrained(
+                place, revision=revision, device=context.device, dtype=dtype, quantization=quantization
+            )
+            return GreedyRefiner(name, refiner, options)
         parts = Parts.of_run(Path(place))
     chosen = parts.encoder if stage == "rl" else parts.warmup_encoder
     refiner = load_refiner(chosen if encoder is None else Path(encoder), parts.decoder, name, context.device)
-    return GreedyRefiner(name, refiner)
+    return GreedyRefiner(name, refiner, options)

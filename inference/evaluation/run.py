@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,9 @@ from tqdm import tqdm
 
 from prip.errors import InputError
 
-from ..files import check_target, folder_hash, write_atomically, write_with
-from .chunks import chunk_file, chunks, write_table
+from ..files import write_with
+from .chunks import chunk_file, chunks, read_table, write_table
+from .gaps import Gap, Tables, filled, gap_of
 from .images import ImageStore
 from .kinds import (
     EMBEDDERS,
@@ -36,11 +35,13 @@ from .kinds import (
     make,
 )
 from .measuring import VECTOR, Measurer
-from .refining import refine_all, refine_chunk
+from .record import PARTS, REFINED, begin
+from .refining import Refinements, refine_all
+from .results import SCORE
 from .settings import ROLES, Entry, EvaluationSettings, without
 from .stopwatch import Stopwatch
 
-RESULTS, SETTINGS, IMAGES = "results.parquet", "settings.json", "images"
+RESULTS, IMAGES = "results.parquet", "images"
 Vectors = dict[tuple[str, str], NDArray[np.float32]]
 """(generator, refiner) -> embeddings of one image of each prompt, (prompts, width)."""
 
@@ -60,18 +61,25 @@ class Evaluation:
     def run(self, overwrite: bool = False) -> dict[str, Any]:
         """Writes FOLDER/results.parquet, and returns what is known of the run besides.
 
-        What an earlier run with the same settings has done is not done again, but for chunks with images that failed.
-        overwrite: begin anew; images stay. Raises InputError for a folder that other settings have filled.
+        What an earlier run has done is not done again, but for what failed; refiners, generators and scorers that it
+        lacked are added. overwrite: delete what was made with other settings, but for images. Raises InputError for a
+        folder that holds such work.
         """
         began = time.monotonic()
         prompts = self._prompts()
-        self._begin(prompts, overwrite)
+        begin(self.folder, self.settings, self.context, prompts, overwrite)
         with self.stopwatch.on("all"):
             for name, entry in self.settings.refiners.items():
                 if entry["kind"] not in PER_GENERATOR:
                     self._refine(name, prompts)
             drawn = sum(self._measure(name, prompts) for name in self.settings.generators)
-            collect(self._parts(prompts), self.folder / RESULTS)
+            collect(
+                self._parts(prompts),
+                self.folder / RESULTS,
+                list(self.settings.refiners),
+                list(self.settings.scorers),
+                self.settings.embedder is not None,
+            )
         return {
             "prompts": len(prompts),
             "clusters": len({prompt.cluster for prompt in prompts}),
@@ -88,10 +96,14 @@ class Evaluation:
     def vectors(self) -> Vectors:
         """Returns the embeddings that a finished run has kept."""
         found: dict[tuple[str, str], list[Any]] = {}
+        if self.settings.embedder is None:
+            return {}
         for generator in self.settings.generators:
-            for path in sorted((self.folder / "parts" / generator).glob("*.parquet")):
+            for path in sorted((self.folder / PARTS / generator).glob("*.parquet")):
                 table = pd.read_parquet(path, columns=["refiner", VECTOR]).dropna(subset=[VECTOR])
-                for refiner, vector in table.itertuples(index=False):
+                for refiner, vector in table[table["refiner"].isin(list(self.settings.refiners))].itertuples(
+                    index=False
+                ):
                     found.setdefault((generator, refiner), []).append(vector)
         return {key: np.array(own, dtype=np.float32) for key, own in found.items()}
 
@@ -118,86 +130,54 @@ class Evaluation:
             prompts = [prompts[place] for place in places]
         return prompts
 
-    def _begin(self, prompts: Sequence[EvaluationPrompt], overwrite: bool) -> None:
-        """Makes the folder ready, and clears away what a finished run has to do again."""
-        found = {name: path for name, path in asdict(self.context.parts).items() if path is not None}
-        parts = {name: folder_hash(path) for name, path in found.items() if path.is_dir()}
-        wanted = {
-            "settings": asdict(self.settings),
-            "seed": self.context.seed,
-            "checkpoint": parts,
-            "prompts": [[prompt.text, prompt.category, prompt.unit, prompt.cluster] for prompt in prompts],
-        }
-        text = json.dumps(wanted, indent=1, ensure_ascii=False, default=list) + "\n"
-        path = self.folder / SETTINGS
-        if overwrite:
-            for own in ("refined", "parts"):
-                shutil.rmtree(self.folder / own, ignore_errors=True)
-        elif self._has_begun() and path.read_text(encoding="utf-8") != text:
-            before = json.loads(path.read_text(encoding="utf-8"))
-            changed = ", ".join(_differences(before, json.loads(text)))
-            raise InputError(
-                f"out: {self.folder} holds an evaluation with other {changed}: choose another folder, or --overwrite"
-            )
-        check_target(path)
-        write_atomically(path, text.encode())
-        for work in ("refined", "parts"):
-            for part in self.folder.glob(f"{work}/*/*.parquet"):
-                if (pd.read_parquet(part, columns=["error"])["error"] != "").any():
-                    part.unlink()
-
-    def _has_begun(self) -> bool:
-        """Whether an earlier run has left work in the folder, and the settings that it was done with."""
-        work = any(self.folder.glob("refined/*/*.parquet")) or any(self.folder.glob("parts/*/*.parquet"))
-        return work and (self.folder / SETTINGS).is_file()
-
     def _parts(self, prompts: Sequence[EvaluationPrompt]) -> list[Path]:
         """Returns the files of all chunks of all generators."""
         numbers = [number for number, _ in chunks(prompts, self.settings.chunk)]
         return [
-            chunk_file(self.folder / "parts" / name, number) for name in self.settings.generators for number in numbers
+            chunk_file(self.folder / PARTS / name, number) for name in self.settings.generators for number in numbers
         ]
 
     def _make(self, what: str, name: str, entry: Entry, kinds: Mapping[str, str]) -> Any:
         with self.stopwatch.on("load"):
             return make(what, name, entry, kinds, self.context)
 
+    def _refinements(self, folder: str) -> Refinements:
+        return Refinements(folder, self.folder / REFINED / folder, self.settings.images_per_prompt, self.context.seed)
+
     def _refine(self, name: str, prompts: Sequence[EvaluationPrompt]) -> None:
         settings = self.settings
         refine_all(
-            name,
+            self._refinements(name),
             partial(self._make, "refiner", name, settings.refiners[name], REFINERS),
             prompts,
-            self.folder / "refined" / name,
             settings.chunk,
-            settings.images_per_prompt,
-            self.context.seed,
             self.progress,
             self.stopwatch,
         )
 
     def _measure(self, name: str, prompts: Sequence[EvaluationPrompt]) -> int:
-        """Writes the missing chunks of a generator, loading it and the scorers if there are any; returns how many
-        images it drew for them."""
+        """Measures what the chunks of a generator lack, loading it and the scorers if that is anything; returns how
+        many images it drew for them."""
         settings, seed, count = self.settings, self.context.seed, self.settings.images_per_prompt
-        folder = self.folder / "parts" / name
-        missing = [
-            (number, some)
-            for number, some in chunks(prompts, settings.chunk)
-            if not chunk_file(folder, number).is_file()
-        ]
+        texts = {
+            refiner: self._refinements(f"{refiner}@{name}" if entry["kind"] in PER_GENERATOR else refiner)
+            for refiner, entry in settings.refiners.items()
+        }
+        folder, missing = self.folder / PARTS / name, []
+        wanted, proven = set(), set()
+        for number, some in chunks(prompts, settings.chunk):
+            rows = read_table(chunk_file(folder, number))
+            needs = self._needs(rows, number, texts)
+            if needs is not None:
+                missing.append((number, some))
+                wanted |= needs
+            if rows is not None and (rows["image"] != "").any():
+                proven.add(name)
+                proven |= {column for column in rows if column.startswith(SCORE) and rows[column].notna().any()}
         if not missing:
             return 0
-        generator = self._make("generator", name, without(settings.generators[name], "seen"), GENERATORS)
-        scorers = {
-            scorer: self._make("scorer", scorer, without(entry, "role"), SCORERS)
-            for scorer, entry in settings.scorers.items()
-        }
-        embedder = None
-        if settings.embedder is not None:
-            embedder = self._make("embedder", "embedder", settings.embedder, EMBEDDERS)
-        store = ImageStore(self.images)
-        measurer = Measurer(name, generator, scorers, store, embedder, settings.batch_size, self.stopwatch)
+        measurer = self._measurer(name, wanted)
+        measurer.proven |= proven
         searching: dict[str, PerGenerator] = {
             refiner: self._make("refiner", refiner, entry, REFINERS)
             for refiner, entry in settings.refiners.items()
@@ -207,37 +187,73 @@ class Evaluation:
             total=sum(len(some) for _, some in missing), desc=name, unit=" prompts", disable=not self.progress
         ) as bar:
             for number, some in missing:
-                refined = {}
-                for refiner in settings.refiners:
-                    if refiner not in searching:
-                        refined[refiner] = pd.read_parquet(chunk_file(self.folder / "refined" / refiner, number))
-                        continue
-                    path = chunk_file(self.folder / "refined" / f"{refiner}@{name}", number)
-                    if not path.is_file():
+                for refiner, own in searching.items():
+                    if texts[refiner].lacks(number):
                         with self.stopwatch.on("search"):
-                            bound = searching[refiner].on(generator, scorers, settings.batch_size)
-                            write_table(path, refine_chunk(bound, some, count, seed))
-                    refined[refiner] = pd.read_parquet(path)
-                write_table(chunk_file(folder, number), measurer.measure(some, refined, count, seed))
+                            bound = own.on(measurer.generator, measurer.scorers, settings.batch_size)
+                            texts[refiner].make(bound, number, some)
+                rows, refined = read_table(chunk_file(folder, number)), _tables(texts, number)
+                gap = self._gap(rows, refined)
+                table = filled(rows, gap, measurer, some, refined, count, seed)
+                write_table(chunk_file(folder, number), table)
                 bar.update(len(some))
+        for refiner in searching:
+            texts[refiner].check()
+        measurer.check()
         return measurer.drawn
 
+    def _gap(self, rows: pd.DataFrame | None, refined: Tables) -> Gap:
+        return gap_of(rows, refined, list(self.settings.scorers), self.settings.embedder is not None)
 
-def collect(parts: Sequence[Path], results: Path) -> None:
-    """Writes the chunks' rows as one table, without the embeddings: one chunk is in memory at a time."""
+    def _needs(self, rows: pd.DataFrame | None, number: int, texts: Mapping[str, Refinements]) -> set[str] | None:
+        """Returns the scorers that a chunk's gap wants, None where it has none."""
+        searched = [own for name, own in texts.items() if self.settings.refiners[name]["kind"] in PER_GENERATOR]
+        if any(own.lacks(number) for own in searched):
+            return set(self.settings.scorers)
+        gap = self._gap(rows, _tables(texts, number))
+        if not gap:
+            return None
+        whole = any(len(table) for table in gap.lacking.values())
+        return set(self.settings.scorers if whole else gap.scorers)
+
+    def _measurer(self, name: str, wanted: Collection[str]) -> Measurer:
+        """Returns a measurer with a generator, the scorers that are wanted of it, and the embedder."""
+        settings = self.settings
+        generator = self._make("generator", name, without(settings.generators[name], "seen"), GENERATORS)
+        scorers = {
+            scorer: self._make("scorer", scorer, without(entry, "role"), SCORERS)
+            for scorer, entry in settings.scorers.items()
+            if scorer in wanted
+        }
+        embedder = None
+        if settings.embedder is not None:
+            embedder = self._make("embedder", "embedder", settings.embedder, EMBEDDERS)
+        store = ImageStore(self.images)
+        return Measurer(name, generator, scorers, store, embedder, settings.batch_size, self.stopwatch)
+
+
+def _tables(texts: Mapping[str, Refinements], number: int) -> dict[str, pd.DataFrame]:
+    """Returns what each refiner made of a chunk that all have refined."""
+    tables = {refiner: own.table(number) for refiner, own in texts.items()}
+    return {refiner: table for refiner, table in tables.items() if table is not None}
+
+
+def collect(
+    parts: Sequence[Path], results: Path, refiners: Sequence[str], scorers: Sequence[str], embedded: bool
+) -> None:
+    """Writes the chunks' rows of these refiners, with the scores of these scorers, as one table: one chunk is in memory
+    at a time. Embeddings are left out, and the distances where not `embedded`."""
 
     def write(path: Path) -> None:
-        schema = pq.read_schema(parts[0])
-        schema = pa.schema([one for one in schema if one.name != VECTOR])
+        found = pq.read_schema(parts[0])
+        names = [name for name in found.names if not name.startswith(SCORE) and name != VECTOR]
+        schema = pa.schema([found.field(name) for name in (*names, *(SCORE + scorer for scorer in scorers))])
         with pq.ParquetWriter(path, schema) as writer:
             for part in parts:
-                writer.write_table(pq.read_table(part, columns=schema.names).cast(schema))
+                table = pq.read_table(part, columns=schema.names, filters=[("refiner", "in", list(refiners))])
+                if not embedded:
+                    blank = pa.array(np.full(len(table), np.nan))
+                    table = table.set_column(schema.names.index("within_distance"), "within_distance", blank)
+                writer.write_table(table.cast(schema))
 
     write_with(results, write)
-
-
-def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Returns the names of what differs, of settings those of their fields."""
-    names = [name for name in after if name != "settings" and before.get(name) != after[name]]
-    own = before.get("settings", {})
-    return [*(name for name, value in after["settings"].items() if own.get(name) != value), *names]

@@ -37,7 +37,8 @@ class EvaluationSettings:
     scorers: Mapping[str, Entry] = field(default_factory=dict)
     """By name. `role`: one of ROLES (default held out)."""
     comparisons: Sequence[Sequence[str]] = ()
-    """Pairs of refiners that are tested against each other: (from, to)."""
+    """Pairs that are tested against each other: (from, to), two refiners on each generator, or two REFINER@GENERATOR,
+    which may differ in either."""
     embedder: Entry | None = None
     """What turns images into vectors, by which diversity is measured; null does without."""
     agreement_renders: int = 0
@@ -95,13 +96,21 @@ class EvaluationSettings:
         if isinstance(self.comparisons, str) or not isinstance(self.comparisons, Sequence):
             raise InputError(f"comparisons must be pairs of refiners, {self.comparisons!r} came")
         for pair in self.comparisons:
-            if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
-                raise InputError(f"comparisons must be pairs of refiners, {pair!r} came")
-            unknown = [name for name in pair if name not in self.refiners]
-            if unknown:
-                raise InputError(
-                    f"comparisons must be of {', '.join(self.refiners)}; {', '.join(map(str, unknown))} came"
-                )
+            self._check_pair(pair)
+
+    def _check_pair(self, pair: object) -> None:
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise InputError(f"comparisons must be pairs of refiners, {pair!r} came")
+        sides = [side(name) for name in pair]
+        unknown = [str(refiner) for refiner, _ in sides if refiner not in self.refiners]
+        if unknown:
+            raise InputError(f"comparisons must be of {', '.join(self.refiners)}; {', '.join(unknown)} came")
+        places = [generator for _, generator in sides if generator is not None]
+        unknown = [generator for generator in places if generator not in self.generators]
+        if unknown:
+            raise InputError(f"comparisons must be on {', '.join(self.generators)}; {', '.join(unknown)} came")
+        if len(places) == 1:
+            raise InputError(f"comparisons must name the generator of both sides or of none, {list(pair)} came")
 
     def selected(
         self,
@@ -110,7 +119,7 @@ class EvaluationSettings:
         scorers: Sequence[str] | None = None,
     ) -> EvaluationSettings:
         """Returns the settings with these refiners, generators and scorers alone; None keeps all, and `none` stays.
-        A comparison goes with its refiners.
+        A comparison goes with its refiners and generators.
 
         Raises InputError for a name that the settings lack.
         """
@@ -119,8 +128,21 @@ class EvaluationSettings:
             "generators": _chosen("generators", self.generators, generators),
             "scorers": _chosen("scorers", self.scorers, scorers),
         }
-        comparisons = [pair for pair in self.comparisons if all(name in kept["refiners"] for name in pair)]
+        comparisons = [
+            pair
+            for pair in self.comparisons
+            if all(
+                refiner in kept["refiners"] and (generator is None or generator in kept["generators"])
+                for refiner, generator in map(side, pair)
+            )
+        ]
         return replace(self, comparisons=comparisons, **kept)  # type: ignore[arg-type]
+
+
+def side(name: str) -> tuple[str, str | None]:
+    """Returns the refiner of one side of a comparison, and the generator where it names one."""
+    refiner, at, generator = str(name).partition("@")
+    return refiner, generator if at else None
 
 
 def without(entry: Entry, *names: str) -> dict[str, Any]:

@@ -94,6 +94,26 @@ def resampled_means(columns: Floats, draws: int, seed: int) -> Floats:
     return means
 
 
+def two_way_means(differences: Floats, draws: int, seed: int) -> Floats:
+    """Returns the means of `(seeds, clusters)` differences in resamples of the training seeds and, independently, of
+    the clusters, `(draws,)`.
+
+    A cluster that any seed lacks (NaN) is left out. What seeds and clusters vary shows both (Owen, The pigeonhole
+    bootstrap, Ann. Appl. Stat. 1, 2007, 386-411), of S seeds though only (S - 1) / S of their variance. Raises
+    ValueError where no cluster is left.
+    """
+    complete = differences[:, ~np.isnan(differences).any(axis=0)]
+    if not complete.size:
+        raise ValueError("differences: wanted a cluster that every seed has")
+    seeds = np.concatenate(list(resampling_weights(len(complete), draws, seed + 1)))
+    means, start = np.empty(draws), 0
+    for weights in resampling_weights(complete.shape[1], draws, seed):
+        block = slice(start, start + len(weights))
+        means[block] = np.einsum("bs,bc,sc->b", seeds[block], weights, complete, optimize=True)
+        start += len(weights)
+    return means
+
+
 def interval(draws: Floats) -> tuple[float, float]:
     """Returns the 95 % percentile interval of resampled figures `(draws,)`."""
     low, high = np.quantile(draws, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])

@@ -13,7 +13,8 @@ from prip.errors import InputError
 
 from .diversity import vendi_score
 from .kinds import BEST_JUDGE
-from .results import Results, read_results
+from .results import Prompts, Results, read_results
+from .settings import NONE
 from .statistics import (
     Estimate,
     Floats,
@@ -27,7 +28,7 @@ from .statistics import (
     win_tie_loss,
 )
 
-NONE, ALL = "none", "all"
+ALL = "all"
 Record = dict[str, Any]
 _UNTESTED: Record = dict.fromkeys(
     (
@@ -56,7 +57,7 @@ def summarise(
 
     about: config, checkpoint, seed, ..., and the mappings refiners, generators and scorers, whose order the summary
     has; the numbers of prompts, clusters, images and draws are added to it. vectors: embeddings `(n, width)` by
-    (generator, refiner), one image of each of n prompts. comparisons: pairs of refiners (from, to). draws: of the
+    (generator, refiner), one image of each of n prompts. comparisons: as of the settings. draws: of the
     bootstrap. A score is averaged over a prompt's images, a unit's prompts and a cluster's units; what failed is left
     out, and so is a pair of which one side is missing. Raises InputError for a file of other results.
     """
@@ -77,9 +78,15 @@ def summarise(
         refiners = [refiner for refiner in about["refiners"] if (generator, refiner) in results.cells]
         pairs = [(before, after) for before, after in comparisons if {before, after} <= set(refiners)]
         for scorer in about["scorers"]:
-            table = _Table(results, generator, scorer, draws, seed)
+            scores = {name: results.cells[generator, name].scores[scorer] for name in refiners}
+            table = _Table(results.prompts, scores, {"generator": generator, "scorer": scorer}, draws, seed)
             rows += table.rows(refiners)
             compared += table.comparisons(pairs)
+    for scorer in about["scorers"]:
+        scores = {f"{own}@{generator}": results.cells[generator, own].scores[scorer] for generator, own in seen}
+        pairs = [(before, after) for before, after in comparisons if {before, after} <= set(scores)]
+        table = _Table(results.prompts, scores, {"generator": None, "scorer": scorer}, draws, seed)
+        compared += table.comparisons(pairs)
     _correct(rows, compared)
     return {
         "about": {**about, **counts},
@@ -120,14 +127,11 @@ def _cells(about: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 class _Table:
-    """One scorer's figures on one generator."""
+    """One scorer's figures, by refiner on one generator or by REFINER@GENERATOR."""
 
-    def __init__(self, results: Results, generator: str, scorer: str, draws: int, seed: int) -> None:
-        self.prompts, self.draws, self.seed = results.prompts, draws, seed
-        self.scores = {
-            refiner: cell.scores[scorer] for (own, refiner), cell in results.cells.items() if own == generator
-        }
-        self.place = {"generator": generator, "scorer": scorer}
+    def __init__(self, prompts: Prompts, scores: Mapping[str, Floats], place: Record, draws: int, seed: int) -> None:
+        """scores: `(prompts,)` by name. place: generator and scorer, in every record."""
+        self.prompts, self.scores, self.place, self.draws, self.seed = prompts, scores, place, draws, seed
         named = np.array(self.prompts.categories)
         self.masks: dict[str, NDArray[np.bool_]] = {ALL: np.ones(len(named), dtype=bool)}
         self.masks |= {name: named == name for name in dict.fromkeys(self.prompts.categories) if name}
@@ -201,7 +205,7 @@ def _tested(found: Estimate, clusters: Floats, by_prompt: Floats) -> Record:
 
 def _correct(rows: Sequence[Record], compared: Sequence[Record]) -> None:
     """Sets p_holm over the tests of all categories together; a comparison with `none` is a row's test, counted once."""
-    tests: dict[tuple[str, ...], list[Record]] = {}
+    tests: dict[tuple[str | None, ...], list[Record]] = {}
     for row in rows:
         if row["category"] == ALL and row["p_bootstrap"] is not None:
             tests.setdefault((NONE, row["refiner"], row["generator"], row["scorer"]), []).append(row)

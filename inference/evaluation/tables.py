@@ -8,8 +8,9 @@ from statistics import median
 from typing import Any
 
 from .people import people_tables
+from .settings import NONE
 from .statistics import TIE
-from .summary import ALL, NONE
+from .summary import ALL
 from .table import Cell, Column, Table, number, number_range, p_value
 
 Record = Mapping[str, Any]
@@ -127,10 +128,11 @@ def _gains(summary: Record, generator: str) -> Table:
 def _comparisons(summary: Record) -> Table:
     about, lines = summary["about"], []
     for one in summary["comparisons"]:
-        decimals = decimals_of(rows_of(summary, one["generator"], one["scorer"]))
+        on = list(about["generators"]) if one["generator"] is None else [one["generator"]]
+        decimals = decimals_of(row for generator in on for row in rows_of(summary, generator, one["scorer"]))
         words = (
             f"{one['from']} to {one['to']}",
-            one["generator"],
+            one["generator"] or "-",
             one["scorer"],
             about["scorers"][one["scorer"]]["role"],
         )

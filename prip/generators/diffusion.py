@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..loading import quiet
 from ..places import as_device, as_dtype
-from .families import FAMILIES, PromptEncodings, denoiser, family_of, native_size, reading_tokenizer
+from .families import FAMILIES, PipelineTokens, PromptEncodings, denoiser, family_of, native_size
 from .pipelines import DEFAULTS_FILE, default_guidance, load_pipeline, load_upscaler
 from .seeded import STREAMS, no_other_randomness, seeded
 from .sur_adapter import SurAdapter, load_sur_adapter
@@ -61,7 +61,8 @@ class DiffusersGenerator:
         self.unet, self.adapter, self.upscaler = unet, adapter, upscaler
         self._sizes = {side: size for side, size in (("height", height), ("width", width)) if size is not None}
         self._first_sizes = self._sizes if upscaler is None else upscaler.small_size(pipeline, self._sizes)
-        self._tokenizer, self.token_limit = reading_tokenizer(pipeline)
+        self._tokens = PipelineTokens(pipeline)
+        self.token_limit = self._tokens.token_limit
         self._pipelines = [pipeline] if upscaler is None else [pipeline, upscaler.pipeline]
         for stage in self._pipelines:
             stage.set_progress_bar_config(disable=True)
@@ -160,7 +161,7 @@ class DiffusersGenerator:
 
     def count_tokens(self, text: str) -> int:
         """Tokens as the text encoder that reads furthest counts them, without those that frame every text."""
-        return len(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        return self._tokens.count_tokens(text)
 
     def to(self, device: str | torch.device) -> DiffusersGenerator:
         """Moves all of it, what is kept of prompts too: to make room on an accelerator, and back. Returns itself."""

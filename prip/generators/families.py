@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from .sur_adapter import SurAdapter
 
 _TWO = ("prompt_embeds", "negative_prompt_embeds")
@@ -27,6 +28,8 @@ class Family:
     """What `encode_prompt` is called with besides, so that it encodes as the pipeline itself does"""
     tokenizer: str = "tokenizer"
     """The tokenizer of the text encoder that reads furthest"""
+    encoder: str = "text_encoder"
+    """That text encoder; a pipeline without it reads as far as its first one"""
     length: int | None = None
     """Tokens that it reads, those that frame a text included; None is the tokenizer's own maximum"""
 
@@ -34,11 +37,17 @@ class Family:
 FAMILIES = {
     "StableDiffusionPipeline": Family(_TWO),
     "StableDiffusionXLPipeline": Family(_FOUR),
-    "StableDiffusion3Pipeline": Family(_FOUR, {"prompt_2": None, "prompt_3": None}, "tokenizer_3", 256),
-    "FluxPipeline": Family(("prompt_embeds", "pooled_prompt_embeds", None), {}, "tokenizer_2", 512),
+    "StableDiffusion3Pipeline": Family(
+        _FOUR, {"prompt_2": None, "prompt_3": None}, "tokenizer_3", "text_encoder_3", 256
+    ),
+    "FluxPipeline": Family(("prompt_embeds", "pooled_prompt_embeds", None), {}, "tokenizer_2", "text_encoder_2", 512),
     "IFPipeline": Family(_TWO, {"clean_caption": False}, length=77),
 }
 """By the pipeline's class. Any other pipeline encodes its prompts itself, and is counted by its first tokenizer."""
+
+
+TASKS = ("Img2Img", "Inpaint", "ControlNet")
+"""What the names of a family's pipelines for other tasks have besides: those read a prompt as its own class does."""
 
 
 def family_of(pipeline: Any) -> Family | None:
@@ -47,13 +56,38 @@ def family_of(pipeline: Any) -> Family | None:
     return next((FAMILIES[name] for name in names if name in FAMILIES), None)
 
 
-def reading_tokenizer(pipeline: Any) -> tuple[Any, int]:
-    """Returns the tokenizer of the text encoder that reads furthest, and how many tokens of a text it reads."""
-    family = family_of(pipeline)
-    named = getattr(pipeline, family.tokenizer, None) if family else None
-    tokenizer = named if named is not None else pipeline.tokenizer
-    length = family.length if family and named is not None and family.length else tokenizer.model_max_length
-    return tokenizer, length - tokenizer.num_special_tokens_to_add()
+class PipelineTokens:
+    """How a pipeline reads a prompt: by the tokenizer of its text encoder that reads furthest.
+
+    Where CLIP and a T5 read the same prompt (Stable Diffusion 3, Flux), that is the T5: what CLIP cuts off, the T5
+    still reads. Two CLIPs (Stable Diffusion XL) read equally far, by the same tokens.
+    """
+
+    def __init__(self, pipeline: Any) -> None:
+        """Raises InputError for a pipeline that has no tokenizer."""
+        family = _reading_family(pipeline)
+        reads = family is not None and getattr(pipeline, family.encoder, None) is not None
+        named = getattr(pipeline, family.tokenizer, None) if family and reads else None
+        self.tokenizer: Any = named if named is not None else getattr(pipeline, "tokenizer", None)
+        if self.tokenizer is None:
+            raise InputError(f"pipeline: wanted one with a tokenizer, a {type(pipeline).__name__} came")
+        length = family.length if family and named is not None and family.length else self.tokenizer.model_max_length
+        self.frame = self.tokenizer.num_special_tokens_to_add()
+        """Tokens that frame every text"""
+        self.token_limit = length - self.frame
+        """Tokens of a text that are read"""
+
+    def count_tokens(self, text: str) -> int:
+        """Returns how many tokens a text has, without those that frame it."""
+        return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _reading_family(pipeline: Any) -> Family | None:
+    """Returns the family by whose encoders a pipeline reads: of its own class, or of the class that it varies."""
+    names = [kind.__name__ for kind in type(pipeline).__mro__]
+    for task in TASKS:
+        names += [name.replace(task, "") for name in names if task in name]
+    return next((FAMILIES[name] for name in names if name in FAMILIES), None)
 
 
 def native_size(pipeline: Any) -> tuple[int, int]:

@@ -1,11 +1,13 @@
-"""A whole checkpoint with random weights: refiner, warm-up, rewards and readers; the generator is left to each test."""
+"""A whole checkpoint with random weights, its generator left to each test, and a server of the embedded default."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from server_process import ServerProcess, serving
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +36,10 @@ def whole_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: 
         sizes = {"pivot_length": 2, "pivot_width": 16, "trunk_width": 16, "layers": 1}
         QFormerPivotEncoder(QFormerPivotEncoderConfig(**sizes)).save_pretrained(root / "pivot_encoder")
     return root
+
+
+@pytest.fixture(scope="session")
+def shared_server() -> Iterator[ServerProcess]:
+    """`prip serve` with the renderer as generator; leave it as it answers now."""
+    with serving("--images", "renderer") as server:
+        yield server

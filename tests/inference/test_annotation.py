@@ -19,7 +19,6 @@ from prip.errors import InputError
 from prip.inference.annotation.answers import Answer, AnswerLog, read_answers
 from prip.inference.annotation.blinding import check_annotator, without_descriptions
 from prip.inference.annotation.export import to_csv
-from prip.inference.annotation.guard import Guard
 from prip.inference.annotation.items import PREFERENCE, RELEVANCE, choose_refiners, draw_sample, image_path, read_rows
 from prip.inference.annotation.server import make_application
 from prip.inference.annotation.study import Study
@@ -34,6 +33,7 @@ from prip.inference.annotation.summary import (
 from prip.inference.cli import main
 from prip.inference.evaluation.images import ImageStore
 from prip.inference.evaluation.people import people_tables
+from prip.inference.guard import Guard
 
 REFINERS = ("none", "rl")
 _names = itertools.count(1)
@@ -174,11 +174,11 @@ def test_requests_of_other_sites_are_refused(folder: Path, headers: dict[str, st
     client = client_of(study_of(folder))
     assert client.get("/api/study").status_code == 200
     refused = client.get("/api/study", headers=headers)
-    assert refused.status_code == 403 and "its own page" in refused.text
+    assert refused.status_code == 403 and "its own name" in refused.text
 
 
 def test_a_server_for_the_network_answers_addresses_and_no_names() -> None:
-    local, network = Guard(None, "127.0.0.1", 8765), Guard(None, "0.0.0.0", 8765)
+    local, network = (Guard(None, host, 8765, 4096) for host in ("127.0.0.1", "0.0.0.0"))
     for host, own in (("localhost", (True, True)), ("192.168.1.7", (False, True)), ("evil.example", (False, False))):
         headers = {"host": f"{host}:8765", "origin": f"http://{host}:8765"}
         assert (local.is_own(headers), network.is_own(headers)) == own
@@ -307,7 +307,7 @@ def test_answers_are_exported_and_told(folder: Path, tmp_path: Path, capsys: pyt
 
 
 def test_a_taken_port_and_other_mistakes_are_told(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    from prip.inference.annotation.server import listen
+    from prip.inference.listening import listen
 
     taken = listen("127.0.0.1", 0)
     port = str(taken.getsockname()[1])

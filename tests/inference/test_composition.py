@@ -20,6 +20,7 @@ from prip.inference.parts import Parts
 def test_the_preset_compares_plain_and_refined_on_both_generators() -> None:
     settings = read_settings("composition")
     assert list(settings.refiners) == ["none", "rl"] and list(settings.generators) == ["diffusion", "tuned"]
+    assert ["none@diffusion", "none@tuned"] in settings.comparisons and ["none", "rl"] in settings.comparisons
     assert settings.generators["tuned"] == {"kind": "diffusers", "stage": "tune", "seen": False}
     assert settings.scorers == {
         name: entry for name, entry in read_settings("miniature").scorers.items() if name in settings.scorers

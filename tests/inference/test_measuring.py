@@ -13,6 +13,7 @@ import torch
 from painters import GOOD, Judge, Painter
 
 from prip.errors import InputError, PripError
+from prip.inference.evaluation.chunks import write_table
 from prip.inference.evaluation.images import ImageStore, address
 from prip.inference.evaluation.kinds import EvaluationPrompt
 from prip.inference.evaluation.measuring import VECTOR, Measurer
@@ -122,6 +123,80 @@ def test_diversity_comes_from_the_embeddings(tmp_path: Path) -> None:
     assert table[VECTOR].notna().tolist() == (table["image_index"] == 0).tolist()
 
 
+@pytest.mark.parametrize("bad", [0.0, math.nan, math.inf])
+def test_a_vector_without_a_direction_is_a_row_with_its_error(tmp_path: Path, bad: float) -> None:
+    def embed(images: torch.Tensor) -> np.ndarray:
+        vectors = np.ones((len(images), 2), dtype=np.float32)
+        vectors[images.flatten(1)[:, 20].numpy() == image_seeds("a cat", 1, 0)[0] % 3] *= bad
+        return vectors
+
+    table = measured(tmp_path, Painter(), embedder=embed)
+    failed = table[table["error"] != ""]
+    assert set(failed["error"]) == {"embedder: the vector is 0 or not finite"} and 0 < len(failed) < len(table)
+    assert failed["score:truth"].notna().all() and table.loc[failed.index, VECTOR].isna().all()
+    assert table.loc[table["prompt_id"] == 0, "within_distance"].isna().all(), "one image of two is left"
+
+
+def test_an_embedder_that_fails_is_told(tmp_path: Path) -> None:
+    def embed(images: torch.Tensor) -> np.ndarray:
+        raise RuntimeError("no eyes")
+
+    with pytest.raises(PripError, match="embedder: the first 8 of 8 failed: RuntimeError: no eyes"):
+        measured(tmp_path, Painter(), embedder=embed)
+
+
+def test_what_has_gone_well_may_fail_for_a_whole_chunk(tmp_path: Path) -> None:
+    class Tires(Painter):
+        tired = False
+
+        def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> torch.Tensor:
+            if self.tired:
+                raise RuntimeError("tired")
+            return super().__call__(prompts, seeds)
+
+    measurer = Measurer("painter", painter := Tires(), {"truth": Judge("truth")}, ImageStore(tmp_path))
+    measurer.measure(PROMPTS, refined(), 2, 0)
+    painter.tired = True
+    table = measurer.measure(PROMPTS, refined(), 2, seed=1)
+    measurer.check()
+    assert len(table) == 8 and set(table["error"]) == {"RuntimeError: tired"} and set(table["image"]) == {""}
+
+
+def test_a_refiner_that_spares_the_others_is_asked_once_a_prompt() -> None:
+    class Chatty:
+        name, sampled = "chatty", False
+
+        def __init__(self, *failing: str) -> None:
+            self.failing, self.asked = failing, []
+
+        def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
+            raise AssertionError("`attempt` is asked")
+
+        def attempt(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str | Exception]:
+            self.asked += user_prompts
+            return [ValueError(f"no {one}") if one in self.failing else f"{one}, fine" for one in user_prompts]
+
+    texts = [f"a {number}" for number in range(12)]
+    prompts = list(enumerate(map(EvaluationPrompt, texts)))
+    table = refine_chunk(chatty := Chatty("a 0", "a 11"), prompts, 1, 0)
+    assert chatty.asked == texts and table["error"].tolist() == [
+        "ValueError: no a 0",
+        *[""] * 10,
+        "ValueError: no a 11",
+    ]
+    mute = Chatty(*texts)
+    with pytest.raises(PripError, match="refiner 'chatty': the first 8 of 12 failed: ValueError: no a 7"):
+        refine_chunk(mute, prompts, 1, 0)
+    assert mute.asked == texts[:8]
+    assert (refine_chunk(mute, prompts, 1, 0, proven=True)["error"] != "").all()
+
+
+def test_a_folder_for_a_table_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        write_table(tmp_path / "file" / "parts" / "00000.parquet", pd.DataFrame({"a": [1]}))
+
+
 def test_seeds_depend_on_the_prompt_alone_and_searches_share_none() -> None:
     assert image_seeds("a cat", 3, 0) == image_seeds("a cat", 5, 0)[:3]
     assert len({image_seeds(prompt, 1, seed)[0] for prompt in ("a cat", "a dog") for seed in (0, 1)}) == 4
@@ -175,8 +250,8 @@ def test_a_refiner_that_samples_is_asked_for_every_image_and_an_empty_text_is_re
         def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
             return [" "] * len(user_prompts)
 
-    with pytest.raises(PripError, match="refiner 'sampled': all of 6 prompts failed: PripError: wanted"):
-        refine_chunk(Mute(), PROMPTS, 3, 0)
+    mute = refine_chunk(Mute(), PROMPTS, 3, 0)
+    assert set(mute["error"]) == {"wanted a text that is not empty, got ' '"} and set(mute["refined_prompt"]) == {""}
 
 
 def test_a_store_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 
@@ -20,6 +21,7 @@ from prip.inference.evaluation.statistics import (
     ratio_of_means,
     resampled_means,
     resampling_weights,
+    two_way_means,
     wilcoxon,
     win_tie_loss,
 )
@@ -202,3 +204,30 @@ def test_diversity_by_pairs_one_by_one() -> None:
     assert vendi_score(vectors) == pytest.approx(math.exp(stats.entropy(singular)), rel=1e-6)
     with pytest.raises(ValueError, match="wanted finite vectors other than 0"):
         cosine_kernel(np.zeros((2, 3)))
+
+
+def test_two_way_resampling_adds_the_variance_of_seeds_to_that_of_clusters() -> None:
+    by_seed, by_cluster = np.array([0.0, 1.0, 5.0]), np.random.default_rng(0).normal(2.0, 1.5, 30)
+    draws = two_way_means(by_seed[:, None] + by_cluster, 40_000, 0)
+    assert len(draws) == 40_000 and draws.mean() == pytest.approx(2.0 + by_cluster.mean(), abs=0.02)
+    expected = by_seed.var() / 3 + by_cluster.var() / 30  # by hand: independent means of resamples of 3 and of 30
+    assert draws.var() == pytest.approx(expected, rel=0.03)
+    np.testing.assert_array_equal(draws, two_way_means(by_seed[:, None] + by_cluster, 40_000, 0))
+
+
+def test_two_way_resampling_of_two_seeds_and_two_clusters_is_that_of_all_sixteen_cases() -> None:
+    table = np.array([[1.0, 2.0], [4.0, 16.0]])
+    places = list(itertools.product(range(2), repeat=2))
+    cases = [table[np.ix_(seeds, clusters)].mean() for seeds in places for clusters in places]
+    draws = two_way_means(table, 80_000, 1)
+    for value in set(cases):
+        share = np.isclose(draws, value).mean()
+        assert share == pytest.approx(cases.count(value) / 16, abs=0.006)
+    assert {round(value, 9) for value in draws.tolist()} == {round(value, 9) for value in cases}
+
+
+def test_two_way_resampling_of_one_seed_is_that_of_its_clusters() -> None:
+    own = np.array([[0.1, np.nan, 0.4, 0.2]])
+    np.testing.assert_allclose(two_way_means(own, 500, 3), resampled_means(own.T, 500, 3)[:, 0], rtol=0, atol=1e-15)
+    with pytest.raises(ValueError, match="wanted a cluster that every seed has"):
+        two_way_means(np.array([[np.nan, 1.0], [1.0, np.nan]]), 10, 0)

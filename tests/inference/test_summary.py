@@ -57,6 +57,24 @@ def over_clusters(path: Path, by_prompt: pd.Series) -> float:
     )
 
 
+def test_a_comparison_across_generators_is_paired_by_prompt(path: Path) -> None:
+    across = [["none@diffusion", "none@renderer"], ["none@diffusion", "rl@renderer"], ["none@lamp", "rl@renderer"]]
+    summary = summarise(path, ABOUT, {}, [*COMPARISONS, *across], draws=400)
+    found = [one for one in summary["comparisons"] if one["generator"] is None and one["scorer"] == "truth"]
+    assert [[one["from"], one["to"]] for one in found] == across[:2]
+    means = prompt_means(path, "truth")
+    for one, (before, after) in zip(found, (("none", "none"), ("none", "rl")), strict=True):
+        by_prompt = means["renderer", after] - means["diffusion", before]
+        assert one["difference"] == pytest.approx(over_clusters(path, by_prompt), abs=1e-12)
+        assert one["n"] == 16 and one["win"] == pytest.approx((by_prompt > 1e-6).mean())
+        assert one["difference_low"] <= one["difference"] <= one["difference_high"]
+    tested = [row for row in summary["rows"] if row["category"] == "all" and row["refiner"] != "none"]
+    further = [one for one in summary["comparisons"] if one["from"] != "none"]
+    assert [one["p_holm"] for one in [*tested, *further]] == holm([one["p_bootstrap"] for one in [*tested, *further]])
+    (table,) = [one for one in comparison_tables(summary) if one.title == "Refiners against each other"]
+    assert "none@diffusion to rl@renderer" in {row[0].text for row in table.rows}
+
+
 def test_means_and_differences_are_those_of_the_rows(path: Path, summary: dict[str, Any]) -> None:
     for scorer in ABOUT["scorers"]:
         means = prompt_means(path, scorer)

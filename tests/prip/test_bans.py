@@ -68,7 +68,9 @@ def test_a_word_start_is_not_the_inside_of_a_word(constraints: Constraints) -> N
 def test_a_whole_word_may_be_the_beginning_of_another(constraints: Constraints) -> None:
     table = constraints.table
     mask = np.ones(table.size, dtype=bool)
-    TermsAtWords(WordIndex(table), ["by "]).take_off(" by", mask)
+    ban = TermsAtWords(WordIndex(table), ["by "])
+    assert not ban.inside[table.whole_words("by")].any(), "it would be left dangling"
+    ban.take_off(" by", mask)
     assert not mask[[token for token, text in enumerate(table.texts) if text.startswith(" ")]].any()
     assert mask[table.texts.index("e")]
 
@@ -81,6 +83,8 @@ def test_beginnings(constraints: Constraints) -> None:
     assert not TermsAtWords(index, ["golden hour"], heads=["golden hour"]).beginnings[golden].any()
     assert TermsAtWords(index, ["golden hour"]).beginnings[golden].all()
     assert TermsAtWords(index, [], heads=["golden hour"], excused=["golden gate"]).beginnings[golden].all()
+    heads = ["golden hour"]
+    assert not TermsAtWords(index, heads, heads, excused=["golden"]).beginnings[golden].any(), "it goes on to the term"
     assert TermsAtWords(index, [], heads=["zq zq"]).beginnings.all()
 
 
@@ -98,24 +102,46 @@ def test_named_attributes_are_kept_when_sampling(refiner: Refiner) -> None:
     assert broken > len(prompts) / 4, "the test would see it"
 
 
-def test_no_artists_when_every_token_is_as_likely(constraints: Constraints) -> None:
-    """Random walks over what is allowed, drawn towards the spelling of names."""
-    source, table = random.Random(0), constraints.table
-    names = source.sample(artist_names(), 60)
-    for name in names:
-        spelled = table.tokenizer.encode(f" art by {name}, {name}", add_special_tokens=False)
-        state = constraints.begin(["a cat"], no_artists=True)
-        added = ""
-        for token in spelled:
-            allowed = constraints.allowed(state)[0]
-            if not allowed[token]:
-                token = source.choice(allowed.nonzero().flatten().tolist())
-            if token == table.eos:
-                break
-            added += table.texts[token]
-            constraints.advance(state, [token])
-        spaced = spaced_words(added)
-        assert f" {name}" not in spaced and " by " not in spaced, added
+def drawn_towards(constraints: Constraints, prompt: str, wanted: str, source: random.Random, **options) -> str:
+    """Return what a walk adds that takes the tokens of `wanted` where it may, one at random where it may not.
+
+    Each modifier is words with single spaces; commas stand between them.
+    """
+    table = constraints.table
+    state = constraints.begin([prompt], **options)
+    added = ""
+    for token in table.tokenizer.encode(wanted, add_special_tokens=False):
+        allowed = constraints.allowed(state)[0]
+        chosen = token if allowed[token] else source.choice(allowed.nonzero().flatten().tolist())
+        if chosen == table.eos:
+            break
+        added += table.texts[chosen]
+        constraints.advance(state, [chosen])
+    return ",".join(map(spaced_words, added.split(",")))
+
+
+def test_no_artist_comes_about_though_drawn_towards_one(constraints: Constraints) -> None:
+    source = random.Random(0)
+    free = 0
+    for name in source.sample(artist_names(), 60):
+        for wanted in (f" art by {name}", f" a {name} look", f" {name}"):
+            added = drawn_towards(constraints, "x", wanted, source, no_artists=True)
+            assert f" {name}" not in added and " by " not in added, added
+            free += f" {name}" in drawn_towards(constraints, "x", wanted, source)
+    assert free > 40, "without the ban they do"
+
+
+def test_no_other_value_comes_about_though_drawn_towards_it(constraints: Constraints) -> None:
+    source = random.Random(0)
+    free = 0
+    for prompt in NAMED:
+        banned = sorted(kept_and_banned(named_values(prompt))[1])
+        for term in source.sample(banned, 4):
+            for wanted in (f" a {term} look", f" some-{term}", f" {term}"):
+                added = drawn_towards(constraints, prompt, wanted, source)
+                assert not [one for one in banned if f" {one}" in added], (prompt, added)
+                free += f" {term}" in drawn_towards(constraints, prompt, wanted, source, keep_attributes=False)
+    assert free > 2 * len(NAMED), "without the ban they do"
 
 
 def test_what_names_nothing_has_no_bans(constraints: Constraints) -> None:

@@ -245,3 +245,20 @@ def test_a_gpu_refines_as_the_cpu_does(refiner: Refiner, tiny_checkpoint) -> Non
     assert on_gpu.refine(PROMPTS) == refiner.refine(PROMPTS), "greedy"
     sampled = [one.refine(PROMPTS, temperature=1.0, seed=3) for one in (on_gpu, refiner)]
     assert sampled[0] == sampled[1], "random numbers are drawn on the CPU"
+
+
+@pytest.mark.parametrize("wanted", [1, 3])
+def test_each_prompt_may_have_a_seed_of_its_own(refiner: Refiner, wanted: int) -> None:
+    options = RefineOptions(wanted, temperature=1.0, max_new_tokens=12)
+    prompts, seeds = ["a cat", "a dog", "a cat", LONG], [1, 2, 3, 4]
+    results = refiner.refine_each(prompts, seeds, options)
+    for prompt, seed, result in zip(prompts[:3], seeds, results, strict=False):
+        alone = refiner.refine(prompt, **{**vars(options), "seed": seed})
+        assert result.texts == ([alone] if wanted == 1 else alone) and not result.unchanged and not result.short
+    assert results[0].texts[-1] != results[2].texts[-1]
+    assert (results[3].texts, results[3].unchanged) == ([LONG], True)
+    with pytest.warns(PripWarning) as told:
+        refiner.refine(prompts, **vars(options))
+    assert refiner.shortcomings(prompts, results, options) == [str(told[0].message)]
+    with pytest.raises(InputError, match="seeds must be one for each of the 4 user prompts, 3 came"):
+        refiner.refine_each(prompts, seeds[:3], options)

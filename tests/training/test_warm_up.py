@@ -159,7 +159,7 @@ def test_the_encoder_starts_from_a_pretrained_t5(tmp_path: Path, data: Path) -> 
     assert all(torch.equal(value, stored[f"t5.{name}"]) for name, value in pretrained.named_parameters())
 
 
-def make_decoder_module(data: Path, max_tokens: int = 128) -> decoder.DecoderModule:
+def make_decoder_module(data: Path, max_tokens: int = 128, **options) -> decoder.DecoderModule:
     splits = read_system_prompts(data)
     model, tokenizer = decoder.build_decoder(None, LLAMA, "{pivot}", splits)
     return decoder.DecoderModule(
@@ -173,7 +173,18 @@ def make_decoder_module(data: Path, max_tokens: int = 128) -> decoder.DecoderMod
         max_tokens=max_tokens,
         loop=LOOP,
         optimizer=OptimizerSettings(),
+        **options,
     )
+
+
+def test_a_prefix_that_is_not_learned_is_read_and_gives_no_loss(data: Path) -> None:
+    whole, module = (make_decoder_module(data, learn_prefix=learn) for learn in (True, False))
+    for row, other in zip(module._rows_of(0, 1)[0], whole._rows_of(0, 1)[0], strict=True):
+        assert row.tokens == other.tokens and other.unlearned == 0 and row.learned > 0
+        text = module.tokenizer.decode(row.tokens[:-1])
+        prefix, comma, _ = text.partition(",")
+        assert module.tokenizer.decode(row.tokens[: row.unlearned]) == prefix + comma
+    assert decoder.prefix_lengths(["a cat, bokeh, 8k", "a cat"]) == [6, 6]
 
 
 def test_pseudo_words_and_padding_give_no_loss(data: Path) -> None:

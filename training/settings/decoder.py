@@ -106,6 +106,10 @@ class DecoderSettings(TrainSettings):
     word_dropout: float = 0.05
     """Probability that a word before the first comma is replaced by a pseudo-word of random letters."""
 
+    learn_prefix: bool = True
+    """Whether what stands before the first comma gives a loss as all of the system prompt does (Eq. 7). Else it is read
+    alone, as it is when the decoder is deployed, which finishes a prefix and never writes one (ablation)."""
+
     pivot_noise: float = 0.0
     """Deviation of the noise that training adds to the pivots: it keeps a decoder of few images from learning each by
     heart, and the encoder's pivots, which are averages, are not foreign to it."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 
-from prip.errors import InputError
+from prip.errors import InputError, PripError
 
 from ..kinds import Context
 from .answers import Wording
@@ -60,7 +60,7 @@ class ChatRefiner:
         given_up = threading.Event()
 
         def refine(user_prompt: str, seed: int) -> str:
-            return self.wording.refined(user_prompt, self.client.answer(self._request(user_prompt, seed), given_up))
+            return self._refine(user_prompt, seed, given_up)
 
         with ThreadPoolExecutor(self.concurrency) as pool:
             waiting = [pool.submit(refine, *pair) for pair in zip(user_prompts, seeds, strict=True)]
@@ -72,6 +72,28 @@ class ChatRefiner:
                 given_up.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+    def attempt(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str | Exception]:
+        """Return a refined prompt for each (user prompt, seed), or the ChatError or RefinementError that it ended in:
+        each is asked for once, whatever becomes of the others."""
+        given_up = threading.Event()
+
+        def refine(user_prompt: str, seed: int) -> str | Exception:
+            try:
+                return self._refine(user_prompt, seed, given_up)
+            except PripError as error:
+                return error
+
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            try:
+                return list(pool.map(refine, user_prompts, seeds))
+            except BaseException:
+                given_up.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _refine(self, user_prompt: str, seed: int, given_up: threading.Event) -> str:
+        return self.wording.refined(user_prompt, self.client.answer(self._request(user_prompt, seed), given_up))
 
     def _request(self, user_prompt: str, seed: int) -> dict[str, Any]:
         messages = [{"role": "system", "content": self.system}] if self.system else []

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..results import Results, rows_of
-from ..summary import NONE
+from ..settings import NONE
 from ..table import number
 from .markup import escaped, marked, signed
 from .pictures import Album

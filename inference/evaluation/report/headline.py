@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..summary import NONE, main_refiner, main_scorer
+from ..settings import NONE
+from ..summary import main_refiner, main_scorer
 from ..table import number, number_range, p_value
 from ..tables import decimals_of, generator_title, percent, rows_of
 

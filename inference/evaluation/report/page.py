@@ -12,7 +12,8 @@ from typing import Any
 from ..curves import ITERATION
 from ..people import people_tables
 from ..results import Results, failed_rows
-from ..summary import ALL, NONE, main_refiner, main_scorer
+from ..settings import NONE
+from ..summary import ALL, main_refiner, main_scorer
 from ..table import Cell, Column, Table
 from ..tables import categories_of, comparison_tables, decimals_of, generator_title, rows_of, score_tables
 from . import plots

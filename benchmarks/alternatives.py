@@ -1,0 +1,99 @@
+"""Alternatives: how much they share, whether they are clean, and what prip-mini's reward says of their images.
+
+    python benchmarks/alternatives.py
+
+Compares what an alternative may avoid of those before it: `sampled` avoids nothing and samples at temperature 1,
+`first` avoids the first modifier of each, `two` the first two, `third` and `half` so many of them, `all` all, `values`
+all terms of the values that the first half names. `prip.refine` does as `two`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from statistics import mean
+
+from prip import Refiner, alternatives
+from prip.control.attributes import attributes, named_values
+from prip.generators import load_generator
+from prip.inference.parts import Parts
+from prip.miniature.prompts import user_prompts
+from prip.miniature.vocabulary import ATTRIBUTES, MODIFIERS, NEUTRAL_MODIFIERS, POOR
+from prip.processing import modifiers_added
+from prip.rewards import load_reward
+from prip.words import words_of
+
+KNOWN = {*MODIFIERS, *NEUTRAL_MODIFIERS}
+HARMFUL = {modifier for values in ATTRIBUTES.values() for modifier in values[POOR].modifiers}
+
+
+def terms(modifiers: Sequence[str]) -> list[str]:
+    """The modifiers as terms to avoid."""
+    return [" ".join(words_of(modifier)) for modifier in modifiers]
+
+
+def terms_of_values(modifiers: Sequence[str]) -> list[str]:
+    """The modifiers and all terms of the values that they name."""
+    values = sorted(named_values(", ".join(modifiers)))
+    return [*terms(modifiers), *(term for attribute, value in values for term in attributes()[attribute][value])]
+
+
+VARIANTS: dict[str, Callable[[Sequence[str]], list[str]]] = {
+    "sampled": lambda modifiers: [],
+    "first": lambda modifiers: terms(modifiers[:1]),
+    "two": lambda modifiers: terms(modifiers[:2]),
+    "third": lambda modifiers: terms(modifiers[: (len(modifiers) + 2) // 3]),
+    "half": lambda modifiers: terms(modifiers[: (len(modifiers) + 1) // 2]),
+    "all": terms,
+    "values": lambda modifiers: terms_of_values(modifiers[: (len(modifiers) + 1) // 2]),
+}
+
+
+def shared(sets: Sequence[set[str]]) -> float:
+    """Mean over pairs of alternatives of the modifiers that both have, among those that either has (Jaccard)."""
+    return mean(len(one & other) / max(1, len(one | other)) for one, other in combinations(sets, 2))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compare ways to make alternatives that differ.")
+    parser.add_argument("--prompts", type=int, default=40, help="test prompts (default: 40)")
+    parser.add_argument("--alternatives", type=int, default=4, help="texts a prompt (default: 4)")
+    parser.add_argument("--images-per-prompt", type=int, default=2, help="images a text (default: 2)")
+    parser.add_argument("--generator", default="renderer", choices=["renderer", "diffusion"])
+    parser.add_argument("--reward", default="mini-hps", help="of prip-mini's rewards (default: mini-hps)")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    parts = Parts.of_checkpoint("prip-mini")
+    generator = load_generator("renderer" if arguments.generator == "renderer" else str(parts.generator))
+    reward = load_reward(parts.rewards / arguments.reward)
+    refiner = Refiner.from_pretrained("prip-mini")
+    rows = user_prompts("test", 1, 0)
+    prompts = [prompt for prompt, _ in rows[:: max(1, len(rows) // arguments.prompts)]][: arguments.prompts]
+
+    def quality(pairs: Sequence[tuple[str, str]]) -> float:
+        """Mean reward of (user prompt, text) pairs' images."""
+        jobs = [(user, text, seed) for user, text in pairs for seed in range(arguments.images_per_prompt)]
+        images = generator([text for _, text, _ in jobs], [seed for *_, seed in jobs])
+        return float(reward([user for user, *_ in jobs], images).mean())
+
+    print(f"plain {quality([(prompt, prompt) for prompt in prompts]):.3f}")
+    print(f"first {quality(list(zip(prompts, refiner.refine(prompts), strict=True))):.3f} (greedy, the same for all)")
+    print("variant   texts  shared  unclean  harmful  reward of the others")
+    for name, avoided in VARIANTS.items():
+        alternatives.terms_to_avoid = avoided  # type: ignore[assignment]
+        temperature = 1.0 if name == "sampled" else 0.0
+        found = refiner.refine(prompts, num_alternatives=arguments.alternatives, temperature=temperature)
+        added = [[set(modifiers_added(user, text)) for text in own] for user, own in zip(prompts, found, strict=True)]
+        others = [modifiers for own in added for modifiers in own[1:]]
+        pairs = [(user, text) for user, own in zip(prompts, found, strict=True) for text in own[1:]]
+        print(
+            f"{name:9} {mean(map(len, found)):5.2f} {mean(map(shared, added)):7.3f} "
+            f"{mean(not one <= KNOWN for one in others):8.3f} {mean(bool(one & HARMFUL) for one in others):8.3f} "
+            f"{quality(pairs):8.3f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

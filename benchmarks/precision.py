@@ -1,0 +1,117 @@
+"""What a refiner gains and loses in fewer bits: memory of its weights, time a prompt, texts that stay the same.
+
+    python benchmarks/precision.py
+
+Two refiners: prip-mini, and one of random weights as large as Flan-T5-base with a Llama of 124M parameters, whose
+texts mean nothing but whose speed is that of its size. How much worse the pictures become, `prip evaluate --config
+precision` tells.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from transformers import LlamaConfig, T5Config
+
+from prip import PreferenceEncoder, PripModel, PromptDecoder, Refiner
+from prip.errors import CheckpointError
+from prip.miniature.vocabulary import PLACES, SUBJECTS
+from prip.quantization import weight_bytes
+
+PRECISIONS = (("float32", None), ("float16", None), ("bfloat16", None), ("float32", "int8"), ("bfloat16", "int8"))
+HEAD = "| precision | weights, MiB | speed alone | speed in batches of 32 | texts as in float32 |\n|" + 5 * " --- |"
+HEAD = "| precision | weights, MiB | speed alone | speed in batches of 32 | texts as in float32 |\n|" + 5 * " --- |"
+PROMPTS = [f"a {subject.name} {place.user_phrases[0]}" for subject in SUBJECTS for place in PLACES]
+
+
+def base_sized(folder: Path) -> Path:
+    """Writes a refiner of random weights with prip-mini's tokenizers, and returns its folder."""
+    torch.manual_seed(0)
+    processor = Refiner.from_pretrained("prip-mini").processor
+    assert processor.encoder_tokenizer is not None
+    t5 = T5Config(
+        vocab_size=len(processor.encoder_tokenizer),
+        d_model=768,
+        d_ff=2048,
+        num_layers=12,
+        num_heads=12,
+        feed_forward_proj="gated-gelu",
+        pad_token_id=processor.encoder_tokenizer.pad_token_id,
+    )
+    llama = LlamaConfig(
+        vocab_size=len(processor.decoder_tokenizer),
+        hidden_size=768,
+        intermediate_size=3072,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        eos_token_id=processor.decoder_tokenizer.eos_token_id,
+    )
+    encoder = PreferenceEncoder.from_t5(t5, 32, 768)
+    decoder = PromptDecoder.from_lm(llama, processor.decoder_tokenizer, 32, 768)
+    Refiner(PripModel(encoder, decoder), processor).save_pretrained(folder)
+    return folder
+
+
+def timed(refiner: Refiner, prompts: Sequence[str], batch: int, max_new_tokens: int) -> tuple[float, list[str]]:
+    """Returns the seconds a prompt of one pass over the prompts in batches, and the texts."""
+    began = time.perf_counter()
+    texts = refiner.refine(prompts, batch_size=batch, max_new_tokens=max_new_tokens) if batch > 1 else []
+    if batch == 1:
+        texts = [refiner.refine(prompt, max_new_tokens=max_new_tokens) for prompt in prompts]
+    return (time.perf_counter() - began) / len(prompts), texts
+
+
+def measure(place: str, prompts: int, rounds: int, max_new_tokens: int, device: str | None) -> Iterator[str]:
+    """Yields a row of the table for each precision. The precisions take turns, so that other load falls on all."""
+    refiners, failed = {}, []
+    for dtype, quantization in PRECISIONS:
+        name = dtype if quantization is None else f"{dtype}, {quantization}"
+        try:
+            refiners[name] = Refiner.from_pretrained(place, dtype=dtype, quantization=quantization, device=device)
+            refiners[name].refine(PROMPTS[:4])
+        except (CheckpointError, RuntimeError) as error:
+            failed.append(f"| {name} | cannot run here: {' '.join(str(error).split())[:80]} | | | |")
+    seconds: dict[tuple[str, int], list[float]] = {}
+    texts: dict[str, list[str]] = {}
+    for _ in range(rounds):
+        for name, refiner in refiners.items():
+            for batch, count in ((1, max(4, prompts // 8)), (32, prompts)):
+                took, made = timed(refiner, PROMPTS[:count], batch, max_new_tokens)
+                seconds.setdefault((name, batch), []).append(took)
+                texts[name] = made
+    first = next(iter(refiners))
+    for name, refiner in refiners.items():
+        same = sum(map(str.__eq__, texts[name], texts[first])) / len(texts[name])
+        one, many = (
+            statistics.median(seconds[first, batch]) / statistics.median(seconds[name, batch]) for batch in (1, 32)
+        )
+        yield f"| {name} | {weight_bytes(refiner.model) / 2**20:,.1f} | {one:.2f} | {many:.2f} | {100 * same:.0f} % |"
+    yield from failed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU when there is one)")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads (default 2)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often all is timed; the median counts (default 3)")
+    parser.add_argument("--prompts", type=int, default=64, help="user prompts (default 64, at most 320)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    with TemporaryDirectory() as folder:
+        for title, place, tokens in (
+            ("prip-mini", "prip-mini", 60),
+            ("base size, random weights", str(base_sized(Path(folder) / "base")), 24),
+        ):
+            print(f"\n{title}\n\n{HEAD}")
+            for row in measure(place, arguments.prompts, arguments.rounds, tokens, arguments.device):
+                print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""`prip serve` under load: many clients at a time, with batching and without, in turns in the same run.
+
+    python benchmarks/serve_load.py
+    python benchmarks/serve_load.py --seconds 10 --rounds 2
+
+Two servers of the embedded default are started, one with batches of 64, one with batches of 1. Each round loads one of
+them while the other is idle: every client sends its next request when the last one is answered, every prompt is another
+one. Prints requests, errors, requests a second, latency, the mean size of a batch, and each server's memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+BATCH = 64
+
+
+@dataclass
+class Load:
+    """What a server did under load."""
+
+    name: str
+    process: subprocess.Popen
+    port: int
+    rates: list[float] = field(default_factory=list)
+    """Requests a second, round by round."""
+    seconds: list[float] = field(default_factory=list)
+    """From the sending of a request to the end of its answer."""
+    errors: list[str] = field(default_factory=list)
+    memory: list[float] = field(default_factory=list)
+    """MB after each round, in front of the first the one at rest."""
+
+    def metrics(self) -> dict[str, float]:
+        """The server's own metrics, by name and labels."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics") as answer:
+            lines = [line for line in answer.read().decode().splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+    def note_memory(self) -> None:
+        self.memory.append(self.metrics()["process_resident_memory_bytes"] / 1e6)
+
+
+def start(name: str, max_batch: int, threads: int | None) -> Load:
+    """Start a server on a free port, and wait until it tells its address."""
+    command = [str(Path(sys.executable).with_name("prip")), "serve", "--port", "0", "--max-batch", str(max_batch)]
+    command += [] if threads is None else ["--threads", str(threads)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        sys.exit(f"{' '.join(command)} ended with {process.wait()}")
+    return Load(name, process, int(line.split()[0].rstrip("/").rsplit(":", 1)[1]))
+
+
+def distinct_prompts(file: Path | None) -> Iterator[str]:
+    """User prompts without end, each another one: those of a file or of the miniature, then pairs of them."""
+    if file is None:
+        from prip.miniature.prompts import user_prompts
+
+        own = [prompt for split in ("train", "dev", "test") for prompt, _ in user_prompts(split, 4, 0, True)]
+    else:
+        own = file.read_text(encoding="utf-8").splitlines()
+    own = list(dict.fromkeys(line.strip() for line in own if line.strip()))
+    pairs = (
+        f"{own[place]} and {own[(place + step) % len(own)]}" for step in itertools.count(1) for place in range(len(own))
+    )
+    return itertools.chain(own, pairs)
+
+
+async def client(load: Load, prompts: Iterator[str], until: float) -> None:
+    """Send one request after the other on one connection, until a moment of time.perf_counter."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", load.port)
+    while time.perf_counter() < until:
+        body = json.dumps({"prompt": next(prompts)}).encode()
+        head = "POST /v1/refine HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        began = time.perf_counter()
+        try:
+            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            length = int(answer.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            text = await reader.readexactly(length)
+        except (OSError, asyncio.IncompleteReadError, IndexError) as error:
+            load.errors.append(repr(error))
+            break
+        load.seconds.append(time.perf_counter() - began)
+        if not answer.startswith(b"HTTP/1.1 200 ") or b'"refined_prompts":["' not in text:
+            load.errors.append(answer.split(b"\r\n")[0].decode() + " " + text.decode()[:200])
+    writer.close()
+
+
+async def round_of(load: Load, prompts: Iterator[str], clients: int, seconds: float) -> float:
+    """Load a server for some seconds; requests a second."""
+    before, began = len(load.seconds), time.perf_counter()
+    await asyncio.gather(*(client(load, prompts, began + seconds) for _ in range(clients)))
+    return (len(load.seconds) - before) / (time.perf_counter() - began)
+
+
+def line_of(load: Load) -> str:
+    """The row of a server."""
+    hundredths = statistics.quantiles(load.seconds, n=100)
+    metrics = load.metrics()
+    size = metrics["prip_refine_batch_size_sum"] / metrics["prip_refine_batch_size_count"]
+    middle = load.memory[len(load.memory) // 2]
+    return (
+        f"{load.name:<18}{len(load.seconds):>9}{len(load.errors):>8}{statistics.mean(load.rates):>9.1f}"
+        f"{1000 * hundredths[49]:>9.0f}{1000 * hundredths[98]:>9.0f}{size:>8.1f}"
+        f"{load.memory[0]:>10.0f}{middle:>8.0f}{load.memory[-1]:>8.0f}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="prip serve under load.")
+    parser.add_argument("--seconds", type=float, default=60, help="of load for each server (default: 60)")
+    parser.add_argument("--rounds", type=int, default=6, help="in which they are spent, in turns (default: 6)")
+    parser.add_argument("--clients", type=int, default=64, help="at a time (default: 64)")
+    parser.add_argument("--threads", type=int, help="torch threads of the servers (default: theirs)")
+    parser.add_argument("--file", type=Path, help="of user prompts, one a line (default: those of the miniature)")
+    arguments = parser.parse_args()
+    prompts = distinct_prompts(arguments.file)
+    loads = [start("batching", BATCH, arguments.threads), start("without", 1, arguments.threads)]
+    try:
+        for load in loads:
+            asyncio.run(round_of(load, prompts, arguments.clients, 3))  # what a process takes once, it has taken
+            load.seconds.clear()
+            load.note_memory()
+        for _ in range(arguments.rounds):
+            for load in loads:
+                rate = asyncio.run(round_of(load, prompts, arguments.clients, arguments.seconds / arguments.rounds))
+                load.rates.append(rate)
+                load.note_memory()
+        print("server             requests  errors    req/s   p50 ms   p99 ms   batch  MB start  middle     end")
+        for load in loads:
+            print(line_of(load))
+        ratios = [batched / alone for batched, alone in zip(*(load.rates for load in loads), strict=True)]
+        print(f"ratio {statistics.median(ratios):.2f} (median of rounds; {min(ratios):.2f} to {max(ratios):.2f})")
+        for error in [error for load in loads for error in load.errors][:5]:
+            print(error)
+    finally:
+        for load in loads:
+            load.process.terminate()
+            load.process.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""What an entry of a config is by content: its options, with a hash of the files that they name in place of their path.
+
+Two runs may share the work of an entry only where its identities are equal: a weight file that was replaced under the
+same name is another entry, and a folder that was moved is the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..files import file_hash, folder_hash
+from ..parts import Parts
+from .kinds import BEST_JUDGE, PER_GENERATOR
+from .settings import Entry, EvaluationSettings, without
+
+Identity = dict[str, Any]
+CONTENT = "content"
+"""Field of an identity: hash by what was read, options or parts of the checkpoint."""
+_PLACES = ("place", "tokenizer", "encoder", "unet", "adapter", "upscaler")
+"""Options that name files, of an entry or of the mapping `options` in it."""
+PARTS_READ: Mapping[str, tuple[str, ...]] = {
+    "none": (),
+    "random-modifiers": (),
+    "suffix": (),
+    "prip": ("encoder", "decoder"),
+    "best": (),
+    "best-suffix": ("generator", "rewards"),
+    "causal-lm": (),
+    "seq2seq-lm": (),
+    "chat": (),
+    "diffusers": ("generator",),
+    "renderer": ("readers",),
+    "reward": ("rewards",),
+    "truth": ("readers",),
+    "second-reward": ("readers",),
+    "subject-accuracy": ("readers",),
+    "asked-for": ("readers",),
+    "pivots": ("pivot_encoder",),
+}
+"""Kind -> the parts of the checkpoint or run that it reads where its entry names no place of its own."""
+_OF_STAGE = {("prip", "warmup"): ("warmup_encoder", "decoder"), ("diffusers", "tune"): ("tuned_generator",)}
+
+
+class Identities:
+    """Identities of the entries of one evaluation; every folder is hashed once."""
+
+    def __init__(self, parts: Parts) -> None:
+        """parts: those of the checkpoint or run that is measured."""
+        self.parts = parts
+        self._hashes: dict[Path, str] = {}
+
+    def of(self, entry: Entry) -> Identity:
+        """Returns the identity of a refiner, generator, scorer or embedder."""
+        named, read = self._files(entry)
+        own = without(entry, "seen", "role") | {option: _before_path(entry, option) for option in named}
+        return {**own, CONTENT: {name: self._hash(path) for name, path in read.items()}}
+
+    def of_refiner(self, settings: EvaluationSettings, name: str) -> Identity:
+        """Returns the identity of a refiner, that of its judge included where it searches with one."""
+        entry = settings.refiners[name]
+        own = self.of(entry)
+        if entry["kind"] in PER_GENERATOR:
+            judge = settings.scorers.get(entry.get("judge", BEST_JUDGE))
+            own["judge is"] = None if judge is None else self.of(judge)
+        return own
+
+    def _files(self, entry: Entry) -> tuple[list[str], dict[str, Path]]:
+        """Returns the options that name files of this machine, and what is read: option or part, and its files."""
+        named, read, parts = [], {}, self.parts if entry.get("place") is None else None
+        for option in _PLACES:
+            path = _path(entry, option)
+            if path is None:
+                continue
+            if option in entry:
+                named.append(option)
+            if entry["kind"] == "prip" and (path / "encoder" / "part").is_dir():
+                parts = Parts.of_run(path)
+            else:
+                read[option] = path
+        wanted = PARTS_READ[entry["kind"]] if parts is not None else ()
+        wanted = _OF_STAGE.get((entry["kind"], entry.get("stage", "")), wanted) if wanted else ()
+        for part in wanted:
+            folder = getattr(parts, part)
+            if folder is not None and folder.is_dir() and not ("encoder" in entry and part.endswith("encoder")):
+                read[f"the {part}"] = folder
+        return named, read
+
+    def _hash(self, path: Path) -> str:
+        if path not in self._hashes:
+            self._hashes[path] = folder_hash(path) if path.is_dir() else file_hash(path)
+        return self._hashes[path]
+
+
+def _path(entry: Entry, option: str) -> Path | None:
+    """Returns the file or folder that an option names, alone or behind NAME=; None where there is none such."""
+    options = entry.get("options")
+    value = {**(options if isinstance(options, Mapping) else {}), **entry}.get(option)
+    path = Path(value.partition("=")[2] or value) if isinstance(value, str) else None
+    return path if path is not None and path.exists() else None
+
+
+def _before_path(entry: Entry, option: str) -> str:
+    name, equals, _ = str(entry[option]).partition("=")
+    return name + equals if equals else ""
+
+
+def differing(before: Identity, after: Identity) -> str:
+    """Returns in words what tells two identities apart, "" where nothing does."""
+    names = [
+        name for name in dict.fromkeys([*before, *after]) if name != CONTENT and before.get(name) != after.get(name)
+    ]
+    read, now = before.get(CONTENT, {}), after.get(CONTENT, {})
+    files = [f"files of {name}" for name in dict.fromkeys([*read, *now]) if read.get(name) != now.get(name)]
+    return ", ".join([*names, *files])

@@ -1,0 +1,147 @@
+"""`prip serve`: a refiner, and a generator if wanted, behind HTTP."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prip.errors import require
+
+if TYPE_CHECKING:
+    from prip.protocols import Generator, Reward
+
+EXAMPLES = """examples:
+  prip serve
+  prip serve --images
+  prip serve --port 9000 --max-batch 128 --timeout 10
+  PRIP_API_KEY=$(openssl rand -hex 16) prip serve --host 0.0.0.0 --host-name refiner.example
+  prip serve --model my-name/my-refiner --revision v1.0 --images stabilityai/sdxl-turbo --device cuda
+
+  curl http://127.0.0.1:8000/v1/refine -H "Content-Type: application/json" -d '{"prompt": "a cat"}'
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register `serve` with the subparsers of `prip`."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="refine and draw over HTTP",
+        description="Serve a refiner over HTTP: what many clients ask for at a time is refined in one batch, and each "
+        "gets what prip refine would give with the same seed. SIGTERM or Ctrl-C ends it when all that was accepted is "
+        "answered, the second one at once.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--model", default="prip-mini", help="embedded checkpoint, folder, or owner/name on the Hub (default prip-mini)"
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU when there is one)")
+    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16", "auto"], help="precision of the refiner")
+    parser.add_argument(
+        "--images",
+        nargs="?",
+        const="",
+        metavar="GENERATOR",
+        help="also draw: with the checkpoint's own generator, or with a diffusers pipeline (folder or Hub id); scores "
+        "are those of the checkpoint's rewards, if it has any",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine)")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on, 0 for any (default 8000)")
+    parser.add_argument(
+        "--host-name", action="append", default=[], metavar="NAME", help="also answer under this name; may be repeated"
+    )
+    parser.add_argument(
+        "--api-key-file", type=Path, metavar="FILE", help="file of the key to ask for (default: PRIP_API_KEY, or none)"
+    )
+    parser.add_argument("--max-batch", type=int, default=64, metavar="N", help="texts to make at a time (default 64)")
+    parser.add_argument(
+        "--max-wait-ms", type=float, default=5.0, metavar="MS", help="a batch waits so long for more (default 5)"
+    )
+    parser.add_argument("--queue-size", type=int, default=512, metavar="N", help="prompts that may wait (default 512)")
+    parser.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds for an answer (default 30)")
+    parser.add_argument(
+        "--client-timeout",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="seconds for a client to send headers, body, and to read on (default 10)",
+    )
+    parser.add_argument(
+        "--max-body-bytes", type=int, default=1 << 20, metavar="N", help="of a request (default 1048576)"
+    )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="of torch on the CPU (default: all cores but one, at least one)"
+    )
+    parser.add_argument("--verbose", action="store_true", help="log each request")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Load and serve. Returns 0; errors of ours are for the caller, told before torch is loaded where that can be."""
+    from prip.loading import refiner_folder
+    from prip.options import check_whole
+
+    for module in ("fastapi", "uvicorn", "prometheus_client"):
+        require(module, "serve")
+
+    from .listening import LOOPBACK, address, listen
+    from .server.access import read_key
+    from .server.settings import ServerSettings
+
+    settings = ServerSettings(
+        max_batch=arguments.max_batch,
+        max_wait_ms=arguments.max_wait_ms,
+        queue_size=arguments.queue_size,
+        timeout_s=arguments.timeout,
+        client_timeout_s=arguments.client_timeout,
+        max_body_bytes=arguments.max_body_bytes,
+        host_names=arguments.host_name,
+    )
+    threads = max(1, (os.cpu_count() or 1) - 1) if arguments.threads is None else arguments.threads
+    check_whole("threads", threads, 1)
+    key = read_key(arguments.api_key_file, os.environ)
+    if arguments.images is not None:
+        require("diffusers", "generate")
+        require("PIL.Image", "generate")
+    folder = refiner_folder(arguments.model, arguments.revision)
+    listening = listen(arguments.host, arguments.port)
+
+    import torch
+
+    from prip.refiner import Refiner
+
+    from .server.application import make_application
+    from .server.engine import Engine
+    from .server.metrics import Metrics
+    from .server.serving import serve
+
+    torch.set_num_threads(threads)
+    refiner = Refiner.from_pretrained(folder, device=arguments.device, dtype=arguments.dtype)
+    generator, rewards = (None, []) if arguments.images is None else _load_images(arguments)
+    metrics = Metrics()
+    engine = Engine(refiner, arguments.model, settings, metrics, generator, rewards)
+    application = make_application(engine, settings, metrics, arguments.host, key)
+    if arguments.host not in LOOPBACK and key is None:
+        print("everybody who reaches this machine can use the server: it has no key", file=sys.stderr)
+    print(f"{address(arguments.host, listening)} (Ctrl-C ends it; docs tells what it answers)", flush=True)
+    try:
+        serve(application, listening, settings, arguments.verbose)
+    finally:
+        engine.close()
+    return 0
+
+
+def _load_images(arguments: argparse.Namespace) -> tuple[Generator, list[Reward]]:
+    from prip.generators import load_generator
+    from prip.places import as_device
+
+    from .parts import Parts, existing, load_rewards
+
+    parts = Parts.of_checkpoint(arguments.model, arguments.revision)
+    device = str(as_device(arguments.device))
+    generator = load_generator(arguments.images or str(existing(parts.generator)), device=device)
+    return generator, load_rewards(parts.rewards, device) if parts.rewards.is_dir() else []

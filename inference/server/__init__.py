@@ -1,0 +1,1 @@
+"""`prip serve`: a refiner behind HTTP, which puts what many clients ask for into one batch."""

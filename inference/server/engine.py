@@ -1,0 +1,144 @@
+"""What answers requests: a refiner, and a generator with rewards where one is loaded, each behind a Batcher."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+
+from prip.errors import require
+from prip.options import RefineOptions
+from prip.protocols import Generator, Reward
+from prip.refiner import Refined, Refiner
+
+from .batching import Batcher
+from .metrics import Metrics
+from .settings import ServerSettings
+
+IMAGES_PER_BATCH = 16
+IMAGES_WAITING = 256
+"""Twice what one request may ask for."""
+
+
+@dataclass(frozen=True)
+class RefineGroup:
+    """Prompts that can share a batch: all their options but the seed are equal."""
+
+    options: RefineOptions
+    for_generator: bool
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One image to draw: from a text, to be scored for the user prompt."""
+
+    user_prompt: str
+    text: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One image: a PNG file in base64, and its score by each reward."""
+
+    png: str
+    scores: dict[str, float]
+
+
+class Engine:
+    """Refines and draws in threads of its own; a result depends on its prompt, options and seed alone."""
+
+    def __init__(
+        self,
+        refiner: Refiner,
+        model: str,
+        settings: ServerSettings,
+        metrics: Metrics,
+        generator: Generator | None = None,
+        rewards: Sequence[Reward] = (),
+    ) -> None:
+        """model: the name under which clients know the refiner. generator, rewards: what /v1/images uses."""
+        self.model = model
+        self.generator = generator
+        self._rewards = rewards
+        self._refiner = refiner
+        self._counted = refiner if generator is None else refiner.counted_by(generator)
+        self._max_batch = settings.max_batch
+        self._refining = Batcher(
+            self._refine,
+            settings.max_batch,
+            settings.max_wait_ms,
+            settings.queue_size,
+            weight=lambda group: group.options.num_alternatives,
+            on_batch=metrics.refine_batch.observe,
+        )
+        metrics.follow_queue("refine", lambda: self._refining.waiting)
+        self._drawing: Batcher[None, Drawing, Drawn] | None = None
+        if generator is not None:
+            drawing = Batcher(
+                self._draw,
+                IMAGES_PER_BATCH,
+                settings.max_wait_ms,
+                IMAGES_WAITING,
+                on_batch=metrics.draw_batch.observe,
+            )
+            self._drawing = drawing
+            metrics.follow_queue("draw", lambda: drawing.waiting)
+
+    def refine(
+        self, user_prompts: Sequence[str], options: RefineOptions, for_generator: bool = False
+    ) -> Future[list[Refined]]:
+        """Return the future of what `refine` makes of the prompts; the budget is counted by the generator if
+        `for_generator`. Raises QueueFull."""
+        group = RefineGroup(replace(options, seed=0, batch_size=self._max_batch), for_generator)
+        return self._refining.submit(group, [(prompt, options.seed) for prompt in user_prompts])
+
+    def shortcomings(
+        self,
+        user_prompts: Sequence[str],
+        results: Sequence[Refined],
+        options: RefineOptions,
+        for_generator: bool = False,
+    ) -> list[str]:
+        """Return what `refine` would warn of."""
+        return self._refiner_for(for_generator).shortcomings(user_prompts, results, options)
+
+    def draw(self, drawings: Sequence[Drawing]) -> Future[list[Drawn]]:
+        """Return the future of the images. Raises QueueFull."""
+        assert self._drawing is not None, "no generator is loaded"
+        return self._drawing.submit(None, drawings)
+
+    def close(self) -> None:
+        """Finish all that waits, and end the threads."""
+        self._refining.close()
+        if self._drawing is not None:
+            self._drawing.close()
+
+    def _refiner_for(self, for_generator: bool) -> Refiner:
+        return self._counted if for_generator else self._refiner
+
+    def _refine(self, group: RefineGroup, jobs: Sequence[tuple[str, int]]) -> list[Refined]:
+        prompts, seeds = zip(*jobs, strict=True)
+        return self._refiner_for(group.for_generator).refine_each(prompts, seeds, group.options)
+
+    def _draw(self, _group: None, jobs: Sequence[Drawing]) -> list[Drawn]:
+        assert self.generator is not None
+        images = self.generator([job.text for job in jobs], [job.seed for job in jobs])
+        user_prompts = [job.user_prompt for job in jobs]
+        scores = {reward.name: reward(user_prompts, images).tolist() for reward in self._rewards}
+        return [
+            Drawn(
+                _png(image.permute(1, 2, 0).contiguous().numpy()),
+                {name: values[place] for name, values in scores.items()},
+            )
+            for place, image in enumerate(images)
+        ]
+
+
+def _png(pixels) -> str:
+    """Return an image, uint8 `(height, width, 3)`, as a PNG file in base64."""
+    buffer = io.BytesIO()
+    require("PIL.Image", "generate").fromarray(pixels).save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,0 +1,37 @@
+"""What the server does is what its OpenAPI document says: requests that schemathesis makes of it, good and bad ones."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from server_process import ServerProcess
+
+
+def ask_by_the_document(server: ServerProcess, folder: Path, examples: int) -> int:
+    """Makes requests of all routes, so many of each in the fuzzing phase, and holds the answers against the document;
+    returns how many there were."""
+    before = server.metric("prip_requests_total")
+    command = [str(Path(sys.executable).with_name("schemathesis")), "run"]
+    command += [f"http://127.0.0.1:{server.port}/openapi.json", "--checks", "all", "--no-color", "--workers", "4"]
+    command += ["--phases", "examples,coverage,fuzzing", "--max-examples", str(examples), "--seed", "1"]
+    command += ["--suppress-health-check", "all", "--continue-on-failure", "--generation-database", "none"]
+    command += ["--request-timeout", "60"]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert found.returncode == 0, found.stdout[-6000:] + found.stderr[-2000:]
+    faults = re.findall(r'^prip_requests_total\{.*status="5.*', server.ask("/metrics")[1], re.MULTILINE)
+    assert faults == []
+    assert server.ask("/v1/refine", {"prompt": "a cat"})[0] == 200
+    return int(server.metric("prip_requests_total") - before)
+
+
+def test_some_hundred_requests_keep_to_the_document(shared_server: ServerProcess, tmp_path: Path) -> None:
+    assert ask_by_the_document(shared_server, tmp_path, examples=20) > 200
+
+
+@pytest.mark.slow
+def test_ten_thousand_requests_keep_to_the_document(shared_server: ServerProcess, tmp_path: Path) -> None:
+    assert ask_by_the_document(shared_server, tmp_path, examples=3400) > 10_000

@@ -1,0 +1,324 @@
+"""The routes of `prip serve`, in this process: answers, errors, the key, foreign names, OpenAPI, metrics."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from prip.inference.parts import load_rewards
+from prip.inference.server.access import LEAST_CHARACTERS, read_key
+from prip.inference.server.application import make_application
+from prip.inference.server.engine import Engine
+from prip.inference.server.metrics import Metrics
+from prip.inference.server.settings import MAX_IMAGES, MAX_PROMPTS, ServerSettings
+from prip.miniature.renderer import Renderer
+from prip.options import RefineOptions
+from prip.processing import MAX_CHARACTERS, modifiers_added, own_words
+from prip.refiner import Refiner
+
+KEY = "0123456789abcdef"
+LONG = "a very long prompt about many things " * 12
+
+
+@pytest.fixture(scope="module")
+def refiner(tiny_checkpoint: Path) -> Refiner:
+    return Refiner.from_pretrained(tiny_checkpoint, device="cpu")
+
+
+def client_of(engine: Engine, metrics: Metrics, key: str | None = None, **settings: Any) -> TestClient:
+    application = make_application(engine, ServerSettings(**settings), metrics, "127.0.0.1", key)
+    return TestClient(application, base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture(scope="module")
+def engine(refiner: Refiner, whole_checkpoint: Path, metrics: Metrics) -> Iterator[Engine]:
+    rewards = load_rewards(whole_checkpoint / "rewards", "cpu")
+    engine = Engine(refiner, "tiny", ServerSettings(), metrics, Renderer(), rewards)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def client(engine: Engine, metrics: Metrics) -> TestClient:
+    return client_of(engine, metrics)
+
+
+def test_refine_answers_what_refine_gives(client: TestClient, refiner: Refiner) -> None:
+    one = client.post("/v1/refine", json={"prompt": "a cat"})
+    text = refiner.refine("a cat")
+    added = modifiers_added("a cat", text)
+    wanted = {"user_prompt": "a cat", "refined_prompts": [text], "added": [added]}
+    assert one.status_code == 200 and one.json() == {"model": "tiny", "results": [wanted], "warnings": []}
+    options: dict[str, Any] = {"num_alternatives": 3, "seed": 5, "temperature": 0.7, "max_new_tokens": 9}
+    options["token_budget"] = 40
+    options |= {"banned_terms": ["hour", "Golden"], "styles": ["watercolor"], "strength": 0.5, "no_artists": True}
+    options |= {"keep_attributes": False}
+    several = client.post("/v1/refine", json={"prompt": ["a cat", "Ünïcödé 猫 🐈", "a cat"], **options}).json()
+    texts = refiner.refine(["a cat", "Ünïcödé 猫 🐈", "a cat"], **options)
+    assert [one["refined_prompts"] for one in several["results"]] == texts
+    assert [one["user_prompt"] for one in several["results"]] == ["a cat", "Ünïcödé 猫 🐈", "a cat"]
+
+
+def test_every_option_of_refine_is_offered_with_its_default(client: TestClient) -> None:
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    offered = {name: one.get("default") for name, one in schemas["RefineRequest"]["properties"].items()}
+    assert offered.pop("prompt") is None
+    wanted = vars(RefineOptions())
+    wanted.pop("batch_size")
+    assert offered == {**wanted, "banned_terms": [], "styles": []}
+
+
+def test_warnings_come_back_in_the_answer_and_nowhere_else(client: TestClient, refiner: Refiner) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        answer = client.post("/v1/refine", json={"prompt": [LONG, "a cat"]}).json()
+    assert not caught
+    assert answer["results"][0]["refined_prompts"] == [LONG]
+    with pytest.warns(UserWarning) as wanted:
+        refiner.refine([LONG, "a cat"])
+    assert answer["warnings"] == [str(wanted[0].message)] and "a prompt returns unchanged" in answer["warnings"][0]
+    short = {"prompt": "a cat", "num_alternatives": 3, "temperature": 1e-9, "token_budget": 6}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        texts = refiner.refine(**short)
+    answer = client.post("/v1/refine", json=short).json()
+    assert answer["results"][0]["refined_prompts"] == texts
+    assert answer["warnings"] == [str(one.message) for one in told]
+
+
+def test_completions_hold_what_was_added(client: TestClient, refiner: Refiner) -> None:
+    answer = client.post("/v1/completions", json={"model": "tiny", "prompt": ["a cat.", "a dog"], "n": 2, "seed": 3})
+    assert answer.status_code == 200
+    texts = refiner.refine(["a cat.", "a dog"], num_alternatives=2, seed=3)
+    choices = answer.json()["choices"]
+    assert [choice["index"] for choice in choices] == [0, 1, 2, 3]
+    added = [choice["text"] for choice in choices]
+    assert [own_words("a cat.") + text for text in added[:2]] + ["a dog" + text for text in added[2:]] == sum(texts, [])
+    assert {choice["finish_reason"] for choice in choices} == {"stop"}
+    full = client.post("/v1/completions", json={"model": "tiny", "prompt": LONG}).json()
+    assert (full["choices"][0]["text"], full["choices"][0]["finish_reason"]) == ("", "length") and full["warnings"]
+    limited = {"model": "tiny", "prompt": "a cat", "max_tokens": 7, "temperature": 0.9, "seed": 2}
+    wanted = refiner.refine("a cat", max_new_tokens=7, temperature=0.9, seed=2)
+    assert "a cat" + client.post("/v1/completions", json=limited).json()["choices"][0]["text"] == wanted
+    assert client.get("/v1/models").json()["data"][0]["id"] == "tiny"
+    unknown = client.post("/v1/completions", json={"model": "gpt", "prompt": "a cat"})
+    assert unknown.status_code == 404 and unknown.json()["detail"].startswith("model must be 'tiny'")
+
+
+def test_images_are_plain_and_refined_from_the_same_seeds(
+    client: TestClient, refiner: Refiner, whole_checkpoint: Path
+) -> None:
+    answer = client.post("/v1/images", json={"prompt": ["a cat", "a boat"], "images_per_prompt": 2, "seed": 7}).json()
+    assert answer["generator"] == "renderer"
+    rewards = load_rewards(whole_checkpoint / "rewards", "cpu")
+    for result in answer["results"]:
+        prompt = result["user_prompt"]
+        refined = refiner.counted_by(Renderer()).refine(prompt, seed=7)
+        assert (result["refined_prompt"], result["seeds"]) == (refined, [7, 8])
+        for kind, text in (("plain", prompt), ("refined", refined)):
+            files = [io.BytesIO(base64.b64decode(one)) for one in result[kind]["images"]]
+            pixels = torch.stack([torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) for file in files])
+            wanted = Renderer()([text] * 2, [7, 8])
+            assert torch.equal(pixels, wanted)
+            scores = {reward.name: reward([prompt] * 2, wanted).tolist() for reward in rewards}
+            assert result[kind]["scores"] == {name: pytest.approx(values, rel=1e-4) for name, values in scores.items()}
+
+
+def test_without_a_generator_there_is_no_route_for_images(refiner: Refiner) -> None:
+    metrics = Metrics()
+    engine = Engine(refiner, "tiny", ServerSettings(), metrics)
+    client = client_of(engine, metrics)
+    assert client.post("/v1/images", json={"prompt": "a cat"}).status_code == 404
+    assert "/v1/images" not in client.get("/openapi.json").json()["paths"]
+    assert client.get("/healthz").json()["generator"] is None
+    engine.close()
+
+
+BAD: list[tuple[Any, str]] = [
+    ({}, "prompt: Field required"),
+    ({"prompt": ""}, "prompt: String should have at least 1 character"),
+    ({"prompt": " ., "}, "prompt must hold at least one word"),
+    ({"prompt": ["a cat", "a\ncat"]}, "prompt[1]: prompt may hold no control character: U+000A stands at character 2"),
+    ({"prompt": []}, "prompt: List should have at least 1 item"),
+    ({"prompt": ["a"] * (MAX_PROMPTS + 1)}, f"prompt: List should have at most {MAX_PROMPTS} items"),
+    ({"prompt": "a" * (MAX_CHARACTERS + 1)}, f"prompt: String should have at most {MAX_CHARACTERS} characters"),
+    ({"prompt": 7}, "prompt: Input should be a valid string; 7 came"),
+    ({"prompt": ["a", None]}, "prompt.1: Input should be a valid string; None came"),
+    ({"prompt": "a", "seed": "1"}, "seed: Input should be a valid integer; '1' came"),
+    ({"prompt": "a", "seed": 1.5}, "seed: Input should be a valid integer"),
+    ({"prompt": "a", "seed": True}, "seed: Input should be a valid integer; True came"),
+    ({"prompt": "a", "temperature": -1}, "temperature: Input should be greater than or equal to 0; -1 came"),
+    ({"prompt": "a", "max_new_tokens": 0}, "max_new_tokens: Input should be greater than or equal to 1; 0 came"),
+    ({"prompt": "a", "num_alternatives": 99}, "num_alternatives: Input should be less than or equal to 16; 99 came"),
+    ({"prompt": "a", "banned_terms": "hour"}, "banned_terms: Input should be a valid list; 'hour' came"),
+    ({"prompt": "a", "banned_terms": [" "]}, "banned_terms must be strings with at least one character"),
+    ({"prompt": "a", "styles": ["a\tb"]}, "styles[0]: style may hold no control character"),
+    ({"prompt": "a", "strength": 1.1}, "strength: Input should be less than or equal to 1; 1.1 came"),
+    ({"prompt": "a", "no_artists": 1}, "no_artists: Input should be a valid boolean; 1 came"),
+    ({"prompt": "a", "sed": 1}, "sed: Extra inputs are not permitted; 1 came"),
+    ([], "the body: Input should be"),
+    (None, "the body: "),
+]
+
+
+@pytest.mark.parametrize(("body", "message"), BAD, ids=[message[:40] for _, message in BAD])
+def test_bad_input_is_told_in_one_line(client: TestClient, body: Any, message: str) -> None:
+    answer = client.post("/v1/refine", json=body)
+    detail = answer.json()["detail"]
+    assert answer.status_code == 422 and message in detail and "\n" not in detail and len(detail) < 600
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "message"),
+    [
+        (b'{"prompt": "a", "temperature": NaN}', 422, "temperature: Input should be a finite number; nan came"),
+        (b'{"prompt": "a", "temperature": 1e999}', 422, "temperature: Input should be"),
+        (b'{"prompt": "a \\ud800 cat"}', 422, "prompt: Input should be a valid string"),
+        (b'{"prompt": "a", "\\ud800": 1}', 422, "unicode"),
+        (b'{"prompt": "a\\u0000"}', 422, "U+0000"),
+        (b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}", 400, "the body"),
+        (b'{"prompt": "\xff\xfe"}', 400, "the body"),
+        (b"[" * 100_000, 400, "the body"),
+        (b'{"prompt": ' + b"[" * 500 + b"]" * 500 + b"}", 422, "prompt.0: Input should be a valid string; a list came"),
+        (b'{"prompt"', 400, "the body must be JSON"),
+        (b"", 422, "the body: Field required"),
+        (b'{"prompt": "' + b"a" * (1 << 20) + b'"}', 413, "a request may have 1,048,576 bytes"),
+    ],
+)
+def test_hostile_bodies_are_told_apart_from_faults(
+    client: TestClient, content: bytes, status: int, message: str
+) -> None:
+    answer = client.post("/v1/refine", content=content, headers={"content-type": "application/json"})
+    assert (answer.status_code, message in answer.json()["detail"]) == (status, True), answer.text
+
+
+def test_json_under_another_name_is_refused(client: TestClient) -> None:
+    answer = client.post("/v1/refine", content=b'{"prompt": "a"}', headers={"content-type": "text/plain"})
+    assert answer.status_code == 422, "what a page of another site may send unasked"
+
+
+def test_foreign_names_and_pages_are_refused(client: TestClient, engine: Engine, metrics: Metrics) -> None:
+    for headers in (
+        {"host": "evil.example"},
+        {"host": "refiner.example"},
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site"},
+    ):
+        assert client.post("/v1/refine", json={"prompt": "a"}, headers=headers).status_code == 403, headers
+    assert client.get("/healthz", headers={"host": "localhost:9999"}).status_code == 200, "through a tunnel"
+    named = client_of(engine, metrics, host_names=["Refiner.example"])
+    for host in ("refiner.example", "refiner.example:8443", "127.0.0.1:8000"):
+        assert named.get("/healthz", headers={"host": host, "origin": f"https://{host}"}).status_code == 200
+    assert named.get("/healthz", headers={"host": "evil.example"}).status_code == 403
+
+
+def test_a_key_is_asked_for_before_the_body_is_read(engine: Engine, metrics: Metrics) -> None:
+    locked = client_of(engine, metrics, KEY)
+    for given in (None, KEY, f"Basic {KEY}", f"Bearer {KEY}0", f"Bearer {KEY[:-1]}", "Bearer ", "Bearer ümläut"):
+        headers = {} if given is None else {"authorization": given.encode()}
+        answer = locked.post("/v1/refine", content=b"no JSON", headers=headers)
+        assert answer.status_code == 401 and answer.headers["www-authenticate"] == 'Bearer realm="prip"', given
+        assert KEY not in answer.text
+    assert locked.get("/metrics").status_code == 401 and locked.get("/v1/models").status_code == 401
+    assert locked.get("/healthz").status_code == 200 and locked.get("/docs").status_code == 200
+    for scheme in ("Bearer", "bearer"):
+        answer = locked.post("/v1/refine", json={"prompt": "a"}, headers={"authorization": f"{scheme} {KEY}"})
+        assert answer.status_code == 200
+    document = locked.get("/openapi.json").json()
+    assert document["components"]["securitySchemes"]["key"] == {"type": "http", "scheme": "bearer"}
+    assert document["paths"]["/v1/refine"]["post"]["security"] == [{"key": []}]
+    assert "security" not in document["paths"]["/healthz"]["get"]
+
+
+def test_keys_come_from_a_file_or_the_environment(tmp_path: Path) -> None:
+    from prip.errors import InputError
+
+    file = tmp_path / "key"
+    file.write_text(f"{KEY}\nsecond line\n")
+    assert read_key(None, {}) is None
+    assert read_key(file, {"PRIP_API_KEY": "another key is here"}) == KEY
+    assert read_key(None, {"PRIP_API_KEY": KEY}) == KEY
+    for text in ("", "short", "with a blank in it", "ümläut" * 4):
+        file.write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match=f"at least {LEAST_CHARACTERS} visible"):
+            read_key(file, {})
+    with pytest.raises(InputError, match="PRIP_API_KEY must hold"):
+        read_key(None, {"PRIP_API_KEY": ""})
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        read_key(tmp_path / "nowhere", {})
+
+
+def test_openapi_tells_bounds_examples_and_every_error(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    string, several = schemas["RefineRequest"]["properties"]["prompt"]["oneOf"]
+    assert (string["minLength"], string["maxLength"]) == (1, MAX_CHARACTERS)
+    assert (several["minItems"], several["maxItems"]) == (1, MAX_PROMPTS)
+    assert schemas["ImagesRequest"]["properties"]["prompt"]["oneOf"][1]["maxItems"] == MAX_IMAGES
+    assert schemas["RefineRequest"]["properties"]["max_new_tokens"]["minimum"] == 1
+    for path, errors in (
+        ("/v1/refine", "400 403 408 413 422 500 503 504"),
+        ("/v1/images", "400 403 408 413 422 500 503 504"),
+        ("/v1/completions", "400 403 404 408 413 422 500 503 504"),
+    ):
+        responses = document["paths"][path]["post"]["responses"]
+        assert sorted(responses) == ["200", *errors.split()]
+        assert responses["503"]["headers"]["Retry-After"]["required"]
+        sent = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+        for example in schemas[sent.rsplit("/", 1)[1]]["examples"]:
+            mine = {**example, "model": "tiny"} if "model" in example else example
+            assert client.post(path, json=mine).status_code == 200, example
+
+
+def test_metrics_count_requests_prompts_and_batches(client: TestClient) -> None:
+    def value(name: str) -> float:
+        found = re.search(rf"^{re.escape(name)} ([\d.e+-]+)$", client.get("/metrics").text, re.MULTILINE)
+        return float(found.group(1)) if found else 0.0
+
+    names = {
+        'prip_requests_total{route="/v1/refine",status="200"}': 1,
+        'prip_requests_total{route="/v1/refine",status="422"}': 1,
+        'prip_requests_total{route="other",status="404"}': 1,
+        'prip_prompts_total{route="/v1/refine"}': 3,
+        "prip_refine_batch_size_sum": 3,
+        "prip_refine_batch_size_count": 1,
+        'prip_request_seconds_count{route="/v1/refine"}': 2,
+    }
+    before = {name: value(name) for name in names}
+    client.post("/v1/refine", json={"prompt": ["a cat", "a dog", "a boat"]})
+    client.post("/v1/refine", json={"prompt": 1})
+    client.get("/no/such/route")
+    assert {name: value(name) - before[name] for name in names} == names
+    assert value('prip_queue_depth{queue="refine"}') == 0 and value("process_resident_memory_bytes") > 1e6
+    assert value("prip_requests_in_progress") == 1, "this one"
+
+
+def test_a_fault_is_500_and_says_no_more(refiner: Refiner) -> None:
+    class Broken(Engine):
+        def _refine(self, group: Any, jobs: Any) -> Any:
+            raise ZeroDivisionError("a secret")
+
+    metrics = Metrics()
+    engine = Broken(refiner, "tiny", ServerSettings(), metrics)
+    answer = client_of(engine, metrics).post("/v1/refine", json={"prompt": "a"})
+    engine.close()
+    assert answer.status_code == 500 and answer.json() == {
+        "detail": "the server failed at this request; its log says how"
+    }

@@ -1,0 +1,246 @@
+"""Pipelines that refine their prompt first, on small random-weight pipelines of every family."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from prip.diffusers import with_refiner
+from prip.errors import CheckpointError, InputError, PripWarning
+from prip.refiner import Refiner
+
+pytest.importorskip("diffusers", reason="the generate extra is not installed")
+
+SMALL = {"height": 16, "width": 16, "num_inference_steps": 2, "output_type": "np"}
+FAMILIES = ["sd", "sdxl", "sd3", "flux"]
+
+
+@functools.cache
+def plain(family: str) -> Any:
+    """A pipeline of a family, without PRIP."""
+    import tiny_pipelines
+
+    torch.manual_seed(0)
+    pipe = tiny_pipelines.stable_diffusion(safety_checker=None) if family == "sd" else tiny_pipelines.FAMILIES[family]()
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval()  # as what is loaded is: a T5 has dropout
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="module")
+def refiner() -> Refiner:
+    return Refiner.from_pretrained(device="cpu")
+
+
+def noise(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_draws_what_the_plain_pipeline_draws_of_the_refined_prompt(family: str, refiner: Refiner) -> None:
+    pipe = plain(family)
+    refining = with_refiner(pipe, refiner)
+    output = refining("a cat", generator=noise(), **SMALL)
+    assert output.refined_prompt.startswith("a cat, ") and refining.refined_prompt == output.refined_prompt
+    same = pipe(output.refined_prompt, generator=noise(), **SMALL).images
+    other = pipe("a cat", generator=noise(), **SMALL).images
+    assert np.array_equal(output.images, same) and not np.array_equal(output.images, other)
+    torch.manual_seed(5)
+    unseeded = refining("a cat", **SMALL).images
+    torch.manual_seed(5)
+    assert np.array_equal(unseeded, pipe(output.refined_prompt, **SMALL).images), "torch's own stream is not touched"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lists_negative_prompts_and_images_per_prompt_go_through(family: str, refiner: Refiner) -> None:
+    pipe = plain(family)
+    refining = with_refiner(pipe, refiner)
+    negative = {} if family == "flux" else {"negative_prompt": ["dull", "grey"]}
+    prompts = ["a cat", "a boat"]
+    named = {**SMALL, **negative, "num_images_per_prompt": 2}
+    output = refining(prompt=prompts, generator=[noise(n) for n in range(4)], **named)
+    assert len(output.images) == 4 and isinstance(output.refined_prompt, list)
+    assert [text.split(",")[0] for text in output.refined_prompt] == prompts == ["a cat", "a boat"]
+    same = pipe(output.refined_prompt, generator=[noise(n) for n in range(4)], **named).images
+    assert np.array_equal(output.images, same)
+
+
+@pytest.mark.parametrize(("family", "others"), [("sdxl", 1), ("sd3", 2), ("flux", 1)])
+def test_further_prompts_follow_unless_they_are_given(family: str, others: int, refiner: Refiner) -> None:
+    pipe = plain(family)
+    refining = with_refiner(pipe, refiner)
+    given = {f"prompt_{number + 2}": "a dog" for number in range(others)}
+    output = refining("a cat", **given, generator=noise(), **SMALL)
+    assert np.array_equal(output.images, pipe(output.refined_prompt, **given, generator=noise(), **SMALL).images)
+    follow = refining("a cat", generator=noise(), **SMALL).images
+    assert not np.array_equal(follow, output.images)
+
+
+def test_the_refinement_is_turned_off_and_its_options_changed_for_a_call(refiner: Refiner) -> None:
+    pipe = plain("sd3")
+    refining = with_refiner(pipe, refiner, banned_terms=["golden hour"])
+    assert "golden hour" not in refining("a cat", **SMALL).refined_prompt
+    assert "golden hour" in refining("a cat", refine={"banned_terms": []}, **SMALL).refined_prompt
+    styled = refining("a cat", refine={"styles": ["watercolor"], "strength": 0.5}, **SMALL).refined_prompt
+    assert styled == refiner.refine("a cat", styles=["watercolor"], strength=0.5, banned_terms=["golden hour"])
+    output = refining("a cat", refine=False, generator=noise(), **SMALL)
+    assert output.refined_prompt is None and refining.refined_prompt is None
+    assert np.array_equal(output.images, pipe("a cat", generator=noise(), **SMALL).images)
+
+
+def test_embeddings_are_used_as_they_are(refiner: Refiner) -> None:
+    pipe = plain("sd")
+    refining = with_refiner(pipe, refiner)
+    embeddings, negative = pipe.encode_prompt("a cat", pipe.device, 1, True)
+    named = {"prompt_embeds": embeddings, "negative_prompt_embeds": negative, **SMALL}
+    output = refining(generator=noise(), **named)
+    assert output.refined_prompt is None
+    assert np.array_equal(output.images, pipe("a cat", generator=noise(), **SMALL).images)
+
+
+def test_the_refined_prompt_of_a_tuple(refiner: Refiner) -> None:
+    refining = with_refiner(plain("sd"), refiner)
+    output = refining("a cat", return_dict=False, **SMALL)
+    assert isinstance(output, tuple) and len(output) == 2
+    assert refining.refined_prompt.startswith("a cat, ")
+
+
+@pytest.mark.parametrize(("family", "part"), [("sd", ""), ("sdxl", ""), ("sd3", "_3"), ("flux", "_2")])
+def test_the_budget_is_what_the_text_encoder_that_reads_furthest_reads(
+    family: str, part: str, refiner: Refiner
+) -> None:
+    pipe = plain(family)
+    tokenizer = getattr(pipe, "tokenizer" + part)
+    text = with_refiner(pipe, refiner)("a cat", **SMALL).refined_prompt
+    count = len(tokenizer(text)["input_ids"])
+    assert count <= {"sd": 24, "sdxl": 24, "sd3": 256, "flux": 512}[family]
+    if part:
+        assert text == refiner.refine("a cat"), "CLIP would have cut this off, the T5 reads it"
+        short = with_refiner(pipe, refiner)("a cat", max_sequence_length=20, **SMALL).refined_prompt
+        assert short.startswith("a cat, ") and len(tokenizer(short)["input_ids"]) <= 20
+    else:
+        assert len(text) < len(refiner.refine("a cat"))
+
+
+def test_without_its_t5_stable_diffusion_3_reads_as_far_as_clip(refiner: Refiner) -> None:
+    from diffusers import StableDiffusion3Pipeline
+
+    pipe = StableDiffusion3Pipeline(**{**plain("sd3").components, "text_encoder_3": None})
+    pipe.set_progress_bar_config(disable=True)
+    text = with_refiner(pipe, refiner)("a cat", **SMALL).refined_prompt
+    assert len(pipe.tokenizer(text)["input_ids"]) <= 24
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_image_to_image_pipelines_refine_too(family: str, refiner: Refiner) -> None:
+    from diffusers import AutoPipelineForImage2Image
+
+    pipe = AutoPipelineForImage2Image.from_pipe(plain(family))
+    pipe.set_progress_bar_config(disable=True)
+    refining = with_refiner(pipe, refiner)
+    named = {"image": torch.zeros(1, 3, 16, 16), "strength": 0.9, "num_inference_steps": 3, "output_type": "np"}
+    if family == "flux":
+        named |= {"height": 16, "width": 16}
+    output = refining("a cat", generator=noise(), **named)
+    assert output.refined_prompt.startswith("a cat, ")
+    assert np.array_equal(output.images, pipe(output.refined_prompt, generator=noise(), **named).images)
+    if family in ("sd3", "flux"):
+        assert output.refined_prompt == refiner.refine("a cat"), "counted by the T5, as text to image is"
+
+
+def test_it_is_the_pipeline_still(refiner: Refiner, tmp_path: Any) -> None:
+    from diffusers import AutoPipelineForImage2Image, DiffusionPipeline, EulerDiscreteScheduler
+
+    pipe = plain("sd")
+    refining = with_refiner(pipe, refiner)
+    assert isinstance(refining, type(pipe)) and type(refining) is not type(pipe)
+    assert (
+        repr(refining) == repr(pipe)
+        and refining.unet is pipe.unet
+        and list(refining.components) == list(pipe.components)
+    )
+    before = pipe.scheduler
+    refining.scheduler = EulerDiscreteScheduler.from_config(before.config)
+    assert pipe.scheduler is before and refining.components["scheduler"] is refining.scheduler is not before
+    refining.enable_attention_slicing()
+    refining.disable_attention_slicing()
+    assert refining.to("cpu", torch.float32) is refining and refining.device.type == "cpu"
+    assert "guidance_scale" in inspect.signature(refining.__call__).parameters
+    assert inspect.signature(refining.__call__).parameters["refine"].default is True
+    drawn = refining("a cat", generator=noise(), **SMALL)
+    refining.save_pretrained(tmp_path)
+    loaded = DiffusionPipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    assert type(loaded) is type(pipe), "stored as the pipeline that it is"
+    again = loaded(drawn.refined_prompt, generator=noise(), **SMALL)
+    assert np.array_equal(again.images, drawn.images)
+    assert type(AutoPipelineForImage2Image.from_pipe(refining)).__name__ == "StableDiffusionImg2ImgPipeline"
+
+
+def test_a_pipeline_that_refines_gets_the_new_refiner_in_place_of_its_own(refiner: Refiner) -> None:
+    once = with_refiner(plain("sd3"), refiner, banned_terms=["golden hour"])
+    once("a cat", **SMALL)
+    twice = with_refiner(once, refiner)
+    assert type(twice).__mro__.count(type(plain("sd3"))) == 1 and twice.refined_prompt is None
+    assert twice("a cat", **SMALL).refined_prompt == refiner.refine("a cat")
+
+
+def test_mistakes_are_told_before_anything_is_loaded(refiner: Refiner, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffusers import DDPMPipeline, DDPMScheduler
+
+    pipe = plain("sd")
+    monkeypatch.setattr(Refiner, "from_pretrained", lambda *arguments: pytest.fail("loaded too early"))
+    for wrong in ("pipe", None, pipe.unet):
+        with pytest.raises(InputError, match="pipe must be a text-to-image pipeline"):
+            with_refiner(wrong)
+    with pytest.raises(InputError, match="DDPMPipeline came, which reads no prompt"):
+        with_refiner(DDPMPipeline(pipe.unet, DDPMScheduler()))
+    with pytest.raises(InputError, match="no option 'sead' here, it has seed, temperature"):
+        with_refiner(pipe, sead=1)
+    with pytest.raises(InputError, match="no option 'num_alternatives'"):
+        with_refiner(pipe, num_alternatives=2)
+    with pytest.raises(InputError, match="temperature must be 0"):
+        with_refiner(pipe, temperature=-1)
+    refining = with_refiner(pipe, refiner)
+    monkeypatch.setattr(pipe.unet, "forward", lambda *arguments, **named: pytest.fail("drew too early"))
+    with pytest.raises(InputError, match="no option 'sead'"):
+        refining("a cat", refine={"sead": 1}, **SMALL)
+    with pytest.raises(InputError, match="refine must be True, False or a mapping of options, it is 1"):
+        refining("a cat", refine=1, **SMALL)
+    with pytest.raises(InputError, match=r"prompt\[1\]"):
+        refining(["a cat", " "], **SMALL)
+
+
+def test_a_refiner_that_is_not_there() -> None:
+    with pytest.raises(CheckpointError, match="no-such-folder"):
+        with_refiner(plain("sd"), "./no-such-folder")
+
+
+def test_a_prompt_without_room_comes_back_with_a_warning(refiner: Refiner) -> None:
+    refining = with_refiner(plain("sd"), refiner)
+    prompt = "two red apples in a bowl by the river at night in the forest"
+    with pytest.warns(PripWarning, match="returns unchanged"):
+        assert refining(prompt, **SMALL).refined_prompt == prompt
+
+
+def test_without_diffusers_the_extra_is_named() -> None:
+    code = (
+        "import sys; sys.modules['diffusers'] = None\n"
+        "from prip.diffusers import with_refiner\n"
+        "assert 'torch' not in sys.modules\n"
+        "try: with_refiner(object())\n"
+        "except ImportError as error: print(type(error).__name__, error)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (
+        result.stdout.startswith("MissingExtraError diffusers is not installed") and "prip[generate]" in result.stdout
+    )
