@@ -66,6 +66,7 @@ def theme() -> Any:
         "button_secondary_text_color": "var(--ink)",
         "slider_color": "var(--accent)",
         "checkbox_background_color_selected": "var(--accent)",
+        "checkbox_border_color": "var(--quiet)",
         "checkbox_border_color_selected": "var(--accent)",
     }
     known = set(vars(base))
@@ -130,7 +131,13 @@ class Page:
         )
         self.strength = gr.Slider(0, 1, 1, step=0.05, label="Strength", info="how much is added")
         self.styles = gr.Dropdown(
-            list(styles()), value=[], multiselect=True, allow_custom_value=True, label="Styles", elem_id="styles"
+            list(styles()),
+            value=[],
+            multiselect=True,
+            allow_custom_value=True,
+            label="Styles",
+            info="kept as if you had typed them; or your own",
+            elem_id="styles",
         )
         self.alternatives = gr.Slider(1, MOST_ALTERNATIVES, 1, step=1, label="Alternatives")
         with gr.Accordion("More options", open=False, elem_id="more"):

@@ -297,7 +297,7 @@ def test_bad_input_is_refused_before_torch_is_loaded() -> None:
             f"print([main(['demo', '--no-open', *one]) for one in {[*bad.values()]}]); "
             "print(sorted({'torch', 'transformers', 'diffusers'} & set(sys.modules)))"
         )
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert result.stdout.splitlines() == ["[2, 2, 2, 2]", "[]"]
     for message, line in zip(bad, result.stderr.splitlines(), strict=True):
         assert line.startswith(f"prip demo: error: {message}")
