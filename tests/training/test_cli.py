@@ -210,7 +210,7 @@ def test_an_interrupted_stage_says_how_to_go_on(tmp_path: Path, data: Path) -> N
 
 def test_a_stage_runs_as_a_command(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["encoder", "--config", "smoke", "--run", str(tmp_path), "--data", str(data), "--loop.steps", "4"]
-    code = "import sys; from prip.training.cli import main; sys.exit(main())"
+    code = "import sys; from prip.training.entry import main; sys.exit(main())"
     command = [sys.executable, "-c", code, *arguments, "--device", "cpu"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
