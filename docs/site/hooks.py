@@ -1,4 +1,4 @@
-"""What mkdocs does not do by itself: equations as MathML, which browsers draw without a script, and links to the sources."""
+"""What mkdocs does not do by itself: equations as MathML, which need no script, and links to what is no page."""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ DOCUMENTS = tuple(sorted(str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.
 
 IN_PLACE_OF = (
     (r"--config miniature\b", "--config smoke"),
-    (r"--config composition\b", "--config smoke"),
     (r"--config precision\b", "--config smoke"),
     (r"\bpython benchmarks/", f"python {ROOT}/benchmarks/"),
 )
@@ -24,6 +23,8 @@ NOT_RUN = {
     r"owner/name|owner/miniature|hf auth|hf download|huggingface": "wants the Hub",
     r"--config (paper|hpsv2|tinyllama|modern)\b": "wants published weights",
     r"--device cuda": "wants a GPU",
+    r"rew-syn|prip-train tune|--config composition": "goes on from a trained run: tests/training does, on small ones",
+    r"annotate evaluation --(summary|export)": "wants people's answers: test_annotate_page.py gives some",
     r"my-checkpoint|my-refiner": "the reader's own checkpoint",
     r"^docker\b": "wants a container engine",
     r"benchmarks/(?!refine_speed)": "minutes to hours: tests/test_benchmarks.py runs them small",
