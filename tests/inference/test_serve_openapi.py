@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -33,5 +34,6 @@ def test_some_hundred_requests_keep_to_the_document(shared_server: ServerProcess
 
 
 @pytest.mark.slow
-def test_ten_thousand_requests_keep_to_the_document(shared_server: ServerProcess, tmp_path: Path) -> None:
-    assert ask_by_the_document(shared_server, tmp_path, examples=3400) > 10_000
+def test_many_requests_keep_to_the_document(shared_server: ServerProcess, tmp_path: Path) -> None:
+    examples = int(os.environ.get("PRIP_FUZZ_EXAMPLES", "300"))
+    assert ask_by_the_document(shared_server, tmp_path, examples) > 2.9 * examples
