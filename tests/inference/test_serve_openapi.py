@@ -20,7 +20,7 @@ def ask_by_the_document(server: ServerProcess, folder: Path, examples: int) -> i
     command += [f"http://127.0.0.1:{server.port}/openapi.json", "--checks", "all", "--no-color", "--workers", "4"]
     command += ["--phases", "examples,coverage,fuzzing", "--max-examples", str(examples), "--seed", "1"]
     command += ["--suppress-health-check", "all", "--continue-on-failure", "--generation-database", "none"]
-    command += ["--request-timeout", "60"]
+    command += ["--request-timeout", "60", "--max-response-time", "60"]
     found = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     assert found.returncode == 0, found.stdout[-6000:] + found.stderr[-2000:]
     faults = re.findall(r'^prip_requests_total\{.*status="5.*', server.ask("/metrics")[1], re.MULTILINE)
