@@ -1,13 +1,15 @@
 """Which tokens D may choose next: one modifier after another, nothing repeated, nothing banned, all within the budget.
 
-The same masks hold while sampling and when reinforcement learning scores the sampled tokens again (`replay`).
+The same masks hold while sampling and when reinforcement learning scores the sampled tokens again (`replay`). Under
+them alone D finishes a modifier otherwise than it meant to: "golden", where "hour" is banned, becomes "golden warm". So
+there is a second mask, of what D may mean, and a way back to the modifier's start (`drop`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -26,11 +28,12 @@ if TYPE_CHECKING:
 
 EXACT_BELOW = 12
 """Free budget below which the cost of going on with a word is counted exactly instead of being bounded by its bytes."""
+TRIES = 4
+"""How many modifiers are dropped at one place before the text ends there, or the first one is finished somehow."""
 
 
-@dataclass
-class _Row:
-    """One prompt on its way."""
+class _Place(NamedTuple):
+    """How far a row has come."""
 
     text: str
     """the prefix and what was added, lower-case"""
@@ -39,14 +42,29 @@ class _Row:
     count_before: int
     """tokens of the text before `chunk`"""
     steps_left: int
+
+
+@dataclass
+class _Row:
+    """One prompt on its way."""
+
+    place: _Place
+    start: _Place
+    """where the present modifier begins"""
     unused: np.ndarray
     """bool (vocabulary,): False for tokens that begin a word used before, or a banned term"""
     used: set[str]
     """the words, lower-case, with which no modifier may begin"""
     bans: tuple[TermsAtWords, ...]
     """what may not come about in this row, besides the batch's own"""
-    added: list[str] = field(default_factory=list)
-    """what the present modifier consists of so far, token by token"""
+    added: list[int] = field(default_factory=list)
+    """the tokens of the present modifier so far"""
+    first: bool = True
+    """whether the present modifier is the first"""
+    dropped: list[int] = field(default_factory=list)
+    """the first tokens of the modifiers that were dropped at `start`"""
+    by_mask: bool = False
+    """D may mean only what is allowed: none of TRIES first modifiers could be finished as it was meant"""
     full: bool = False
     done: bool = False
 
@@ -136,41 +154,80 @@ class Constraints:
 
         `rows` selects rows of the batch. A row that is done allows the end token alone.
         """
-        chosen = state.rows if rows is None else [state.rows[row] for row in rows]
-        masks = np.empty((len(chosen), self.table.size), dtype=bool)
-        for mask, row in zip(masks, chosen, strict=True):
-            if row.done:
-                mask[:] = False
-                mask[self.table.eos] = True
-            elif row.added:
-                self._body(state, row, mask)
-            else:
-                self._start(state, row, mask)
-        return torch.from_numpy(masks)
+        return self.allowed_and_meant(state, rows)[0]
 
-    def advance(self, state: ConstraintState, tokens: torch.Tensor | Sequence[int]) -> None:
-        """Take the chosen token of each row, `(batch,)`, into the state; rows that are done ignore theirs."""
+    def allowed_and_meant(
+        self, state: ConstraintState, rows: Sequence[int] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return `allowed` and, like it, what D may mean: all that is allowed; inside of a modifier also a separator,
+        and what is banned or has no room.
+
+        A separator that is meant and not allowed stands for the end. Where something else is, the modifier cannot be
+        finished as it was meant: see `drop`.
+        """
+        chosen = state.rows if rows is None else [state.rows[row] for row in rows]
+        allowed, meant = np.empty((2, len(chosen), self.table.size), dtype=bool)
+        for row, own_allowed, own_meant in zip(chosen, allowed, meant, strict=True):
+            if row.done:
+                own_allowed[:] = False
+                own_allowed[self.table.eos] = True
+            elif row.added:
+                self._grammar(row, own_meant)
+                own_allowed[:] = own_meant
+                self._body(state, row, own_allowed)
+            else:
+                self._start(state, row, own_allowed)
+            if row.by_mask or row.done or not row.added:
+                own_meant[:] = own_allowed
+                own_meant[self.table.separator] |= bool(row.added)
+        return torch.from_numpy(allowed), torch.from_numpy(meant)
+
+    def advance(
+        self, state: ConstraintState, tokens: torch.Tensor | Sequence[int], rows: Sequence[int] | None = None
+    ) -> None:
+        """Take the chosen token of each row, `(batch,)`, into the state; rows that are done ignore theirs.
+
+        `rows` selects rows of the batch, as in `allowed`.
+        """
         chosen = tokens.tolist() if isinstance(tokens, torch.Tensor) else tokens
-        for row, token in zip(state.rows, chosen, strict=True):
+        advanced = state.rows if rows is None else [state.rows[row] for row in rows]
+        for row, token in zip(advanced, chosen, strict=True):
             if row.done:
                 continue
             if token == self.table.eos:
                 row.done = True
                 continue
-            text = self.table.texts[token]
-            row.steps_left -= 1
-            row.text += self.table.lower[token]
+            row.place = self._after(row.place, token)
             if token == self.table.separator:
-                self._use(row, words_of("".join(row.added)))
-                row.added.clear()
+                self._use(row, words_of(self._modifier(row)))
+                self._begin_modifier(row)
+                row.first = False
             else:
-                row.added.append(text)
-            before, space, after = text.rpartition(" ")
-            if space:
-                row.count_before += self._count(row.chunk) + self._count(before)
-                row.chunk = after
-            else:
-                row.chunk += text
+                row.added.append(token)
+
+    def drop(self, state: ConstraintState, row: int) -> int:
+        """Go back to the start of a row's modifier; return how many of its last tokens that takes back.
+
+        No modifier of this row begins with the dropped one's first token again. After TRIES of them at one place, or
+        with none left to begin, the row is done, the separator taken back, too; before the first separator D may
+        then mean no more than what is allowed, since the text is to have a modifier.
+        """
+        own = state.rows[row]
+        taken_back = len(own.added)
+        own.dropped.append(own.added[0])
+        own.unused[own.added[0]] = False
+        own.place = own.start
+        own.added.clear()
+        mask = np.empty(self.table.size, dtype=bool)
+        self._start(state, own, mask)
+        if len(own.dropped) < TRIES and mask.any():
+            return taken_back
+        if not own.first:
+            own.done = True
+            return taken_back + 1
+        own.unused[own.dropped] = True
+        own.by_mask = True
+        return taken_back
 
     def replay(
         self,
@@ -206,16 +263,20 @@ class Constraints:
 
     def _begin_row(self, state: ConstraintState, own: str, max_new_tokens: int, bans: tuple[TermsAtWords, ...]) -> _Row:
         chunks = (own + SEPARATOR).rpartition(" ")
-        row = _Row(
+        place = _Place(
             text=own.lower() + SEPARATOR,
             chunk=chunks[2],
             count_before=self._count_tokens(chunks[0]) if chunks[0] else 0,
             steps_left=max_new_tokens,
+        )
+        row = _Row(
+            place=place,
+            start=place,
             unused=np.ones(self.table.size, dtype=bool),
             used=set(),
             bans=bans,
         )
-        before_comma = row.count_before + self._count(chunks[2][:-1])
+        before_comma = place.count_before + self._count(chunks[2][:-1])
         row.full = min(state.token_budget - before_comma, max_new_tokens) < self.modifier_tokens
         if not row.full:
             unbanned = row.unused & state.banned.beginnings
@@ -247,44 +308,74 @@ class Constraints:
             self._counts[chunk] = self._count_tokens(chunk)
         return self._counts[chunk]
 
+    def _begin_modifier(self, row: _Row) -> None:
+        row.start = row.place
+        row.added.clear()
+        row.dropped.clear()
+        row.by_mask = False
+
+    def _after(self, place: _Place, token: int) -> _Place:
+        """Return the place one token on."""
+        text, chunk, count_before = place.text + self.table.lower[token], place.chunk, place.count_before
+        before, space, after = self.table.texts[token].rpartition(" ")
+        if space:
+            count_before += self._count(chunk) + self._count(before)
+            chunk = after
+        else:
+            chunk += after
+        return _Place(text, chunk, count_before, place.steps_left - 1)
+
+    def _modifier(self, row: _Row) -> str:
+        """Return the present modifier so far, in its own case."""
+        return "".join(self.table.texts[token] for token in row.added)
+
     def _free(self, state: ConstraintState, row: _Row) -> int:
-        return state.token_budget - row.count_before - self._count(row.chunk)
+        return state.token_budget - row.place.count_before - self._count(row.place.chunk)
 
     def _start(self, state: ConstraintState, row: _Row, mask: np.ndarray) -> None:
         """Write the mask at the start of a modifier (rules 2 to 5)."""
         np.logical_and(self._start_mask(self._free(state, row)), row.unused, out=mask)
-        state.banned.take_off(row.text, mask)
+        state.banned.take_off(row.place.text, mask)
 
-    def _body(self, state: ConstraintState, row: _Row, mask: np.ndarray) -> None:
-        """Write the mask inside a modifier (rules 3 to 6)."""
-        mask[:] = False
-        if row.steps_left > 0:
-            free = self._free(state, row)
-            self._fitting(row, free, mask)
-            word = words_of(row.added[-1] if row.added[-1].startswith(" ") else row.chunk)
-            if word:
-                mask[self.table.whole_words(word[-1])] = False
-            if " " not in "".join(row.added).lstrip() and row.chunk.isalnum():
-                mask[self.table.completing(row.chunk.lower(), row.used)] = False
-            mask[self.table.separator] = self._may_separate(state, row, free)
-            state.banned.take_off(row.text, mask)
-            for ban in row.bans:
-                ban.take_off("".join(row.added), mask)
+    def _grammar(self, row: _Row, mask: np.ndarray) -> None:
+        """Write the mask of what may be meant inside a modifier (rules 1 to 3)."""
+        mask[:] = self.table.inside
+        last, chunk = self.table.texts[row.added[-1]], row.place.chunk
+        word = words_of(last if last.startswith(" ") else chunk)
+        if word:
+            mask[self.table.whole_words(word[-1])] = False
+        if " " not in self._modifier(row).lstrip() and chunk.isalnum():
+            mask[self.table.completing(chunk.lower(), row.used)] = False
+        mask[self.table.separator] = True
         mask[self.table.eos] = True
 
-    def _fitting(self, row: _Row, free: int, mask: np.ndarray) -> None:
-        """Write which tokens fit into `free` more: exactly where that is little, else by a bound on going on."""
-        room = free + self._count(row.chunk) - normal_bytes(row.chunk) - 1
+    def _body(self, state: ConstraintState, row: _Row, mask: np.ndarray) -> None:
+        """Take off a mask inside a modifier what rules 4 to 6 do not allow."""
+        if row.place.steps_left > 0:
+            free = self._free(state, row)
+            may_separate = self._may_separate(state, row, free)
+            mask &= self._fitting(row, free)
+            mask[self.table.separator] = may_separate
+            state.banned.take_off(row.place.text, mask)
+            for ban in row.bans:
+                ban.take_off(self._modifier(row), mask)
+        else:
+            mask[:] = False
+        mask[self.table.eos] = True
+
+    def _fitting(self, row: _Row, free: int) -> np.ndarray:
+        """Return which tokens fit into `free` more: exactly where that is little, else by a bound on going on."""
+        chunk = row.place.chunk
+        room = free + self._count(chunk) - normal_bytes(chunk) - 1
         if room >= EXACT_BELOW:
             key = (min(free, 4 * EXACT_BELOW), min(room, 4 * EXACT_BELOW))
             if key not in self._body_masks:
                 self._body_masks[key] = (self.table.cost <= key[0]) | (self.table.bytes <= key[1])
-            mask[:] = self._body_masks[key]
-        else:
-            np.less_equal(self.table.cost, free, out=mask)
-            mask |= self.table.bytes <= room
-            doubtful = np.flatnonzero(self.table.continues & ~mask)
-            mask[doubtful] = self._growth(row.chunk, doubtful) <= free
+            return self._body_masks[key]
+        mask = (self.table.cost <= free) | (self.table.bytes <= room)
+        doubtful = np.flatnonzero(self.table.continues & ~mask)
+        mask[doubtful] = self._growth(chunk, doubtful) <= free
+        return mask
 
     def _growth(self, chunk: str, tokens: np.ndarray) -> np.ndarray:
         """Return how many tokens each of `tokens` adds to the count when it follows `chunk`; counted once."""
@@ -306,14 +397,14 @@ class Constraints:
 
     def _may_separate(self, state: ConstraintState, row: _Row, free: int) -> bool:
         """Whether a comma may follow: there is room for a modifier, and a token to begin it with."""
-        if min(free, row.steps_left) < self.modifier_tokens:
+        if min(free, row.place.steps_left) < self.modifier_tokens:
             return False
-        growth = self._count(row.chunk + SEPARATOR) - self._count(row.chunk)
+        growth = self._count(row.place.chunk + SEPARATOR) - self._count(row.place.chunk)
         mask = self._start_mask(free - growth) & row.unused
-        words = words_of("".join(row.added))
+        words = words_of(self._modifier(row))
         if not state.banned.terms and np.count_nonzero(mask) > 16 * len(words):
             return True
         for word in words:
             mask[self.table.first_tokens(word)] = False
-        state.banned.take_off(row.text + SEPARATOR, mask)
+        state.banned.take_off(row.place.text + SEPARATOR, mask)
         return bool(mask.any())

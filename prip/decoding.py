@@ -33,44 +33,72 @@ def decode(
     state: ConstraintState,
     temperature: float = 0.0,
     generators: Sequence[torch.Generator] | None = None,
+    whole_modifiers: bool = True,
 ) -> list[list[int]]:
     """Continue each prefix until its row of `state` is done; `state` ends up there.
 
     `pivot` `(batch, pivot_length, pivot_width)`, or None for none; `prefix_ids` as PripProcessor gives them.
     `temperature` 0 takes the likeliest token; above it tokens are sampled, each row from its own generator of
     `generators` (on the CPU), so that a text does not depend on its batch.
+    `whole_modifiers` drops what D cannot finish as it means to, because of a ban or for want of room, and has it begin
+    the modifier anew. Without, each token is drawn from those allowed: with the probabilities that reinforcement
+    learning computes again.
     Returns the actions of each row, the end token included; none for rows that are full.
     Raises InputError when D is in training mode: its dropout would be on.
     """
     if decoder.training:
         raise InputError("decoder must be in evaluation mode while it decodes: call decoder.eval()")
+    assert temperature == 0 or generators is not None, "sampling needs one generator a row"
     actions: list[list[int]] = [[] for _ in prefix_ids]
     rows = [row for row, done in enumerate(state.done) if not done]
-    if not rows:
-        return actions
-    stream = _Stream(decoder, pivot, prefix_ids, rows)
-    logits = stream.first()
-    while True:
-        allowed = constraints.allowed(state, rows).to(logits.device)
-        scores = logits.float().masked_fill_(~allowed, float("-inf"))
-        if temperature > 0:
-            assert generators is not None, "sampling needs one generator a row"
-            scores = scores / temperature + _gumbel(scores.shape[1], [generators[row] for row in rows], scores.device)
-        chosen = scores.argmax(dim=-1)
-        tokens = dict(zip(rows, chosen.tolist(), strict=True))
-        for row, token in tokens.items():
-            if not state.rows[row].done:
-                actions[row].append(token)
-        constraints.advance(state, [tokens.get(row, constraints.table.eos) for row in range(len(actions))])
-        still = [place for place, row in enumerate(rows) if not state.rows[row].done]
-        if not still:
-            return actions
-        if len(still) <= len(rows) // 2:
-            rows = [rows[place] for place in still]
-            kept = torch.tensor(still, device=chosen.device)
-            chosen = chosen[kept]
-            stream.keep(kept)
-        logits = stream.next(chosen)
+    while rows:  # again for those that have dropped a modifier
+        texts = [[*prefix_ids[row], *actions[row]] for row in rows]
+        stream = _Stream(decoder, None if pivot is None else pivot[rows], texts)
+        logits, going = stream.first(), rows
+        while going:
+            allowed, meant = constraints.allowed_and_meant(state, going)
+            own = [generators[row] for row in going] if generators is not None else []
+            chosen = _choose(logits, meant if whole_modifiers else allowed, temperature, own)
+            may = allowed.gather(1, chosen.cpu()[:, None]).flatten().tolist()
+            on = [
+                _take(constraints, state, row, token, ok, actions[row])
+                for row, token, ok in zip(going, chosen.tolist(), may, strict=True)
+            ]
+            if not all(on):
+                still = [place for place, goes_on in enumerate(on) if goes_on]
+                going, chosen = [going[place] for place in still], chosen[still]
+                stream.keep(still)
+            if going:
+                logits = stream.next(chosen)
+        rows = [row for row in rows if not state.rows[row].done]
+    return actions
+
+
+def _choose(
+    logits: torch.Tensor, mask: torch.Tensor, temperature: float, generators: Sequence[torch.Generator]
+) -> torch.Tensor:
+    """Return a token for each row, int64 `(batch,)`, of those that the mask `(batch, vocabulary)` has."""
+    scores = logits.float().masked_fill_(~mask.to(logits.device), float("-inf"))
+    if temperature > 0:
+        scores = scores / temperature + _gumbel(scores.shape[1], generators, scores.device)
+    return scores.argmax(dim=-1)
+
+
+def _take(
+    constraints: Constraints, state: ConstraintState, row: int, token: int, allowed: bool, actions: list[int]
+) -> bool:
+    """Take the token that D means into a row and its actions; return whether the row goes on from there."""
+    table = constraints.table
+    if not allowed and token != table.separator:
+        del actions[-constraints.drop(state, row) :]
+        if state.rows[row].done:
+            actions.append(table.eos)
+        return False
+    if not allowed:
+        token = table.eos
+    actions.append(token)
+    constraints.advance(state, [token], [row])
+    return not state.rows[row].done
 
 
 def _gumbel(width: int, generators: Sequence[torch.Generator], device: torch.device) -> torch.Tensor:
@@ -80,37 +108,33 @@ def _gumbel(width: int, generators: Sequence[torch.Generator], device: torch.dev
 
 
 class _Stream:
-    """The language model's next logits, step by step, for rows whose prefixes differ in length.
+    """The language model's next logits, step by step, for rows whose texts differ in length.
 
-    Shorter prefixes are padded between the head and the prefix; positions count the real tokens alone.
+    Shorter texts are padded between the head and the text; positions count the real tokens alone. Rows that end are
+    computed on, unseen, until half of all have: leaving them away takes a copy of the cache.
     """
 
-    def __init__(
-        self,
-        decoder: PromptDecoder,
-        pivot: torch.Tensor | None,
-        prefix_ids: Sequence[Sequence[int]],
-        rows: Sequence[int],
-    ) -> None:
+    def __init__(self, decoder: PromptDecoder, pivot: torch.Tensor | None, texts: Sequence[Sequence[int]]) -> None:
         self.decoder = decoder
         device = decoder.projection.weight.device
-        lengths = [len(prefix_ids[row]) for row in rows]
-        longest = max(lengths)
-        ids = torch.zeros(len(rows), longest, dtype=torch.long)
-        mask = torch.ones(len(rows), longest, dtype=torch.long)
-        for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-            ids[place, longest - length :] = torch.tensor(prefix_ids[row], dtype=torch.long)
-            mask[place, : longest - length] = 0
-        head = decoder.head_embeddings(None if pivot is None else pivot[list(rows)], len(rows))
+        longest = max(map(len, texts))
+        ids = torch.zeros(len(texts), longest, dtype=torch.long)
+        mask = torch.ones(len(texts), longest, dtype=torch.long)
+        for row, text in enumerate(texts):
+            ids[row, longest - len(text) :] = torch.tensor(text, dtype=torch.long)
+            mask[row, : longest - len(text)] = 0
+        head = decoder.head_embeddings(pivot, len(texts))
         self.embeddings = torch.cat([head, decoder.lm.get_input_embeddings()(ids.to(device))], dim=1)
         self.mask: torch.Tensor | None = None
-        if min(lengths) < longest:
-            self.mask = torch.cat([mask.new_ones(len(rows), head.shape[1]), mask], dim=1).to(device)
+        if not mask.all():
+            self.mask = torch.cat([mask.new_ones(len(texts), head.shape[1]), mask], dim=1).to(device)
         self.cache = DynamicCache(config=decoder.lm.config)
         self.step: LlamaStep | None = None
+        self.size = len(texts)
+        self.seen = list(range(len(texts)))
 
     def first(self) -> torch.Tensor:
-        """Read the prefixes; return the logits of the first token, `(batch, vocabulary)`."""
+        """Read the texts; return the logits of the first token, `(batch, vocabulary)`."""
         keep = {"logits_to_keep": 1} if self.decoder.lm_accepts("logits_to_keep") else {}
         logits = self._run(inputs_embeds=self.embeddings, **keep)
         if LlamaStep.supports(self.decoder.lm):
@@ -119,20 +143,32 @@ class _Stream:
 
     def next(self, tokens: torch.Tensor) -> torch.Tensor:
         """Read one token a row, `(batch,)`; return the logits of the next, `(batch, vocabulary)`."""
+        if len(self.seen) == self.size:
+            return self._next(tokens)
+        every = tokens.new_zeros(self.size)
+        every[self.seen] = tokens
+        return self._next(every)[self.seen]
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Go on with these rows alone."""
+        self.seen = [self.seen[place] for place in places]
+        if not self.seen or len(self.seen) > self.size // 2:
+            return
+        kept = torch.tensor(self.seen, device=self.embeddings.device)
+        self.size, self.seen = len(self.seen), list(range(len(self.seen)))
+        if self.step is not None:
+            self.step.keep(kept)
+            return
+        self.cache.batch_select_indices(kept)
+        if self.mask is not None:
+            self.mask = self.mask[kept]
+
+    def _next(self, tokens: torch.Tensor) -> torch.Tensor:
         if self.step is not None:
             return self.step(tokens)
         if self.mask is not None:
             self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
         return self._run(input_ids=tokens[:, None])
-
-    def keep(self, places: torch.Tensor) -> None:
-        """Go on with these rows alone."""
-        if self.step is not None:
-            self.step.keep(places)
-            return
-        self.cache.batch_select_indices(places)
-        if self.mask is not None:
-            self.mask = self.mask[places]
 
     def _run(self, **inputs: Any) -> torch.Tensor:
         if self.mask is not None and self.decoder.lm_accepts("position_ids"):

@@ -241,11 +241,12 @@ class Refiner:
         keep_attributes: bool = True,
         no_artists: bool = False,
         avoided: Sequence[Sequence[str]] | None = None,
+        whole_modifiers: bool = True,
     ) -> list[list[int]]:
         """Return the tokens that the decoder adds to each prompt, the end token included; none where there is no room.
 
-        `seeds` are a (seed, number of the alternative) for each prompt; the other arguments are those of
-        Constraints.begin. Reinforcement learning samples with this too.
+        `seeds` are a (seed, number of the alternative) for each prompt, `whole_modifiers` is decode's, and the other
+        arguments are those of Constraints.begin. Reinforcement learning samples with this too.
         """
         state = self.constraints.begin(
             user_prompts, token_budget, max_new_tokens, banned_terms, keep_attributes, no_artists, avoided
@@ -267,6 +268,7 @@ class Refiner:
             replace(state, rows=[state.rows[row] for row in rows]),
             temperature,
             [row_generator(seeds[row][0], user_prompts[row], seeds[row][1]) for row in rows],
+            whole_modifiers,
         )
         for row, tokens in zip(rows, decoded, strict=True):
             found[row] = tokens

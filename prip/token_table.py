@@ -51,6 +51,7 @@ class TokenTable:
             raise InputError("decoder tokenizer must have tokens that begin with a space and a letter")
         self.continues = np.array([bool(text) for text in self.texts]) & ~self.begins_word
         self.continues[self.separator] = False
+        self.inside = self.begins_word | self.continues
         self.cost = np.full(self.size, NEVER_FITS, dtype=np.int32)
         self.bytes = np.full(self.size, NEVER_FITS, dtype=np.int32)
         for token in np.flatnonzero(self.begins_word):

@@ -50,8 +50,9 @@ class Policy:
     def refine(
         self, user_prompts: Sequence[str], temperature: float = 0.0, seeds: Sequence[tuple[int, int]] | None = None
     ) -> list[Refinement]:
-        """Returns one refinement for each user prompt, as Refiner.refine makes it, with its actions.
+        """Returns one refinement for each user prompt, with its actions: at temperature 0 as Refiner.refine makes it.
 
+        Above it, tokens are sampled under the masks alone, with probabilities that `score` finds again.
         seeds: (seed, alternative) of each row, where the temperature is above 0.
         """
         seeds = seeds if seeds is not None else [(0, 0)] * len(user_prompts)
@@ -60,7 +61,12 @@ class Policy:
             for start in range(0, len(user_prompts), self.chunk):
                 some = slice(start, start + self.chunk)
                 found += self.refiner.actions(
-                    user_prompts[some], seeds[some], temperature, self.max_new_tokens, self.token_budget
+                    user_prompts[some],
+                    seeds[some],
+                    temperature,
+                    self.max_new_tokens,
+                    self.token_budget,
+                    whole_modifiers=temperature == 0,
                 )
         return [
             Refinement(prompt, self.refiner.text(prompt, own), own)

@@ -10,7 +10,7 @@ import torch
 from tiny_parts import MODIFIERS, USER_PROMPTS, build_tokenizer, system_prompts
 
 from prip.clip_tokens import count_clip_tokens
-from prip.constraints import Constraints, ConstraintState
+from prip.constraints import TRIES, Constraints, ConstraintState
 from prip.errors import InputError
 from prip.processing import PripProcessor
 from prip.words import words_of
@@ -160,7 +160,7 @@ def test_a_used_word_cannot_be_spelled_in_pieces(constraints: Constraints) -> No
     before[table.texts.index(piece)] = True  # as if the tokenizer's own first token were another
     state.rows[0].unused = before
     constraints.advance(state, [table.texts.index(piece)])
-    word = state.rows[0].chunk
+    word = state.rows[0].place.chunk
     for length in range(1, len(rest) + 1):
         if rest[:length] in table.texts and word + rest[:length] == "wide":
             assert rest[:length] not in allowed_texts(constraints, state)
@@ -176,6 +176,67 @@ def test_no_word_directly_follows_itself(constraints: Constraints) -> None:
     feed(constraints, state, " golden")
     assert " golden" not in allowed_texts(constraints, state)
     assert " hour" in allowed_texts(constraints, state)
+
+
+def test_what_may_be_meant_is_what_the_rules_of_a_modifier_leave(constraints: Constraints) -> None:
+    table = constraints.table
+    state = constraints.begin(["a cat"], banned_terms=["hour"], token_budget=6)
+    allowed, meant = constraints.allowed_and_meant(state)
+    assert meant.equal(allowed), "at its start, a modifier is chosen of those that may stand there"
+    feed(constraints, state, " golden")
+    allowed, meant = (mask[0] for mask in constraints.allowed_and_meant(state))
+    assert not (allowed & ~meant).any()
+    hour, golden = table.texts.index(" hour"), table.texts.index(" golden")
+    assert (allowed[hour], meant[hour]) == (False, True), "banned"
+    assert (allowed[table.separator], meant[table.separator]) == (False, True), "no room for another"
+    assert (allowed[golden], meant[golden]) == (False, False), "a word does not follow itself"
+    assert meant.sum() == table.inside.sum() + 2 - len(table.whole_words("golden"))
+
+
+def test_a_dropped_modifier_is_as_if_it_had_not_been(constraints: Constraints) -> None:
+    prompt, options = "a dog", {"token_budget": 20, "max_new_tokens": 12}
+    state, fresh = (constraints.begin([prompt], **options) for _ in range(2))
+    for one in (state, fresh):
+        feed(constraints, one, " sharp focus,")
+    dropped = encode(constraints, " golden hour li")
+    for token in dropped:
+        constraints.advance(state, [token])
+    assert constraints.drop(state, 0) == len(dropped)
+    wanted = constraints.allowed(fresh)
+    assert wanted[0, dropped[0]], "it was allowed before"
+    wanted[0, dropped[0]] = False
+    assert constraints.allowed(state).equal(wanted)
+    for text in (" wide shot", " li", "ght"):
+        feed(constraints, state, text)
+        feed(constraints, fresh, text)
+        for mask, other in zip(constraints.allowed_and_meant(state), constraints.allowed_and_meant(fresh), strict=True):
+            assert mask.equal(other)
+
+
+def test_after_some_tries_the_text_ends_before_the_separator(constraints: Constraints) -> None:
+    state = constraints.begin(["a dog"], max_new_tokens=20)
+    feed(constraints, state, " sharp focus,")
+    for number, text in enumerate([" golden hour", " wide", " highly detailed", " 8"][:TRIES], 1):
+        feed(constraints, state, text)
+        assert constraints.drop(state, 0) == len(encode(constraints, text)) + (number == TRIES)
+        assert state.done == [number == TRIES]
+
+
+def test_after_some_tries_the_first_modifier_means_what_is_allowed(constraints: Constraints) -> None:
+    state = constraints.begin(["a dog"], banned_terms=["hour"])
+    starts = [" golden", " wide", " highly", " 8"][:TRIES]
+    for text in starts:
+        assert text in allowed_texts(constraints, state)
+        feed(constraints, state, text)
+        constraints.drop(state, 0)
+    assert state.done == [False]
+    assert set(starts) <= allowed_texts(constraints, state)
+    feed(constraints, state, " golden")
+    allowed, meant = constraints.allowed_and_meant(state)
+    assert meant.equal(allowed)
+    feed(constraints, state, ",")
+    feed(constraints, state, " wide")
+    assert not torch.equal(*constraints.allowed_and_meant(state)), "those behind it may be dropped again"
 
 
 def test_line_breaks_special_tokens_and_parts_of_characters_never(constraints: Constraints) -> None:

@@ -12,6 +12,8 @@ from prip.decoding import decode, row_generator
 from prip.errors import InputError
 from prip.llama_step import LlamaStep
 from prip.modeling import PromptDecoder
+from prip.processing import modifiers_added
+from prip.refiner import Refiner
 
 PROMPTS = [*USER_PROMPTS, "a golden castle of glass on a hill above the sea"]
 
@@ -26,11 +28,16 @@ def pivot() -> torch.Tensor:
     return torch.randn(len(PROMPTS), 4, 16, generator=torch.Generator().manual_seed(0))
 
 
-def run(decoder, processor, constraints, prompts, pivot, temperature=1.0, seed=0, **options):
+@pytest.fixture(scope="module")
+def refiner() -> Refiner:
+    return Refiner.from_pretrained("prip-mini", device="cpu")
+
+
+def run(decoder, processor, constraints, prompts, pivot, temperature=1.0, seed=0, whole_modifiers=False, **options):
     state = constraints.begin(prompts, max_new_tokens=24, **options)
     generators = [row_generator(seed, prompt) for prompt in prompts]
     prefixes = [processor.prefix_ids(prompt) for prompt in prompts]
-    return decode(decoder, pivot, prefixes, constraints, state, temperature, generators)
+    return decode(decoder, pivot, prefixes, constraints, state, temperature, generators, whole_modifiers)
 
 
 def score(decoder, processor, prompts, pivot, actions):
@@ -75,7 +82,7 @@ def test_log_probabilities_agree_with_the_forward_pass(
             return self._note(super().next(tokens))
 
         def keep(self, places):
-            self.rows = [self.rows[place] for place in places.tolist()]
+            self.rows = [self.rows[place] for place in places]
             super().keep(places)
 
         def _note(self, logits):
@@ -104,10 +111,14 @@ def test_greedy_takes_the_likeliest_allowed_token(tiny_model, tiny_processor, co
         assert best.tolist() == actions[row]
 
 
+@pytest.mark.parametrize("whole_modifiers", [False, True])
 @pytest.mark.parametrize("budget", [18, 75])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_rows_do_not_depend_on_their_batch(tiny_model, tiny_processor, constraints, pivot, temperature, budget) -> None:
-    decoder, options = tiny_model.decoder, {"temperature": temperature, "token_budget": budget}
+def test_rows_do_not_depend_on_their_batch(
+    tiny_model, tiny_processor, constraints, pivot, temperature, budget, whole_modifiers
+) -> None:
+    decoder = tiny_model.decoder
+    options = {"temperature": temperature, "token_budget": budget, "whole_modifiers": whole_modifiers}
     together = run(decoder, tiny_processor, constraints, PROMPTS, pivot, **options)
     order = list(reversed(range(len(PROMPTS))))
     turned = run(decoder, tiny_processor, constraints, [PROMPTS[i] for i in order], pivot[order], **options)
@@ -115,6 +126,73 @@ def test_rows_do_not_depend_on_their_batch(tiny_model, tiny_processor, constrain
     for row, prompt in enumerate(PROMPTS):
         alone = run(decoder, tiny_processor, constraints, [prompt], pivot[row : row + 1], **options)
         assert alone == [together[row]]
+
+
+BANS = {
+    "nothing": {},
+    "hour": {"banned_terms": ("hour",)},
+    "much": {"banned_terms": ("hour", "photo", "third", "color", "detail", "paper")},
+    "small budget": {"token_budget": 16},
+    "few tokens": {"max_new_tokens": 7},
+}
+
+
+@pytest.mark.parametrize("bans", BANS)
+def test_modifiers_are_finished_as_the_decoder_means_them(refiner: Refiner, bans: str) -> None:
+    """Inside a modifier each token is the likeliest of all that D may mean, banned or not, and stands where it may; at
+    the text's end the likeliest is the end or a separator."""
+    prompts = ["a cat", "a dog on the beach, watercolor", "an old house at night", "two red apples, photo"]
+    options = {"max_new_tokens": 60, "token_budget": 75, "banned_terms": (), **BANS[bans]}
+    actions = refiner.actions(prompts, [(0, 0)] * len(prompts), 0.0, **options)
+    inputs = refiner.processor.encode_user_prompts(prompts)
+    pivot = refiner.model.pivot(*inputs)
+    scored = score(refiner.model.decoder, refiner.processor, prompts, pivot, actions)
+    constraints, table = refiner.constraints, refiner.constraints.table
+    state = constraints.begin(prompts, **options)
+    for step in range(max(map(len, actions))):
+        allowed, meant = constraints.allowed_and_meant(state)
+        for row, own in enumerate(actions):
+            if step >= len(own):
+                continue
+            assert allowed[row, own[step]]
+            best = scored[row][step].masked_fill(~meant[row], float("-inf")).argmax().item()
+            if own[step] == table.eos:
+                assert best in (table.eos, table.separator)
+            elif step > 0 and own[step - 1] != table.separator:
+                assert best == own[step], table.tokenizer.decode(own)
+        constraints.advance(state, [own[step] if step < len(own) else table.eos for own in actions])
+    assert all(state.done)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_dropping_changes_nothing_where_nothing_is_in_the_way(refiner: Refiner, temperature: float) -> None:
+    given = (PROMPTS, [(0, 0)] * len(PROMPTS), temperature, 400, 1000)
+    assert refiner.actions(*given) == refiner.actions(*given, whole_modifiers=False)
+
+
+def test_what_is_dropped_leaves_no_trace(refiner: Refiner) -> None:
+    """A banned modifier gives way to another one, and those behind it are others; none is a stump of what was meant."""
+    known = set()
+    for prompt in ["a cat", "a dog", "a castle", "a boat", "an old house", "a bird", "a robot", "a flower"]:
+        for text in refiner.refine(prompt, num_alternatives=4):
+            known.update(modifiers_added(prompt, text))
+    whole, stumps = (
+        modifiers_added("a cat", refiner.text("a cat", actions))
+        for keeps in (True, False)
+        for actions in refiner.actions(
+            ["a cat"], [(0, 0)], 0.0, 60, 75, banned_terms=["hour", "photo"], whole_modifiers=keeps
+        )
+    )
+    assert set(whole) <= known
+    assert not set(stumps) <= known, "the masks alone leave stumps here"
+
+
+def test_the_first_modifier_is_finished_somehow(refiner: Refiner) -> None:
+    """Where D's own first modifiers are all banned, there is still one."""
+    table = refiner.constraints.table
+    seconds = {text.strip() for text in table.texts if text.startswith(" ") and len(text) > 3}
+    text = refiner.refine("a cat", banned_terms=sorted({f" {word}" for word in seconds}), max_new_tokens=4)
+    assert len(modifiers_added("a cat", text)) == 1
 
 
 def test_sampling_follows_the_probabilities(tiny_model, tiny_processor, constraints, pivot) -> None:
