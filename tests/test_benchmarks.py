@@ -174,6 +174,15 @@ def test_speed_is_measured() -> None:
 
 
 @pytest.mark.slow
+def test_bans_and_budgets_spoil_no_modifier() -> None:
+    printed = run("whole_modifiers.py", "--prompts-per-combination", "1")
+    rows = re.findall(r"^(.*?) +(dropped whole|by masks alone) +([\d.]+)", printed, re.M)
+    spoiled = {(case, how): float(share) for case, how, share in rows}
+    assert len(spoiled) == 12
+    assert all(share == 0 for (_, how), share in spoiled.items() if how == "dropped whole")
+    assert max(spoiled.values()) > 0.1, "by masks alone some are"
+
+
 def test_alternatives_are_compared() -> None:
     printed = run("alternatives.py", "--prompts", "6", "--alternatives", "3", "--images-per-prompt", "1")
     rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines()[3:]}
