@@ -6,12 +6,9 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prip.errors import require
-
-if TYPE_CHECKING:
-    from prip.protocols import Generator, Reward
 
 EXAMPLES = """examples:
   prip serve
@@ -82,7 +79,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load and serve. Returns 0; errors of ours are for the caller, told before torch is loaded where that can be."""
-    from prip.loading import refiner_folder
+    from prip.loading import refiner_folder, whole_folder
     from prip.options import check_whole
 
     for module in ("fastapi", "uvicorn", "prometheus_client"):
@@ -114,6 +111,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from prip.refiner import Refiner
 
+    from .before_after import Workbench
+    from .parts import existing
     from .server.application import make_application
     from .server.engine import Engine
     from .server.metrics import Metrics
@@ -121,9 +120,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     torch.set_num_threads(threads)
     refiner = Refiner.from_pretrained(folder, device=arguments.device, dtype=arguments.dtype)
-    generator, rewards = (None, []) if arguments.images is None else _load_images(arguments)
+    bench = None
+    if arguments.images is not None:
+        whole = whole_folder(arguments.model, arguments.revision)
+        generator = arguments.images or str(existing(whole / "generator"))
+        bench = Workbench.around(refiner, whole, generator, arguments.device)
     metrics = Metrics()
-    engine = Engine(refiner, arguments.model, settings, metrics, generator, rewards)
+    engine = Engine(refiner, arguments.model, settings, metrics, bench)
     application = make_application(engine, settings, metrics, arguments.host, key)
     if arguments.host not in LOOPBACK and key is None:
         print("everybody who reaches this machine can use the server: it has no key", file=sys.stderr)
@@ -133,15 +136,3 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         engine.close()
     return 0
-
-
-def _load_images(arguments: argparse.Namespace) -> tuple[Generator, list[Reward]]:
-    from prip.generators import load_generator
-    from prip.places import as_device
-
-    from .parts import Parts, existing, load_rewards
-
-    parts = Parts.of_checkpoint(arguments.model, arguments.revision)
-    device = str(as_device(arguments.device))
-    generator = load_generator(arguments.images or str(existing(parts.generator)), device=device)
-    return generator, load_rewards(parts.rewards, device) if parts.rewards.is_dir() else []

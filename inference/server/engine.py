@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 from prip.errors import require
 from prip.options import RefineOptions
-from prip.protocols import Generator, Reward
 from prip.refiner import Refined, Refiner
 
+from ..before_after import Workbench
 from .batching import Batcher
 from .metrics import Metrics
 from .settings import ServerSettings
@@ -56,15 +56,13 @@ class Engine:
         model: str,
         settings: ServerSettings,
         metrics: Metrics,
-        generator: Generator | None = None,
-        rewards: Sequence[Reward] = (),
+        bench: Workbench | None = None,
     ) -> None:
-        """model: the name under which clients know the refiner. generator, rewards: what /v1/images uses."""
+        """model: the name under which clients know the refiner. bench: with a generator, what /v1/images uses."""
         self.model = model
-        self.generator = generator
-        self._rewards = rewards
+        self.generator = None if bench is None else bench.generator
         self._refiner = refiner
-        self._counted = refiner if generator is None else refiner.counted_by(generator)
+        self._bench = bench
         self._max_batch = settings.max_batch
         self._refining = Batcher(
             self._refine,
@@ -76,7 +74,7 @@ class Engine:
         )
         metrics.follow_queue("refine", lambda: self._refining.waiting)
         self._drawing: Batcher[None, Drawing, Drawn] | None = None
-        if generator is not None:
+        if self.generator is not None:
             drawing = Batcher(
                 self._draw,
                 IMAGES_PER_BATCH,
@@ -117,17 +115,16 @@ class Engine:
             self._drawing.close()
 
     def _refiner_for(self, for_generator: bool) -> Refiner:
-        return self._counted if for_generator else self._refiner
+        return self._bench.refiner if for_generator and self._bench is not None else self._refiner
 
     def _refine(self, group: RefineGroup, jobs: Sequence[tuple[str, int]]) -> list[Refined]:
         prompts, seeds = zip(*jobs, strict=True)
         return self._refiner_for(group.for_generator).refine_each(prompts, seeds, group.options)
 
     def _draw(self, _group: None, jobs: Sequence[Drawing]) -> list[Drawn]:
-        assert self.generator is not None
-        images = self.generator([job.text for job in jobs], [job.seed for job in jobs])
-        user_prompts = [job.user_prompt for job in jobs]
-        scores = {reward.name: reward(user_prompts, images).tolist() for reward in self._rewards}
+        assert self._bench is not None
+        user_prompts, texts = [job.user_prompt for job in jobs], [job.text for job in jobs]
+        images, scores = self._bench.draw(user_prompts, texts, [job.seed for job in jobs])
         return [
             Drawn(
                 _png(image.permute(1, 2, 0).contiguous().numpy()),
