@@ -50,10 +50,16 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--max-new-tokens", type=int, default=60, metavar="N", help="tokens to add (default 60)")
     parser.add_argument("--token-budget", type=int, metavar="N", help="CLIP tokens of the whole prompt (default 75)")
     parser.add_argument(
-        "--banned-term", action="append", default=[], metavar="TERM", help="never add this; may be repeated"
+        "--banned-term",
+        dest="banned_terms",
+        action="append",
+        default=[],
+        metavar="TERM",
+        help="never add this; may be repeated",
     )
     parser.add_argument(
         "--style",
+        dest="styles",
         action="append",
         default=[],
         metavar="STYLE",
@@ -89,19 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError('give a prompt, as in: prip refine "a cat"')
     lines = read_lines() if piped else arguments.prompts
     prompts = _checked(lines, piped)
-    options = RefineOptions(
-        num_alternatives=arguments.num_alternatives,
-        seed=arguments.seed,
-        temperature=arguments.temperature,
-        max_new_tokens=arguments.max_new_tokens,
-        token_budget=arguments.token_budget,
-        banned_terms=arguments.banned_term,
-        batch_size=arguments.batch_size,
-        styles=arguments.style,
-        keep_attributes=arguments.keep_attributes,
-        no_artists=arguments.no_artists,
-        strength=arguments.strength,
-    )
+    options = RefineOptions.among(vars(arguments))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", PripWarning)
         refined = iter(_refine(prompts, arguments, options))

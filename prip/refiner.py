@@ -177,21 +177,7 @@ class Refiner:
         more are found; fewer come, with a PripWarning, when there are no more.
         Raises InputError for a prompt or an option that cannot be used.
         """
-        options = RefineOptions(
-            num_alternatives,
-            seed,
-            temperature,
-            max_new_tokens,
-            token_budget,
-            banned_terms,
-            batch_size,
-            styles,
-            keep_attributes,
-            no_artists,
-            strength,
-        )
-        if options.strength == 0:
-            return unrefined(prompt, options)
+        options = RefineOptions.among(locals())
         prompts = check_user_prompts(prompt)
         results = self._refined_with_warnings(prompts, [seed] * len(prompts), options)
         found = [result.texts[0] if num_alternatives == 1 else result.texts for result in results]
@@ -314,19 +300,7 @@ def refine(
     >>> refine("a cat")  # doctest: +SKIP
     'a cat, golden hour, sharp focus, highly detailed'
     """
-    options = RefineOptions(
-        num_alternatives,
-        seed,
-        temperature,
-        max_new_tokens,
-        token_budget,
-        banned_terms,
-        batch_size,
-        styles,
-        keep_attributes,
-        no_artists,
-        strength,
-    )
+    options = RefineOptions.among(locals())
     if options.strength == 0:
         return unrefined(prompt, options)
     return _loaded(str(model), revision, device, last_change(model)).refine(prompt, **vars(options))
