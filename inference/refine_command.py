@@ -6,10 +6,9 @@ import argparse
 import io
 import json
 import sys
-import warnings
 from typing import TYPE_CHECKING, Any
 
-from prip.errors import InputError, PripWarning, require
+from prip.errors import InputError, collected_warnings, require
 
 if TYPE_CHECKING:
     from prip.options import RefineOptions
@@ -96,12 +95,10 @@ def run(arguments: argparse.Namespace) -> int:
     lines = read_lines() if piped else arguments.prompts
     prompts = _checked(lines, piped)
     options = RefineOptions.among(vars(arguments))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", PripWarning)
+    with collected_warnings() as notes:
         refined = iter(_refine(prompts, arguments, options))
-    for warning in caught:
-        if issubclass(warning.category, PripWarning):
-            print(f"prip refine: warning: {warning.message}", file=sys.stderr)
+    for note in notes:
+        print(f"prip refine: warning: {note}", file=sys.stderr)
     results = [next(refined) if line.strip() else [line] for line in lines]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")
