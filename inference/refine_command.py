@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from prip.errors import InputError, collected_warnings, require
 
+from .arguments import add_refiner
+
 if TYPE_CHECKING:
     from prip.options import RefineOptions
 
@@ -75,12 +77,7 @@ def add_parser(subparsers: Any) -> None:
         "--strength", type=float, default=1.0, help="share of the modifiers to add, 0 adds nothing (default 1)"
     )
     parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="prompts at a time (default 256)")
-    parser.add_argument(
-        "--model", default="prip-mini", help="embedded checkpoint, folder, or owner/name on the Hub (default prip-mini)"
-    )
-    parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU when there is one)")
-    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16", "auto"], help="precision of the model")
+    add_refiner(parser)
     parser.add_argument("--quantization", choices=["int8"], help="linear layers in 8 bits (extra quantize)")
     parser.set_defaults(run=run)
 

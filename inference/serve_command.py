@@ -10,6 +10,8 @@ from typing import Any
 
 from prip.errors import require
 
+from .arguments import add_address, add_refiner
+
 EXAMPLES = """examples:
   prip serve
   prip serve --images
@@ -32,12 +34,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--model", default="prip-mini", help="embedded checkpoint, folder, or owner/name on the Hub (default prip-mini)"
-    )
-    parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU when there is one)")
-    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16", "auto"], help="precision of the refiner")
+    add_refiner(parser)
     parser.add_argument(
         "--images",
         nargs="?",
@@ -46,8 +43,7 @@ def add_parser(subparsers: Any) -> None:
         help="also draw: with the checkpoint's own generator, or with a diffusers pipeline (folder or Hub id); scores "
         "are those of the checkpoint's rewards, if it has any",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine)")
-    parser.add_argument("--port", type=int, default=8000, help="port to listen on, 0 for any (default 8000)")
+    add_address(parser, 8000)
     parser.add_argument(
         "--host-name", action="append", default=[], metavar="NAME", help="also answer under this name; may be repeated"
     )
