@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
-from prip.errors import require
 from prip.options import RefineOptions
+from prip.protocols import Images
 from prip.refiner import Refined, Refiner
 
 from ..before_after import Workbench
+from ..pixels import as_picture
 from .batching import Batcher
 from .metrics import Metrics
 from .settings import ServerSettings
@@ -126,16 +127,13 @@ class Engine:
         user_prompts, texts = [job.user_prompt for job in jobs], [job.text for job in jobs]
         images, scores = self._bench.draw(user_prompts, texts, [job.seed for job in jobs])
         return [
-            Drawn(
-                _png(image.permute(1, 2, 0).contiguous().numpy()),
-                {name: values[place] for name, values in scores.items()},
-            )
+            Drawn(_png(image), {name: values[place] for name, values in scores.items()})
             for place, image in enumerate(images)
         ]
 
 
-def _png(pixels) -> str:
-    """Return an image, uint8 `(height, width, 3)`, as a PNG file in base64."""
+def _png(image: Images) -> str:
+    """Return an image, uint8 `(3, height, width)`, as a PNG file in base64."""
     buffer = io.BytesIO()
-    require("PIL.Image", "generate").fromarray(pixels).save(buffer, format="PNG")
+    as_picture(image).save(buffer, format="PNG")
     return base64.b64encode(buffer.getvalue()).decode("ascii")
