@@ -36,7 +36,7 @@ from .data.splits import read_prompts
 from .data.workers import RayWorkers, ThisProcess, Workers
 from .pins import pin_prepare
 from .prepare_parts import Parts, input_hashes, part_paths, parts_of
-from .run_folder import stage_folder
+from .run_folder import finished_metrics, stage_folder, write_metrics
 from .settings import PrepareSettings
 
 STAGE = "prepare"
@@ -53,11 +53,8 @@ def run(settings: PrepareSettings) -> dict[str, Any]:
     """
     settings = pin_prepare(settings)
     folder = begin(settings, input_hashes(settings))
-    finished = folder / "metrics.json"
-    if finished.exists():
-        _log.info("%s is finished already", folder)
-        return json.loads(finished.read_text(encoding="utf-8"))
-    return prepare(settings, folder, parts_of(settings))
+    finished = finished_metrics(folder)
+    return prepare(settings, folder, parts_of(settings)) if finished is None else finished
 
 
 def begin(settings: PrepareSettings, inputs: dict[str, str]) -> Path:
@@ -113,7 +110,7 @@ def prepare(settings: PrepareSettings, folder: Path, parts: Parts) -> dict[str, 
         },
         "seconds": _seconds(moments),
     }
-    replace_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    write_metrics(folder, metrics)
     _log.info("prepare: %s", ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
     return metrics
 
