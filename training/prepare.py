@@ -24,7 +24,7 @@ from prip.protocols import Generator, PivotEncoder, Reward
 from .atomic import replace_text
 from .data.diffusiondb import NO_PROMPT, Sampling, read_diffusiondb
 from .data.drawing import draw_all, plan_drawings
-from .data.evaluation_sets import evaluation_file, occurring, read_evaluation_prompts
+from .data.evaluation_sets import occurring_in_files
 from .data.filters import filter_rows
 from .data.hashing import hash_of
 from .data.mining import REWARDS, check_reward_names, mine, write_table
@@ -249,10 +249,7 @@ def _check_bad(settings: PrepareSettings, bad: int, total: int, set_aside: pd.Da
 
 def _without_evaluation_prompts(settings: PrepareSettings, rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     """Returns the rows whose prompt is in no evaluation set, and how many prompts are; writes them to a table."""
-    chosen = settings.evaluation
-    files = map(evaluation_file, chosen.files)
-    prompts = [prompt for file in files for prompt in read_evaluation_prompts(file, chosen.column)]
-    occurs = occurring(rows["prompt"].unique(), prompts, chosen.similarity, chosen.ngram, chosen.permutations)
+    occurs = occurring_in_files(rows["prompt"].unique(), **vars(settings.evaluation))
     write_table(settings.run / "data" / EVALUATION, occurs)
     counts = {f"evaluation_{kind}": int((occurs["kind"] == kind).sum()) for kind in ("exact", "near")}
     return rows[~rows["prompt"].isin(occurs["prompt"])], counts

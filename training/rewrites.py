@@ -16,7 +16,7 @@ from prip.generators import load_generator
 from prip.rewards import StandardisedSum
 
 from .baselines import BaselineCache, ImageScorer
-from .data.evaluation_sets import evaluation_file, occurring, read_evaluation_prompts
+from .data.evaluation_sets import occurring_in_files
 from .data.hashing import hash_of, hash_of_named
 from .data.mining import REWARDS, write_table
 from .data.pairs import SYSTEM_PROMPTS
@@ -162,11 +162,8 @@ def _gains(
 
 def _without_evaluation_prompts(settings: RewritesSettings, pairs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Returns the rewrites of which no prompt is in an evaluation set, and the others with the kind as the reason."""
-    chosen = settings.evaluation
-    files = map(evaluation_file, chosen.files)
-    prompts = [prompt for file in files for prompt in read_evaluation_prompts(file, chosen.column)]
     distinct = pd.unique(pd.concat([pairs[column] for column in REWRITES]))
-    occurs = occurring(distinct, prompts, chosen.similarity, chosen.ngram, chosen.permutations)
+    occurs = occurring_in_files(distinct, **vars(settings.evaluation))
     kinds = dict(zip(occurs["prompt"], "evaluation_" + occurs["kind"], strict=True))
     reasons = pairs["user_prompt"].map(kinds).fillna(pairs["system_prompt"].map(kinds))
     return pairs[reasons.isna()], pairs.loc[reasons.notna(), REWRITES].assign(reason=reasons[reasons.notna()])
