@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from .control.artists import artist_beginnings, artist_names
-from .control.attributes import kept_and_banned, named_values
+from .control.attributes import Value, kept_and_banned, together
 from .control.faults import unwanted_faults
 from .token_table import TokenTable
 from .words import spaced_words
@@ -47,7 +47,8 @@ class TermsAnywhere:
 
 
 class WordIndex:
-    """Which tokens hold given words, with all that is neither letter nor digit read as one space."""
+    """Which tokens hold given words, with all that is neither letter nor digit read as one space; terms are looked up
+    once."""
 
     def __init__(self, table: TokenTable) -> None:
         self.table = table
@@ -56,14 +57,35 @@ class WordIndex:
         self._holding = sorted(
             (text[place:], token) for text, token in spaced for place in range(len(text)) if text[place] == " "
         )
+        self._whole: dict[str, np.ndarray] = {}
+        self._heads: dict[str, np.ndarray] = {}
+        self._begun: dict[str, frozenset[str]] = {}
 
     def beginning(self, text: str) -> list[int]:
         """Return the tokens that begin with `text`."""
         return _with_prefix(self._beginning, text)
 
-    def holding(self, text: str) -> list[int]:
-        """Return the tokens in which `text`, which begins with a space, stands."""
-        return _with_prefix(self._holding, text)
+    def whole(self, term: str) -> np.ndarray:
+        """Return the tokens in which a term stands whole at the start of a word."""
+        if term not in self._whole:
+            tokens = _with_prefix(self._holding, " " + term)
+            tokens += self.table.whole_words(term.strip()) if term.endswith(" ") else []
+            self._whole[term] = np.array(tokens, dtype=np.int64)
+        return self._whole[term]
+
+    def heads(self, term: str) -> np.ndarray:
+        """Return the tokens with which a term begins, but those too short to stand for it."""
+        if term not in self._heads:
+            tokens = self.table.first_tokens(term)
+            says_enough = [len(self.table.texts[token].strip()) >= SHORTEST_HEAD for token in tokens]
+            self._heads[term] = tokens[np.array(says_enough, dtype=bool)]
+        return self._heads[term]
+
+    def begun(self, term: str) -> frozenset[str]:
+        """Return what of a term, behind a space, a text may have begun with."""
+        if term not in self._begun:
+            self._begun[term] = frozenset(f" {term}"[:end] for end in range(1, len(term) + 1))
+        return self._begun[term]
 
 
 def _with_prefix(rows: list[tuple[str, int]], prefix: str) -> list[int]:
@@ -73,6 +95,10 @@ def _with_prefix(rows: list[tuple[str, int]], prefix: str) -> list[int]:
         tokens.append(rows[place][1])
         place += 1
     return tokens
+
+
+def _joined(tokens: Iterable[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.empty(0, dtype=np.int64), *tokens])
 
 
 class TermsAtWords:
@@ -89,23 +115,17 @@ class TermsAtWords:
         What goes on to a banned term excuses nothing: "painted" would leave half of "painted on paper".
         """
         self._index = index
-        table = index.table
-        self._terms = tuple(" " + term for term in terms)
-        self._begun = {term[:end] for term in self._terms for end in range(1, len(term))}
-        self._most_words = max((term.count(" ") for term in self._terms), default=0)
+        self._terms = tuple(terms)
+        self._begun = frozenset[str]().union(*map(index.begun, self._terms))
+        self._most_words = max((f" {term}".count(" ") for term in self._terms), default=0)
         self._completing: dict[str, np.ndarray] = {}
-        self.inside = np.ones(table.size, dtype=bool)
+        self.inside = np.ones(index.table.size, dtype=bool)
         """bool (vocabulary,): False for tokens that hold a whole term"""
-        for term in self._terms:
-            self.inside[index.holding(term)] = False
-            if term.endswith(" "):
-                self.inside[table.whole_words(term.strip())] = False
+        self.inside[_joined(map(index.whole, self._terms))] = False
         self.beginnings = self.inside.copy()
         """bool (vocabulary,): False also for tokens with which no modifier begins"""
-        begun = {token for term in heads for token in table.first_tokens(term) if self._says_enough(token)}
-        safe = (term for term in excused if f" {term} " not in self._begun)
-        begun.difference_update(token for term in safe for token in table.first_tokens(term))
-        self.beginnings[list(begun)] = False
+        safe = _joined(index.heads(term) for term in excused if f" {term} " not in self._begun)
+        self.beginnings[np.setdiff1d(_joined(map(index.heads, heads)), safe)] = False
 
     def take_off(self, modifier: str, mask: np.ndarray) -> None:
         """Take the tokens off a mask that hold a term or complete one that the modifier so far has begun."""
@@ -119,14 +139,11 @@ class TermsAtWords:
             if text[place:] in self._begun:
                 mask[self._completed_by(text[place:])] = False
 
-    def _says_enough(self, token: int) -> bool:
-        return len(self._index.table.texts[token].strip()) >= SHORTEST_HEAD
-
     def _completed_by(self, begun: str) -> np.ndarray:
         """Return the tokens that complete one of the terms that begin so; cached."""
         if begun not in self._completing:
             tokens: set[int] = set()
-            for term in self._terms:
+            for term in (" " + term for term in self._terms):
                 if term.startswith(begun) and term != begun:
                     rest = term[len(begun) :]
                     tokens.update(self._index.beginning(rest))
@@ -144,21 +161,26 @@ class RowBans:
         self._index: WordIndex | None = None
         self._made: dict[object, TermsAtWords] = {}
 
-    def __call__(
-        self, text: str, keep_attributes: bool, no_artists: bool, allow_faults: bool
-    ) -> tuple[TermsAtWords, ...]:
-        """Return the bans of a prompt that says `text`: none where it names nothing and nothing else is asked for."""
+    def standing(self, user_prompt: str, no_artists: bool, allow_faults: bool) -> tuple[TermsAtWords, ...]:
+        """Return the bans that hold from a prompt's first modifier to its last."""
         bans = []
-        if keep_attributes and (values := named_values(text)):
-            kept, others = kept_and_banned(values)
-            bans.append(self._terms(values, others, others, kept))
         if no_artists:
             names = artist_names()
             bans.append(self._terms("artists", (*artist_beginnings(), *names), names))
         if not allow_faults:
-            terms = unwanted_faults(text)
+            terms = unwanted_faults(user_prompt)
             bans.append(self._terms(terms, terms))
         return tuple(bans)
+
+    def other_values(self, named: Iterable[frozenset[Value]]) -> tuple[TermsAtWords, ...]:
+        """Return the ban of all other values of the attributes that terms name: none where they name nothing."""
+        values = together(named)
+        if not values:
+            return ()
+        if values not in self._made:
+            kept, others = kept_and_banned(values)
+            return (self._terms(values, others, others, kept),)
+        return (self._made[values],)
 
     def _terms(
         self, key: object, terms: Iterable[str], heads: Iterable[str] = (), excused: Iterable[str] = ()
@@ -166,7 +188,7 @@ class RowBans:
         if key not in self._made:
             if self._index is None:
                 self._index = WordIndex(self._table)
-            if len(self._made) >= 512:
+            if len(self._made) >= 4096:
                 self._made.clear()
             self._made[key] = TermsAtWords(self._index, terms, heads, excused)
         return self._made[key]

@@ -16,6 +16,7 @@ import torch
 
 from .bans import RowBans, TermsAnywhere, TermsAtWords
 from .clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
+from .control.attributes import Value, values_by_term
 from .errors import InputError
 from .options import check_whole, normal_terms
 from .processing import own_words
@@ -55,8 +56,12 @@ class _Row:
     """bool (vocabulary,): False for tokens that begin a word used before, or a banned term"""
     used: set[str]
     """the words, lower-case, with which no modifier may begin"""
-    bans: tuple[TermsAtWords, ...]
-    """what may not come about in this row, besides the batch's own"""
+    standing: tuple[TermsAtWords, ...]
+    """what may not come about in this row from the first to the last, besides the batch's own"""
+    named: tuple[frozenset[Value], ...] | None
+    """the values of attributes that each term of the text so far names; None where they need not agree"""
+    others: tuple[TermsAtWords, ...]
+    """the terms of the other values of these attributes"""
     added: list[int] = field(default_factory=list)
     """the tokens of the present modifier so far"""
     first: bool = True
@@ -95,7 +100,7 @@ class Constraints:
     2. A modifier begins with a space and a letter or digit; it has at least one token.
     3. It does not begin with a word of the user prompt or of what was added before; no word directly follows itself.
     4. No banned term comes about, in any casing, anywhere in what is added; no modifier begins as one does. Nor does at
-       the start of a word another value of an attribute that the user prompt names, an artist's name, or a fault.
+       the start of a word another value of an attribute that the text so far names, an artist's name, or a fault.
     5. The text never exceeds the token budget, nor the tokens added `max_new_tokens`; a modifier after the first is
        begun only when `modifier_tokens` are free.
     6. The end is allowed once there is a modifier, and is all that is left when nothing else fits.
@@ -136,8 +141,8 @@ class Constraints:
     ) -> ConstraintState:
         """Return the state of a batch before its first token; rows without room for a modifier are `full`.
 
-        `keep_attributes` keeps what each prompt names of an attribute, `no_artists` keeps names of artists away,
-        without `allow_faults` no fault is asked for that the prompt does not name.
+        `keep_attributes` keeps what each prompt and modifier names of an attribute, `no_artists` keeps names of artists
+        away, without `allow_faults` no fault is asked for that the prompt does not name.
         Raises InputError for a budget or a number of tokens below 1 and for a banned term that is blank.
         """
         check_whole("token_budget", token_budget, 1)
@@ -145,8 +150,9 @@ class Constraints:
         state = ConstraintState([], token_budget, TermsAnywhere(self.table, normal_terms(banned_terms)))
         for user_prompt in user_prompts:
             own = own_words(plain_prompt(user_prompt))
-            bans = self._row_bans(own, keep_attributes, no_artists, allow_faults)
-            state.rows.append(self._begin_row(state, own, max_new_tokens, bans))
+            named = values_by_term(own) if keep_attributes else None
+            standing = self._row_bans.standing(own, no_artists, allow_faults)
+            state.rows.append(self._begin_row(state, own, max_new_tokens, named, standing))
         return state
 
     def allowed(self, state: ConstraintState, rows: Sequence[int] | None = None) -> torch.Tensor:
@@ -200,6 +206,7 @@ class Constraints:
             row.place = self._after(row.place, token)
             if token == self.table.separator:
                 self._use(row, words_of(self._modifier(row)))
+                self._keep(row, self._modifier(row))
                 self._begin_modifier(row)
                 row.first = False
             else:
@@ -261,7 +268,14 @@ class Constraints:
             self.advance(state, [own[step] if step < len(own) else self.table.eos for own in actions])
         return masks
 
-    def _begin_row(self, state: ConstraintState, own: str, max_new_tokens: int, bans: tuple[TermsAtWords, ...]) -> _Row:
+    def _begin_row(
+        self,
+        state: ConstraintState,
+        own: str,
+        max_new_tokens: int,
+        named: tuple[frozenset[Value], ...] | None,
+        standing: tuple[TermsAtWords, ...],
+    ) -> _Row:
         chunks = (own + SEPARATOR).rpartition(" ")
         place = _Place(
             text=own.lower() + SEPARATOR,
@@ -274,13 +288,15 @@ class Constraints:
             start=place,
             unused=np.ones(self.table.size, dtype=bool),
             used=set(),
-            bans=bans,
+            standing=standing,
+            named=named,
+            others=self._row_bans.other_values(named or ()),
         )
         before_comma = place.count_before + self._count(chunks[2][:-1])
         row.full = min(state.token_budget - before_comma, max_new_tokens) < self.modifier_tokens
         if not row.full:
             unbanned = row.unused & state.banned.beginnings
-            for ban in bans:
+            for ban in (*row.standing, *row.others):
                 unbanned &= ban.beginnings
             row.unused = unbanned.copy()
             self._use(row, words_of(own))
@@ -307,6 +323,14 @@ class Constraints:
                 self._counts.clear()
             self._counts[chunk] = self._count_tokens(chunk)
         return self._counts[chunk]
+
+    def _keep(self, row: _Row, modifier: str) -> None:
+        """Have the modifiers behind this one agree with what it names."""
+        if row.named is not None and (names := values_by_term(modifier)):
+            row.named += names
+            row.others = self._row_bans.other_values(row.named)
+            for ban in row.others:
+                row.unused &= ban.beginnings
 
     def _begin_modifier(self, row: _Row) -> None:
         row.start = row.place
@@ -357,7 +381,7 @@ class Constraints:
             mask &= self._fitting(row, free)
             mask[self.table.separator] = may_separate
             state.banned.take_off(row.place.text, mask)
-            for ban in row.bans:
+            for ban in (*row.standing, *row.others):
                 ban.take_off(self._modifier(row), mask)
         else:
             mask[:] = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Iterable
 from functools import cache, lru_cache
 from importlib.resources import files
 
@@ -84,14 +85,24 @@ def _is_negated(words: tuple[str, ...], place: int) -> bool:
     return bool(before) and before[-1] in NEGATIONS
 
 
+@lru_cache(maxsize=4096)
+def values_by_term(text: str) -> tuple[frozenset[Value], ...]:
+    """Return the values that each term names that stands in a text."""
+    return tuple(_values_of()[term] for term in named_terms(text))
+
+
+def together(values: Iterable[frozenset[Value]]) -> frozenset[Value]:
+    """Return what terms name together; a term of several values adds nothing where one of them is named otherwise."""
+    found: set[Value] = set()
+    for own in sorted(values, key=len):
+        if not own & found:
+            found |= own
+    return frozenset(found)
+
+
 def named_values(text: str) -> frozenset[Value]:
-    """Return the values that a text names; a term of several adds nothing where one of them is named otherwise."""
-    named = sorted((_values_of()[term] for term in named_terms(text)), key=len)
-    values: set[Value] = set()
-    for own in named:
-        if not own & values:
-            values |= own
-    return frozenset(values)
+    """Return the values that a text names."""
+    return together(values_by_term(text))
 
 
 @lru_cache(maxsize=1024)
