@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 EXACT_BELOW = 12
 """Free budget below which the cost of going on with a word is counted exactly instead of being bounded by its bytes."""
 TRIES = 4
-"""How many modifiers are dropped at one place before the text ends there, or the first one is finished somehow."""
+"""How many modifiers D may mean at one place in vain before the text ends there, or the first is finished somehow."""
 
 
 class _Place(NamedTuple):
@@ -53,7 +53,9 @@ class _Row:
     start: _Place
     """where the present modifier begins"""
     unused: np.ndarray
-    """bool (vocabulary,): False for tokens that begin a word used before, or a banned term"""
+    """bool (vocabulary,): False for tokens that begin a word used before, or a modifier that was dropped"""
+    unbanned: np.ndarray
+    """bool (vocabulary,): False for tokens that begin a banned term"""
     used: set[str]
     """the words, lower-case, with which no modifier may begin"""
     standing: tuple[TermsAtWords, ...]
@@ -165,11 +167,11 @@ class Constraints:
     def allowed_and_meant(
         self, state: ConstraintState, rows: Sequence[int] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return `allowed` and, like it, what D may mean: all that is allowed; inside of a modifier also a separator,
-        and what is banned or has no room.
+        """Return `allowed` and, like it, what D may mean: all that is allowed and, but at the start of the first
+        modifier, what is banned or has no room; inside of a modifier also a separator.
 
         A separator that is meant and not allowed stands for the end. Where something else is, the modifier cannot be
-        finished as it was meant: see `drop`.
+        finished as it was meant: see `drop`. Where nothing is allowed of what D means to begin with: see `end`.
         """
         chosen = state.rows if rows is None else [state.rows[row] for row in rows]
         allowed, meant = np.empty((2, len(chosen), self.table.size), dtype=bool)
@@ -183,9 +185,11 @@ class Constraints:
                 self._body(state, row, own_allowed)
             else:
                 self._start(state, row, own_allowed)
-            if row.by_mask or row.done or not row.added:
+            if row.by_mask or row.done or (row.first and not row.added):
                 own_meant[:] = own_allowed
                 own_meant[self.table.separator] |= bool(row.added)
+            elif not row.added:
+                np.logical_and(self.table.starts, row.unused, out=own_meant)
         return torch.from_numpy(allowed), torch.from_numpy(meant)
 
     def advance(
@@ -230,11 +234,20 @@ class Constraints:
         if len(own.dropped) < TRIES and mask.any():
             return taken_back
         if not own.first:
-            own.done = True
+            self.end(state, row)
             return taken_back + 1
         own.unused[own.dropped] = True
         own.by_mask = True
         return taken_back
+
+    def at_start(self, state: ConstraintState, row: int) -> bool:
+        """Whether a row's next token begins a modifier that is not the first."""
+        own = state.rows[row]
+        return not (own.first or own.added or own.done)
+
+    def end(self, state: ConstraintState, row: int) -> None:
+        """End a row at the start of a modifier: its last token, the separator, is to be taken back."""
+        state.rows[row].done = True
 
     def replay(
         self,
@@ -287,6 +300,7 @@ class Constraints:
             place=place,
             start=place,
             unused=np.ones(self.table.size, dtype=bool),
+            unbanned=state.banned.beginnings.copy(),
             used=set(),
             standing=standing,
             named=named,
@@ -295,15 +309,13 @@ class Constraints:
         before_comma = place.count_before + self._count(chunks[2][:-1])
         row.full = min(state.token_budget - before_comma, max_new_tokens) < self.modifier_tokens
         if not row.full:
-            unbanned = row.unused & state.banned.beginnings
             for ban in (*row.standing, *row.others):
-                unbanned &= ban.beginnings
-            row.unused = unbanned.copy()
+                row.unbanned &= ban.beginnings
             self._use(row, words_of(own))
             mask = np.empty(self.table.size, dtype=bool)
             self._start(state, row, mask)
             if not mask.any():  # the prompt has used up every beginning: it may then repeat one of its own words
-                row.unused, row.used = unbanned, set()
+                row.unused, row.used = np.ones(self.table.size, dtype=bool), set()
                 self._start(state, row, mask)
                 row.full = not mask.any()
         row.done = row.full
@@ -330,7 +342,7 @@ class Constraints:
             row.named += names
             row.others = self._row_bans.other_values(row.named)
             for ban in row.others:
-                row.unused &= ban.beginnings
+                row.unbanned &= ban.beginnings
 
     def _begin_modifier(self, row: _Row) -> None:
         row.start = row.place
@@ -359,6 +371,7 @@ class Constraints:
     def _start(self, state: ConstraintState, row: _Row, mask: np.ndarray) -> None:
         """Write the mask at the start of a modifier (rules 2 to 5)."""
         np.logical_and(self._start_mask(self._free(state, row)), row.unused, out=mask)
+        mask &= row.unbanned
         state.banned.take_off(row.place.text, mask)
 
     def _grammar(self, row: _Row, mask: np.ndarray) -> None:
@@ -424,7 +437,7 @@ class Constraints:
         if min(free, row.place.steps_left) < self.modifier_tokens:
             return False
         growth = self._count(row.place.chunk + SEPARATOR) - self._count(row.place.chunk)
-        mask = self._start_mask(free - growth) & row.unused
+        mask = self._start_mask(free - growth) & row.unused & row.unbanned
         words = words_of(self._modifier(row))
         if not state.banned.terms and np.count_nonzero(mask) > 16 * len(words):
             return True

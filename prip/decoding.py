@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import DynamicCache
 
+from .constraints import TRIES
 from .errors import InputError
 from .llama_step import LlamaStep
 
@@ -60,35 +61,65 @@ def decode(
         while going:
             allowed, meant = constraints.allowed_and_meant(state, going)
             own = [generators[row] for row in going] if generators is not None else []
-            chosen = _choose(logits, meant if whole_modifiers else allowed, temperature, own, top_p)
-            may = allowed.gather(1, chosen.cpu()[:, None]).flatten().tolist()
+            likeliest = _likeliest(logits, meant if whole_modifiers else allowed, temperature, own, top_p).cpu()
+            may = (allowed.gather(1, likeliest.clamp(min=0)) & (likeliest >= 0)).tolist()
             on = [
-                _take(constraints, state, row, token, ok, actions[row])
-                for row, token, ok in zip(going, chosen.tolist(), may, strict=True)
+                _take(constraints, state, row, tokens, oks, actions[row])
+                for row, tokens, oks in zip(going, likeliest.tolist(), may, strict=True)
             ]
             if not all(on):
                 still = [place for place, goes_on in enumerate(on) if goes_on]
-                going, chosen = [going[place] for place in still], chosen[still]
+                going = [going[place] for place in still]
                 stream.keep(still)
             if going:
-                logits = stream.next(chosen)
+                logits = stream.next(torch.tensor([actions[row][-1] for row in going], device=logits.device))
         rows = [row for row in rows if not state.rows[row].done]
     return actions
 
 
-def _choose(
+def _likeliest(
     logits: torch.Tensor,
     mask: torch.Tensor,
     temperature: float,
     generators: Sequence[torch.Generator],
     top_p: float,
 ) -> torch.Tensor:
-    """Return a token for each row, int64 `(batch,)`, of those that the mask `(batch, vocabulary)` has."""
+    """Return the TRIES likeliest tokens of those that the mask `(batch, vocabulary)` has, int64 `(batch, TRIES)`; above
+    temperature 0 a sample of so many, one after another and none twice. -1 stands where there are no more."""
     scores = logits.float().masked_fill_(~mask.to(logits.device), float("-inf"))
     if temperature > 0:
         scores = nucleus(scores / temperature, top_p)
         scores += _gumbel(scores.shape[1], generators, scores.device)
-    return scores.argmax(dim=-1)
+    best, tokens = scores.topk(min(TRIES, scores.shape[1]), dim=-1)
+    return tokens.masked_fill(best.isneginf(), -1)
+
+
+def _take(
+    constraints: Constraints,
+    state: ConstraintState,
+    row: int,
+    tokens: Sequence[int],
+    allowed: Sequence[bool],
+    actions: list[int],
+) -> bool:
+    """Take into a row and its actions what D means, the likeliest first; return whether the row goes on from there."""
+    table, token = constraints.table, tokens[0]
+    if constraints.at_start(state, row):
+        if not any(allowed):
+            constraints.end(state, row)
+            actions[-1] = table.eos
+            return False
+        token = tokens[allowed.index(True)]
+    elif not allowed[0] and token == table.separator:
+        token = table.eos
+    elif not allowed[0]:
+        del actions[-constraints.drop(state, row) :]
+        if state.rows[row].done:
+            actions.append(table.eos)
+        return False
+    actions.append(token)
+    constraints.advance(state, [token], [row])
+    return not state.rows[row].done
 
 
 def nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
@@ -102,23 +133,6 @@ def nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
     probabilities = ordered.softmax(dim=-1)
     outside = probabilities.cumsum(dim=-1) - probabilities >= top_p
     return logits.masked_fill(outside.scatter(1, order, outside), float("-inf"))
-
-
-def _take(
-    constraints: Constraints, state: ConstraintState, row: int, token: int, allowed: bool, actions: list[int]
-) -> bool:
-    """Take the token that D means into a row and its actions; return whether the row goes on from there."""
-    table = constraints.table
-    if not allowed and token != table.separator:
-        del actions[-constraints.drop(state, row) :]
-        if state.rows[row].done:
-            actions.append(table.eos)
-        return False
-    if not allowed:
-        token = table.eos
-    actions.append(token)
-    constraints.advance(state, [token], [row])
-    return not state.rows[row].done
 
 
 def _gumbel(width: int, generators: Sequence[torch.Generator], device: torch.device) -> torch.Tensor:
