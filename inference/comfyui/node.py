@@ -6,6 +6,9 @@ import re
 import sys
 from typing import Any
 
+_WORD = re.compile(r"[^\s.,]")
+"""What a prompt without words lacks: PRIP has nothing to go by, and hands it through, as an empty CLIP text."""
+
 
 class RefinePrompt:
     """What ComfyUI asks of a node: its inputs, its outputs, and a method that makes these of those."""
@@ -46,15 +49,11 @@ class RefinePrompt:
         return {"required": required, "optional": optional}
 
     @classmethod
-    def VALIDATE_INPUTS(cls, prompt: str | None, refined_prompt: str = "", keep_edit: bool = False) -> bool | str:
-        """Return True, or what is wrong before anything runs. prompt is None when another node gives it."""
-        if prompt is None or prompt.strip() or _edited(refined_prompt, keep_edit):
-            return True
-        return "the prompt must have at least one character that is no space"
+    def IS_CHANGED(cls, model: str | None = "prip-mini", **inputs: Any) -> int:
+        """Return what changes besides the inputs: when a checkpoint in a folder was written, in nanoseconds.
 
-    @classmethod
-    def IS_CHANGED(cls, model: str = "prip-mini", **inputs: Any) -> int:
-        """Return what changes besides the inputs: when a checkpoint in a folder was written, in nanoseconds."""
+        ComfyUI gives None for each input that another node fills in: of such a folder nothing can be told.
+        """
         if _edited(inputs.get("refined_prompt", ""), inputs.get("keep_edit", False)):
             return 0
         return _prip("refiner").last_change(model)
@@ -80,6 +79,9 @@ class RefinePrompt:
         notes: list[str] = []
         if _edited(refined_prompt, keep_edit):
             text = refined_prompt
+        elif isinstance(prompt, str) and not _WORD.search(prompt):
+            text = prompt
+            notes.append("the prompt has no word, nothing was refined")
         else:
             options = {
                 "strength": strength,
@@ -92,7 +94,9 @@ class RefinePrompt:
                 "token_budget": token_budget,
                 "num_alternatives": alternative + 1,
             }
-            text = _refined(prompt, alternative, model, None if device == "gpu" else device, options, notes)
+            text = _refined(
+                prompt, alternative, model.strip() or "prip-mini", None if device == "gpu" else device, options, notes
+            )
         added = ", ".join(_added(prompt, text))
         shown = {"refined_prompt": [text], "added": [added], "notes": notes}
         return {"ui": shown, "result": (text, added)}
