@@ -256,6 +256,14 @@ def test_prompts_without_words_are_drawn_as_they_are(family: str, refiner: Refin
     assert refining(["", ""], **SMALL).refined_prompt == ["", ""]
 
 
+@pytest.mark.parametrize("family", ["sd", "sd3"])
+def test_prompts_of_several_lines_are_refined(family: str, refiner: Refiner) -> None:
+    pipe = plain(family)
+    output = with_refiner(pipe, refiner)(["a cat,\nin\tthe rain\n", "a dog"], generator=noise(), **SMALL)
+    assert output.refined_prompt[0].startswith("a cat,\nin\tthe rain, ")
+    assert np.array_equal(output.images, pipe(output.refined_prompt, generator=noise(), **SMALL).images)
+
+
 def test_the_budget_is_within_what_the_pipeline_reads_unless_a_call_says_so(refiner: Refiner) -> None:
     from diffusers import FluxPipeline
 
