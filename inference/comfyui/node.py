@@ -14,7 +14,10 @@ class RefinePrompt:
     """What ComfyUI asks of a node: its inputs, its outputs, and a method that makes these of those."""
 
     CATEGORY = "conditioning/prip"
-    DESCRIPTION = "Refines a prompt by PRIP: keeps your words, and adds what an image model likes to read."
+    DESCRIPTION = (
+        "Refines a prompt by PRIP: keeps your words, on as many lines as you typed them, and adds behind them what an "
+        "image model likes to read. Wire refined_prompt into CLIP Text Encode."
+    )
     RETURN_TYPES = ("STRING", "STRING")
     RETURN_NAMES = ("refined_prompt", "added")
     OUTPUT_TOOLTIPS = ("The refined prompt, or your edit of it.", "What was added, modifier by modifier.")
@@ -25,7 +28,13 @@ class RefinePrompt:
     def INPUT_TYPES(cls) -> dict[str, dict[str, Any]]:
         """Return the inputs by name, as (type, settings)."""
         required: dict[str, Any] = {
-            "prompt": _text("", "What you want to see.", multiline=True, dynamicPrompts=True),
+            "prompt": _text(
+                "",
+                "What you want to see. Several lines are one prompt: they come out as you typed them, weights like "
+                "(word:1.2) too, and what is added stands behind the last. {a|b} is one of the two, by chance.",
+                multiline=True,
+                dynamicPrompts=True,
+            ),
             "strength": _number("FLOAT", 1.0, 0.0, 1.0, "How much is added: 0 nothing, 1 all.", step=0.05),
             "temperature": _number(
                 "FLOAT", 0.0, 0.0, 2.0, "0 is greedy and needs no seed; above it samples.", step=0.05

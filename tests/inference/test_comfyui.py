@@ -157,10 +157,10 @@ def test_mistakes_are_told_in_words(host: Host) -> None:
         host.queue(**{**inputs, "prompt": ["7", 0], "linked": "a\0cat"})
 
 
-@pytest.mark.parametrize("prompt", ["a cat,\nin the rain", "a cat\r\n\tin the rain\n\n", "a cat\nAND a dog :1.2"])
+@pytest.mark.parametrize("prompt", ["a cat,\nin the rain", "a cat\r\n\tin the rain\n\n"])
 def test_a_prompt_of_several_lines_stays_as_it_was_typed(host: Host, prompt: str) -> None:
     text, added = host.queue(**{**host.defaults(), "prompt": prompt})["result"]
-    assert text == prip.refine(prompt, device="cpu") and text.startswith(prompt.rstrip().removesuffix(" :1.2") + ", ")
+    assert text == prip.refine(prompt, device="cpu") and text.startswith(prompt.rstrip() + ", ")
     assert added and added.split(", ")[0] in text
 
 
