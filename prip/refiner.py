@@ -16,12 +16,12 @@ from .clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
 from .constraints import Constraints
 from .decoding import decode, row_generator
 from .errors import CheckpointError, InputError, warn
-from .loading import read_json, refiner_folder
+from .loading import EMBEDDED, read_json, refiner_folder
 from .modeling import PripModel
 from .options import RefineOptions
-from .places import as_device
+from .places import as_device, as_dtype
 from .processing import PripProcessor, check_user_prompts, own_words
-from .quantization import check_quantization, quantize
+from .quantization import check_quantization, is_quantised, quantize
 from .refining import Refined, Refining, unrefined
 from .token_counter import TokenCounter
 
@@ -55,6 +55,7 @@ class Refiner:
         self.processor = processor
         self.name = name
         self.record = record
+        self.counter = counter
         self.token_limit = CLIP_TOKEN_LIMIT if counter is None else counter.limit
         for part, tokens, read in (
             ("encoder", processor.encoder_tokenizer, model.encoder and model.encoder.t5),
@@ -138,6 +139,27 @@ class Refiner:
             card = refiner_card(repo_id, self.record, license)
             (Path(folder) / "README.md").write_text(card, encoding="utf-8")
             return publish(folder, repo_id, private, revision, commit_message)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models lie and compute."""
+        return self.model.device
+
+    def to(self, device: str | torch.device, dtype: str | torch.dtype | None = None) -> Refiner:
+        """Move the models, and with them those of every refiner that shares them (`counted_by`). Returns this refiner.
+
+        `dtype` None leaves theirs: what was loaded on a GPU in half precision computes in it on the CPU too. A refiner
+        in int8 moves as it is, and takes no other dtype; a compiled one is compiled anew for the first prompts after.
+        Raises InputError for a device that cannot be used, and for the dtype of a quantised refiner.
+        """
+        if dtype is not None and is_quantised(self.model):
+            raise InputError(f"dtype must be left out for a quantised refiner, which keeps its own; {dtype!r} came")
+        self.model.to(as_device(device), None if dtype is None else as_dtype(dtype))
+        return self
+
+    def __reduce__(self) -> Any:
+        """Copied and pickled by what it was made of: nothing is looked up or loaded again."""
+        return Refiner, (self.model, self.processor, self.name, self.record, self.counter)
 
     def counted_by(self, generator: CountsTokens) -> Refiner:
         """Return a refiner with the same models whose token budget is counted by the generator's own tokenizer.
@@ -345,6 +367,16 @@ def _loaded(model: str, last_change: int, *options: Any) -> Refiner:
     return Refiner.from_pretrained(model, *options)
 
 
-def last_change(model: str | os.PathLike[str]) -> int:
-    """When a checkpoint in a folder changed last, in nanoseconds: what is trained anew is loaded anew."""
-    return max((file.stat().st_mtime_ns for file in Path(model).glob("**/*.safetensors")), default=0)
+def last_change(model: str | os.PathLike[str] | None) -> int:
+    """When the refiner in a checkpoint's folder changed last, in nanoseconds: what is trained anew is loaded anew.
+
+    0 for what is no such folder: an embedded one, one on the Hub, and None or a blank, which name none.
+    """
+    name = str(model or "").strip()
+    if not name or name in EMBEDDED:
+        return 0
+    folder = Path(name).expanduser()
+    for place in (folder, folder / "refiner"):
+        if (place / "config.json").is_file():
+            return max((file.stat().st_mtime_ns for file in place.glob("*/*.safetensors")), default=0)
+    return 0

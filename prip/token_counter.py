@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
 
@@ -26,6 +26,10 @@ class TokenCounter:
         self.limit = limit
         self._count_tokens = count_tokens
         self._count_part = lru_cache(maxsize=1 << 16)(self._worse)
+
+    def __reduce__(self) -> Any:
+        """Copied and pickled without what has been counted so far."""
+        return TokenCounter, (self._count_tokens, self.limit)
 
     @classmethod
     def of(cls, generator: CountsTokens) -> TokenCounter:

@@ -6,12 +6,18 @@ import re
 import sys
 from typing import Any
 
+_WORD = re.compile(r"[^\s.,]")
+"""What a prompt without words lacks: PRIP has nothing to go by, and hands it through, as an empty CLIP text."""
+
 
 class RefinePrompt:
     """What ComfyUI asks of a node: its inputs, its outputs, and a method that makes these of those."""
 
     CATEGORY = "conditioning/prip"
-    DESCRIPTION = "Refines a prompt by PRIP: keeps your words, and adds what an image model likes to read."
+    DESCRIPTION = (
+        "Refines a prompt by PRIP: keeps your words, on as many lines as you typed them, and adds behind them what an "
+        "image model likes to read. Wire refined_prompt into CLIP Text Encode."
+    )
     RETURN_TYPES = ("STRING", "STRING")
     RETURN_NAMES = ("refined_prompt", "added")
     OUTPUT_TOOLTIPS = ("The refined prompt, or your edit of it.", "What was added, modifier by modifier.")
@@ -22,7 +28,13 @@ class RefinePrompt:
     def INPUT_TYPES(cls) -> dict[str, dict[str, Any]]:
         """Return the inputs by name, as (type, settings)."""
         required: dict[str, Any] = {
-            "prompt": _text("", "What you want to see.", multiline=True, dynamicPrompts=True),
+            "prompt": _text(
+                "",
+                "What you want to see. Several lines are one prompt: they come out as you typed them, weights like "
+                "(word:1.2) too, and what is added stands behind the last. {a|b} is one of the two, by chance.",
+                multiline=True,
+                dynamicPrompts=True,
+            ),
             "strength": _number("FLOAT", 1.0, 0.0, 1.0, "How much is added: 0 nothing, 1 all.", step=0.05),
             "temperature": _number(
                 "FLOAT", 0.0, 0.0, 2.0, "0 is greedy and needs no seed; above it samples.", step=0.05
@@ -46,15 +58,11 @@ class RefinePrompt:
         return {"required": required, "optional": optional}
 
     @classmethod
-    def VALIDATE_INPUTS(cls, prompt: str | None, refined_prompt: str = "", keep_edit: bool = False) -> bool | str:
-        """Return True, or what is wrong before anything runs. prompt is None when another node gives it."""
-        if prompt is None or prompt.strip() or _edited(refined_prompt, keep_edit):
-            return True
-        return "the prompt must have at least one character that is no space"
+    def IS_CHANGED(cls, model: str | None = "prip-mini", **inputs: Any) -> int:
+        """Return what changes besides the inputs: when a checkpoint in a folder was written, in nanoseconds.
 
-    @classmethod
-    def IS_CHANGED(cls, model: str = "prip-mini", **inputs: Any) -> int:
-        """Return what changes besides the inputs: when a checkpoint in a folder was written, in nanoseconds."""
+        ComfyUI gives None for each input that another node fills in: of such a folder nothing can be told.
+        """
         if _edited(inputs.get("refined_prompt", ""), inputs.get("keep_edit", False)):
             return 0
         return _prip("refiner").last_change(model)
@@ -80,6 +88,9 @@ class RefinePrompt:
         notes: list[str] = []
         if _edited(refined_prompt, keep_edit):
             text = refined_prompt
+        elif isinstance(prompt, str) and not _WORD.search(prompt):
+            text = prompt
+            notes.append("the prompt has no word, nothing was refined")
         else:
             options = {
                 "strength": strength,
@@ -92,7 +103,9 @@ class RefinePrompt:
                 "token_budget": token_budget,
                 "num_alternatives": alternative + 1,
             }
-            text = _refined(prompt, alternative, model, None if device == "gpu" else device, options, notes)
+            text = _refined(
+                prompt, alternative, model.strip() or "prip-mini", None if device == "gpu" else device, options, notes
+            )
         added = ", ".join(_added(prompt, text))
         shown = {"refined_prompt": [text], "added": [added], "notes": notes}
         return {"ui": shown, "result": (text, added)}

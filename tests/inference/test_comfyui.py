@@ -114,6 +114,19 @@ def test_nothing_runs_twice_while_nothing_changes(host: Host, tmp_path: Path) ->
     assert host.runs == 3, "a checkpoint that was written anew is loaded anew"
 
 
+def test_a_linked_or_blank_checkpoint_runs_once_too(host: Host, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "of-another.safetensors").touch()
+    inputs = {**host.defaults(), "prompt": "a cat"}
+    first = host.queue(**{**inputs, "model": ["7", 0], "linked": "prip-mini"})
+    assert host.queue(**{**inputs, "model": ["7", 0], "linked": "prip-mini"}) is first and host.runs == 1
+    assert host.node.IS_CHANGED(**dict.fromkeys(inputs)) == 0, "every input is linked"
+    blank = host.queue(**{**inputs, "model": " "})
+    (tmp_path / "another.safetensors").touch()
+    assert host.queue(**{**inputs, "model": " "}) is blank and host.runs == 2
+    assert blank["result"] == first["result"], "no checkpoint is the default one"
+
+
 def test_an_edit_is_kept(host: Host) -> None:
     inputs = {**host.defaults(), "prompt": "a cat", "refined_prompt": "a cat, in the rain", "model": "no such model"}
     output = host.queue(**{**inputs, "keep_edit": True})
@@ -133,7 +146,6 @@ def test_a_prompt_from_another_node(host: Host) -> None:
 def test_mistakes_are_told_in_words(host: Host) -> None:
     inputs = {**host.defaults(), "prompt": "a cat"}
     for change, message in (
-        ({"prompt": " "}, "the prompt must have at least one character"),
         ({"strength": 2}, "strength: 2.0 bigger than max of 1.0"),
         ({"device": "tpu"}, "device: 'tpu' not in"),
     ):
@@ -141,8 +153,24 @@ def test_mistakes_are_told_in_words(host: Host) -> None:
     assert validated(host.node, {"prompt": "a cat"})[1][0] == "strength: required input is missing"
     with pytest.raises(CheckpointError, match="nowhere"):
         host.queue(**{**inputs, "model": "./nowhere"})
-    with pytest.raises(InputError, match="prompt"):
-        host.queue(**{**inputs, "prompt": ["7", 0], "linked": ""})
+    with pytest.raises(InputError, match="prompt may hold no control character"):
+        host.queue(**{**inputs, "prompt": ["7", 0], "linked": "a\0cat"})
+
+
+@pytest.mark.parametrize("prompt", ["a cat,\nin the rain", "a cat\r\n\tin the rain\n\n"])
+def test_a_prompt_of_several_lines_stays_as_it_was_typed(host: Host, prompt: str) -> None:
+    text, added = host.queue(**{**host.defaults(), "prompt": prompt})["result"]
+    assert text == prip.refine(prompt, device="cpu") and text.startswith(prompt.rstrip() + ", ")
+    assert added and added.split(", ")[0] in text
+
+
+def test_a_prompt_without_words_goes_through(host: Host) -> None:
+    for prompt in ("", " \n", ".,"):
+        output = host.queue(**{**host.defaults(), "prompt": prompt, "styles": "watercolor", "model": "no such model"})
+        assert output["result"] == (prompt, "")
+        assert output["ui"]["notes"] == ["the prompt has no word, nothing was refined"]
+    edit = {"refined_prompt": "a cat", "keep_edit": True}
+    assert host.queue(**{**host.defaults(), **edit})["result"][0] == "a cat"
 
 
 def test_a_prompt_without_room_is_told_of(host: Host) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,7 +68,46 @@ def test_every_image_of_a_batch_gets_the_refined_prompt(runner: Runner) -> None:
     job = runner.generate(Processing("a cat", batch_size=2, n_iter=2), **ON)
     assert runner.errors == [] and job.comments == []
     assert job.all_prompts == [refined("a cat")] * 4 and job.main_prompt == refined("a cat")
-    assert job.infotext(3) == f"{refined('a cat')}\nSeed: 10, PRIP prompt: a cat"
+    texts = job.draw(runner.script, runner.values(**ON))
+    assert texts[3] == f"{refined('a cat')}\nSeed: 10, PRIP prompt: a cat"
+
+
+@pytest.mark.parametrize("version", ["1.6", "1.10"])
+def test_each_image_notes_its_own_user_prompt(runner: Runner, version: str) -> None:
+    prompts = ["a cat", "a dog", "", "a boat"]
+    job = runner.generate(Processing("", batch_size=2, n_iter=2, prompts=prompts), **ON)
+    assert runner.errors == [] and job.all_prompts == [refined("a cat"), refined("a dog"), "", refined("a boat")]
+    texts = job.draw(runner.script, runner.values(**ON), version)
+    assert texts == [
+        f"{refined('a cat')}\nSeed: 7, PRIP prompt: a cat",
+        f"{refined('a dog')}\nSeed: 8, PRIP prompt: a dog",
+        "\nSeed: 9",
+        f"{refined('a boat')}\nSeed: 10, PRIP prompt: a boat",
+    ]
+    plain = runner.generate(Processing("a cat"))
+    assert plain.draw(runner.script, runner.values(), version) == ["a cat\nSeed: 7"]
+
+
+def test_prompts_without_words_go_through_and_need_no_prip(extension: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRIP_PYTHON", "/no/such/python")
+    with load_script(extension / "scripts" / "prip_webui.py") as kind:
+        runner = Runner(kind)
+        for prompt in ("", " \n", ".,"):
+            job = runner.generate(Processing(prompt, batch_size=2), **ON)
+            assert job.all_prompts == [prompt] * 2 and job.comments == runner.errors == []
+            assert job.extra_generation_params == {}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_numbers_that_were_cleared_are_their_defaults(runner: Runner, temperature: float) -> None:
+    cleared = dict.fromkeys(("Strength", "Seed of sampled text (-1: the image's)", "Token budget"))
+    job = runner.generate(
+        Processing("a cat", batch_size=2), **ON, **cleared, **{"Temperature (0: greedy)": temperature}
+    )
+    assert runner.errors == [] and job.comments == []
+    assert job.all_prompts == [refined("a cat", temperature=temperature, seed=seed) for seed in (7, 8)]
+    job = runner.generate(Processing("a cat"), **ON, **{"Temperature (0: greedy)": None, "Checkpoint": " "})
+    assert job.all_prompts == [refined("a cat")]
 
 
 def test_the_users_styles_are_words_of_the_prompt(runner: Runner) -> None:
@@ -110,6 +151,14 @@ def test_prompts_in_webui_syntax_keep_it(runner: Runner) -> None:
     assert runner.errors == [] and job.all_prompts[0].startswith(prompt + ", ")
 
 
+@pytest.mark.parametrize("prompt", ["a cat,\nin the rain", "a cat\r\n\tin the rain\n\n"])
+def test_a_prompt_of_several_lines_stays_as_it_was_typed(runner: Runner, prompt: str) -> None:
+    job = runner.generate(Processing(prompt), **ON)
+    assert runner.errors == [] and job.all_prompts == [refined(prompt)]
+    assert job.all_prompts[0].startswith(prompt.rstrip() + ", ")
+    assert job.extra_generation_params["PRIP prompt"] == prompt
+
+
 def test_an_edit_is_drawn_as_it_is(runner: Runner) -> None:
     edit = {"Refined prompt": "a cat, in the rain", "Draw this text, as I edited it": True, "Checkpoint": "none such"}
     job = runner.generate(Processing("a cat", batch_size=2, enable_hr=True), **ON, **edit)
@@ -120,7 +169,8 @@ def test_an_edit_is_drawn_as_it_is(runner: Runner) -> None:
 def test_what_went_wrong_is_told_and_nothing_is_changed(runner: Runner) -> None:
     for prompt, changed, message in (
         ("a cat", {"Checkpoint": "none such"}, "unknown checkpoint 'none such'"),
-        ("  ", {}, "prompt"),
+        ("a\0cat", {}, "prompt may hold no control character"),
+        ("a cat", {"Strength": "much"}, "strength must be a number, it is 'much'"),
     ):
         job = runner.generate(Processing(prompt), **ON, **changed)
         assert job.all_prompts == [prompt] and job.extra_generation_params == {}
@@ -133,14 +183,17 @@ def test_what_went_wrong_is_told_and_nothing_is_changed(runner: Runner) -> None:
 def test_the_button_shows_the_refined_prompt(kind: type) -> None:
     import gradio as gr
 
-    for is_img2img in (False, True):
-        runner = Runner(kind, is_img2img)
+    for is_img2img, script_first in ((False, False), (True, False), (True, True)):
+        runner = Runner(kind, is_img2img, script_first)
         (event,) = [one for one in runner.page.fns.values() if one.targets[0][1] == "click"]
         assert event.inputs[0] is runner.prompt_box and event.outputs[0].label == "Refined prompt"
         values = runner.values()[3:]
         assert event.fn("a cat", *values) == refined("a cat")
-        with pytest.raises(gr.Error, match="PRIP: prompt"):
-            event.fn("", *values)
+        assert event.fn("", *values) == ""
+        with pytest.raises(gr.Error, match=r"PRIP: prompt\[0\]: prompt may hold no control character"):
+            event.fn("a\0cat", *values)
+        with pytest.raises(gr.Error, match="PRIP: ValueError.*seven"):
+            event.fn("a cat", *values[:2], "seven", *values[3:])
 
 
 def test_a_pasted_image_is_not_refined_again(runner: Runner) -> None:
@@ -148,6 +201,84 @@ def test_a_pasted_image_is_not_refined_again(runner: Runner) -> None:
     assert enabled.label == "Refine the prompt" and runner.script.paste_field_names == ["PRIP prompt"]
     assert of_infotext({"PRIP prompt": "a cat"}) is False
     assert of_infotext({"Seed": "1"}) is not False
+
+
+def test_whatever_fails_is_told_beneath_the_image(runner: Runner) -> None:
+    job = runner.generate(Processing("a cat"), **ON, **{"Seed of sampled text (-1: the image's)": "seven"})
+    assert job.all_prompts == ["a cat"] and len(runner.errors) == 1
+    assert job.comments[0].startswith("PRIP: the prompt was not refined: ValueError(") and "seven" in job.comments[0]
+
+
+@pytest.fixture
+def hanging(extension: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runner]:
+    """The extension with a Python that never answers, and has started a process of its own."""
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\nsleep 60 &\necho $! > {tmp_path}/pid\nwait\n", encoding="utf-8")
+    script.chmod(0o755)
+    monkeypatch.setenv("PRIP_PYTHON", str(script))
+    with load_script(extension / "scripts" / "prip_webui.py") as kind:
+        yield Runner(kind)
+
+
+def is_running(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the state of processes from /proc")
+@pytest.mark.parametrize("length", [1, 100_000])
+def test_a_process_that_hangs_is_ended(
+    hanging: Runner, tmp_path: Path, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much it was sent: more than fits into a pipe is never read."""
+    monkeypatch.setenv("PRIP_TIMEOUT_S", "1")
+    prompt = "cat " * length
+    start = time.monotonic()
+    job = hanging.generate(Processing(prompt), **ON)
+    assert time.monotonic() - start < 10
+    assert job.all_prompts == [prompt]
+    assert job.comments == [
+        "PRIP: the prompt was not refined: PRIP gave no answer within 1 s; PRIP_TIMEOUT_S allows it more"
+    ]
+    child = int((tmp_path / "pid").read_text())
+    for _ in range(100):  # it is killed at once, and gone a little later
+        if not is_running(child):
+            break
+        time.sleep(0.05)
+    assert not is_running(child)
+    monkeypatch.setenv("PRIP_PYTHON", sys.executable)
+    monkeypatch.setenv("PRIP_TIMEOUT_S", "100")
+    assert hanging.generate(Processing("a cat"), **ON).all_prompts == [refined("a cat")], "it goes on after that"
+    monkeypatch.setenv("PRIP_TIMEOUT_S", "soon")
+    job = hanging.generate(Processing("a cat"), **ON)
+    assert "PRIP_TIMEOUT_S must be a number of seconds above 0, it is 'soon'" in job.comments[0]
+
+
+@pytest.mark.parametrize("name", ["interrupted", "stopping_generation"])
+def test_interrupt_ends_the_waiting(hanging: Runner, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = hanging.script.process.__globals__["shared"].state
+    threading.Timer(0.5, lambda: monkeypatch.setattr(state, name, True)).start()
+    start = time.monotonic()
+    job = hanging.generate(Processing("a cat"), **ON)
+    assert 0.4 < time.monotonic() - start < 10
+    assert job.comments == ["PRIP: the prompt was not refined: it was interrupted"]
+    import gradio as gr
+
+    monkeypatch.setenv("PRIP_TIMEOUT_S", "1")
+    show_refined = hanging.script.process.__globals__["show_refined"]
+    with pytest.raises(gr.Error, match="no answer within 1 s"):  # the button is of no job: none that was interrupted
+        show_refined("a cat", *hanging.values()[3:])
+
+
+def test_what_says_something_else_is_told_of(extension: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "python"
+    monkeypatch.setenv("PRIP_PYTHON", str(script))
+    with load_script(extension / "scripts" / "prip_webui.py") as kind:
+        for line in ("hello", "7"):
+            script.write_text(f"#!/bin/sh\necho {line}\nsleep 60\n", encoding="utf-8")
+            script.chmod(0o755)
+            job = Runner(kind).generate(Processing("a cat"), **ON)
+            assert f"PRIP's process said what is no reply: '{line}'" in job.comments[0]
 
 
 def test_a_process_that_died_is_started_anew(runner: Runner) -> None:

@@ -57,6 +57,16 @@ def test_a_quantised_model_is_not_saved_as_if_it_were_whole(tiny_checkpoint: Pat
     assert not (tmp_path / "new").exists()
 
 
+def test_a_quantised_refiner_moves_as_it_is(tiny_checkpoint: Path) -> None:
+    refiner = Refiner.from_pretrained(tiny_checkpoint, device="cpu", quantization="int8")
+    before = refiner.refine(USER_PROMPTS)
+    with pytest.raises(InputError, match="dtype must be left out for a quantised refiner"):
+        refiner.to("cpu", torch.bfloat16)
+    assert refiner.to("cpu").refine(USER_PROMPTS) == before
+    moved = refiner.to("meta").model
+    assert is_quantised(moved) and {weight.device.type for weight in moved.parameters()} == {"meta"}
+
+
 def test_bad_settings_are_named(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="quantization must be one of int8 or None, it is 'int3'"):
         Refiner.from_pretrained(tiny_checkpoint, quantization="int3")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 import random
 import shutil
 import warnings
@@ -18,7 +20,7 @@ from prip.errors import InputError, PripWarning
 from prip.modeling import PromptDecoder
 from prip.options import RefineOptions
 from prip.protocols import PromptRefiner
-from prip.refiner import Refiner
+from prip.refiner import Refiner, last_change
 
 PROMPTS = [*USER_PROMPTS, "Ünïcödé 猫 🐈", "a cat.", "  two   dogs ,", "कुत्ता", "zxqv brrt 7"]
 LONG = "a very long prompt about many things " * 12
@@ -143,7 +145,7 @@ def test_banned_terms(refiner: Refiner) -> None:
         ({"styles": 3}, "styles must be a list of strings, it is 3"),
         ({"styles": ["ink", " "]}, r"styles\[1\]: style must hold at least one word, it is blank"),
         ({"styles": [None]}, r"styles\[0\]: style must be a string, a NoneType came"),
-        ({"styles": ["a\nb"]}, r"styles\[0\]: style may hold no control character"),
+        ({"styles": ["a\0b"]}, r"styles\[0\]: style may hold no control character"),
         ({"keep_attributes": 1}, "keep_attributes must be True or False, it is 1"),
         ({"no_artists": "yes"}, "no_artists must be True or False, it is 'yes'"),
         ({"strength": "half"}, "strength must be a number, it is 'half'"),
@@ -237,6 +239,45 @@ def test_a_folder_that_was_trained_anew_is_loaded_anew(tiny_checkpoint, tmp_path
     assert prip.refine(PROMPTS, model=folder, device="cpu") != before
 
 
+def test_only_a_checkpoints_own_folder_is_looked_through(tiny_checkpoint, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prip-mini" / "encoder").mkdir(parents=True)
+    for folder in (tmp_path, tmp_path / "prip-mini" / "encoder"):
+        (folder / "another.safetensors").touch()
+    for nothing in (None, "", " ", ".", "prip-mini", "owner/name", "no such folder"):
+        assert last_change(nothing) == 0, nothing
+    shutil.copytree(tiny_checkpoint, tmp_path / "whole" / "refiner")
+    written = max(file.stat().st_mtime_ns for file in (tmp_path / "whole").rglob("*.safetensors"))
+    assert last_change("whole") == last_change(tmp_path / "whole" / "refiner") == written
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert last_change("~/whole") == written
+
+
+def test_it_is_moved_with_all_that_share_its_models(tiny_checkpoint) -> None:
+    class Words:
+        token_limit = 20
+
+        def count_tokens(self, text: str) -> int:
+            return len(text.split())
+
+    refiner = Refiner.from_pretrained(tiny_checkpoint, device="cpu")
+    view = refiner.counted_by(Words())
+    assert refiner.device == view.device == torch.device("cpu")
+    assert view.to("cpu", "bfloat16") is view and refiner.model.dtype == torch.bfloat16
+    assert refiner.refine("a cat").startswith("a cat")
+    assert refiner.to("meta").device.type == view.device.type == "meta" and refiner.model.dtype == torch.bfloat16
+    with pytest.raises(InputError, match="'tpu' cannot be used"):
+        refiner.to("tpu")
+
+
+def test_copies_and_pickles_refine_alike(tiny_checkpoint) -> None:
+    refiner = Refiner.from_pretrained(tiny_checkpoint, device="cpu")
+    for other in (pickle.loads(pickle.dumps(refiner)), copy.deepcopy(refiner)):
+        assert other.model is not refiner.model and other.record == refiner.record
+        assert other.refine(USER_PROMPTS) == refiner.refine(USER_PROMPTS)
+    assert copy.copy(refiner).model is refiner.model
+
+
 def test_what_leaves_no_room_is_named(refiner: Refiner) -> None:
     with pytest.warns(PripWarning, match="token_budget=75 and max_new_tokens=3000"):
         assert refiner.refine("a cat", max_new_tokens=3000) == "a cat"
@@ -248,6 +289,8 @@ def test_a_gpu_refines_as_the_cpu_does(refiner: Refiner, tiny_checkpoint) -> Non
     assert on_gpu.refine(PROMPTS) == refiner.refine(PROMPTS), "greedy"
     sampled = [one.refine(PROMPTS, temperature=1.0, seed=3) for one in (on_gpu, refiner)]
     assert sampled[0] == sampled[1], "random numbers are drawn on the CPU"
+    assert on_gpu.device.type == "cuda" and on_gpu.to("cpu").device.type == "cpu"
+    assert on_gpu.refine(PROMPTS) == on_gpu.to("cuda").refine(PROMPTS) == refiner.refine(PROMPTS)
 
 
 @pytest.mark.parametrize("wanted", [1, 3])

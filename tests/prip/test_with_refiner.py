@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import gc
 import inspect
+import multiprocessing
+import pickle
 import subprocess
 import sys
+import weakref
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from prip.diffusers import with_refiner
+from prip.diffusers import _Refining, with_refiner
 from prip.errors import CheckpointError, InputError, PripWarning
 from prip.refiner import Refiner
 
@@ -97,11 +103,14 @@ def test_the_refinement_is_turned_off_and_its_options_changed_for_a_call(refiner
     assert np.array_equal(output.images, pipe("a cat", generator=noise(), **SMALL).images)
 
 
-def test_embeddings_are_used_as_they_are(refiner: Refiner) -> None:
+def test_embeddings_are_used_as_they_are(refiner: Refiner, monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = plain("sd")
     refining = with_refiner(pipe, refiner)
     embeddings, negative = pipe.encode_prompt("a cat", pipe.device, 1, True)
     named = {"prompt_embeds": embeddings, "negative_prompt_embeds": negative, **SMALL}
+    with pytest.raises(ValueError, match="Cannot forward both"), monkeypatch.context() as nothing:
+        nothing.setattr(Refiner, "refine", lambda *arguments, **options: pytest.fail("refined for nothing"))
+        refining("a cat", **named)
     output = refining(generator=noise(), **named)
     assert output.refined_prompt is None
     assert np.array_equal(output.images, pipe("a cat", generator=noise(), **SMALL).images)
@@ -216,8 +225,8 @@ def test_mistakes_are_told_before_anything_is_loaded(refiner: Refiner, monkeypat
         refining("a cat", refine={"sead": 1}, **SMALL)
     with pytest.raises(InputError, match="refine must be True, False or a mapping of options, it is 1"):
         refining("a cat", refine=1, **SMALL)
-    with pytest.raises(InputError, match=r"prompt\[1\]"):
-        refining(["a cat", " "], **SMALL)
+    with pytest.raises(InputError, match=r"prompt\[2\]"):
+        refining(["a cat", " ", "a\0cat"], **SMALL)
 
 
 def test_a_refiner_that_is_not_there() -> None:
@@ -230,6 +239,139 @@ def test_a_prompt_without_room_comes_back_with_a_warning(refiner: Refiner) -> No
     prompt = "two red apples in a bowl by the river at night in the forest"
     with pytest.warns(PripWarning, match="returns unchanged"):
         assert refining(prompt, **SMALL).refined_prompt == prompt
+
+
+@pytest.mark.parametrize("family", ["sd", "flux"])
+def test_prompts_without_words_are_drawn_as_they_are(family: str, refiner: Refiner) -> None:
+    pipe = plain(family)
+    refining = with_refiner(pipe, refiner, styles=["watercolor"])
+    for empty in ("", " \n", ".,"):
+        output = refining(empty, generator=noise(), **SMALL)
+        assert output.refined_prompt == empty
+        assert np.array_equal(output.images, pipe(empty, generator=noise(), **SMALL).images)
+    output = refining(["", "a cat", ""], generator=[noise(n) for n in range(3)], **SMALL)
+    assert output.refined_prompt == ["", refining("a cat", **SMALL).refined_prompt, ""]
+    same = pipe(output.refined_prompt, generator=[noise(n) for n in range(3)], **SMALL).images
+    assert np.array_equal(output.images, same)
+    assert refining(["", ""], **SMALL).refined_prompt == ["", ""]
+
+
+@pytest.mark.parametrize("family", ["sd", "sd3"])
+def test_prompts_of_several_lines_are_refined(family: str, refiner: Refiner) -> None:
+    pipe = plain(family)
+    output = with_refiner(pipe, refiner)(["a cat,\nin\tthe rain\n", "a dog"], generator=noise(), **SMALL)
+    assert output.refined_prompt[0].startswith("a cat,\nin\tthe rain, ")
+    assert np.array_equal(output.images, pipe(output.refined_prompt, generator=noise(), **SMALL).images)
+
+
+def test_the_budget_is_within_what_the_pipeline_reads_unless_a_call_says_so(refiner: Refiner) -> None:
+    from diffusers import FluxPipeline
+
+    class ShortFlux(FluxPipeline):
+        """Reads 20 tokens by default, of the 512 of its T5."""
+
+        def __call__(self, prompt: Any = None, max_sequence_length: int = 20, **named: Any) -> Any:
+            return super().__call__(prompt, max_sequence_length=max_sequence_length, **named)
+
+    pipe = ShortFlux(**plain("flux").components)
+    pipe.set_progress_bar_config(disable=True)
+    refining = with_refiner(pipe, refiner)
+    text = refining("a cat", **SMALL).refined_prompt
+    assert text.startswith("a cat, ") and len(pipe.tokenizer_2(text)["input_ids"]) <= 20
+    assert refining("a cat", max_sequence_length=512, **SMALL).refined_prompt == refiner.refine("a cat")
+    assert len(pipe.tokenizer_2(refiner.refine("a cat"))["input_ids"]) > 20
+
+
+def test_a_refiner_that_is_loaded_here_goes_where_the_pipeline_goes(
+    refiner: Refiner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = plain("sd")
+    moved: list[tuple[Any, str]] = []
+    monkeypatch.setattr(Refiner, "to", lambda self, device: moved.append((self.model, str(device))))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # where a Refiner would go by itself
+    own = with_refiner(pipe)._refinement.refiner
+    assert own.device.type == "cpu"
+    refining = with_refiner(pipe, "prip-mini")
+    assert refining.to("cpu") is refining and moved == [(refining._refinement.refiner.model, "cpu")]
+    assert refining.to(torch.float64).unet.dtype == torch.float64 and moved[1][1] == "cpu"
+    pipe.to(torch.float32)
+    with_refiner(pipe, refiner).to("cpu")
+    assert len(moved) == 2, "one that was given stays where it is"
+    monkeypatch.setattr(type(pipe), "device", torch.device("meta"))  # offloaded, layer by layer
+    assert with_refiner(pipe)._refinement.refiner.device.type == "cpu"
+
+
+def test_a_refiner_goes_with_its_pipeline_when_that_is_deleted() -> None:
+    refining = with_refiner(plain("sd"))
+    gone = weakref.ref(refining._refinement.refiner.model)
+    del refining
+    gc.collect()
+    assert gone() is None
+
+
+def drawn_elsewhere(refining: Any) -> tuple[Any, str]:
+    """What a process of its own draws with a pipeline that it was sent."""
+    output = refining("a cat", generator=noise(), **SMALL)
+    return output.images, output.refined_prompt
+
+
+def test_copies_and_pickles_refine_alike(refiner: Refiner) -> None:
+    pipe = plain("sd")
+    refining = with_refiner(pipe, refiner, banned_terms=["golden hour"])
+    drawn = refining("a cat", generator=noise(), **SMALL)
+    copies = {
+        "copy": copy.copy(refining),
+        "deepcopy": copy.deepcopy(refining),
+        "pickle": pickle.loads(pickle.dumps(refining)),
+    }
+    for name, other in copies.items():
+        assert isinstance(other, type(pipe)) and type(other) is type(refining)
+        assert (other.unet is pipe.unet) is (name == "copy")
+        assert other.refined_prompt == drawn.refined_prompt
+        again = other("a cat", generator=noise(), **SMALL)
+        assert again.refined_prompt == drawn.refined_prompt and np.array_equal(again.images, drawn.images), name
+
+
+@pytest.mark.slow
+def test_a_process_that_is_spawned_refines_alike(refiner: Refiner) -> None:
+    refining = with_refiner(plain("sd"), refiner)
+    images, text = drawn_elsewhere(refining)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as elsewhere:
+        their_images, their_text = elsewhere.submit(drawn_elsewhere, refining).result()
+    assert their_text == text and np.array_equal(their_images, images)
+
+
+def test_what_diffusers_makes_of_its_class_draws_as_the_plain_pipeline(refiner: Refiner) -> None:
+    from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting, AutoPipelineForText2Image
+
+    pipe = plain("sd")
+    refining = with_refiner(pipe, refiner)
+    for auto, name in (
+        (AutoPipelineForText2Image, "StableDiffusionPipeline"),
+        (AutoPipelineForImage2Image, "StableDiffusionImg2ImgPipeline"),
+        (AutoPipelineForInpainting, "StableDiffusionInpaintPipeline"),
+    ):
+        other = auto.from_pipe(refining)
+        assert type(other).__name__ == name and other.unet is pipe.unet
+        assert not isinstance(other, _Refining)
+        assert with_refiner(other, refiner).unet is pipe.unet
+    again = refining.from_pipe(refining)
+    again.set_progress_bar_config(disable=True)
+    output = again("a cat", generator=noise(), **SMALL)
+    assert output.refined_prompt is None
+    assert np.array_equal(output.images, pipe("a cat", generator=noise(), **SMALL).images)
+
+
+def test_callbacks_are_given_the_pipeline_that_refines(refiner: Refiner) -> None:
+    refining = with_refiner(plain("sd"), refiner)
+    seen = []
+
+    def after_step(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        seen.append((pipe, step, pipe.refined_prompt))
+        return tensors
+
+    output = refining("a cat", callback_on_step_end=after_step, **SMALL)
+    assert [pipe for pipe, _, _ in seen[:2]] == [refining] * 2 and seen[0][2] == output.refined_prompt
 
 
 def test_without_diffusers_the_extra_is_named() -> None:

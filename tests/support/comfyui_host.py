@@ -1,6 +1,7 @@
 """What ComfyUI does with a custom node, in small: loads its folder, checks inputs, runs it, keeps what has not changed.
 
-Facts from ComfyUI's nodes.py (load_custom_node) and execution.py (validate_inputs, get_input_data, execute).
+Facts from ComfyUI's nodes.py (load_custom_node) and execution.py (validate_inputs, get_input_data, IsChangedCache,
+execute).
 """
 
 from __future__ import annotations
@@ -77,21 +78,30 @@ class Host:
     def queue(self, **sent: Any) -> dict[str, Any]:
         """Return what the node returns, under torch.inference_mode as ComfyUI runs it.
 
-        A link to another node is sent as ["id", 0], and what it gives as `linked`. Raises AssertionError for inputs
-        that ComfyUI refuses.
+        A link to another node is sent as ["id", 0], and what it gives as `linked`. What changes besides the inputs is
+        asked for before any node has run: with None for each link. Raises AssertionError for inputs that ComfyUI
+        refuses.
         """
         import torch
 
         linked = sent.pop("linked", None)
         values, wrong = validated(self.node, sent)
         assert not wrong, wrong
+        changed = self._changed({name: None if isinstance(value, list) else value for name, value in values.items()})
         values = {name: linked if isinstance(value, list) else value for name, value in values.items()}
-        key = (tuple(sorted(values.items())), self.node.IS_CHANGED(**values))
+        key = (tuple(sorted(values.items())), changed)
         if key not in self._kept:
             self.runs += 1
             with torch.inference_mode():
                 self._kept[key] = getattr(self.node(), self.node.FUNCTION)(**values)
         return self._kept[key]
+
+    def _changed(self, constants: dict[str, Any]) -> Any:
+        """Return what the node says of itself; what it raises is only logged there, and it runs each time."""
+        try:
+            return self.node.IS_CHANGED(**constants)
+        except Exception:
+            return float("nan")
 
     def defaults(self) -> dict[str, Any]:
         """Return the inputs as the browser sends them from a fresh node."""

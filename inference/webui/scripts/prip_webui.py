@@ -6,14 +6,18 @@ import atexit
 import contextlib
 import json
 import os
+import queue
 import re
+import signal
 import subprocess
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from modules import scripts
+from modules import scripts, shared
 
 FOLDER = Path(__file__).resolve().parent.parent
 PYTHON_FILE = FOLDER / "python.txt"
@@ -21,6 +25,12 @@ PYTHON_FILE = FOLDER / "python.txt"
 
 INFOTEXT = "PRIP prompt"
 """What an image's infotext calls the user prompt."""
+
+TIMEOUT_S = 300
+"""How long PRIP may take for a job, loading a checkpoint included; the variable PRIP_TIMEOUT_S changes it."""
+
+WORD = re.compile(r"[^\s.,]")
+"""What a prompt without words lacks."""
 
 
 class PripError(Exception):
@@ -35,42 +45,124 @@ class PripProcess:
         self._lock = threading.Lock()
         atexit.register(self.close)
 
-    def refine(self, prompts: list[str], seeds: list[int], model: str, options: dict[str, Any]) -> dict[str, Any]:
-        """Return the worker's reply (prip.inference.worker). Raises PripError when it is an error, or there is none."""
+    def refine(
+        self,
+        prompts: list[str],
+        seeds: list[int],
+        model: str,
+        options: dict[str, Any],
+        stopped: Callable[[], bool],
+    ) -> dict[str, Any]:
+        """Return the worker's reply (prip.inference.worker); `stopped` says when nobody waits for it any more.
+
+        Raises PripError when it is an error, there is none in time, or nobody waits. The process is then ended: what it
+        would still answer is not to be taken for the next one's reply.
+        """
         request = json.dumps({"prompts": prompts, "seeds": seeds, "model": model, "options": options})
-        with self._lock:
-            process = self._running()
-            assert process.stdin is not None and process.stdout is not None
-            try:
-                process.stdin.write(request + "\n")
-                process.stdin.flush()
-                line = process.stdout.readline()
-            except OSError:
-                line = ""
-            if not line:
-                code = process.wait()
-                raise PripError(f"PRIP's process ended with code {code}; the console says why")
-        reply = json.loads(line)
+        wait = Waiting(time_limit_s(), stopped)
+        wait.until(lambda seconds: self._lock.acquire(timeout=seconds))
+        try:
+            reply = reply_of(self._line(request, wait))
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._lock.release()
         if "error" in reply:
             raise PripError(reply["error"])
         return reply
 
     def close(self) -> None:
-        """End the process, if there is one: it ends when its input does."""
-        if self._process is not None and self._process.stdin is not None:
-            with contextlib.suppress(OSError):  # it has ended already
-                self._process.stdin.close()
-            self._process.wait()
-            self._process = None
+        """End the process, if there is one, and what it has started."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(OSError):  # it has ended already
+            if os.name == "posix":
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+        process.wait()
+
+    def _line(self, request: str, wait: Waiting) -> str:
+        """Return the line that answers a request."""
+        process = self._running()
+        lines: queue.Queue[str] = queue.Queue()
+        came = threading.Event()
+
+        def exchange() -> None:
+            assert process.stdin is not None and process.stdout is not None
+            line = ""
+            with contextlib.suppress(OSError, ValueError):
+                process.stdin.write(request + "\n")
+                process.stdin.flush()
+                line = process.stdout.readline()
+            lines.put(line)
+            came.set()
+            if not line:
+                for pipe in (process.stdin, process.stdout):
+                    with contextlib.suppress(OSError):  # what could not be written cannot be now
+                        pipe.close()
+
+        threading.Thread(target=exchange, daemon=True).start()
+        wait.until(came.wait)
+        line = lines.get()
+        if not line:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=5)
+            raise PripError(f"PRIP's process ended with code {process.poll()}; the console says why")
+        return line
 
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None or self._process.poll() is not None:
             command = [python_of_prip(), "-m", "prip.inference.worker"]
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
             try:
-                self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                self._process = subprocess.Popen(command, **pipes, start_new_session=True)  # it is ended as a whole
             except OSError as error:
                 raise PripError(f"{command[0]} cannot be started: {error}") from error
         return self._process
+
+
+class Waiting:
+    """Waits up to a time limit, and only while someone wants what is waited for."""
+
+    def __init__(self, limit_s: float, stopped: Callable[[], bool]) -> None:
+        self._limit_s = limit_s
+        self._end = time.monotonic() + limit_s
+        self._stopped = stopped
+
+    def until(self, done: Callable[[float], bool]) -> None:
+        """Wait until `done`, which itself waits for so many seconds at most, says so.
+
+        Raises PripError when the time is over or nobody wants it.
+        """
+        while not done(0.1):
+            if self._stopped():
+                raise PripError("it was interrupted")
+            if time.monotonic() > self._end:
+                raise PripError(f"PRIP gave no answer within {self._limit_s:g} s; PRIP_TIMEOUT_S allows it more")
+
+
+def reply_of(line: str) -> dict[str, Any]:
+    """Return the reply that a line holds. Raises PripError when it holds none."""
+    with contextlib.suppress(ValueError):
+        reply = json.loads(line)
+        if isinstance(reply, dict):
+            return reply
+    raise PripError(f"PRIP's process said what is no reply: {line.strip()[:200]!r}")
+
+
+def time_limit_s() -> float:
+    """Return PRIP_TIMEOUT_S, or TIMEOUT_S. Raises PripError when it is no number above 0."""
+    text = os.environ.get("PRIP_TIMEOUT_S") or str(TIMEOUT_S)
+    try:
+        limit_s = float(text)
+    except ValueError:
+        limit_s = 0.0
+    if not limit_s > 0:
+        raise PripError(f"PRIP_TIMEOUT_S must be a number of seconds above 0, it is {text!r}")
+    return limit_s
 
 
 def python_of_prip() -> str:
@@ -93,6 +185,8 @@ class Script(scripts.Script):
 
     prompt_box: Any = None
     """webui's own prompt field, which the preview reads"""
+    preview: Any = None
+    """the button that shows the refined prompt, with its inputs and outputs"""
 
     def title(self) -> str:
         """Return the name, by which the API calls it too."""
@@ -106,6 +200,7 @@ class Script(scripts.Script):
         """Find webui's prompt field."""
         if kwargs.get("elem_id") == ("img2img_prompt" if self.is_img2img else "txt2img_prompt"):
             self.prompt_box = component
+            self._connect()
 
     def ui(self, is_img2img: bool) -> list[Any]:
         """Return the controls, in the order in which `process` is given their values."""
@@ -123,20 +218,27 @@ class Script(scripts.Script):
                 keep_attributes = gr.Checkbox(label="Add nothing against what the prompt names", value=True)
                 token_budget = gr.Slider(label="Token budget", minimum=1, maximum=300, step=1, value=75)
                 model = gr.Textbox(label="Checkpoint", value="prip-mini")
-            preview = gr.Button("Show the refined prompt")
+            button = gr.Button("Show the refined prompt")
             refined_prompt = gr.Textbox(label="Refined prompt", lines=3, value="", elem_id=self.elem_id("refined"))
             keep_edit = gr.Checkbox(label="Draw this text, as I edited it", value=False)
         options = [strength, temperature, seed, styles, banned_terms, no_artists, keep_attributes, token_budget, model]
-        if self.prompt_box is not None:
-            preview.click(show_refined, inputs=[self.prompt_box, *options], outputs=[refined_prompt])
+        self.preview = (button, options, [refined_prompt])
+        self._connect()
         self.infotext_fields = [(enabled, lambda found: False if INFOTEXT in found else gr.update())]
         self.paste_field_names = [INFOTEXT]
         return [enabled, refined_prompt, keep_edit, *options]
 
-    def process(self, p: Any, enabled: bool, refined_prompt: str, keep_edit: bool, *options: Any) -> None:
-        """Put refined prompts where webui reads them, the hires ones too where they follow; note the user's own.
+    def _connect(self) -> None:
+        """Let the button read the prompt field: webui's settings say which of the two is made first."""
+        if self.prompt_box is not None and self.preview is not None:
+            button, options, outputs = self.preview
+            button.click(show_refined, inputs=[self.prompt_box, *options], outputs=outputs)
 
-        Raises PripError, which webui prints and goes on; what is drawn then says beneath that it was not refined.
+    def process(self, p: Any, enabled: bool, refined_prompt: str, keep_edit: bool, *options: Any) -> None:
+        """Put refined prompts where webui reads them, the hires ones too where they follow; keep the user's own.
+
+        A prompt without words stays as it is. What is raised, webui prints and goes on; what is drawn then says beneath
+        that it was not refined.
         """
         if not enabled:
             return
@@ -145,54 +247,87 @@ class Script(scripts.Script):
             if keep_edit and refined_prompt.strip():
                 refined = [refined_prompt] * len(prompts)
             else:
-                reply = ask(prompts, list(p.all_seeds), *options)
+                reply = ask(prompts, list(p.all_seeds), interrupted, *options)
                 refined = reply["refined"]
                 for note in reply["warnings"]:
                     p.comment(f"PRIP: {note}")
-        except PripError as error:
-            p.comment(f"PRIP: the prompt was not refined: {error}")
+        except Exception as error:
+            what = str(error) if isinstance(error, PripError) else repr(error)
+            p.comment(f"PRIP: the prompt was not refined: {what}")
             raise
+        if refined == prompts:
+            return
         p.all_prompts = refined
         p.main_prompt = refined[0]
         if getattr(p, "enable_hr", False):
             pairs = zip(p.all_hr_prompts, prompts, refined, strict=True)
             p.all_hr_prompts = [text if own == prompt else own for own, prompt, text in pairs]
-        p.extra_generation_params[INFOTEXT] = prompts[0] if len(set(prompts)) == 1 else prompts
+        p.prip_notes = [None if text == prompt else prompt for prompt, text in zip(prompts, refined, strict=True)]
+        p.extra_generation_params[INFOTEXT] = p.prip_notes[0]
+
+    def postprocess_image(self, p: Any, pp: Any, *controls: Any) -> None:
+        """Note an image's own user prompt, right before webui writes its infotext: no list of them serves all images.
+
+        webui before 1.10 prints such a list, and 1.10 counts in it from each batch's first image on.
+        """
+        notes = getattr(p, "prip_notes", None)
+        if notes is None:
+            return
+        place = p.iteration * p.batch_size + p.batch_index
+        if place < len(notes):
+            p.extra_generation_params[INFOTEXT] = notes[place]
+
+
+def interrupted() -> bool:
+    """Return whether webui was told to draw no more."""
+    return any(getattr(shared.state, name, False) for name in ("interrupted", "stopping_generation"))
 
 
 def show_refined(prompt: str, *options: Any) -> str:
     """Return the refined prompt of what is in webui's prompt field; an error is shown by gradio."""
     try:
-        return ask([prompt], [0], *options)["refined"][0]
-    except PripError as error:
-        raise gr.Error(f"PRIP: {error}") from error
+        return ask([prompt], [0], lambda: False, *options)["refined"][0]
+    except Exception as error:
+        raise gr.Error(f"PRIP: {error if isinstance(error, PripError) else repr(error)}") from error
 
 
 def ask(
     prompts: list[str],
     image_seeds: list[int],
-    strength: float,
-    temperature: float,
-    seed: float,
+    stopped: Callable[[], bool],
+    strength: float | None,
+    temperature: float | None,
+    seed: float | None,
     styles: str,
     banned_terms: str,
     no_artists: bool,
     keep_attributes: bool,
-    token_budget: float,
+    token_budget: float | None,
     model: str,
 ) -> dict[str, Any]:
-    """Return PRIP's reply for these prompts. Greedy texts depend on no seed: images of one prompt share theirs."""
-    seeds = image_seeds if temperature > 0 and seed == -1 else [int(seed)] * len(prompts)
+    """Return PRIP's reply for these prompts; those without words come back as they are, and need no PRIP.
+
+    Greedy texts depend on no seed: images of one prompt share theirs. A number that was cleared, None, is its default.
+    """
+    places = [place for place, prompt in enumerate(prompts) if WORD.search(prompt)]
+    if not places:
+        return {"refined": list(prompts), "warnings": []}
+    temperature = 0.0 if temperature is None else temperature
+    seed = -1 if seed is None else int(seed)
     options = {
-        "strength": strength,
+        "strength": 1.0 if strength is None else strength,
         "temperature": temperature,
         "styles": terms(styles),
         "banned_terms": terms(banned_terms),
         "no_artists": no_artists,
         "keep_attributes": keep_attributes,
-        "token_budget": int(token_budget),
+        "token_budget": 75 if token_budget is None else int(token_budget),
     }
-    return PRIP.refine(prompts, [int(one) for one in seeds], model.strip(), options)
+    seeds = [int(image_seeds[place]) if temperature > 0 and seed == -1 else seed for place in places]
+    wordy = [prompts[place] for place in places]
+    reply = PRIP.refine(wordy, seeds, model.strip() or "prip-mini", options, stopped)
+    refined = dict(zip(places, reply["refined"], strict=True))
+    return {**reply, "refined": [refined.get(place, prompt) for place, prompt in enumerate(prompts)]}
 
 
 def terms(text: str) -> list[str]:
