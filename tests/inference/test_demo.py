@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -126,7 +127,9 @@ def test_an_error_is_told_and_nothing_is_lost(refiner: Refiner, form: Form, word
 
 def test_a_prompt_without_room_is_kept_and_told(refiner: Refiner) -> None:
     prompt = "cat " * 75
-    session = refine(refiner, Session(), Form(prompt))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the page tells it, and not the terminal
+        session = refine(refiner, Session(), Form(prompt))
     assert session.refined_prompt == prompt.strip()
     assert session.notice == Notice("Your prompt fills the 75 tokens that are read: no room to add more.")
 
