@@ -49,29 +49,25 @@ class PageGuard(Guard):
     def wrap(self, application: Any) -> PageGuard:
         """Takes the application that is to be guarded, once Gradio has made it."""
 
-        async def without_files(scope: Message, receive: Receive, send: Send) -> None:
-            message = await receive()
-            if scope["method"] == "POST" and not is_plain(message.get("body", b"")):
+        async def of_the_page(scope: Message, receive: Receive, send: Send) -> None:
+            whole = [await receive()]
+            if not self.is_of_the_page(scope["method"], scope["path"]):
+                await refuse(send, 404, "the page needs no such address, and it is not served")
+            elif scope["method"] == "POST" and not is_plain(whole[0].get("body", b"")):
                 await refuse(send, 422, "a field of the page is a text, a number, a switch or a list of them")
-                return
-            whole = [message]
+            else:
 
-            async def replay() -> Message:
-                return whole.pop() if whole else await receive()
+                async def replay() -> Message:
+                    return whole.pop() if whole else await receive()
 
-            await application(scope, replay, send)
+                await application(scope, replay, send)
 
-        self.unguarded, self.application = application, without_files
+        self.lifespan, self.application = application, of_the_page
         return self
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Handles one ASGI connection."""
-        if scope["type"] == "lifespan":
-            await self.unguarded(scope, receive, send)
-        elif scope["type"] == "http" and not self.is_of_the_page(scope["method"], scope["path"]):
-            await refuse(send, 404, "the page needs no such address, and it is not served")
-        else:
-            await super().__call__(scope, receive, send)
+        await (self.lifespan if scope["type"] == "lifespan" else super().__call__)(scope, receive, send)
 
     def is_of_the_page(self, method: str, path: str) -> bool:
         """Returns whether the page asks for a path by a method."""
