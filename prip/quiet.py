@@ -10,6 +10,7 @@ import logging
 
 LINES = {
     "torchao": ("Failed to load ",),
+    "torchao.kernel.intmm": ("Warning: Detected no triton",),
     "torch.utils._pytree": ("%s is an Enum subclass and is now natively supported by torch.compile",),
     "diffusers.quantizers.torchao.torchao_quantizer": ("Unable to import `torchao` Tensor objects.",),
     "DeepSpeed": ("Setting accelerator to CPU.",),

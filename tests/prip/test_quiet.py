@@ -12,6 +12,7 @@ import pytest
 from prip.quiet import LINES, hush_imports
 
 DRAWING = (
+    "import logging; logging.basicConfig(); "
     "from prip.inference.before_after import Workbench; from prip.loading import whole_folder; "
     "Workbench.load(whole_folder('prip-mini', None), 'cpu')"
 )
