@@ -135,7 +135,7 @@ def settle(session: Session) -> Session:
     keeps its place.
     """
     try:
-        text = " ".join(session.refined_prompt.splitlines()).strip()
+        text = session.refined_prompt.strip()
         if not text:
             raise InputError("the refined prompt is empty; refine your prompt, or type one there")
         check_user_prompt(text)
