@@ -33,7 +33,7 @@ wheel:  ## build dist/prip-*.whl (build/ is removed first: setuptools would pack
 	$(PYTHON) -m build --wheel
 
 site:  ## build the documentation's pages into site/
-	$(PYTHON) -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
 
 parity:  ## make the golden files anew, each by the real package in an environment of its own (PARITY="hpsv2": only those)
 	set -e; for package in $(PARITY); do \

@@ -34,3 +34,10 @@ def add_address(parser: ArgumentParser, port: int) -> None:
     """Add where a server listens. port: the default."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine)")
     parser.add_argument("--port", type=int, default=port, help=f"port to listen on, 0 for any (default {port})")
+
+
+def add_host_name(parser: ArgumentParser) -> None:
+    """Add --host-name."""
+    parser.add_argument(
+        "--host-name", action="append", default=[], metavar="NAME", help="also answer under this name; may be repeated"
+    )

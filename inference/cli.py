@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 
 from prip.errors import PripError
-from prip.quiet import hush_imports
 
 from . import (
     annotate_command,
@@ -59,7 +58,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `prip`. Returns the exit code: 0, or 2 with one line on the error stream for what the caller can mend."""
-    hush_imports()
     parser = build_parser()
     chosen = parser.parse_args(arguments)
     if chosen.version:

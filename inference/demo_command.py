@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
+import time
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from prip.errors import CheckpointError, require
 
-from .arguments import add_address, add_checkpoint
+from .arguments import add_address, add_checkpoint, add_host_name
 
 EXAMPLES = """examples:
   prip demo
@@ -19,6 +24,7 @@ EXAMPLES = """examples:
   prip demo --checkpoint runs/miniature/checkpoint --device cuda
   prip demo --checkpoint my-name/my-refiner --generator stable-diffusion-v1-5/stable-diffusion-v1-5
   prip demo --host 0.0.0.0
+  prip demo --host-name refiner.example
 """
 
 
@@ -39,6 +45,7 @@ def add_parser(subparsers: Any) -> None:
         help="a diffusers pipeline, by folder or Hub id, or renderer (default the checkpoint's own)",
     )
     add_address(parser, 7860)
+    add_host_name(parser)
     parser.add_argument("--no-open", action="store_true", help="do not open the page in a browser")
     parser.add_argument(
         "--share", action="store_true", help="let Gradio's servers give it a public address (default: off)"
@@ -50,16 +57,23 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until interrupted. Returns 0; errors of ours are for the caller, bad input's before torch is loaded."""
     from prip.loading import whole_folder
 
-    from .listening import LOOPBACK, address, listen
+    from .listening import LOOPBACK, address, check_host_names, listen
 
+    check_host_names(arguments.host_name)
     folder = whole_folder(arguments.checkpoint, arguments.revision)
     check_generator(arguments.generator)
-    with listen(arguments.host, arguments.port) as listening:
-        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    with (
+        listen(arguments.host, arguments.port) as listening,
+        ending_in_order(),
+        tempfile.TemporaryDirectory(prefix="prip-demo-", ignore_cleanup_errors=True) as place,
+    ):
+        images = Path(place).resolve()
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(images / "gradio")}
         for module in ("gradio", "PIL.Image"):
             require(module, "demo")
 
         from .before_after import Workbench
+        from .page.access import PageGuard
         from .page.layout import Page, launch
         from .page.pictures import Easel
 
@@ -67,12 +81,34 @@ def run(arguments: argparse.Namespace) -> int:
         bench = Workbench.load(folder, arguments.device, arguments.generator)
         if arguments.host not in LOOPBACK or arguments.share:
             print("everybody who knows the address can use the page, and there is no password", file=sys.stderr)
-        with tempfile.TemporaryDirectory(prefix="prip-demo-") as images:
-            easel = None if bench.generator is None else Easel(bench, Path(images).resolve())
-            page = Page(bench, easel, arguments.checkpoint)
-            print(f"{address(arguments.host, listening)} (Ctrl-C ends it)", flush=True)
-            launch(page.blocks, arguments.host, listening, images, not arguments.no_open, arguments.share)
-    return 0
+        own = address(arguments.host, listening)
+        page = Page(bench, None if bench.generator is None else Easel(bench, images), arguments.checkpoint)
+        guard = PageGuard(arguments.host, arguments.host_name, images)
+        public = launch(page.blocks, guard, listening, arguments.share)
+        print(f"{own} (Ctrl-C ends it)", flush=True)
+        if not arguments.no_open:
+            webbrowser.open(public or own)
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            page.blocks.close(verbose=False)
+
+
+@contextmanager
+def ending_in_order() -> Iterator[None]:
+    """Make the signals that end a command raise KeyboardInterrupt, as Ctrl-C does, so that nothing stays behind."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]  # nohup's is SIG_IGN
+    for number in ours:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def check_generator(name: str | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Sequence
 
 from prip.errors import InputError
 
@@ -28,6 +29,13 @@ def listen(host: str, port: int) -> socket.socket:
             raise InputError(f"port {port} of {host} is taken; choose another, or 0 for any") from error
         reason = error.strerror if isinstance(error, socket.gaierror) or not error.errno else os.strerror(error.errno)
         raise InputError(f"cannot listen on port {port} of {host}: {reason or error}") from error
+
+
+def check_host_names(names: Sequence[str]) -> None:
+    """Raises InputError unless each is a name under which a server may be asked for, without a port."""
+    for name in names:
+        if not name or name != name.strip() or any(character in name for character in ":/@ "):
+            raise InputError(f"host_name must be a name without a port, as in refiner.example; {name!r} came")
 
 
 def address(host: str, listening: socket.socket) -> str:

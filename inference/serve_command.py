@@ -10,7 +10,7 @@ from typing import Any
 
 from prip.errors import require
 
-from .arguments import add_address, add_refiner
+from .arguments import add_address, add_host_name, add_refiner
 
 EXAMPLES = """examples:
   prip serve
@@ -44,9 +44,7 @@ def add_parser(subparsers: Any) -> None:
         "are those of the checkpoint's rewards, if it has any",
     )
     add_address(parser, 8000)
-    parser.add_argument(
-        "--host-name", action="append", default=[], metavar="NAME", help="also answer under this name; may be repeated"
-    )
+    add_host_name(parser)
     parser.add_argument(
         "--api-key-file", type=Path, metavar="FILE", help="file of the key to ask for (default: PRIP_API_KEY, or none)"
     )

@@ -9,11 +9,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .quiet import hush_imports
+
 if TYPE_CHECKING:
     from . import errors
     from .errors import CheckpointError, InputError, MissingExtraError, PripError, PripWarning
     from .modeling import PreferenceEncoder, PripConfig, PripModel, PromptDecoder
     from .refiner import Refiner, refine
+
+hush_imports()
 
 _root = Path(__file__).resolve().parent.parent
 if (_root / "setup.cfg").is_file() and (_root / "training").is_dir():

@@ -340,8 +340,9 @@ def refine(
 
     A loaded model is kept for next time; `strength` 0 loads none.
 
-    >>> refine("a cat")  # doctest: +SKIP
-    'a cat, golden hour, sharp focus, highly detailed'
+    ```python
+    refine("a cat")  # "a cat, golden hour, sharp focus, highly detailed"
+    ```
     """
     options = RefineOptions.among(locals())
     if options.strength == 0:

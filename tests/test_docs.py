@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import os
 import re
@@ -11,9 +12,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from documents import DOCUMENTS, NOT_RUN, ROOT, Command, commands, fences
+
+import prip
 
 OTHER_PROGRAMS = {"python3", ".", "pip", "pytest", "make", "cat", "cp", "curl", "docker", "echo", "export", "head"}
 OTHER_PROGRAMS |= {"hf", "ln", "mkdir", "mkdocs", "python"}
@@ -171,13 +175,49 @@ def test_relative_links_lead_somewhere() -> None:
     assert broken == []
 
 
-def test_the_site_builds_with_every_page_in_it(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site as `make site` builds it, without a warning."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
+    assert {line.split()[0] for line in process.stderr.splitlines()} == {"INFO"}, process.stderr
+    return folder
+
+
+def test_the_site_has_every_page_with_its_pictures_and_fetches_nothing(site: Path) -> None:
     for page in (ROOT / "docs").glob("*.md"):
-        built = tmp_path / "site" / (page.stem if page.stem != "index" else "") / "index.html"
-        assert built.is_file(), page.name
-        assert "<math" in built.read_text(encoding="utf-8") or page.stem != "method"
-    pages = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "site").rglob("*.html"))
+        built = (site / page.name).with_suffix(".html").read_text(encoding="utf-8")
+        assert "<math" in built or page.stem != "method"
+        pictures = [one for one in re.findall(r"<img[^>]+src=\"([^\"]+)\"", built) if not one.startswith("data:")]
+        assert [one for one in pictures if not (site / one).is_file()] == [], page.name
+    pages = "".join(path.read_text(encoding="utf-8") for path in site.rglob("*.html"))
     assert not re.findall(r"(?:src|href)=\"https?://[^\"]+\.(?:js|css|woff2?)\"", pages)
+
+
+def test_the_first_page_leads_to_every_other() -> None:
+    first = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} == {"index.md", *re.findall(r"\]\((\w+\.md)\)", first)}
+
+
+def test_the_reference_has_every_public_name(site: Path) -> None:
+    anchors = set(re.findall(r" id=\"(prip[\w.]*)\"", (site / "reference.html").read_text(encoding="utf-8")))
+    wanted = {f"prip.{name}" for name in prip.__all__ if not isinstance(getattr(prip, name), ModuleType)}
+    for document in DOCUMENTS:
+        for block in fences(document, "python"):
+            wanted |= {name for name in imported(block) if not name.startswith(("prip.training", "prip.inference"))}
+        named = re.findall(r"`(prip(?:\.\w+)+)", (ROOT / document).read_text(encoding="utf-8"))
+        wanted |= {name for name in named if name.split(".")[1] not in ("training", "inference", "checkpoints")}
+    assert {"prip.diffusers.with_refiner", "prip.processing.modifiers_added"} <= wanted
+    assert sorted(name for name in wanted - anchors if name != "prip.errors") == []
+    for public in ("control", "options.RefineOptions", "webui_syntax", "protocols", "quantization"):
+        assert any(anchor.startswith(f"prip.{public}") for anchor in anchors), public
+
+
+def imported(code: str) -> set[str]:
+    """The names of ours that Python code imports."""
+    statements = [one for one in ast.walk(ast.parse(code)) if isinstance(one, ast.ImportFrom)]
+    ours = [one for one in statements if one.module is not None and one.module.split(".")[0] == "prip"]
+    return {f"{one.module}.{name.name}" for one in ours for name in one.names}

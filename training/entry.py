@@ -5,12 +5,10 @@ from __future__ import annotations
 import sys
 
 from prip.errors import MissingExtraError, require
-from prip.quiet import hush_imports
 
 
 def main() -> int:
     """Runs `prip-train`; returns its exit status, 1 where a package that it needs is not installed."""
-    hush_imports()
     try:
         for module in ("docstring_parser", "jsonargparse", "yaml"):
             require(module, "train")

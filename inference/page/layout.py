@@ -5,19 +5,27 @@ from __future__ import annotations
 import socket
 from importlib.resources import files
 from typing import Any
+from urllib.parse import urlsplit
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from prip.control.styles import styles
+from prip.errors import InputError
 
 from ..before_after import Workbench
 from . import markup
+from .access import PageGuard
 from .handlers import EXAMPLES, Handlers
 from .pictures import Easel
 from .session import MOST_ALTERNATIVES, MOST_IMAGES, Session
 
 WAITING = 64
 """Presses that may wait for their turn; who comes later is told to try again."""
+SESSIONS = 256
+"""Browsers whose session is kept; the oldest goes first, and finds its history again when its page is reloaded."""
+DELETE_CACHE = (3600, 3600)
+"""Seconds after which Gradio looks for files in its cache, and how old those are that go. There should be none."""
 
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 MONO = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "monospace")
@@ -65,6 +73,7 @@ def theme() -> Any:
         "button_secondary_background_fill_hover": "var(--raised)",
         "button_secondary_text_color": "var(--ink)",
         "slider_color": "var(--accent)",
+        "checkbox_background_color": "var(--field)",
         "checkbox_background_color_selected": "var(--accent)",
         "checkbox_border_color": "var(--quiet)",
         "checkbox_border_color_selected": "var(--accent)",
@@ -86,7 +95,7 @@ class Page:
         """easel: None where the bench has no generator. name: of the checkpoint, as it is shown."""
         self._bench = bench
         self._easel = easel
-        with gr.Blocks(title="PRIP", analytics_enabled=False) as self.blocks:
+        with gr.Blocks(title="PRIP", analytics_enabled=False, delete_cache=DELETE_CACHE) as self.blocks:
             self.session = gr.State(Session())
             self.kept = gr.BrowserState([], storage_key="prip-history")
             html(f"<h1>PRIP</h1><p>{markup.safe(self._what_is_loaded(name))}</p>", elem_id="head")
@@ -214,29 +223,38 @@ class Page:
         self.blocks.load(handlers.load, [self.session, self.kept], [self.session, self.history], **quick)
 
 
-def launch(
-    blocks: gr.Blocks, host: str, listening: socket.socket, images: str, open_browser: bool = False, share: bool = False
-) -> None:
-    """Serve a page until it is interrupted.
+def launch(blocks: gr.Blocks, guard: PageGuard, listening: socket.socket, share: bool = False) -> str | None:
+    """Serve a page in a thread, until `blocks.close()`. Return its public address, None where it has none.
 
-    listening: holds the port until now, and is closed. images: the folder whose files the page may ask for.
+    guard: with the host to listen on, and the folder whose files the page may ask for. listening: holds the port until
+    now, and is closed. Raises InputError when somebody else takes it in that moment.
     """
     port = listening.getsockname()[1]
     listening.close()
-    blocks.launch(
-        server_name=f"[{host}]" if ":" in host else host,
-        server_port=port,
-        share=share,
-        inbrowser=open_browser,
-        quiet=True,
-        footer_links=[],
-        run_history=False,
-        ssr_mode=False,
-        enable_monitoring=False,
-        mcp_server=False,
-        pwa=False,
-        allowed_paths=[images],
-        theme=theme(),
-        css=page_file("page.css"),
-        js=page_file("page.js"),
-    )
+    try:
+        _, _, public = blocks.launch(
+            server_name=f"[{guard.host}]" if ":" in guard.host else guard.host,
+            server_port=port,
+            share=share,
+            prevent_thread_lock=True,
+            inline=False,
+            quiet=True,
+            footer_links=[],
+            run_history=False,
+            ssr_mode=False,
+            enable_monitoring=False,
+            mcp_server=False,
+            pwa=False,
+            allowed_paths=[str(guard.images)],
+            max_file_size=1,
+            state_session_capacity=SESSIONS,
+            app_kwargs={"middleware": [Middleware(guard.wrap)]},
+            theme=theme(),
+            css=page_file("page.css"),
+            js=page_file("page.js"),
+        )
+    except OSError as error:
+        raise InputError(f"cannot serve on port {port} of {guard.host}: {error}") from error
+    if public:
+        guard.names |= {str(urlsplit(public).hostname)}
+    return public

@@ -59,7 +59,7 @@ def notice_line(notice: Notice | None) -> str:
 
 
 def button_list(texts: Sequence[str], label: str) -> str:
-    """Return buttons that tell their place when pressed (`page.js`)."""
+    """Return buttons that tell their place when pressed (`layout.PRESSED`)."""
     buttons = (f'<li><button type="button" data-place="{i}">{safe(text)}</button></li>' for i, text in enumerate(texts))
     return f'<ul class="chips" aria-label="{safe(label)}">{"".join(buttons)}</ul>'
 

@@ -43,5 +43,13 @@
     }
   };
 
+  // what screen readers are told besides: a new refined prompt, the notice under the prompt, and whether options show
+  document.querySelector("#marked").setAttribute("aria-live", "polite");
+  document.querySelector("#prompt textarea").setAttribute("aria-describedby", "notice");
+  const more = document.querySelector("#more > button");
+  const tellOpen = () => more.setAttribute("aria-expanded", more.classList.contains("open"));
+  new MutationObserver(tellOpen).observe(more, { attributeFilter: ["class"] });
+  tellOpen();
+
   window.prip = { copy, reveal };
 }

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from prip.control.styles import with_styles
-from prip.errors import InputError, PripError
+from prip.errors import InputError, PripError, collected_warnings
 from prip.options import RefineOptions, check_whole
 from prip.processing import check_user_prompt
 
@@ -106,7 +106,8 @@ def refine(refiner: Refiner, session: Session, form: Form) -> Session:
     """Refine the form's prompt: its first alternative is chosen."""
     try:
         prompt, options = form.user_prompt(), form.options()
-        found = refiner.refine(prompt, **vars(options))
+        with collected_warnings():  # the notice below tells it in the words of the page
+            found = refiner.refine(prompt, **vars(options))
     except PripError as error:
         return failed(session, error)
     texts = (found,) if isinstance(found, str) else tuple(found)
@@ -134,7 +135,7 @@ def settle(session: Session) -> Session:
     keeps its place.
     """
     try:
-        text = " ".join(session.refined_prompt.splitlines()).strip()
+        text = session.refined_prompt.strip()
         if not text:
             raise InputError("the refined prompt is empty; refine your prompt, or type one there")
         check_user_prompt(text)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from prip.errors import InputError
 from prip.options import check_whole
 
+from ..listening import check_host_names
+
 MAX_PROMPTS = 64
 """The most prompts of one request."""
 MAX_IMAGES = 8
@@ -41,9 +43,7 @@ class ServerSettings:
         _check_number("timeout_s", self.timeout_s, 0.001)
         _check_number("client_timeout_s", self.client_timeout_s, 0.001)
         check_whole("max_body_bytes", self.max_body_bytes, 1024)
-        for name in self.host_names:
-            if not name or name != name.strip() or any(character in name for character in ":/@ "):
-                raise InputError(f"host_name must be a name without a port, as in refiner.example; {name!r} came")
+        check_host_names(self.host_names)
 
 
 def _check_number(name: str, value: float, least: float) -> None:

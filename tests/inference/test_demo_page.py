@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 
 import pytest
 from browser import DESKTOP, MISSING, PHONE, Browser, open_browser
+from demo_process import demo
 
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where the command serves, as a user starts it."""
-    command = [sys.executable, "-m", "prip.inference.cli", "demo", "--no-open", "--port", "0", "--device", "cpu"]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    process = subprocess.Popen(command, env=environment, **pipes)
-    said: list[str] = []
-    assert process.stdout is not None
-    for line in process.stdout:
-        said.append(line)
-        if found := re.match(r"(http://127\.0\.0\.1:\d+/) \(Ctrl-C ends it\)", line):
-            threading.Thread(target=process.stdout.read, daemon=True).start()
-            yield found[1]
-            break
-    else:
-        pytest.fail("".join(said))
-    process.kill()
-    process.wait()
+    with demo(tmp_path_factory.mktemp("demo")) as process:
+        yield process.address
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +29,7 @@ def page(request: pytest.FixtureRequest, chromium: Browser, address: str) -> Bro
     """The page, opened anew by someone who was never there, at a size."""
     size = {"desktop": DESKTOP, "phone": PHONE}[request.param]
     chromium.resize(*size, touch=size == PHONE)
-    for _ in range(200):
-        try:
-            chromium.open_page(address)
-            break
-        except Exception as error:  # between the address and its server lies a moment
-            refused = error
-            chromium.driver.implicitly_wait(0.1)
-    else:
-        raise refused
+    chromium.open_page(address)
     chromium.run("localStorage.clear()")
     chromium.open_page(address)
     chromium.wait(lambda: chromium.run("return document.activeElement?.matches('#prompt textarea')"), "the page", 60)
@@ -130,6 +104,12 @@ def test_keyboard_alone_an_error_that_loses_nothing_and_an_edit(page: Browser) -
         if page.run("return document.activeElement.matches('#refined-text textarea')"):
             break
     assert stops[0] == "press" and "refined-text" in stops
+    assert page.run("return document.querySelector('#marked').getAttribute('aria-live')") == "polite"
+    assert page.run(OPEN) == "false"
+    page.run("document.querySelector('#more > button').focus()")
+    page.press(" ")
+    page.wait(lambda: page.run(OPEN) == "true", "word that more options show")
+    page.run("document.querySelector('#refined-text textarea').focus()")
     page.run("document.activeElement.setSelectionRange(9999, 9999)")
     page.press(", in the rain\n")
     edited = f"{text}, in the rain"
@@ -137,6 +117,7 @@ def test_keyboard_alone_an_error_that_loses_nothing_and_an_edit(page: Browser) -
     page.wait(lambda: page.run(LATEST) == edited, "the edit in the history", 60)
 
 
+OPEN = "return document.querySelector('#more > button').ariaExpanded"
 LATEST = "return document.querySelector('#past li span').textContent"
 
 
