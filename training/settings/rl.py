@@ -218,8 +218,7 @@ class RlSettings(TrainSettings):
         """Raises InputError for what a decoder that learns cannot be combined with."""
         if self.algorithm != "ppo":
             raise InputError(f"algorithm: wanted ppo for learns: decoder, got {self.algorithm}")
-        if self.strategy not in ("auto", "ddp"):
-            raise InputError(f"strategy: wanted auto or ddp for learns: decoder, got {self.strategy}")
+        self.check_unsharded("learns: decoder")
         if "decoder" in self.offload:
             raise InputError(f"offload: wanted no decoder for learns: decoder, got {', '.join(self.offload)}")
 
@@ -234,7 +233,6 @@ class RlSettings(TrainSettings):
             raise InputError(f"accumulate: wanted 1 for algorithm: {name}, got {self.loop.accumulate}")
         if self.loop.keep_parts:
             raise InputError(f"keep_parts: wanted false for algorithm: {name}, got true")
-        if self.strategy not in ("auto", "ddp"):
-            raise InputError(f"strategy: wanted auto or ddp for algorithm: {name}, got {self.strategy}")
+        self.check_unsharded(f"algorithm: {name}")
         if self.offload:
             raise InputError(f"offload: wanted none for algorithm: {name}, got {', '.join(self.offload)}")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from prip.errors import InputError
 
-from .shared import LoopSettings, OptimizerSettings, TrainSettings, check_at_least, check_fraction
+from .shared import TrainSettings, check_at_least, check_fraction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,15 +115,8 @@ class TuneSettings(TrainSettings):
     gradient_checkpointing: bool = False
     """Compute the network's activations twice and keep none of them: less memory, about a third more time."""
 
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    """The optimizer."""
-
-    loop: LoopSettings = field(default_factory=LoopSettings)
-    """The training loop."""
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.strategy not in ("auto", "ddp"):
-            raise InputError(f"strategy: wanted auto or ddp for tune, got {self.strategy}")
+        self.check_unsharded("tune")
         if self.loop.precision == "bf16-true":
             raise InputError("loop.precision: wanted 32-true or bf16-mixed for tune, got bf16-true")
