@@ -124,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
     metrics = Metrics()
     engine = Engine(refiner, arguments.model, settings, metrics, bench)
     application = make_application(engine, settings, metrics, arguments.host, key)
-    if arguments.host not in LOOPBACK and key is None:
+    if arguments.host.lower() not in LOOPBACK and key is None:
         print("everybody who reaches this machine can use the server: it has no key", file=sys.stderr)
     print(f"{address(arguments.host, listening)} (Ctrl-C ends it; docs tells what it answers)", flush=True)
     try:

@@ -20,7 +20,7 @@ from prip.options import RefineOptions
 from prip.processing import check_user_prompts, modifiers_added, own_words
 from prip.refiner import Refined
 
-from ..guard import Guard
+from ..guard import API_HEADERS, Guard
 from .access import KeyCheck
 from .batching import QueueFull
 from .engine import Drawing, Engine
@@ -51,10 +51,8 @@ OPEN_PATHS = ("/healthz", "/docs", "/openapi.json")
 CLIENT_GONE = 499
 """The status that the metrics show of a request whose client went away."""
 
-HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
-
 PROBLEMS = {
-    400: "The body cannot be read as JSON",
+    400: "The request cannot be read as HTTP, or its body as JSON",
     401: "The server has a key, and the request does not",
     403: "The request was made under a foreign name, or by a page of another site",
     404: "No such model",
@@ -90,8 +88,8 @@ def make_application(
         None,
         settings.max_body_bytes,
         settings.client_timeout_s,
-        [name.lower() for name in settings.host_names],
-        HEADERS,
+        settings.host_names,
+        API_HEADERS,
     )
     if key is not None:
         guarded = KeyCheck(guarded, key, OPEN_PATHS)

@@ -21,10 +21,12 @@ import pytest
 from server_process import ServerProcess, received, serving
 
 from prip.inference.cli import main
+from prip.inference.guard import API_HEADERS
 from prip.inference.listening import listen
 from prip.refiner import Refiner
 
 POST = b"POST /v1/refine HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+HEADERS = tuple(API_HEADERS.items())
 SLOW = {"prompt": [f"a cat and {number} dogs" for number in range(64)], "num_alternatives": 3, "temperature": 1.0}
 
 
@@ -129,7 +131,13 @@ def test_garbage_is_no_fault_and_harms_nobody(shared_server: ServerProcess) -> N
         b"GET http://evil.example/healthz HTTP/1.1\r\nHost: evil.example\r\n\r\n",
     ]
     for content in hostile:
-        assert b"HTTP/1.1 5" not in raw(server, content), content[:100]
+        answer = raw(server, content)
+        assert b"HTTP/1.1 5" not in answer, content[:100]
+        if answer.startswith(b"HTTP/1.1 4"):
+            head, _, body = answer.partition(b"\r\n\r\n")
+            assert list(json.loads(body)) == ["detail"], content[:100]
+            for line in (b"content-type: application/json", *(f"{name}: {value}".encode() for name, value in HEADERS)):
+                assert line in head.split(b"\r\n"), content[:100]
     piped = whole * 3 + b"\x00garbage\r\n\r\n"
     with server.open() as connection:
         connection.sendall(piped)
@@ -195,7 +203,8 @@ def test_slow_clients_are_sent_away(strict: ServerProcess) -> None:
                     time.sleep(0.05 if len(sent) > 1 else 0)
             except ConnectionError:
                 pass
-            assert received(connection).startswith(answer)
+            came = received(connection)
+            assert came.startswith(answer) and (not answer or b"\r\ncache-control: no-store\r\n" in came)
             assert 0.5 < time.monotonic() - began < 6, sent
     with strict.open() as connection:
         request = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"

@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from prip.inference.before_after import Workbench
+from prip.inference.guard import API_HEADERS
 from prip.inference.parts import load_rewards
 from prip.inference.server.access import LEAST_CHARACTERS, read_key
 from prip.inference.server.application import make_application
@@ -228,6 +229,21 @@ def test_foreign_names_and_pages_are_refused(client: TestClient, engine: Engine,
     for host in ("refiner.example", "refiner.example:8443", "127.0.0.1:8000"):
         assert named.get("/healthz", headers={"host": host, "origin": f"https://{host}"}).status_code == 200
     assert named.get("/healthz", headers={"host": "evil.example"}).status_code == 403
+
+
+def test_every_refusal_has_the_servers_own_headers(engine: Engine, metrics: Metrics) -> None:
+    locked, key = client_of(engine, metrics, KEY, max_body_bytes=1024), {"authorization": f"Bearer {KEY}"}
+    answers = [
+        locked.get("/healthz"),
+        locked.get("/v1/models"),
+        locked.get("/v1/models", headers={**key, "host": "evil.example"}),
+        locked.get("/nowhere", headers=key),
+        locked.post("/v1/refine", content=b"a" * 2000, headers=key),
+        locked.post("/v1/refine", json={}, headers=key),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 401, 403, 404, 413, 422]
+    for answer in answers:
+        assert [answer.headers.get_list(name) for name in API_HEADERS] == [[value] for value in API_HEADERS.values()]
 
 
 def test_a_key_is_asked_for_before_the_body_is_read(engine: Engine, metrics: Metrics) -> None:
