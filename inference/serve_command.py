@@ -52,6 +52,9 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--max-batch", type=int, default=64, metavar="N", help="texts to make at a time (default 64)")
     parser.add_argument(
+        "--max-draw-batch", type=int, default=8, metavar="N", help="images to draw at a time, or fewer (default 8)"
+    )
+    parser.add_argument(
         "--max-wait-ms", type=float, default=5.0, metavar="MS", help="a batch waits so long for more (default 5)"
     )
     parser.add_argument("--queue-size", type=int, default=512, metavar="N", help="prompts that may wait (default 512)")
@@ -87,6 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     settings = ServerSettings(
         max_batch=arguments.max_batch,
+        max_draw_batch=arguments.max_draw_batch,
         max_wait_ms=arguments.max_wait_ms,
         queue_size=arguments.queue_size,
         timeout_s=arguments.timeout,

@@ -22,7 +22,7 @@ from prip.refiner import Refined
 
 from ..guard import API_HEADERS, Guard
 from .access import KeyCheck
-from .batching import QueueFull
+from .batching import Refused
 from .engine import Drawing, Engine
 from .metrics import Counted, Metrics
 from .schemas import (
@@ -60,7 +60,7 @@ PROBLEMS = {
     413: "The body is too large",
     422: "An argument cannot be used; the detail says which, what was wanted and what came",
     500: "A fault of the server",
-    503: "The queue is full; Retry-After says in how many seconds to try again",
+    503: "The queue is full, or the time too short; Retry-After says in how many seconds to try again",
     504: "There was no answer in time",
 }
 
@@ -168,10 +168,13 @@ def _add_images(api: FastAPI, engine: Engine, settings: ServerSettings, metrics:
         seeds = [sent.seed + number for number in range(sent.images_per_prompt)]
         pairs = [(prompt, result.texts[0]) for prompt, result in zip(prompts, results, strict=True)]
         wanted = [Drawing(prompt, text, seed) for prompt, own in pairs for text in (prompt, own) for seed in seeds]
-        drawn = await answer_of(engine.draw(wanted), request.receive, deadline, settings.timeout_s)
+        distinct = list(dict.fromkeys(wanted))  # a prompt that gained nothing is drawn once
+        future = engine.draw(distinct, deadline - asyncio.get_running_loop().time())
+        answer = await answer_of(future, request.receive, deadline, settings.timeout_s)
+        drawn = dict(zip(distinct, answer, strict=True))
 
         def drawings(start: int) -> Drawings:
-            own = drawn[start : start + len(seeds)]
+            own = [drawn[one] for one in wanted[start : start + len(seeds)]]
             scores = {name: [image.scores[name] for image in own] for name in own[0].scores}
             return Drawings(images=[image.png for image in own], scores=scores)
 
@@ -199,9 +202,13 @@ def _add_about(api: FastAPI, engine: Engine, metrics: Metrics, locked: bool) -> 
         """Tell the name of the refiner, as OpenAI's clients ask for it."""
         return _json(ModelsAnswer(data=[ModelCard(id=engine.model, created=started)]))
 
-    @api.get("/healthz", response_model=Health, responses=_problems(locked=False))
+    dead = {"model": Problem, "description": "What refines or draws has failed for good; the server's log says how"}
+
+    @api.get("/healthz", response_model=Health, responses={**_problems(locked=False), 503: dead})
     async def health() -> Response:
         """Tell that the server answers, and what is loaded."""
+        if not engine.works:
+            return _problem(503, "what refines or draws has failed for good; the server's log says how")
         name = None if engine.generator is None else engine.generator.name
         return _json(Health(model=engine.model, generator=name, version=version("prip")))
 
@@ -223,7 +230,7 @@ async def refined(
     for_generator: bool = False,
 ) -> list[Refined]:
     """Return what came of the prompts of a request. deadline: on the event loop's clock, by default that of a request
-    that came just now. Raises InputError, QueueFull, TimedOut or ClientGone."""
+    that came just now. Raises InputError, Refused, TimedOut or ClientGone."""
     check_user_prompts(prompts[0] if len(prompts) == 1 else prompts)
     if deadline is None:
         deadline = asyncio.get_running_loop().time() + settings.timeout_s
@@ -251,8 +258,8 @@ def _add_errors(api: FastAPI, metrics: Metrics) -> None:
             return _problem(400, f"the body must be JSON: {problems[0]['ctx']['error']}")
         return _problem(422, "; ".join(map(_in_words, problems[:3])))
 
-    @api.exception_handler(QueueFull)
-    async def full(_request: Request, error: QueueFull) -> Response:
+    @api.exception_handler(Refused)
+    async def full(_request: Request, error: Refused) -> Response:
         metrics.refused.inc()
         return _problem(503, str(error), {"retry-after": str(error.retry_after_s)})
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import re
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from prip.errors import InputError
 from prip.inference.before_after import Workbench
 from prip.inference.guard import API_HEADERS
 from prip.inference.parts import load_rewards
@@ -27,6 +30,7 @@ from prip.inference.server.settings import MAX_IMAGES, MAX_PROMPTS, ServerSettin
 from prip.miniature.renderer import Renderer
 from prip.options import RefineOptions
 from prip.processing import MAX_CHARACTERS, modifiers_added, own_words
+from prip.protocols import Images
 from prip.refiner import Refiner
 
 KEY = "0123456789abcdef"
@@ -140,6 +144,73 @@ def test_images_are_plain_and_refined_from_the_same_seeds(
             assert torch.equal(pixels, wanted)
             scores = {reward.name: reward([prompt] * 2, wanted).tolist() for reward in rewards}
             assert result[kind]["scores"] == {name: pytest.approx(values, rel=1e-4) for name, values in scores.items()}
+
+
+def test_what_refinement_left_as_it_was_is_drawn_once(client: TestClient, metrics: Metrics) -> None:
+    def drawn() -> float | None:
+        return metrics.registry.get_sample_value("prip_draw_batch_size_sum")
+
+    before = drawn() or 0
+    body = {"prompt": ["a cat", "a dog", "a cat"], "strength": 0, "images_per_prompt": 2}
+    results = client.post("/v1/images", json=body).json()["results"]
+    assert drawn() == before + 4 and all(result["plain"] == result["refined"] for result in results)
+    assert results[0] == results[2] and len({*results[0]["plain"]["images"], *results[1]["plain"]["images"]}) == 4
+
+
+class SlowRenderer(Renderer):
+    """Takes its time for each image, as a generator on a CPU does."""
+
+    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> Images:
+        time.sleep(0.2 * len(prompts))
+        return super().__call__(prompts, seeds)
+
+
+def test_a_slow_generator_draws_for_those_whom_it_can_answer(refiner: Refiner) -> None:
+    metrics, settings = Metrics(), ServerSettings(timeout_s=3)
+    renderer = SlowRenderer()
+    engine = Engine(refiner, "tiny", settings, metrics, Workbench(refiner.counted_by(renderer), renderer, ()))
+    client = client_of(engine, metrics, timeout_s=3)
+    ok = 0
+    for seed in range(2):
+        with ThreadPoolExecutor(9) as clients:
+            bodies = [{"prompt": f"a cat and {number} dogs", "seed": seed} for number in range(9)]
+            answers = list(clients.map(lambda body: client.post("/v1/images", json=body), bodies))
+        statuses = [answer.status_code for answer in answers]
+        assert set(statuses) == {200, 503} and statuses.count(200) >= 2, statuses
+        refusals = [answer for answer in answers if answer.status_code == 503]
+        assert all(int(answer.headers["retry-after"]) >= 1 for answer in refusals)
+        assert all("are left; try again in" in answer.json()["detail"] for answer in refusals)
+        ok += statuses.count(200)
+    large = client.post("/v1/images", json={"prompt": "a cat", "images_per_prompt": 8})
+    assert large.status_code == 503 and "it would take" in large.json()["detail"], "16 images, with nobody before it"
+    engine.close()
+    assert metrics.registry.get_sample_value("prip_draw_batch_size_sum") == 2 * ok, "nothing was drawn for nobody"
+    assert metrics.registry.get_sample_value("prip_refused_total") == 2 * 9 - ok + 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_has_died_is_told_by_healthz(refiner: Refiner) -> None:
+    class Dying(Engine):
+        def _refine(self, group: Any, jobs: Any) -> Any:
+            raise SystemExit
+
+    metrics = Metrics()
+    engine = Dying(refiner, "tiny", ServerSettings(), metrics)
+    client = client_of(engine, metrics)
+    assert client.get("/healthz").status_code == 200
+    assert client.post("/v1/refine", json={"prompt": "a"}).status_code == 500
+    assert client.get("/healthz").status_code == 503
+    assert client.post("/v1/refine", json={"prompt": "a"}).status_code == 500
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_wait_ms", 1e14), ("max_wait_ms", 30_000), ("timeout_s", 1e14), ("timeout_s", float("nan"))],
+)
+def test_no_setting_waits_for_ever(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"{name} must be "):
+        ServerSettings(**{name: value})
 
 
 def test_without_a_generator_there_is_no_route_for_images(refiner: Refiner) -> None:
@@ -265,8 +336,6 @@ def test_a_key_is_asked_for_before_the_body_is_read(engine: Engine, metrics: Met
 
 
 def test_keys_come_from_a_file_or_the_environment(tmp_path: Path) -> None:
-    from prip.errors import InputError
-
     file = tmp_path / "key"
     file.write_text(f"{KEY}\nsecond line\n")
     assert read_key(None, {}) is None
