@@ -40,6 +40,7 @@ from .schemas import (
     RefineAnswer,
     RefinedPrompt,
     RefineRequest,
+    Usage,
     prompt_list,
 )
 from .settings import ServerSettings
@@ -140,19 +141,27 @@ def _add_refine(api: FastAPI, engine: Engine, settings: ServerSettings, metrics:
         words."""
         if sent.model != engine.model:
             raise HTTPException(404, f"model must be {engine.model!r}, as /v1/models tells; it is {sent.model!a:.100}")
-        prompts = prompt_list(sent.prompt)
-        results, warnings = await refine(request, prompts, sent.options())
+        prompts, options = prompt_list(sent.prompt), sent.options()
+        results, warnings = await refine(request, prompts, options)
         choices = [
             Choice(
                 text="" if result.unchanged else text[len(own_words(prompt)) :],
-                index=number * sent.n + place,
+                index=number * options.num_alternatives + place,
                 finish_reason="length" if result.unchanged else "stop",
             )
             for number, (prompt, result) in enumerate(zip(prompts, results, strict=True))
             for place, text in enumerate(result.texts)
         ]
-        name, now = f"cmpl-{uuid.uuid4().hex}", int(time.time())
-        return _json(CompletionsAnswer(id=name, created=now, model=engine.model, choices=choices, warnings=warnings))
+        read, added = await asyncio.to_thread(engine.count_tokens, prompts, results)
+        answer = CompletionsAnswer(
+            id=f"cmpl-{uuid.uuid4().hex}",
+            created=int(time.time()),
+            model=engine.model,
+            choices=choices,
+            usage=Usage(prompt_tokens=read, completion_tokens=added, total_tokens=read + added),
+            warnings=warnings,
+        )
+        return _json(answer)
 
 
 def _add_images(api: FastAPI, engine: Engine, settings: ServerSettings, metrics: Metrics, locked: bool) -> None:

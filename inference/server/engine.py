@@ -103,6 +103,16 @@ class Engine:
         """Return what `refine` would warn of."""
         return self._refiner_for(for_generator).shortcomings(user_prompts, results, options)
 
+    def count_tokens(self, user_prompts: Sequence[str], results: Sequence[Refined]) -> tuple[int, int]:
+        """Return how many of the decoder's tokens it read of the prompts, and how many there are in what was added."""
+        processor, added = self._refiner.processor, []
+        for prompt, result in zip(user_prompts, results, strict=True):
+            start = len(processor.prefix(prompt))
+            added += [] if result.unchanged else [text[start:] for text in result.texts]
+        encode = processor.decoder_tokenizer.encode
+        read = sum(len(processor.prefix_ids(prompt)) for prompt in user_prompts)
+        return read, sum(len(encode(text, add_special_tokens=False, verbose=False)) for text in added)
+
     def draw(self, drawings: Sequence[Drawing], time_s: float) -> Future[list[Drawn]]:
         """Return the future of the images, which are drawn within time_s or not at all. Raises Refused, as the future
         may."""

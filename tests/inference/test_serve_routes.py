@@ -127,6 +127,76 @@ def test_completions_hold_what_was_added(client: TestClient, refiner: Refiner) -
     assert unknown.status_code == 404 and unknown.json()["detail"].startswith("model must be 'tiny'")
 
 
+NEUTRAL: dict[str, list[Any]] = {
+    "best_of": [1, None],
+    "echo": [False, None],
+    "frequency_penalty": [0, 0.0, None],
+    "logit_bias": [{}, None],
+    "logprobs": [None],
+    "n": [1, None],
+    "presence_penalty": [0, -0.0, None],
+    "stop": [None, []],
+    "stream": [False, None],
+    "stream_options": [None],
+    "suffix": ["", None],
+    "top_p": [1, 1.0, None],
+    "user": ["me", None],
+}
+
+
+def test_what_openais_clients_send_may_be_there_as_long_as_it_changes_nothing(client: TestClient) -> None:
+    body = {"model": "tiny", "prompt": "a cat"}
+    plain = client.post("/v1/completions", json=body).json()["choices"]
+    for name, values in NEUTRAL.items():
+        for value in values:
+            answer = client.post("/v1/completions", json={**body, name: value})
+            assert answer.status_code == 200 and answer.json()["choices"] == plain, (name, value)
+    every = client.post("/v1/completions", json={**body, **{name: values[0] for name, values in NEUTRAL.items()}})
+    assert every.status_code == 200
+    others = {
+        "best_of": (2, True),
+        "echo": (True, 0),
+        "frequency_penalty": (0.5, False),
+        "logit_bias": ({"50256": -100},),
+        "logprobs": (0,),
+        "presence_penalty": (-1, "0"),
+        "stop": (["."], "."),
+        "stream": (True,),
+        "suffix": (".",),
+        "top_p": (0.9, True),
+        "user": (1,),
+        "best": (1,),
+    }
+    for name, values in others.items():
+        for value in values:
+            answer = client.post("/v1/completions", json={**body, name: value})
+            assert answer.status_code == 422 and answer.json()["detail"].startswith(f"{name}: "), (name, value)
+    told = client.post("/v1/completions", json={**body, "top_p": 0.9}).json()["detail"]
+    assert told == "top_p: Only 1 or null is offered; 0.9 came"
+
+
+def test_usage_counts_the_decoders_tokens(client: TestClient, refiner: Refiner) -> None:
+    prompts = ["a cat.", "a (cat:1.2)", LONG]
+    answer = client.post("/v1/completions", json={"model": "tiny", "prompt": prompts, "n": 2}).json()
+    texts = refiner.refine(prompts[:2], num_alternatives=2)
+    tokenizer = refiner.processor.decoder_tokenizer
+    read = [len(tokenizer.encode(text)) for text in ("a cat,", "a cat,", own_words(LONG) + ",")]
+    added = [
+        len(tokenizer.encode(text.removeprefix(own_words(prompt) + ",")))
+        for prompt, own in zip(prompts, texts, strict=False)
+        for text in own
+    ]
+    assert answer["usage"] == {
+        "prompt_tokens": sum(read),
+        "completion_tokens": sum(added),
+        "total_tokens": sum(read) + sum(added),
+    }
+    one = client.post("/v1/completions", json={"model": "tiny", "prompt": "a cat", "max_tokens": 7}).json()
+    [made] = refiner.actions(["a cat"], [(0, 0)], 0.0, 7, refiner.token_limit)
+    ended = made[-1] == tokenizer.eos_token_id
+    assert one["usage"]["completion_tokens"] == len(made) - ended, "what the decoder made, but for its end token"
+
+
 def test_images_are_plain_and_refined_from_the_same_seeds(
     client: TestClient, refiner: Refiner, whole_checkpoint: Path
 ) -> None:
