@@ -28,9 +28,9 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "serve",
         help="refine and draw over HTTP",
-        description="Serve a refiner over HTTP: what many clients ask for at a time is refined in one batch, and each "
-        "gets what prip refine would give with the same seed. SIGTERM or Ctrl-C ends it when all that was accepted is "
-        "answered, the second one at once.",
+        description="Serve a refiner over HTTP: what many clients ask for at a time is refined in one batch, and in "
+        "float32 each gets what prip refine would give with the same seed. SIGTERM or Ctrl-C ends it when all that was "
+        "accepted is answered, the second one at once.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -104,6 +104,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.images is not None:
         require("diffusers", "generate")
         require("PIL.Image", "generate")
+    if arguments.quantization is not None:
+        require("torchao", "quantize")
     folder = refiner_folder(arguments.model, arguments.revision)
     listening = listen(arguments.host, arguments.port)
 
@@ -119,7 +121,9 @@ def run(arguments: argparse.Namespace) -> int:
     from .server.serving import serve
 
     torch.set_num_threads(threads)
-    refiner = Refiner.from_pretrained(folder, device=arguments.device, dtype=arguments.dtype)
+    refiner = Refiner.from_pretrained(
+        folder, device=arguments.device, dtype=arguments.dtype, quantization=arguments.quantization
+    )
     bench = None
     if arguments.images is not None:
         whole = whole_folder(arguments.model, arguments.revision)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 from server_process import ServerProcess, received, serving
 
 from prip.inference.cli import main
@@ -312,6 +313,26 @@ def test_bad_arguments_are_one_line_before_torch_is_loaded(tmp_path: Path) -> No
     assert result.stdout.splitlines() == [str([2] * len(bad)), "[]"]
     for message, line in zip(bad, result.stderr.splitlines(), strict=True):
         assert line.startswith(f"prip serve: error: {message}"), line
+
+
+def test_a_server_refines_in_the_precision_that_was_asked_for(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts, texts = [f"a cat and {number} dogs" for number in range(8)], []
+
+    def serve(application: Any, *_: Any) -> None:
+        client = TestClient(application, base_url="http://127.0.0.1")
+        texts.append([client.post("/v1/refine", json={"prompt": one}).json()["results"][0] for one in prompts])
+
+    monkeypatch.setattr("prip.inference.server.serving.serve", serve)
+    for flags in ([], ["--quantization", "int8"]):
+        assert main(["serve", "--model", str(tiny_checkpoint), "--device", "cpu", "--port", "0", *flags]) == 0
+    for quantization, found in zip((None, "int8"), texts, strict=True):
+        refiner = Refiner.from_pretrained(tiny_checkpoint, device="cpu", quantization=quantization)
+        assert [one["refined_prompts"] for one in found] == [[refiner.refine(one)] for one in prompts]
+    assert texts[0] != texts[1]
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    assert main(["serve", "--quantization", "int8"]) == 2
 
 
 def test_a_checkpoint_without_a_generator_draws_nothing(tiny_checkpoint: Path, capsys: pytest.CaptureFixture) -> None:
