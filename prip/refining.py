@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .alternatives import Job, Made, find_alternatives
+from .alternatives import Job, find_alternatives
 from .control.styles import with_styles
 from .options import RefineOptions
 from .processing import check_user_prompts
@@ -38,7 +38,7 @@ def first_share(actions: Sequence[int], strength: float, separator: int) -> list
 
 @dataclass(frozen=True)
 class Refined:
-    """What came of one user prompt: its distinct texts, the greedy one first where alternatives were asked for."""
+    """What came of one user prompt: its distinct texts, first the one that comes alone."""
 
     texts: list[str]
     unchanged: bool = False
@@ -59,12 +59,12 @@ class Refining:
         prompts = [with_styles(one, self.options.styles) for one in user_prompts]
         firsts = [Job(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
         wanted = self.options.num_alternatives
-        made = self._make(firsts, self.options.temperature if wanted == 1 else 0.0)
-        ready = {first: own for first, own in zip(firsts, made, strict=True) if own is not None}
+        made = self._make(firsts, self.options.temperature)
+        ready = {first: text for first, text in zip(firsts, made, strict=True) if text is not None}
         if wanted == 1:
-            found = {first: [own.text] for first, own in ready.items()}
+            found = {first: [text] for first, text in ready.items()}
         else:
-            found = find_alternatives(ready, wanted, self.options.temperature, self._make)
+            found = find_alternatives(ready, wanted, self.options.temperature or 1.0, self._make)
         return [
             Refined(list(found[first]), short=len(found[first]) < wanted)
             if first in found
@@ -91,10 +91,10 @@ class Refining:
             )
         return sentences
 
-    def _make(self, jobs: Sequence[Job], temperature: float) -> list[Made | None]:
+    def _make(self, jobs: Sequence[Job], temperature: float) -> list[str | None]:
         """Return what comes of each job, None where there was no room; equal jobs are done once."""
         distinct = list(dict.fromkeys(jobs))
-        options, made = self.options, dict[Job, Made | None]()
+        options, made = self.options, dict[Job, str | None]()
         for start in range(0, len(distinct), options.batch_size):
             batch = distinct[start : start + options.batch_size]
             added = self.refiner.actions(
@@ -106,16 +106,16 @@ class Refining:
                 tuple(options.banned_terms),
                 options.keep_attributes,
                 options.no_artists,
-                [job.avoided for job in batch],
+                options.allow_faults,
+                options.top_p,
             )
             for job, actions in zip(batch, added, strict=True):
-                made[job] = self._made(job.user_prompt, actions) if actions else None
+                made[job] = self._text(job.user_prompt, actions) if actions else None
         return [made[job] for job in jobs]
 
-    def _made(self, user_prompt: str, actions: list[int]) -> Made:
-        whole = self.refiner.text(user_prompt, actions)
-        first = first_share(actions, self.options.strength, self.refiner.constraints.table.separator)
-        return Made(whole if len(first) == len(actions) else self.refiner.text(user_prompt, first), whole)
+    def _text(self, user_prompt: str, actions: list[int]) -> str:
+        some = first_share(actions, self.options.strength, self.refiner.constraints.table.separator)
+        return self.refiner.text(user_prompt, some)
 
     @property
     def _token_budget(self) -> int:

@@ -15,18 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prip.frozen import check_unchanged, fingerprint, fingerprints, freeze
+from prip.frozen import check_unchanged, fingerprints, freeze
 from prip.randomness import random_generator
 
 from . import refl
 from .data.hashing import hash_of_texts
 from .harness import StageModule, train
-from .optimizers import build_optimizer, build_scheduler, train_only
+from .optimizers import scheduled_optimizer, train_only
 from .pins import pin_tune
 from .preview import Column, write_preview
 from .processes import process_rank
 from .residence import move
-from .rl_parts import DEV_SEED
+from .rl_parts import DEV_SEED, drawing_inputs
 from .run_folder import stage_folder
 from .seeds import derive_seed, permutation_indices
 from .settings import TuneSettings
@@ -36,7 +36,6 @@ from .tune_parts import (
     STAGE,
     Anchors,
     TuneParts,
-    generator_place,
     load_tune_parts,
     read_or_draw_anchors,
     scored_for,
@@ -143,10 +142,7 @@ class TuneModule(StageModule):
         return torch.nn.functional.mse_loss(predicted.float(), target)
 
     def configure_optimizers(self) -> Any:
-        chosen = self.settings.optimizer
-        optimizer = build_optimizer(chosen, self.trained, fused=self.loop.precision != "bf16-mixed")
-        scheduler = build_scheduler(chosen, optimizer, self.loop.steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return scheduled_optimizer(self.settings.optimizer, self.trained, self.loop)
 
     def evaluate(self) -> dict[str, float]:
         """Returns dev_reward (the standardised sum) and each reward of images of the dev split, drawn by the whole
@@ -181,7 +177,7 @@ class TuneModule(StageModule):
     def export(self, folder: Path) -> None:
         """Writes the whole pipeline, and what was measured of the obedience of the one that it was made from."""
         self.tunable.generator.save_pretrained(folder)
-        obedience = Path(generator_place(self.settings)) / "obedience.json"
+        obedience = Path(self.settings.generator_place(self.settings.run)) / "obedience.json"
         if obedience.is_file():
             shutil.copy(obedience, folder / obedience.name)
 
@@ -196,10 +192,7 @@ def run(settings: TuneSettings, parts: TuneParts | None = None) -> dict[str, Any
     parts = parts or load_tune_parts(settings)
     tunable = TunableDiffusion(parts.generator)
     parts.total.check_differentiable()
-    read: dict[str, object] = {"generator": parts.generator}
-    read |= {f"reward {reward.name}": reward for reward in parts.rewards}
-    inputs = {name: fingerprint(part) for name, part in read.items()}
-    inputs["sampling"] = tunable.generator.sampling
+    inputs = drawing_inputs(parts.generator, parts.rewards)
     inputs["user_prompts"] = hash_of_texts([*parts.user_prompts["train"], "", *parts.user_prompts["dev"]])
     inputs["system_prompts"] = hash_of_texts(parts.system_prompts)
     inputs["statistics"] = repr(parts.statistics)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from prip.errors import InputError
 
@@ -147,3 +147,28 @@ class TrainSettings(RunSettings):
         """Raises InputError where the strategy shares out weights or states. what: that cannot do with it."""
         if self.strategy not in ("auto", "ddp"):
             raise InputError(f"strategy: wanted auto or ddp for {what}, got {self.strategy}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawingSettings:
+    """What draws and what scores."""
+
+    generator: str | None = None
+    """The generator, by folder or ID[@REVISION] on the Hub; null means RUN/parts/generator."""
+
+    generator_options: dict[str, Any] = field(default_factory=dict)
+    """What the generator is loaded with, arguments of `prip.generators.load_generator`: steps, guidance, scheduler and
+    batch_size of a diffusion pipeline, say."""
+
+    rewards: tuple[str, ...] = ()
+    """The rewards, each a folder, ID[@REVISION] on the Hub or a registered name (NAME, NAME@REVISION,
+    NAME=PLACE@REVISION); empty means every folder in RUN/parts/rewards."""
+
+    def generator_place(self, run: Path) -> str:
+        """Returns the folder or the Hub id of the generator."""
+        return self.generator or str(run / "parts" / "generator")
+
+    def reward_places(self, run: Path) -> list[str]:
+        """Returns the rewards, those in the run's folder where none is named; none where there is no such folder."""
+        folders = (path for path in (run / "parts" / "rewards").glob("*") if path.is_dir())
+        return list(self.rewards) or sorted(map(str, folders))

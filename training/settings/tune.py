@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from prip.errors import InputError
 
-from .shared import TrainSettings, check_at_least, check_fraction
+from .shared import DrawingSettings, TrainSettings, check_at_least, check_fraction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,20 +76,11 @@ class TuneDevSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneSettings(TrainSettings):
+class TuneSettings(DrawingSettings, TrainSettings):
     """Reward feedback learning of the generator, as ImageReward's Algorithm 1 (ReFL) does it.
 
     The network that denoises learns, all else is frozen. The whole pipeline is then in RUN/tune/part.
     """
-
-    generator: str | None = None
-    """The generator, by folder or ID[@REVISION] on the Hub; null means RUN/parts/generator."""
-
-    generator_options: dict[str, Any] = field(default_factory=dict)
-    """What it is loaded with: steps, guidance and scheduler, say."""
-
-    rewards: tuple[str, ...] = ()
-    """The rewards, named as in rl; empty means every folder in RUN/parts/rewards."""
 
     reward_dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the rewards' weights."""
