@@ -146,6 +146,8 @@ class CompletionsRequest(_Request):
     """Choices for each prompt; null is 1."""
     temperature: Temperature | None = None
     """null is 0, greedy."""
+    top_p: TopP | None = None
+    """null is 0.9."""
     seed: Seed | None = None
     """null is 0."""
     max_tokens: Tokens | None = None
@@ -162,13 +164,12 @@ class CompletionsRequest(_Request):
     stream: Annotated[Any, Only(False)] = None
     stream_options: Annotated[Any, Only()] = None
     suffix: Annotated[Any, Only("")] = None
-    top_p: Annotated[Any, Only(1)] = None
 
     def options(self) -> RefineOptions:
         """Return the options of `refine`."""
-        names = {"n": "num_alternatives", "seed": "seed", "temperature": "temperature", "max_tokens": "max_new_tokens"}
-        sent = {name: getattr(self, field) for field, name in names.items()}
-        return RefineOptions(**{name: value for name, value in sent.items() if value is not None})
+        given: dict[str, Any] = {"seed": self.seed, "temperature": self.temperature, "top_p": self.top_p}
+        given |= {"num_alternatives": self.n, "max_new_tokens": self.max_tokens}
+        return RefineOptions(**{name: value for name, value in given.items() if value is not None})
 
 
 def prompt_list(prompt: str | list[str]) -> list[str]:
