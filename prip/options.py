@@ -61,16 +61,17 @@ def check_whole(name: str, value: object, least: int | None = None) -> None:
 
 
 def normal_terms(banned_terms: object) -> tuple[str, ...]:
-    """Return each banned term once, in lower case, with single spaces.
+    """Return each banned term once, in lower case, with single spaces; a comma stands between two terms.
 
     Raises InputError when they are no list of strings, or one is blank.
     """
     if isinstance(banned_terms, str) or not isinstance(banned_terms, Sequence | set | frozenset):
         raise InputError(f"banned_terms must be a list of strings, it is {banned_terms!r}")
     for term in banned_terms:
-        if not isinstance(term, str) or not term.strip():
+        if not isinstance(term, str) or not term.replace(",", " ").strip():
             raise InputError(f"banned_terms must be strings with at least one character, {term!r} came")
-    return tuple(dict.fromkeys(" ".join(term.lower().split()) for term in banned_terms))
+    single = (" ".join(part.lower().split()) for term in banned_terms for part in term.split(","))
+    return tuple(dict.fromkeys(part for part in single if part))
 
 
 def _check_styles(styles: object) -> None:

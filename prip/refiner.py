@@ -20,7 +20,7 @@ from .loading import read_json, refiner_folder
 from .modeling import PripModel
 from .options import RefineOptions
 from .places import as_device
-from .processing import PripProcessor, check_user_prompts
+from .processing import PripProcessor, check_user_prompts, own_words
 from .quantization import check_quantization, quantize
 from .refining import Refined, Refining, unrefined
 from .token_counter import TokenCounter
@@ -266,7 +266,7 @@ class Refiner:
             self.constraints,
             replace(state, rows=[state.rows[row] for row in rows]),
             temperature,
-            [row_generator(seeds[row][0], user_prompts[row], seeds[row][1]) for row in rows],
+            [row_generator(seeds[row][0], own_words(user_prompts[row]), seeds[row][1]) for row in rows],
             top_p,
             whole_modifiers,
         )

@@ -11,6 +11,7 @@ from .alternatives import Job, find_alternatives
 from .control.styles import with_styles
 from .options import RefineOptions
 from .processing import check_user_prompts
+from .webui_syntax import ends_in_weight
 
 if TYPE_CHECKING:
     from .refiner import Refiner
@@ -59,8 +60,9 @@ class Refining:
         prompts = [with_styles(one, self.options.styles) for one in user_prompts]
         firsts = [Job(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
         wanted = self.options.num_alternatives
-        made = self._make(firsts, self.options.temperature)
-        ready = {first: text for first, text in zip(firsts, made, strict=True) if text is not None}
+        open_ended = [first for first in firsts if not ends_in_weight(first.user_prompt)]
+        made = self._make(open_ended, self.options.temperature)
+        ready = {first: text for first, text in zip(open_ended, made, strict=True) if text is not None}
         if wanted == 1:
             found = {first: [text] for first, text in ready.items()}
         else:
@@ -75,14 +77,20 @@ class Refining:
     def shortcomings(self, results: Sequence[Refined], user_prompts: Sequence[str]) -> list[str]:
         """Return a sentence for each way in which results are less than was asked for; none when all is well."""
         pairs = list(zip(user_prompts, results, strict=True))
-        unchanged = [prompt for prompt, result in pairs if result.unchanged]
+        weighted = [prompt for prompt, _ in pairs if ends_in_weight(prompt)]
+        unchanged = [prompt for prompt, result in pairs if result.unchanged and not ends_in_weight(prompt)]
         short = list(dict.fromkeys(prompt for prompt, result in pairs if result.short))
         sentences = []
-        if unchanged:
-            many = "a prompt returns" if len(unchanged) == 1 else f"{len(unchanged)} prompts return"
+        if weighted:
             sentences.append(
-                f"{many} unchanged, no modifier that may be added has room within token_budget={self._token_budget} "
-                f"and max_new_tokens={self.options.max_new_tokens}: {_shown(unchanged[0])}"
+                f"{_many(weighted)} unchanged, nothing may follow the weight at the end of parts that AND joins: "
+                f"{_shown(weighted[0])}"
+            )
+        if unchanged:
+            sentences.append(
+                f"{_many(unchanged)} unchanged, no modifier that may be added has room within "
+                f"token_budget={self._token_budget} and max_new_tokens={self.options.max_new_tokens}: "
+                f"{_shown(unchanged[0])}"
             )
         if short:
             sentences.append(
@@ -120,6 +128,10 @@ class Refining:
     @property
     def _token_budget(self) -> int:
         return self.refiner.token_limit if self.options.token_budget is None else self.options.token_budget
+
+
+def _many(prompts: Sequence[str]) -> str:
+    return "a prompt returns" if len(prompts) == 1 else f"{len(prompts)} prompts return"
 
 
 def _shown(prompt: str) -> str:

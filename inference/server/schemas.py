@@ -19,13 +19,15 @@ MAX_ALTERNATIVES = 16
 MAX_TOKENS = 1000
 MAX_TERMS = 100
 
-WORD = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s.,\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
-"""What check_user_prompt wants, as a pattern: no control character, and something besides blanks, stops and commas."""
+_ANY = r"[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]*"
+WORD = rf"^{_ANY}[^\s.,\u0000-\u001f\u007f-\u009f]{_ANY}$"
+"""What check_user_prompt wants, as a pattern: no control character but tabs and line breaks, and something besides
+blanks, stops and commas."""
 
 Prompt = Annotated[
     str, Field(min_length=1, max_length=MAX_CHARACTERS, json_schema_extra={"pattern": WORD, "examples": ["a cat"]})
 ]
-Term = Annotated[str, Field(min_length=1, max_length=100, json_schema_extra={"pattern": r"[^\s\u001c-\u001f\u0085]"})]
+Term = Annotated[str, Field(min_length=1, max_length=100, json_schema_extra={"pattern": r"[^\s,\u001c-\u001f\u0085]"})]
 
 Style = Annotated[str, Field(min_length=1, max_length=100, json_schema_extra={"pattern": WORD})]
 
