@@ -3,7 +3,9 @@
     python benchmarks/expander_peer.py
 
 The peer has random weights (they do not change its speed), prip-mini's vocabulary and greedy decoding, and adds exactly
-as many tokens to each prompt as the embedded default adds to it. Both take turns on the same machine.
+as many tokens to each prompt as the embedded default adds to it: since the pipeline adds equally many to all prompts of
+a batch, only such share one to which the embedded default adds equally many, too. Both take turns on the same machine,
+and the ratio is the median of those of the turns.
 """
 
 from __future__ import annotations
@@ -30,6 +32,16 @@ def added_tokens(refiner: Refiner, prompts: Sequence[str]) -> dict[str, int]:
     return {prompt: len(tokens) for prompt, tokens in zip(prompts, actions, strict=True)}
 
 
+def even_batches(tokens: dict[str, int], size: int) -> list[list[str]]:
+    """Returns batches of so many prompts, all of one with as many tokens, by how many these are."""
+    groups: dict[int, list[str]] = {}
+    for prompt, count in tokens.items():
+        groups.setdefault(count, []).append(prompt)
+    return [
+        own[start : start + size] for _, own in sorted(groups.items()) for start in range(0, len(own) - size + 1, size)
+    ]
+
+
 def peer_of(refiner: Refiner) -> Callable[[Sequence[str], int], None]:
     """Returns the peer: it continues prompts by so many tokens, in one batch."""
     tokenizer = refiner.processor.decoder_tokenizer
@@ -49,27 +61,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2, help="torch threads (default 2)")
     parser.add_argument("--rounds", type=int, default=5, help="how often both take their turn (default 5)")
-    parser.add_argument("--batch", type=int, default=32, help="prompts in a batch (default 32)")
+    parser.add_argument("--batch", type=int, default=32, help="prompts in a batch (default 32, at most some 60)")
     arguments = parser.parse_args()
     logging.set_verbosity_error()
     torch.set_num_threads(arguments.threads)
     refiner = Refiner.from_pretrained("prip-mini", device="cpu")
     expand = peer_of(refiner)
     tokens = added_tokens(refiner, PROMPTS)
-    print("| prompts at a time | PRIP, ms a prompt | peer, ms a prompt | ratio |\n| --- | --- | --- | --- |")
+    if not even_batches(tokens, arguments.batch):
+        parser.error(f"--batch: no {arguments.batch} prompts get equally many tokens")
+    print("| prompts at a time | tokens a prompt | PRIP, ms a prompt | peer, ms a prompt | ratio |\n|" + 5 * " --- |")
     for size in (1, arguments.batch):
-        times: dict[str, list[float]] = {"prip": [], "peer": []}
-        for turn in range(arguments.rounds + 1):  # the first turn warms both up
-            prompts = [PROMPTS[(turn * size + place) % len(PROMPTS)] for place in range(size)]
-            longest = max(tokens[prompt] for prompt in prompts)
+        batches = even_batches(tokens, size)
+        turns: list[tuple[int, float, float]] = []
+        for turn in range(arguments.rounds + 1):
+            prompts = batches[turn * len(batches) // (arguments.rounds + 1)]
             began = time.perf_counter()
             refiner.refine(prompts)
             between = time.perf_counter()
-            expand(prompts, longest)
-            times["prip"].append((between - began) / size)
-            times["peer"].append((time.perf_counter() - between) / size)
-        own, other = (1000 * statistics.median(found[1:]) for found in times.values())
-        print(f"| {size} | {own:.1f} | {other:.1f} | {other / own:.1f} |", flush=True)
+            expand(prompts, tokens[prompts[0]])
+            turns.append((tokens[prompts[0]], (between - began) / size, (time.perf_counter() - between) / size))
+        del turns[0]  # it warms both up
+        count = statistics.mean(made for made, _, _ in turns)
+        own, other = (1000 * statistics.median(turn[place] for turn in turns) for place in (1, 2))
+        ratio = statistics.median(peer / prip for _, prip, peer in turns)
+        print(f"| {size} | {count:.1f} | {own:.1f} | {other:.1f} | {ratio:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

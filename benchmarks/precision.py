@@ -87,13 +87,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="torch threads (default 2)")
     parser.add_argument("--rounds", type=int, default=3, help="how often all is timed; the median counts (default 3)")
     parser.add_argument("--prompts", type=int, default=64, help="user prompts (default 64, at most 320)")
+    parser.add_argument(
+        "--sizes", nargs="+", choices=["mini", "base"], default=["mini", "base"], help="of the refiner (default both)"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     with TemporaryDirectory() as folder:
-        for title, place, tokens in (
-            ("prip-mini", "prip-mini", 60),
-            ("base size, random weights", str(base_sized(Path(folder) / "base")), 24),
-        ):
+        for size in arguments.sizes:
+            title, place, tokens = "prip-mini", "prip-mini", 60
+            if size == "base":
+                title, place, tokens = "base size, random weights", str(base_sized(Path(folder) / "base")), 24
             print(f"\n{title}\n\n{HEAD}")
             for row in measure(place, arguments.prompts, arguments.rounds, tokens, arguments.device):
                 print(row, flush=True)

@@ -103,7 +103,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         print(f"left out: {sample.identical} pairs whose images are identical")
     if sample.failed:
         print(f"left out: {sample.failed} images that the evaluation could not draw")
-    if arguments.host not in LOOPBACK:
+    if arguments.host.lower() not in LOOPBACK:
         print("everybody who reaches this machine can answer, and there is no password", file=sys.stderr)
     page = address(arguments.host, listening)
     print(f"{page} (Ctrl-C ends it; every answer is saved in {log.path.parent})", flush=True)

@@ -17,7 +17,13 @@ def add_checkpoint(parser: ArgumentParser, flag: str = "--checkpoint") -> None:
 def add_refiner(parser: ArgumentParser) -> None:
     """Add which refiner is loaded, where it computes, and in which precision."""
     add_checkpoint(parser, "--model")
-    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16", "auto"], help="precision of the refiner")
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "float16", "bfloat16", "auto"],
+        help="precision of the refiner; in float32, the default on the CPU, no text depends on what shares its batch, "
+        "in others a few do",
+    )
+    parser.add_argument("--quantization", choices=["int8"], help="linear layers in 8 bits (extra quantize)")
 
 
 def add_revision(parser: ArgumentParser) -> None:

@@ -25,6 +25,9 @@ PAGE_HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
+"""Of every answer to a page of ours."""
+API_HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
+"""Of every answer to a program."""
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -46,20 +49,21 @@ class Guard:
     ) -> None:
         """host, port: where the server listens; 0.0.0.0 and :: mean any address of the machine, port None any port (it
         may be reached through another one). body_bytes: the largest body. body_timeout_s: in which a body must have
-        come, None for any time. names: under which it answers too, in lower case. headers: added to every answer.
+        come, None for any time. names: under which it answers too. headers: added to every answer, refusals too.
         """
         self.application = application
-        self.host = host
+        self.host = host.lower()
         self.port = port
         self.body_bytes = body_bytes
         self.body_timeout_s = body_timeout_s
-        self.names = frozenset(names)
-        self.headers = [(name.encode(), value.encode()) for name, value in headers.items()]
+        self.names = frozenset(name.lower() for name in names)
+        self.headers = headers
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Handles one ASGI connection."""
         if scope["type"] != "http":
             return
+        send = with_headers(send, self.headers)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         if not self.is_own(headers):
             await refuse(send, 403, "this server answers under its own name alone, and no page of another site")
@@ -79,12 +83,7 @@ class Guard:
         async def replay() -> Message:
             return whole.pop() if whole else await receive()
 
-        async def send_guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *self.headers]
-            await send(message)
-
-        await self.application(scope, replay, send_guarded)
+        await self.application(scope, replay, send)
 
     async def _body(self, receive: Receive) -> bytearray | None:
         """Returns the body, None of a client that went away; of a body that is too large a part that is too large."""
@@ -133,10 +132,31 @@ def _is_address(host: str) -> bool:
     return True
 
 
+def with_headers(send: Send, headers: Mapping[str, str]) -> Send:
+    """Returns a `send` that adds headers to the answer."""
+    added = as_pairs(headers)
+
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", []), *added]
+        await send(message)
+
+    return send_with_headers
+
+
+def as_pairs(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Returns headers as ASGI and h11 want them."""
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+
+def refusal(reason: str) -> tuple[bytes, dict[str, str]]:
+    """Returns the body {"detail": reason} and the headers of an answer that ends the connection."""
+    body = json.dumps({"detail": reason}).encode()
+    return body, {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
+
+
 async def refuse(send: Send, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
     """Sends an answer of {"detail": reason}, and ends the connection."""
-    body = json.dumps({"detail": reason}).encode()
-    known = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
-    pairs = [(name.encode(), value.encode()) for name, value in {**known, **(headers or {})}.items()]
-    await send({"type": "http.response.start", "status": status, "headers": pairs})
+    body, known = refusal(reason)
+    await send({"type": "http.response.start", "status": status, "headers": as_pairs({**known, **(headers or {})})})
     await send({"type": "http.response.body", "body": body})

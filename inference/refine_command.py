@@ -80,7 +80,6 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="prompts at a time (default 256)")
     add_refiner(parser)
-    parser.add_argument("--quantization", choices=["int8"], help="linear layers in 8 bits (extra quantize)")
     parser.set_defaults(run=run)
 
 

@@ -28,9 +28,9 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "serve",
         help="refine and draw over HTTP",
-        description="Serve a refiner over HTTP: what many clients ask for at a time is refined in one batch, and each "
-        "gets what prip refine would give with the same seed. SIGTERM or Ctrl-C ends it when all that was accepted is "
-        "answered, the second one at once.",
+        description="Serve a refiner over HTTP: what many clients ask for at a time is refined in one batch, and in "
+        "float32 each gets what prip refine would give with the same seed. SIGTERM or Ctrl-C ends it when all that was "
+        "accepted is answered, the second one at once.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -49,6 +49,9 @@ def add_parser(subparsers: Any) -> None:
         "--api-key-file", type=Path, metavar="FILE", help="file of the key to ask for (default: PRIP_API_KEY, or none)"
     )
     parser.add_argument("--max-batch", type=int, default=64, metavar="N", help="texts to make at a time (default 64)")
+    parser.add_argument(
+        "--max-draw-batch", type=int, default=8, metavar="N", help="images to draw at a time, or fewer (default 8)"
+    )
     parser.add_argument(
         "--max-wait-ms", type=float, default=5.0, metavar="MS", help="a batch waits so long for more (default 5)"
     )
@@ -85,6 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     settings = ServerSettings(
         max_batch=arguments.max_batch,
+        max_draw_batch=arguments.max_draw_batch,
         max_wait_ms=arguments.max_wait_ms,
         queue_size=arguments.queue_size,
         timeout_s=arguments.timeout,
@@ -98,6 +102,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.images is not None:
         require("diffusers", "generate")
         require("PIL.Image", "generate")
+    if arguments.quantization is not None:
+        require("torchao", "quantize")
     folder = refiner_folder(arguments.model, arguments.revision)
     listening = listen(arguments.host, arguments.port)
 
@@ -113,7 +119,9 @@ def run(arguments: argparse.Namespace) -> int:
     from .server.serving import serve
 
     torch.set_num_threads(threads)
-    refiner = Refiner.from_pretrained(folder, device=arguments.device, dtype=arguments.dtype)
+    refiner = Refiner.from_pretrained(
+        folder, device=arguments.device, dtype=arguments.dtype, quantization=arguments.quantization
+    )
     bench = None
     if arguments.images is not None:
         whole = whole_folder(arguments.model, arguments.revision)
@@ -122,7 +130,7 @@ def run(arguments: argparse.Namespace) -> int:
     metrics = Metrics()
     engine = Engine(refiner, arguments.model, settings, metrics, bench)
     application = make_application(engine, settings, metrics, arguments.host, key)
-    if arguments.host not in LOOPBACK and key is None:
+    if arguments.host.lower() not in LOOPBACK and key is None:
         print("everybody who reaches this machine can use the server: it has no key", file=sys.stderr)
     print(f"{address(arguments.host, listening)} (Ctrl-C ends it; docs tells what it answers)", flush=True)
     try:

@@ -132,6 +132,7 @@ def nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
     ordered, order = logits.sort(dim=-1, descending=True, stable=True)
     probabilities = ordered.softmax(dim=-1)
     outside = probabilities.cumsum(dim=-1) - probabilities >= top_p
+    outside[:, 0] = False  # a top_p that float32 does not tell from 0 would leave none
     return logits.masked_fill(outside.scatter(1, order, outside), float("-inf"))
 
 

@@ -183,6 +183,60 @@ def test_bans_and_budgets_spoil_no_modifier() -> None:
     assert max(spoiled.values()) > 0.1, "by masks alone some are"
 
 
+def test_every_benchmark_is_run_by_a_test() -> None:
+    programs = {path.name for path in (ROOT / "benchmarks").glob("*.py") if '"__main__"' in path.read_text("utf-8")}
+    tests = "".join(
+        (ROOT / "tests" / name).read_text("utf-8") for name in ("test_benchmarks.py", "test_paper_scale.py")
+    )
+    by_another = {"paper_scale_rows.py"}
+    assert {name for name in programs - by_another if f'"{name}"' not in tests} == set()
+
+
+def test_the_peer_adds_as_many_tokens_to_each_prompt_of_a_batch() -> None:
+    peer = imported("expander_peer")
+    assert peer.even_batches({"a": 3, "b": 2, "c": 3, "d": 2, "e": 2, "f": 9}, 2) == [["b", "d"], ["a", "c"]]
+    printed = run("expander_peer.py", "--threads", "1", "--rounds", "1", "--batch", "4")
+    rows = re.findall(r"^\| (\d+) \| (\d+)\.0 \| [\d.]+ \| [\d.]+ \| ([\d.]+) \|$", printed, re.MULTILINE)
+    assert [int(size) for size, _, _ in rows] == [1, 4] and all(float(ratio) > 1 for _, _, ratio in rows), printed
+
+
+def test_preparing_is_measured() -> None:
+    printed = run("prepare_scale.py", "--images", "64", "--workers", "0", "--batch-size", "16")
+    images, workers, *measured = printed.splitlines()[2].split()
+    scored, ratio, pivots, _, _, whole, cpu_seconds, peak_mib, _, _ = map(float, measured)
+    assert (images, workers, ratio) == ("64", "0", 1.0) and scored > whole > 0 and pivots > 0, printed
+    assert cpu_seconds > 1 and peak_mib > 100, printed
+
+
+def test_fewer_bits_are_measured() -> None:
+    printed = run("precision.py", "--threads", "1", "--rounds", "1", "--prompts", "4", "--sizes", "mini")
+    assert precision_rows(printed)["float32"] == (6.2, 1.0, 1.0, 100)
+    assert precision_rows(printed)["float32, int8"][0] < 3
+
+
+@pytest.mark.slow
+def test_fewer_bits_are_measured_at_base_size() -> None:
+    printed = run("precision.py", "--threads", "1", "--rounds", "1", "--prompts", "4", "--sizes", "base")
+    assert precision_rows(printed)["bfloat16"][0] < 700 < precision_rows(printed)["float32"][0]
+
+
+def precision_rows(printed: str) -> dict[str, tuple[float, ...]]:
+    """Name of a precision to MiB, speed alone, speed in batches and percent of the texts."""
+    rows = re.findall(r"^\| (.*) \| ([\d.,]+) \| ([\d.]+) \| ([\d.]+) \| (\d+) % \|$", printed, re.MULTILINE)
+    assert len(rows) == 5, printed
+    return {name: tuple(float(value.replace(",", "")) for value in values) for name, *values in rows}
+
+
+@pytest.mark.slow
+def test_a_server_is_measured_under_load() -> None:
+    words = ["serve_load.py", "--seconds", "1", "--rounds", "1", "--clients", "8", "--threads", "1"]
+    printed = run(*words)
+    rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines()[1:3]}
+    assert list(rows) == ["batching", "without"] and all(row[1] == "0" for row in rows.values()), printed
+    assert float(rows["batching"][5]) > 1.5 and rows["without"][5] == "1.0", "prompts a batch"
+    assert float(re.search(r"^ratio ([\d.]+)", printed, re.MULTILINE).group(1)) > 1
+
+
 @pytest.mark.slow
 def test_alternatives_are_compared() -> None:
     printed = run("alternatives.py", "--prompts", "6", "--alternatives", "3", "--images-per-prompt", "1")

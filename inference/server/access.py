@@ -9,7 +9,7 @@ from typing import Any
 
 from prip.errors import InputError
 
-from ..guard import Message, Receive, Send, refuse
+from ..guard import API_HEADERS, Message, Receive, Send, refuse
 
 VARIABLE = "PRIP_API_KEY"
 LEAST_CHARACTERS = 16
@@ -52,7 +52,7 @@ class KeyCheck:
         if scope["type"] != "http" or scope["path"] in self.open_paths or self._has_key(scope["headers"]):
             await self.application(scope, receive, send)
             return
-        wanted = {"www-authenticate": 'Bearer realm="prip"'}
+        wanted = {"www-authenticate": 'Bearer realm="prip"', **API_HEADERS}
         await refuse(send, 401, "this server wants its key, as Authorization: Bearer KEY", wanted)
 
     def _has_key(self, headers: list[tuple[bytes, bytes]]) -> bool:

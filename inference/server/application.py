@@ -20,9 +20,9 @@ from prip.options import RefineOptions
 from prip.processing import check_user_prompts, modifiers_added, own_words
 from prip.refiner import Refined
 
-from ..guard import Guard
+from ..guard import API_HEADERS, Guard
 from .access import KeyCheck
-from .batching import QueueFull
+from .batching import Refused
 from .engine import Drawing, Engine
 from .metrics import Counted, Metrics
 from .schemas import (
@@ -40,6 +40,7 @@ from .schemas import (
     RefineAnswer,
     RefinedPrompt,
     RefineRequest,
+    Usage,
     prompt_list,
 )
 from .settings import ServerSettings
@@ -51,10 +52,8 @@ OPEN_PATHS = ("/healthz", "/docs", "/openapi.json")
 CLIENT_GONE = 499
 """The status that the metrics show of a request whose client went away."""
 
-HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
-
 PROBLEMS = {
-    400: "The body cannot be read as JSON",
+    400: "The request cannot be read as HTTP, or its body as JSON",
     401: "The server has a key, and the request does not",
     403: "The request was made under a foreign name, or by a page of another site",
     404: "No such model",
@@ -62,7 +61,7 @@ PROBLEMS = {
     413: "The body is too large",
     422: "An argument cannot be used; the detail says which, what was wanted and what came",
     500: "A fault of the server",
-    503: "The queue is full; Retry-After says in how many seconds to try again",
+    503: "The queue is full, or the time too short; Retry-After says in how many seconds to try again",
     504: "There was no answer in time",
 }
 
@@ -90,8 +89,8 @@ def make_application(
         None,
         settings.max_body_bytes,
         settings.client_timeout_s,
-        [name.lower() for name in settings.host_names],
-        HEADERS,
+        settings.host_names,
+        API_HEADERS,
     )
     if key is not None:
         guarded = KeyCheck(guarded, key, OPEN_PATHS)
@@ -142,19 +141,27 @@ def _add_refine(api: FastAPI, engine: Engine, settings: ServerSettings, metrics:
         words."""
         if sent.model != engine.model:
             raise HTTPException(404, f"model must be {engine.model!r}, as /v1/models tells; it is {sent.model!a:.100}")
-        prompts = prompt_list(sent.prompt)
-        results, warnings = await refine(request, prompts, sent.options())
+        prompts, options = prompt_list(sent.prompt), sent.options()
+        results, warnings = await refine(request, prompts, options)
         choices = [
             Choice(
                 text="" if result.unchanged else text[len(own_words(prompt)) :],
-                index=number * sent.n + place,
+                index=number * options.num_alternatives + place,
                 finish_reason="length" if result.unchanged else "stop",
             )
             for number, (prompt, result) in enumerate(zip(prompts, results, strict=True))
             for place, text in enumerate(result.texts)
         ]
-        name, now = f"cmpl-{uuid.uuid4().hex}", int(time.time())
-        return _json(CompletionsAnswer(id=name, created=now, model=engine.model, choices=choices, warnings=warnings))
+        read, added = await asyncio.to_thread(engine.count_tokens, prompts, results)
+        answer = CompletionsAnswer(
+            id=f"cmpl-{uuid.uuid4().hex}",
+            created=int(time.time()),
+            model=engine.model,
+            choices=choices,
+            usage=Usage(prompt_tokens=read, completion_tokens=added, total_tokens=read + added),
+            warnings=warnings,
+        )
+        return _json(answer)
 
 
 def _add_images(api: FastAPI, engine: Engine, settings: ServerSettings, metrics: Metrics, locked: bool) -> None:
@@ -170,10 +177,13 @@ def _add_images(api: FastAPI, engine: Engine, settings: ServerSettings, metrics:
         seeds = [sent.seed + number for number in range(sent.images_per_prompt)]
         pairs = [(prompt, result.texts[0]) for prompt, result in zip(prompts, results, strict=True)]
         wanted = [Drawing(prompt, text, seed) for prompt, own in pairs for text in (prompt, own) for seed in seeds]
-        drawn = await answer_of(engine.draw(wanted), request.receive, deadline, settings.timeout_s)
+        distinct = list(dict.fromkeys(wanted))  # a prompt that gained nothing is drawn once
+        future = engine.draw(distinct, deadline - asyncio.get_running_loop().time())
+        answer = await answer_of(future, request.receive, deadline, settings.timeout_s)
+        drawn = dict(zip(distinct, answer, strict=True))
 
         def drawings(start: int) -> Drawings:
-            own = drawn[start : start + len(seeds)]
+            own = [drawn[one] for one in wanted[start : start + len(seeds)]]
             scores = {name: [image.scores[name] for image in own] for name in own[0].scores}
             return Drawings(images=[image.png for image in own], scores=scores)
 
@@ -201,9 +211,13 @@ def _add_about(api: FastAPI, engine: Engine, metrics: Metrics, locked: bool) -> 
         """Tell the name of the refiner, as OpenAI's clients ask for it."""
         return _json(ModelsAnswer(data=[ModelCard(id=engine.model, created=started)]))
 
-    @api.get("/healthz", response_model=Health, responses=_problems(locked=False))
+    dead = {"model": Problem, "description": "What refines or draws has failed for good; the server's log says how"}
+
+    @api.get("/healthz", response_model=Health, responses={**_problems(locked=False), 503: dead})
     async def health() -> Response:
         """Tell that the server answers, and what is loaded."""
+        if not engine.works:
+            return _problem(503, "what refines or draws has failed for good; the server's log says how")
         name = None if engine.generator is None else engine.generator.name
         return _json(Health(model=engine.model, generator=name, version=version("prip")))
 
@@ -225,7 +239,7 @@ async def refined(
     for_generator: bool = False,
 ) -> list[Refined]:
     """Return what came of the prompts of a request. deadline: on the event loop's clock, by default that of a request
-    that came just now. Raises InputError, QueueFull, TimedOut or ClientGone."""
+    that came just now. Raises InputError, Refused, TimedOut or ClientGone."""
     check_user_prompts(prompts[0] if len(prompts) == 1 else prompts)
     if deadline is None:
         deadline = asyncio.get_running_loop().time() + settings.timeout_s
@@ -253,8 +267,8 @@ def _add_errors(api: FastAPI, metrics: Metrics) -> None:
             return _problem(400, f"the body must be JSON: {problems[0]['ctx']['error']}")
         return _problem(422, "; ".join(map(_in_words, problems[:3])))
 
-    @api.exception_handler(QueueFull)
-    async def full(_request: Request, error: QueueFull) -> Response:
+    @api.exception_handler(Refused)
+    async def full(_request: Request, error: Refused) -> Response:
         metrics.refused.inc()
         return _problem(503, str(error), {"retry-after": str(error.retry_after_s)})
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import statistics
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -15,12 +18,32 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-class QueueFull(Exception):
-    """No more can wait; `retry_after_s`, whole seconds, is when there may be room again."""
+MEASURED = 5
+"""How many batches tell what a job takes: the one in the middle of them, so that a slow start is soon forgotten."""
+BELIEVED_S = 60.0
+"""How long a measurement is believed: when all was refused for so long, the next request is tried."""
+SLACK = 1.25
+"""What a job is expected to take, in what it took: without it, those that are begun last are often late by a hair."""
 
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__(f"the queue is full; try again in {retry_after_s} s")
-        self.retry_after_s = retry_after_s
+SHARE = 0.25
+"""Of a request's time: how long a batch may take that it shares with others, so that one that just missed it is not
+late."""
+
+
+class Refused(Exception):
+    """What is not begun; `retry_after_s`, whole seconds, is when there may be room or time for it."""
+
+    def __init__(self, reason: str, wait_s: float) -> None:
+        self.retry_after_s = max(1, math.ceil(wait_s))
+        super().__init__(f"{reason}; try again in {self.retry_after_s} s")
+
+
+class QueueFull(Refused):
+    """No more can wait."""
+
+
+class NoTime(Refused):
+    """It could not be done before its deadline."""
 
 
 @dataclass(eq=False)
@@ -31,6 +54,8 @@ class _Request(Generic[Group, Job, Result]):
     jobs: Sequence[Job]
     came: float
     """On time.monotonic's clock."""
+    deadline: float = math.inf
+    """On the same clock; what cannot be done until then is not begun."""
     taken: int = 0
     """How many of the jobs have left the queue."""
     results: list[Result] = field(default_factory=list)
@@ -52,6 +77,9 @@ class Batcher(Generic[Group, Job, Result]):
 
     A batch takes whole requests as long as they fit. A request that is larger than a batch takes one after the other,
     and stands at the end of the queue again behind each, so that small ones do not wait for all of it.
+
+    Requests with a deadline share a batch as long as what jobs took before tells that it is good for all of them; one
+    that can no longer be done in time is not gone on with.
     """
 
     def __init__(
@@ -78,8 +106,12 @@ class Batcher(Generic[Group, Job, Result]):
         self._waiting: dict[_Request[Group, Job, Result], None] = {}
         """The oldest, or those that took part in a batch the longest time ago, first."""
         self._jobs = 0
-        self._seconds_per_job = 0.0
+        self._in_work, self._began = 0, 0.0
+        """Jobs of the batch that is worked on, and since when."""
+        self._seconds_per_job: deque[float] = deque(maxlen=MEASURED)
+        self._measured = -math.inf
         self._closed = False
+        self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
 
@@ -88,19 +120,34 @@ class Batcher(Generic[Group, Job, Result]):
         """Jobs that wait, those that are being worked on left out."""
         return self._jobs
 
-    def submit(self, group: Group, jobs: Sequence[Job]) -> Future[list[Result]]:
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended the thread, None as long as it works."""
+        return self._failure
+
+    def submit(self, group: Group, jobs: Sequence[Job], time_s: float = math.inf) -> Future[list[Result]]:
         """Return the future of the jobs' results. To cancel it takes what is left of the request out of the queue.
 
-        Raises QueueFull when they do not fit into the queue, RuntimeError behind `close`.
+        time_s: seconds in which there must be a result. Raises QueueFull when the jobs do not fit into the queue,
+        NoTime when they cannot be done in time, as the future does if that is seen later; RuntimeError behind `close`,
+        or when the thread has died, as the future of all that waited does.
         """
-        request: _Request[Group, Job, Result] = _Request(group, jobs, time.monotonic())
+        now = time.monotonic()
+        request: _Request[Group, Job, Result] = _Request(group, jobs, now, now + time_s)
         with self._changed:
+            if self._failure is not None:
+                raise RuntimeError("the batcher has died") from self._failure
             if self._closed:
                 raise RuntimeError("the batcher is closed")
             if self._jobs + len(jobs) > self._queue_size:
-                raise QueueFull(max(1, math.ceil(self._jobs * self._seconds_per_job)))
+                raise QueueFull("the queue is full", self._jobs * self._job_s(now))
             self._waiting[request] = None
             self._jobs += len(jobs)
+            if time_s < math.inf:
+                in_work_s = max(0.0, self._began + self._in_work * self._job_s(now) - now)
+                if (late := self._late(in_work_s, now).get(request)) is not None:
+                    self._drop(request)
+                    raise late
             self._changed.notify()
         request.answer.add_done_callback(lambda _: self._drop(request))
         return request.answer
@@ -118,43 +165,85 @@ class Batcher(Generic[Group, Job, Result]):
                 del self._waiting[request]
                 self._jobs -= request.left
 
+    def _fail(self, request: _Request[Group, Job, Result], error: BaseException) -> None:
+        self._drop(request)
+        with contextlib.suppress(InvalidStateError):  # it is answered, or given up
+            request.answer.set_exception(error)
+
     def _run(self) -> None:
-        while batch := self._next():
-            began = time.monotonic()
-            self._answer(batch)
-            spent = (time.monotonic() - began) / sum(len(jobs) for _, jobs in batch)
-            self._seconds_per_job += 0.2 * (spent - self._seconds_per_job)
+        batch: list[Part[Group, Job, Result]] = []
+        try:
+            while batch := self._next():
+                self._answer(batch)
+        except BaseException as error:
+            with self._changed:
+                self._failure = error
+                left = [*(request for request, _ in batch), *self._waiting]
+            for request in left:
+                died = RuntimeError("the batcher has died")
+                died.__cause__ = error
+                self._fail(request, died)
+            raise
+
+    def _job_s(self, now: float) -> float:
+        """Return the seconds that a job is expected to take, 0 when that is not known."""
+        known = self._seconds_per_job and now - self._measured <= BELIEVED_S
+        return SLACK * statistics.median_low(self._seconds_per_job) if known else 0.0
+
+    def _most(self, group: Group) -> int:
+        """Return how many jobs of a group are in a batch at most."""
+        return max(1, self._max_batch // self._weight(group))
+
+    def _late(self, in_work_s: float, now: float) -> dict[_Request[Group, Job, Result], NoTime]:
+        """Return what waits and cannot be done in time, with how it is refused. in_work_s: until the next batch."""
+        job_s, begins_s = self._job_s(now), in_work_s
+        late: dict[_Request[Group, Job, Result], str] = {}
+        for request in self._waiting:
+            done_s, left_s = begins_s + request.left * job_s, request.deadline - now
+            if done_s < left_s:
+                begins_s += min(request.left, self._most(request.group)) * job_s  # its turn before the next one's
+            else:
+                late[request] = f"it would take {done_s:.1f} seconds, and {max(0.0, left_s):.1f} are left"
+        return {request: NoTime(reason, begins_s) for request, reason in late.items()}
 
     def _next(self) -> list[Part[Group, Job, Result]]:
         """Wait for the next batch and take it out of the queue; none when it is closed and empty."""
         with self._changed:
+            self._in_work = 0
             while True:
+                for request, late in self._late(0.0, time.monotonic()).items():
+                    self._fail(request, late)
                 first = next(iter(self._waiting), None)
                 if first is None and self._closed:
                     return []
                 if first is None:
                     self._changed.wait()
                     continue
-                most = max(1, self._max_batch // self._weight(first.group))
+                most = self._most(first.group)
                 fitting, size = self._fitting(first.group, most)
                 left_s = first.came + self._max_wait_s - time.monotonic()
                 if size < most and left_s > 0 and not self._closed:
                     self._changed.wait(left_s)
                     continue
-                return [(request, self._take(request, most)) for request in fitting]
+                batch = [(request, self._take(request, most)) for request in fitting]
+                self._in_work, self._began = sum(len(jobs) for _, jobs in batch), time.monotonic()
+                return batch
 
     def _fitting(self, group: Group, most: int) -> tuple[list[_Request[Group, Job, Result]], int]:
         """Return the first requests of a group that fit into a batch of `most` jobs, and how many jobs they have left.
 
         One that is larger fits if it is the first."""
         fitting: list[_Request[Group, Job, Result]] = []
-        size = 0
+        size, time_s, now = 0, math.inf, time.monotonic()
+        job_s = self._job_s(now) or math.inf  # the first one with a deadline tells what a job takes
         for request in self._waiting:
             if request.group == group:
-                if fitting and size + request.left > most:
+                together = size + request.left
+                time_s = min(time_s, request.deadline - now, SHARE * (request.deadline - request.came))
+                if fitting and (together > most or together * job_s > time_s):
                     break
                 fitting.append(request)
-                size += request.left
+                size = together
         return fitting, size
 
     def _take(self, request: _Request[Group, Job, Result], most: int) -> Sequence[Job]:
@@ -187,7 +276,11 @@ class Batcher(Generic[Group, Job, Result]):
     def _answer_together(self, batch: list[Part[Group, Job, Result]]) -> None:
         wanted = [job for _, jobs in batch for job in jobs]
         self._on_batch(len(wanted))
+        began = time.monotonic()
         results = list(self._work(batch[0][0].group, wanted))
+        with self._changed:
+            self._measured = time.monotonic()
+            self._seconds_per_job.append((self._measured - began) / len(wanted))
         if len(results) != len(wanted):
             raise RuntimeError(f"{len(results)} results came of {len(wanted)} jobs")
         start = 0

@@ -18,7 +18,6 @@ from .batching import Batcher
 from .metrics import Metrics
 from .settings import ServerSettings
 
-IMAGES_PER_BATCH = 16
 IMAGES_WAITING = 256
 """Twice what one request may ask for."""
 
@@ -78,7 +77,7 @@ class Engine:
         if self.generator is not None:
             drawing = Batcher(
                 self._draw,
-                IMAGES_PER_BATCH,
+                settings.max_draw_batch,
                 settings.max_wait_ms,
                 IMAGES_WAITING,
                 on_batch=metrics.draw_batch.observe,
@@ -104,10 +103,26 @@ class Engine:
         """Return what `refine` would warn of."""
         return self._refiner_for(for_generator).shortcomings(user_prompts, results, options)
 
-    def draw(self, drawings: Sequence[Drawing]) -> Future[list[Drawn]]:
-        """Return the future of the images. Raises QueueFull."""
+    def count_tokens(self, user_prompts: Sequence[str], results: Sequence[Refined]) -> tuple[int, int]:
+        """Return how many of the decoder's tokens it read of the prompts, and how many there are in what was added."""
+        processor, added = self._refiner.processor, []
+        for prompt, result in zip(user_prompts, results, strict=True):
+            start = len(processor.prefix(prompt))
+            added += [] if result.unchanged else [text[start:] for text in result.texts]
+        encode = processor.decoder_tokenizer.encode
+        read = sum(len(processor.prefix_ids(prompt)) for prompt in user_prompts)
+        return read, sum(len(encode(text, add_special_tokens=False, verbose=False)) for text in added)
+
+    def draw(self, drawings: Sequence[Drawing], time_s: float) -> Future[list[Drawn]]:
+        """Return the future of the images, which are drawn within time_s or not at all. Raises Refused, as the future
+        may."""
         assert self._drawing is not None, "no generator is loaded"
-        return self._drawing.submit(None, drawings)
+        return self._drawing.submit(None, drawings, time_s)
+
+    @property
+    def works(self) -> bool:
+        """Whether the threads that refine and draw are there."""
+        return all(batcher is None or batcher.failure is None for batcher in (self._refining, self._drawing))
 
     def close(self) -> None:
         """Finish all that waits, and end the threads."""

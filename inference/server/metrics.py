@@ -32,7 +32,9 @@ class Metrics:
         )
         self.in_progress = Gauge("prip_requests_in_progress", "Requests without an answer", registry=self.registry)
         self.prompts = Counter("prip_prompts", "User prompts that were answered", ["route"], registry=self.registry)
-        self.refused = Counter("prip_refused", "Requests that found the queue full", registry=self.registry)
+        self.refused = Counter(
+            "prip_refused", "Requests for which there was no room, or no time", registry=self.registry
+        )
         self.refine_batch = self._sizes("prip_refine_batch_size", "Prompts that were refined together")
         self.draw_batch = self._sizes("prip_draw_batch_size", "Images that were drawn together")
         self.queued = Gauge(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from prip.options import RefineOptions
 from prip.processing import MAX_CHARACTERS
@@ -35,12 +37,6 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _false(value: Any) -> Any:
-    if value is not False:
-        raise ValueError("only false is offered: an answer comes as a whole")
-    return value
-
-
 def _is_list(value: Any) -> str:
     return "list" if isinstance(value, list) else "string"
 
@@ -63,6 +59,25 @@ Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS), BeforeValidator(_whole)]
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Only:
+    """Marks a field that takes null and these values, with which it changes nothing, and refuses all others."""
+
+    def __init__(self, *values: Any) -> None:
+        self.offered = [*values, None]
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._check)
+
+    def __get_pydantic_json_schema__(self, _schema: Any, _handler: Any) -> dict[str, Any]:
+        return {"enum": self.offered}
+
+    def _check(self, value: Any) -> Any:
+        for one in self.offered:
+            if value == one and isinstance(value, bool) == isinstance(one, bool):
+                return value
+        raise PydanticCustomError("not_offered", f"Only {' or '.join(map(json.dumps, self.offered))} is offered")
 
 
 class _Options(_Request):
@@ -129,20 +144,34 @@ class CompletionsRequest(_Request):
     model: Annotated[str, Field(max_length=1000)]
     """The loaded refiner, as /v1/models names it."""
     prompt: Prompts
-    n: Annotated[int, Field(ge=1, le=MAX_ALTERNATIVES), BeforeValidator(_whole)] = 1
-    """Choices for each prompt."""
+    n: Annotated[int, Field(ge=1, le=MAX_ALTERNATIVES), BeforeValidator(_whole)] | None = None
+    """Choices for each prompt; null is 1."""
     temperature: Temperature | None = None
     """null is 0, greedy."""
+    top_p: TopP | None = None
+    """null is 0.9."""
     seed: Seed | None = None
     """null is 0."""
     max_tokens: Tokens | None = None
     """null is 60."""
-    stream: Annotated[Literal[False], BeforeValidator(_false)] = False
+    user: Annotated[str, Field(max_length=1000)] | None = None
+    """Read by nobody."""
+    best_of: Annotated[Any, Only(1)] = None
+    echo: Annotated[Any, Only(False)] = None
+    frequency_penalty: Annotated[Any, Only(0)] = None
+    logit_bias: Annotated[Any, Only({})] = None
+    logprobs: Annotated[Any, Only()] = None
+    presence_penalty: Annotated[Any, Only(0)] = None
+    stop: Annotated[Any, Only([])] = None
+    stream: Annotated[Any, Only(False)] = None
+    stream_options: Annotated[Any, Only()] = None
+    suffix: Annotated[Any, Only("")] = None
 
     def options(self) -> RefineOptions:
         """Return the options of `refine`."""
-        given: dict[str, Any] = {"seed": self.seed, "temperature": self.temperature, "max_new_tokens": self.max_tokens}
-        return RefineOptions(self.n, **{name: value for name, value in given.items() if value is not None})
+        given: dict[str, Any] = {"seed": self.seed, "temperature": self.temperature, "top_p": self.top_p}
+        given |= {"num_alternatives": self.n, "max_new_tokens": self.max_tokens}
+        return RefineOptions(**{name: value for name, value in given.items() if value is not None})
 
 
 def prompt_list(prompt: str | list[str]) -> list[str]:
@@ -198,6 +227,16 @@ class Choice(BaseModel):
     logprobs: None = None
 
 
+class Usage(BaseModel):
+    """Counted in the decoder's own tokens."""
+
+    prompt_tokens: int
+    """Of the user prompts, each with the comma behind it and without webui syntax, as the decoder reads them."""
+    completion_tokens: int
+    """Of what was added, in all choices together."""
+    total_tokens: int
+
+
 class CompletionsAnswer(BaseModel):
     id: str
     object: Literal["text_completion"] = "text_completion"
@@ -206,6 +245,7 @@ class CompletionsAnswer(BaseModel):
     model: str
     choices: list[Choice]
     """Those of the first prompt, then those of the next."""
+    usage: Usage
     warnings: list[str]
 
 

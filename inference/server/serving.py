@@ -12,8 +12,8 @@ from typing import Any
 
 import uvicorn
 
+from .connections import PatientProtocol
 from .settings import ServerSettings
-from .slow_clients import PatientProtocol
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -33,7 +33,7 @@ from prip.inference.annotation.summary import (
 from prip.inference.cli import main
 from prip.inference.evaluation.images import ImageStore
 from prip.inference.evaluation.people import people_tables
-from prip.inference.guard import Guard
+from prip.inference.guard import PAGE_HEADERS, Guard
 
 REFINERS = ("none", "rl")
 _names = itertools.count(1)
@@ -175,6 +175,7 @@ def test_requests_of_other_sites_are_refused(folder: Path, headers: dict[str, st
     assert client.get("/api/study").status_code == 200
     refused = client.get("/api/study", headers=headers)
     assert refused.status_code == 403 and "its own name" in refused.text
+    assert set(PAGE_HEADERS.items()) <= set(refused.headers.items()), "a refusal has the server's headers too"
 
 
 def test_a_server_for_the_network_answers_addresses_and_no_names() -> None:
@@ -183,6 +184,11 @@ def test_a_server_for_the_network_answers_addresses_and_no_names() -> None:
         headers = {"host": f"{host}:8765", "origin": f"http://{host}:8765"}
         assert (local.is_own(headers), network.is_own(headers)) == own
     assert not network.is_own({"host": "192.168.1.7"}) and not network.is_own({}), "another port, or no host"
+    shouted = Guard(None, "LocalHost", 8765, 4096)
+    assert all(shouted.is_own({"host": f"{host}:8765"}) for host in ("localhost", "LOCALHOST", "127.0.0.1"))
+    named = Guard(None, "MyHost.example", None, 4096, names=["Proxy.example"])
+    for host in ("myhost.example", "MyHost.example", "proxy.example"):
+        assert named.is_own({"host": host, "origin": f"http://{host}"}), "names have no case"
     followed = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
     assert local.is_own({"host": "127.0.0.1:8765", **followed}), "a link to the page"
     assert not local.is_own({"host": "127.0.0.1:8765", **followed, "sec-fetch-dest": "iframe"})

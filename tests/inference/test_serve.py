@@ -18,13 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 from server_process import ServerProcess, received, serving
 
 from prip.inference.cli import main
+from prip.inference.guard import API_HEADERS
 from prip.inference.listening import listen
 from prip.refiner import Refiner
 
 POST = b"POST /v1/refine HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+HEADERS = tuple(API_HEADERS.items())
 SLOW = {"prompt": [f"a cat and {number} dogs" for number in range(64)], "num_alternatives": 3, "temperature": 1.0}
 
 
@@ -129,7 +132,13 @@ def test_garbage_is_no_fault_and_harms_nobody(shared_server: ServerProcess) -> N
         b"GET http://evil.example/healthz HTTP/1.1\r\nHost: evil.example\r\n\r\n",
     ]
     for content in hostile:
-        assert b"HTTP/1.1 5" not in raw(server, content), content[:100]
+        answer = raw(server, content)
+        assert b"HTTP/1.1 5" not in answer, content[:100]
+        if answer.startswith(b"HTTP/1.1 4"):
+            head, _, body = answer.partition(b"\r\n\r\n")
+            assert list(json.loads(body)) == ["detail"], content[:100]
+            for line in (b"content-type: application/json", *(f"{name}: {value}".encode() for name, value in HEADERS)):
+                assert line in head.split(b"\r\n"), content[:100]
     piped = whole * 3 + b"\x00garbage\r\n\r\n"
     with server.open() as connection:
         connection.sendall(piped)
@@ -195,7 +204,8 @@ def test_slow_clients_are_sent_away(strict: ServerProcess) -> None:
                     time.sleep(0.05 if len(sent) > 1 else 0)
             except ConnectionError:
                 pass
-            assert received(connection).startswith(answer)
+            came = received(connection)
+            assert came.startswith(answer) and (not answer or b"\r\ncache-control: no-store\r\n" in came)
             assert 0.5 < time.monotonic() - began < 6, sent
     with strict.open() as connection:
         request = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -285,7 +295,9 @@ def test_bad_arguments_are_one_line_before_torch_is_loaded(tmp_path: Path) -> No
         "host_name must be a name without a port": ["--host-name", "a:80"],
         "api_key_file": ["--api-key-file", str(tmp_path / "key")],
         "max_batch must be a whole number of at least 1, it is 0": ["--max-batch", "0"],
-        "max_wait_ms must be a number of at least 0, it is -1.0": ["--max-wait-ms", "-1"],
+        "max_draw_batch must be a whole number of at least 1, it is 0": ["--max-draw-batch", "0"],
+        "max_wait_ms must be a number from 0 to 8.64e+07, it is -1.0": ["--max-wait-ms", "-1"],
+        "max_wait_ms must be less than timeout_s, 2000.0 ms are not": ["--max-wait-ms", "2000", "--timeout", "2"],
         "queue_size must be a whole number of at least 64, it is 3": ["--queue-size", "3"],
         "timeout_s must be a number": ["--timeout", "nan"],
         "threads must be a whole number of at least 1, it is 0": ["--threads", "0"],
@@ -301,6 +313,26 @@ def test_bad_arguments_are_one_line_before_torch_is_loaded(tmp_path: Path) -> No
     assert result.stdout.splitlines() == [str([2] * len(bad)), "[]"]
     for message, line in zip(bad, result.stderr.splitlines(), strict=True):
         assert line.startswith(f"prip serve: error: {message}"), line
+
+
+def test_a_server_refines_in_the_precision_that_was_asked_for(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts, texts = [f"a cat and {number} dogs" for number in range(8)], []
+
+    def serve(application: Any, *_: Any) -> None:
+        client = TestClient(application, base_url="http://127.0.0.1")
+        texts.append([client.post("/v1/refine", json={"prompt": one}).json()["results"][0] for one in prompts])
+
+    monkeypatch.setattr("prip.inference.server.serving.serve", serve)
+    for flags in ([], ["--quantization", "int8"]):
+        assert main(["serve", "--model", str(tiny_checkpoint), "--device", "cpu", "--port", "0", *flags]) == 0
+    for quantization, found in zip((None, "int8"), texts, strict=True):
+        refiner = Refiner.from_pretrained(tiny_checkpoint, device="cpu", quantization=quantization)
+        assert [one["refined_prompts"] for one in found] == [[refiner.refine(one)] for one in prompts]
+    assert texts[0] != texts[1]
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    assert main(["serve", "--quantization", "int8"]) == 2
 
 
 def test_a_checkpoint_without_a_generator_draws_nothing(tiny_checkpoint: Path, capsys: pytest.CaptureFixture) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
 
-from prip.inference.server.batching import Batcher, QueueFull
+from prip.inference.server import batching
+from prip.inference.server.batching import SLACK, Batcher, NoTime, QueueFull
 
 
 class Worker:
@@ -167,3 +170,112 @@ def test_on_batch_is_told_every_size() -> None:
     batcher.submit("a", [1]).result(20)
     batcher.close()
     assert sizes == [3, 1]
+
+
+def test_what_cannot_be_done_in_time_is_refused_and_what_can_is_done() -> None:
+    done: list[int] = []
+
+    def work(group: str, jobs: Sequence[int]) -> list[int]:
+        time.sleep(0.1 * len(jobs))
+        done.extend(jobs)
+        return list(jobs)
+
+    batcher: Batcher[str, int, int] = Batcher(work, 2, 0, 100)
+    assert batcher.submit("a", [0], 20).result(20) == [0], "nothing is known yet"
+    with pytest.raises(NoTime, match=r"it would take 0\.\d seconds, and 0\.1 are left; try again in 1 s"):
+        batcher.submit("a", [1], 0.05)
+    taken, refused = [], 0
+    for request in range(10):
+        try:
+            taken.append(batcher.submit("a", [2 * request, 2 * request + 1], 1.0))
+        except NoTime:
+            refused += 1
+    assert 1 <= len(taken) <= 4 and refused == 10 - len(taken)
+    assert batcher.submit("b", [20]).result(20) == [20], "what has no deadline waits"
+    answered = [job for future in taken if future.exception(20) is None for job in future.result()]
+    batcher.close()
+    assert len(answered) >= 2 and done == [0, *answered, 20], "nothing is done for nobody"
+
+
+def test_what_is_late_when_its_turn_comes_is_not_worked_on() -> None:
+    with blocked() as (worker, batcher):
+        late, kept = batcher.submit("a", [1, 2], 0.05), batcher.submit("a", [3], 20)
+        time.sleep(0.1)
+        worker.let.set()
+        with pytest.raises(NoTime):
+            late.result(20)
+        assert kept.result(20) == [6] and batcher.waiting == 0
+    assert worker.batches[1:] == [("a", [3])]
+
+
+@pytest.mark.parametrize(
+    ("times_s", "batches"),
+    [
+        ([390, 999, 999, 999], [[1, 2, 3], [4]]),  # four jobs take more than a quarter of 390 seconds
+        ([999, 999, 110, 999], [[1, 2], [3], [4]]),
+        ([60, 90, 120, 999], [[1], [2], [3], [4]]),
+        ([9999, 9999, 9999, 9999], [[1, 2, 3, 4]]),
+        ([math.inf] * 4, [[1, 2, 3, 4]]),
+    ],
+)
+def test_requests_share_a_batch_that_is_good_for_all(times_s: list[float], batches: list[list[int]]) -> None:
+    with blocked(max_batch=8) as (worker, batcher):
+        batcher._seconds_per_job = deque([25 / SLACK] * 99)
+        batcher._measured = time.monotonic()
+        futures = [batcher.submit("a", [job], time_s) for job, time_s in enumerate(times_s, start=1)]
+        worker.let.set()
+        assert [future.result(20) for future in futures] == [[2], [4], [6], [8]]
+    assert worker.batches[1:] == [("a", jobs) for jobs in batches]
+
+
+def test_as_long_as_nothing_is_known_what_has_a_deadline_shares_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "BELIEVED_S", -1)
+    with blocked(max_batch=8) as (worker, batcher):
+        futures = [batcher.submit("a", [job], time_s) for job, time_s in ((1, 99), (2, math.inf), (3, math.inf))]
+        worker.let.set()
+        assert [future.result(20) for future in futures] == [[2], [4], [6]]
+    assert worker.batches[1:] == [("a", [1]), ("a", [2, 3])]
+
+
+def test_one_slow_start_does_not_refuse_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "BELIEVED_S", 0.3)
+    waits = iter([0.5, 0.0, 0.0])
+
+    def work(group: str, jobs: Sequence[int]) -> list[int]:
+        time.sleep(next(waits))
+        return list(jobs)
+
+    batcher: Batcher[str, int, int] = Batcher(work, 1, 0, 100)
+    assert batcher.submit("a", [1], 20).result(20) == [1]
+    with pytest.raises(NoTime):
+        batcher.submit("a", [2], 0.4)
+    time.sleep(0.35)
+    assert batcher.submit("a", [3], 0.4).result(20) == [3], "it is old, and so tried anew"
+    assert batcher.submit("a", [4], 0.4).result(20) == [4], "and the slow one is no longer believed"
+    batcher.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_dies_fails_all_that_waits_and_all_that_comes() -> None:
+    batcher: Batcher[str, int, int] = Batcher(lambda group, jobs: list(jobs), 8, 1e14, 100)
+    with pytest.raises(RuntimeError, match="has died") as told:
+        batcher.submit("a", [1]).result(20)
+    assert isinstance(told.value.__cause__, OverflowError) and batcher.failure is told.value.__cause__
+    with pytest.raises(RuntimeError, match="has died"):
+        batcher.submit("a", [1])
+    assert batcher.waiting == 0
+    batcher.close()
+
+    let = threading.Event()
+
+    def end(group: str, jobs: Sequence[int]) -> list[int]:
+        assert let.wait(20)
+        raise SystemExit
+
+    ended: Batcher[str, int, int] = Batcher(end, 1, 0, 100)
+    futures = [ended.submit("a", jobs) for jobs in ([1, 2], [3])]
+    let.set()
+    for future in futures:
+        with pytest.raises(RuntimeError, match="has died"):
+            future.result(20)
+    ended.close()

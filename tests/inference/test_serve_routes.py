@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import re
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from prip.errors import InputError
 from prip.inference.before_after import Workbench
+from prip.inference.guard import API_HEADERS
 from prip.inference.parts import load_rewards
 from prip.inference.server.access import LEAST_CHARACTERS, read_key
 from prip.inference.server.application import make_application
@@ -26,6 +30,7 @@ from prip.inference.server.settings import MAX_IMAGES, MAX_PROMPTS, ServerSettin
 from prip.miniature.renderer import Renderer
 from prip.options import RefineOptions
 from prip.processing import MAX_CHARACTERS, modifiers_added, own_words
+from prip.protocols import Images
 from prip.refiner import Refiner
 
 KEY = "0123456789abcdef"
@@ -115,11 +120,83 @@ def test_completions_hold_what_was_added(client: TestClient, refiner: Refiner) -
     full = client.post("/v1/completions", json={"model": "tiny", "prompt": LONG}).json()
     assert (full["choices"][0]["text"], full["choices"][0]["finish_reason"]) == ("", "length") and full["warnings"]
     limited = {"model": "tiny", "prompt": "a cat", "max_tokens": 7, "temperature": 0.9, "seed": 2}
-    wanted = refiner.refine("a cat", max_new_tokens=7, temperature=0.9, seed=2)
-    assert "a cat" + client.post("/v1/completions", json=limited).json()["choices"][0]["text"] == wanted
+    for top_p in (None, 0.9, 1):
+        wanted = refiner.refine("a cat", max_new_tokens=7, temperature=0.9, seed=2, top_p=top_p or 0.9)
+        answer = client.post("/v1/completions", json={**limited, "top_p": top_p}).json()
+        assert "a cat" + answer["choices"][0]["text"] == wanted
     assert client.get("/v1/models").json()["data"][0]["id"] == "tiny"
     unknown = client.post("/v1/completions", json={"model": "gpt", "prompt": "a cat"})
     assert unknown.status_code == 404 and unknown.json()["detail"].startswith("model must be 'tiny'")
+
+
+NEUTRAL: dict[str, list[Any]] = {
+    "best_of": [1, None],
+    "echo": [False, None],
+    "frequency_penalty": [0, 0.0, None],
+    "logit_bias": [{}, None],
+    "logprobs": [None],
+    "n": [1, None],
+    "presence_penalty": [0, -0.0, None],
+    "stop": [None, []],
+    "stream": [False, None],
+    "stream_options": [None],
+    "suffix": ["", None],
+    "top_p": [1, 1.0, None],
+    "user": ["me", None],
+}
+
+
+def test_what_openais_clients_send_may_be_there_as_long_as_it_changes_nothing(client: TestClient) -> None:
+    body = {"model": "tiny", "prompt": "a cat"}
+    plain = client.post("/v1/completions", json=body).json()["choices"]
+    for name, values in NEUTRAL.items():
+        for value in values:
+            answer = client.post("/v1/completions", json={**body, name: value})
+            assert answer.status_code == 200 and answer.json()["choices"] == plain, (name, value)
+    every = client.post("/v1/completions", json={**body, **{name: values[0] for name, values in NEUTRAL.items()}})
+    assert every.status_code == 200
+    others = {
+        "best_of": (2, True),
+        "echo": (True, 0),
+        "frequency_penalty": (0.5, False),
+        "logit_bias": ({"50256": -100},),
+        "logprobs": (0,),
+        "presence_penalty": (-1, "0"),
+        "stop": (["."], "."),
+        "stream": (True,),
+        "suffix": (".",),
+        "top_p": (0, True),
+        "user": (1,),
+        "best": (1,),
+    }
+    for name, values in others.items():
+        for value in values:
+            answer = client.post("/v1/completions", json={**body, name: value})
+            assert answer.status_code == 422 and answer.json()["detail"].startswith(f"{name}: "), (name, value)
+    told = client.post("/v1/completions", json={**body, "best_of": 2}).json()["detail"]
+    assert told == "best_of: Only 1 or null is offered; 2 came"
+
+
+def test_usage_counts_the_decoders_tokens(client: TestClient, refiner: Refiner) -> None:
+    prompts = ["a cat.", "a (cat:1.2)", LONG]
+    answer = client.post("/v1/completions", json={"model": "tiny", "prompt": prompts, "n": 2}).json()
+    texts = refiner.refine(prompts[:2], num_alternatives=2)
+    tokenizer = refiner.processor.decoder_tokenizer
+    read = [len(tokenizer.encode(text)) for text in ("a cat,", "a cat,", own_words(LONG) + ",")]
+    added = [
+        len(tokenizer.encode(text.removeprefix(own_words(prompt) + ",")))
+        for prompt, own in zip(prompts, texts, strict=False)
+        for text in own
+    ]
+    assert answer["usage"] == {
+        "prompt_tokens": sum(read),
+        "completion_tokens": sum(added),
+        "total_tokens": sum(read) + sum(added),
+    }
+    one = client.post("/v1/completions", json={"model": "tiny", "prompt": "a cat", "max_tokens": 7}).json()
+    [made] = refiner.actions(["a cat"], [(0, 0)], 0.0, 7, refiner.token_limit)
+    ended = made[-1] == tokenizer.eos_token_id
+    assert one["usage"]["completion_tokens"] == len(made) - ended, "what the decoder made, but for its end token"
 
 
 def test_images_are_plain_and_refined_from_the_same_seeds(
@@ -139,6 +216,73 @@ def test_images_are_plain_and_refined_from_the_same_seeds(
             assert torch.equal(pixels, wanted)
             scores = {reward.name: reward([prompt] * 2, wanted).tolist() for reward in rewards}
             assert result[kind]["scores"] == {name: pytest.approx(values, rel=1e-4) for name, values in scores.items()}
+
+
+def test_what_refinement_left_as_it_was_is_drawn_once(client: TestClient, metrics: Metrics) -> None:
+    def drawn() -> float | None:
+        return metrics.registry.get_sample_value("prip_draw_batch_size_sum")
+
+    before = drawn() or 0
+    body = {"prompt": ["a cat", "a dog", "a cat"], "strength": 0, "images_per_prompt": 2}
+    results = client.post("/v1/images", json=body).json()["results"]
+    assert drawn() == before + 4 and all(result["plain"] == result["refined"] for result in results)
+    assert results[0] == results[2] and len({*results[0]["plain"]["images"], *results[1]["plain"]["images"]}) == 4
+
+
+class SlowRenderer(Renderer):
+    """Takes its time for each image, as a generator on a CPU does."""
+
+    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> Images:
+        time.sleep(0.2 * len(prompts))
+        return super().__call__(prompts, seeds)
+
+
+def test_a_slow_generator_draws_for_those_whom_it_can_answer(refiner: Refiner) -> None:
+    metrics, settings = Metrics(), ServerSettings(timeout_s=3)
+    renderer = SlowRenderer()
+    engine = Engine(refiner, "tiny", settings, metrics, Workbench(refiner.counted_by(renderer), renderer, ()))
+    client = client_of(engine, metrics, timeout_s=3)
+    ok = 0
+    for seed in range(2):
+        with ThreadPoolExecutor(9) as clients:
+            bodies = [{"prompt": f"a cat and {number} dogs", "seed": seed} for number in range(9)]
+            answers = list(clients.map(lambda body: client.post("/v1/images", json=body), bodies))
+        statuses = [answer.status_code for answer in answers]
+        assert set(statuses) == {200, 503} and statuses.count(200) >= 2, statuses
+        refusals = [answer for answer in answers if answer.status_code == 503]
+        assert all(int(answer.headers["retry-after"]) >= 1 for answer in refusals)
+        assert all("are left; try again in" in answer.json()["detail"] for answer in refusals)
+        ok += statuses.count(200)
+    large = client.post("/v1/images", json={"prompt": "a cat", "images_per_prompt": 8})
+    assert large.status_code == 503 and "it would take" in large.json()["detail"], "16 images, with nobody before it"
+    engine.close()
+    assert metrics.registry.get_sample_value("prip_draw_batch_size_sum") == 2 * ok, "nothing was drawn for nobody"
+    assert metrics.registry.get_sample_value("prip_refused_total") == 2 * 9 - ok + 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_has_died_is_told_by_healthz(refiner: Refiner) -> None:
+    class Dying(Engine):
+        def _refine(self, group: Any, jobs: Any) -> Any:
+            raise SystemExit
+
+    metrics = Metrics()
+    engine = Dying(refiner, "tiny", ServerSettings(), metrics)
+    client = client_of(engine, metrics)
+    assert client.get("/healthz").status_code == 200
+    assert client.post("/v1/refine", json={"prompt": "a"}).status_code == 500
+    assert client.get("/healthz").status_code == 503
+    assert client.post("/v1/refine", json={"prompt": "a"}).status_code == 500
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_wait_ms", 1e14), ("max_wait_ms", 30_000), ("timeout_s", 1e14), ("timeout_s", float("nan"))],
+)
+def test_no_setting_waits_for_ever(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"{name} must be "):
+        ServerSettings(**{name: value})
 
 
 def test_without_a_generator_there_is_no_route_for_images(refiner: Refiner) -> None:
@@ -230,6 +374,21 @@ def test_foreign_names_and_pages_are_refused(client: TestClient, engine: Engine,
     assert named.get("/healthz", headers={"host": "evil.example"}).status_code == 403
 
 
+def test_every_refusal_has_the_servers_own_headers(engine: Engine, metrics: Metrics) -> None:
+    locked, key = client_of(engine, metrics, KEY, max_body_bytes=1024), {"authorization": f"Bearer {KEY}"}
+    answers = [
+        locked.get("/healthz"),
+        locked.get("/v1/models"),
+        locked.get("/v1/models", headers={**key, "host": "evil.example"}),
+        locked.get("/nowhere", headers=key),
+        locked.post("/v1/refine", content=b"a" * 2000, headers=key),
+        locked.post("/v1/refine", json={}, headers=key),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 401, 403, 404, 413, 422]
+    for answer in answers:
+        assert [answer.headers.get_list(name) for name in API_HEADERS] == [[value] for value in API_HEADERS.values()]
+
+
 def test_a_key_is_asked_for_before_the_body_is_read(engine: Engine, metrics: Metrics) -> None:
     locked = client_of(engine, metrics, KEY)
     for given in (None, KEY, f"Basic {KEY}", f"Bearer {KEY}0", f"Bearer {KEY[:-1]}", "Bearer ", "Bearer ümläut"):
@@ -249,8 +408,6 @@ def test_a_key_is_asked_for_before_the_body_is_read(engine: Engine, metrics: Met
 
 
 def test_keys_come_from_a_file_or_the_environment(tmp_path: Path) -> None:
-    from prip.errors import InputError
-
     file = tmp_path / "key"
     file.write_text(f"{KEY}\nsecond line\n")
     assert read_key(None, {}) is None

@@ -214,7 +214,8 @@ def test_sampling_follows_the_probabilities(tiny_model, tiny_processor, constrai
 
 def test_the_nucleus_is_the_fewest_likeliest_tokens_that_have_top_p_together() -> None:
     probabilities = torch.tensor([[0.1, 0.5, 0.15, 0.25], [0.4, 0.3, 0.2, 0.1]])
-    for top_p, kept in ((1.0, [[0, 1, 2, 3], [0, 1, 2, 3]]), (0.8, [[1, 2, 3], [0, 1, 2]]), (0.3, [[1], [0]])):
+    all_of_them, most, one = [[0, 1, 2, 3], [0, 1, 2, 3]], [[1, 2, 3], [0, 1, 2]], [[1], [0]]
+    for top_p, kept in ((1.0, all_of_them), (0.8, most), (0.3, one), (5e-324, one)):
         found = nucleus(probabilities.log(), top_p)
         assert [row.isfinite().nonzero().flatten().tolist() for row in found] == kept
         assert torch.equal(found[found.isfinite()], probabilities.log()[found.isfinite()])

@@ -16,7 +16,7 @@ COMMAND = [sys.executable, "-m", "prip.inference.cli", "serve"]
 
 
 class ServerProcess:
-    """A server on a free port of 127.0.0.1. `out` is what it has printed on both streams, once it has ended."""
+    """A server on a free port of 127.0.0.1, once it has told its address in its first line."""
 
     def __init__(self, *options: str, **environment: str) -> None:
         self.process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The connections of the server: those of clients that do not send, or do not read, are ended."""
+"""The connections of the server: those of clients that do not send, do not read, or speak no HTTP, are ended."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ..guard import API_HEADERS, as_pairs, refusal
 
 
 class PatientProtocol(H11Protocol):
@@ -53,6 +55,15 @@ class PatientProtocol(H11Protocol):
         """Waits for nothing more."""
         self._reading, self._writing = self._unset(self._reading), self._unset(self._writing)
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuses what is no HTTP as all else is refused. msg: uvicorn's words for it, which are not told."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body, headers = refusal("the request cannot be read as HTTP/1.1")
+            answer = h11.Response(status_code=400, headers=as_pairs({**headers, **API_HEADERS}), reason=b"Bad Request")
+            for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def _end_later(self) -> asyncio.TimerHandle:
         return self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
