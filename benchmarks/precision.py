@@ -17,15 +17,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from transformers import LlamaConfig, T5Config
 
 from prip import PreferenceEncoder, PripModel, PromptDecoder, Refiner
 from prip.errors import CheckpointError
 from prip.miniature.vocabulary import PLACES, SUBJECTS
 from prip.quantization import weight_bytes
+from prip.training.language_models import llama_config, t5_config
+from prip.training.settings import LlamaSizes, T5Sizes
 
 PRECISIONS = (("float32", None), ("float16", None), ("bfloat16", None), ("float32", "int8"), ("bfloat16", "int8"))
-HEAD = "| precision | weights, MiB | speed alone | speed in batches of 32 | texts as in float32 |\n|" + 5 * " --- |"
 HEAD = "| precision | weights, MiB | speed alone | speed in batches of 32 | texts as in float32 |\n|" + 5 * " --- |"
 PROMPTS = [f"a {subject.name} {place.user_phrases[0]}" for subject in SUBJECTS for place in PLACES]
 
@@ -35,23 +35,9 @@ def base_sized(folder: Path) -> Path:
     torch.manual_seed(0)
     processor = Refiner.from_pretrained("prip-mini").processor
     assert processor.encoder_tokenizer is not None
-    t5 = T5Config(
-        vocab_size=len(processor.encoder_tokenizer),
-        d_model=768,
-        d_ff=2048,
-        num_layers=12,
-        num_heads=12,
-        feed_forward_proj="gated-gelu",
-        pad_token_id=processor.encoder_tokenizer.pad_token_id,
-    )
-    llama = LlamaConfig(
-        vocab_size=len(processor.decoder_tokenizer),
-        hidden_size=768,
-        intermediate_size=3072,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        eos_token_id=processor.decoder_tokenizer.eos_token_id,
-    )
+    t5 = t5_config(processor.encoder_tokenizer, T5Sizes(d_model=768, d_ff=2048, layers=12, heads=12))
+    sizes = LlamaSizes(hidden_size=768, intermediate_size=3072, layers=12, heads=12)
+    llama = llama_config(processor.decoder_tokenizer, sizes)
     encoder = PreferenceEncoder.from_t5(t5, 32, 768)
     decoder = PromptDecoder.from_lm(llama, processor.decoder_tokenizer, 32, 768)
     Refiner(PripModel(encoder, decoder), processor).save_pretrained(folder)

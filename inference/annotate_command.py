@@ -11,6 +11,8 @@ from typing import Any
 
 from prip.errors import InputError, require
 
+from .arguments import add_address
+
 EXAMPLES = """examples:
   prip annotate runs/evaluation --refiners none rl
   prip annotate runs/evaluation --refiners none rl --generator diffusion --items 200 --port 9000
@@ -45,8 +47,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="as for prip evaluate (default FOLDER/images)")
     parser.add_argument("--items", type=int, default=100, metavar="N", help="questions for everybody (default 100)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample, the order and the sides (default 0)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine)")
-    parser.add_argument("--port", type=int, default=8765, help="port to listen on, 0 for any (default 8765)")
+    add_address(parser, 8765)
     parser.add_argument("--no-browser", action="store_true", help="do not open the page")
     parser.add_argument("--export", type=Path, metavar="FILE", help="write all answers as CSV, and serve nothing")
     parser.add_argument("--summary", action="store_true", help="print what the answers say, and serve nothing")

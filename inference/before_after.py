@@ -44,16 +44,22 @@ class Workbench:
         name = generator or (str(own) if own.is_dir() else None)
         if name not in (None, "renderer"):
             require("diffusers", "generate")
-        from prip.places import as_device
         from prip.refiner import Refiner
 
-        place = str(as_device(device))
-        refiner = Refiner.from_pretrained(refiner_folder(folder), device=place)
-        if name is None:
-            return cls(refiner, None, ())
-        from prip.generators import load_generator
+        refiner = Refiner.from_pretrained(refiner_folder(folder), device=device)
+        return cls(refiner, None, ()) if name is None else cls.around(refiner, folder, name, device)
 
-        drawing = load_generator(name, device=place)
+    @classmethod
+    def around(cls, refiner: Refiner, folder: Path, generator: str, device: str | None = None) -> Workbench:
+        """Load what draws for a refiner and scores that: a generator, and the rewards of a checkpoint if it has any.
+
+        The arguments and errors are those of `load`, but that the generator is named in any case.
+        """
+        from prip.generators import load_generator
+        from prip.places import as_device
+
+        place = str(as_device(device))
+        drawing = load_generator(generator, device=place)
         rewards = load_rewards(folder / "rewards", place) if (folder / "rewards").is_dir() else ()
         return cls(refiner.counted_by(drawing), drawing, tuple(rewards))
 

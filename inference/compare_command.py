@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .arguments import add_checkpoint
+
 EXAMPLES = """examples:
   prip compare "a cat" -o cat.png
   prip compare "a rocket in winter" -o rocket.png --images 4 --seed 7
@@ -34,11 +36,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the first image; the next ones follow (default 0)")
     parser.add_argument("--images", type=int, default=2, metavar="N", help="images of each prompt (default 2)")
-    parser.add_argument(
-        "--checkpoint", default="prip-mini", help="embedded checkpoint, folder, or Hub id (default prip-mini)"
-    )
-    parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU when there is one)")
+    add_checkpoint(parser)
     parser.set_defaults(run=run)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from prip.errors import CheckpointError, require
 
+from .arguments import add_address, add_checkpoint
+
 EXAMPLES = """examples:
   prip demo
   prip demo --port 8000 --no-open
@@ -30,18 +32,13 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--checkpoint", default="prip-mini", help="embedded checkpoint, folder, or Hub id (default prip-mini)"
-    )
-    parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
+    add_checkpoint(parser)
     parser.add_argument(
         "--generator",
         metavar="ID",
         help="a diffusers pipeline, by folder or Hub id, or renderer (default the checkpoint's own)",
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU when there is one)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine)")
-    parser.add_argument("--port", type=int, default=7860, help="port to listen on, 0 for any (default 7860)")
+    add_address(parser, 7860)
     parser.add_argument("--no-open", action="store_true", help="do not open the page in a browser")
     parser.add_argument(
         "--share", action="store_true", help="let Gradio's servers give it a public address (default: off)"

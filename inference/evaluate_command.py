@@ -9,6 +9,8 @@ from typing import Any
 
 from prip.errors import InputError, require
 
+from .arguments import add_device, add_revision
+
 EXAMPLES = """examples:
   prip evaluate --config miniature --out evaluation
   prip evaluate --config miniature --out runs/miniature/evaluation --run runs/miniature
@@ -36,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--checkpoint", default="prip-mini", help="embedded, folder or Hub id (default prip-mini)")
     source.add_argument("--run", type=Path, dest="training_run", metavar="RUN", help="a training run in its place")
-    parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
+    add_revision(parser)
     parser.add_argument("--prompts", metavar="SET", help="a file of prompts, or a kind of set as KIND or KIND:PLACE")
     for what in ("refiners", "generators", "scorers"):
         parser.add_argument(f"--{what}", nargs="+", metavar="NAME", help=f"of the config's {what}, these alone")
@@ -58,7 +60,7 @@ def add_parser(subparsers: Any) -> None:
         help="make anew what other settings have left in OUT; it is told and deleted before, images stay",
     )
     parser.add_argument("--seed", type=int, default=0, help="of phrasings, images and resampling (default 0)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU when there is one)")
+    add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.set_defaults(run=run)
 

@@ -6,10 +6,11 @@ import argparse
 import io
 import json
 import sys
-import warnings
 from typing import TYPE_CHECKING, Any
 
-from prip.errors import InputError, PripWarning, require
+from prip.errors import InputError, collected_warnings, require
+
+from .arguments import add_refiner
 
 if TYPE_CHECKING:
     from prip.options import RefineOptions
@@ -50,10 +51,16 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--max-new-tokens", type=int, default=60, metavar="N", help="tokens to add (default 60)")
     parser.add_argument("--token-budget", type=int, metavar="N", help="CLIP tokens of the whole prompt (default 75)")
     parser.add_argument(
-        "--banned-term", action="append", default=[], metavar="TERM", help="never add this; may be repeated"
+        "--banned-term",
+        dest="banned_terms",
+        action="append",
+        default=[],
+        metavar="TERM",
+        help="never add this; may be repeated",
     )
     parser.add_argument(
         "--style",
+        dest="styles",
         action="append",
         default=[],
         metavar="STYLE",
@@ -70,12 +77,7 @@ def add_parser(subparsers: Any) -> None:
         "--strength", type=float, default=1.0, help="share of the modifiers to add, 0 adds nothing (default 1)"
     )
     parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="prompts at a time (default 256)")
-    parser.add_argument(
-        "--model", default="prip-mini", help="embedded checkpoint, folder, or owner/name on the Hub (default prip-mini)"
-    )
-    parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU when there is one)")
-    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16", "auto"], help="precision of the model")
+    add_refiner(parser)
     parser.add_argument("--quantization", choices=["int8"], help="linear layers in 8 bits (extra quantize)")
     parser.set_defaults(run=run)
 
@@ -89,25 +91,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError('give a prompt, as in: prip refine "a cat"')
     lines = read_lines() if piped else arguments.prompts
     prompts = _checked(lines, piped)
-    options = RefineOptions(
-        num_alternatives=arguments.num_alternatives,
-        seed=arguments.seed,
-        temperature=arguments.temperature,
-        max_new_tokens=arguments.max_new_tokens,
-        token_budget=arguments.token_budget,
-        banned_terms=arguments.banned_term,
-        batch_size=arguments.batch_size,
-        styles=arguments.style,
-        keep_attributes=arguments.keep_attributes,
-        no_artists=arguments.no_artists,
-        strength=arguments.strength,
-    )
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", PripWarning)
+    options = RefineOptions.among(vars(arguments))
+    with collected_warnings() as notes:
         refined = iter(_refine(prompts, arguments, options))
-    for warning in caught:
-        if issubclass(warning.category, PripWarning):
-            print(f"prip refine: warning: {warning.message}", file=sys.stderr)
+    for note in notes:
+        print(f"prip refine: warning: {note}", file=sys.stderr)
     results = [next(refined) if line.strip() else [line] for line in lines]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")

@@ -6,12 +6,11 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prip.errors import require
 
-if TYPE_CHECKING:
-    from prip.protocols import Generator, Reward
+from .arguments import add_address, add_refiner
 
 EXAMPLES = """examples:
   prip serve
@@ -35,12 +34,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--model", default="prip-mini", help="embedded checkpoint, folder, or owner/name on the Hub (default prip-mini)"
-    )
-    parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU when there is one)")
-    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16", "auto"], help="precision of the refiner")
+    add_refiner(parser)
     parser.add_argument(
         "--images",
         nargs="?",
@@ -49,8 +43,7 @@ def add_parser(subparsers: Any) -> None:
         help="also draw: with the checkpoint's own generator, or with a diffusers pipeline (folder or Hub id); scores "
         "are those of the checkpoint's rewards, if it has any",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine)")
-    parser.add_argument("--port", type=int, default=8000, help="port to listen on, 0 for any (default 8000)")
+    add_address(parser, 8000)
     parser.add_argument(
         "--host-name", action="append", default=[], metavar="NAME", help="also answer under this name; may be repeated"
     )
@@ -82,7 +75,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load and serve. Returns 0; errors of ours are for the caller, told before torch is loaded where that can be."""
-    from prip.loading import refiner_folder
+    from prip.loading import refiner_folder, whole_folder
     from prip.options import check_whole
 
     for module in ("fastapi", "uvicorn", "prometheus_client"):
@@ -114,6 +107,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from prip.refiner import Refiner
 
+    from .before_after import Workbench
+    from .parts import existing
     from .server.application import make_application
     from .server.engine import Engine
     from .server.metrics import Metrics
@@ -121,9 +116,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     torch.set_num_threads(threads)
     refiner = Refiner.from_pretrained(folder, device=arguments.device, dtype=arguments.dtype)
-    generator, rewards = (None, []) if arguments.images is None else _load_images(arguments)
+    bench = None
+    if arguments.images is not None:
+        whole = whole_folder(arguments.model, arguments.revision)
+        generator = arguments.images or str(existing(whole / "generator"))
+        bench = Workbench.around(refiner, whole, generator, arguments.device)
     metrics = Metrics()
-    engine = Engine(refiner, arguments.model, settings, metrics, generator, rewards)
+    engine = Engine(refiner, arguments.model, settings, metrics, bench)
     application = make_application(engine, settings, metrics, arguments.host, key)
     if arguments.host not in LOOPBACK and key is None:
         print("everybody who reaches this machine can use the server: it has no key", file=sys.stderr)
@@ -133,15 +132,3 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         engine.close()
     return 0
-
-
-def _load_images(arguments: argparse.Namespace) -> tuple[Generator, list[Reward]]:
-    from prip.generators import load_generator
-    from prip.places import as_device
-
-    from .parts import Parts, existing, load_rewards
-
-    parts = Parts.of_checkpoint(arguments.model, arguments.revision)
-    device = str(as_device(arguments.device))
-    generator = load_generator(arguments.images or str(existing(parts.generator)), device=device)
-    return generator, load_rewards(parts.rewards, device) if parts.rewards.is_dir() else []

@@ -10,6 +10,8 @@ from typing import Any
 from prip.errors import InputError, require
 from prip.protocols import Images
 
+from .pixels import as_picture
+
 SIDE = 320
 """Images that are smaller are magnified by a whole number to at most this; larger ones stay as they are."""
 MARGIN, GAP = 28, 16
@@ -60,7 +62,7 @@ def draw_sheet(columns: Sequence[Column], seeds: Sequence[int], format_name: str
         draw.text((left, MARGIN), column.title, font=_font(TITLE), fill=INK, anchor="la")
         for row, seed in enumerate(seeds):
             y = top + row * row_height
-            pixels = image_module.fromarray(column.images[row].permute(1, 2, 0).contiguous().numpy())
+            pixels = as_picture(column.images[row])
             sheet.paste(pixels.resize((width, height), image_module.Resampling.NEAREST), (left, y))
             lines = [("seed", str(seed), INK)]
             for name in names:

@@ -8,36 +8,34 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from typing import Any
 
-from prip.errors import PripError, PripWarning
+from prip.errors import PripError, collected_warnings
 
 
 def reply_to(line: str) -> dict[str, Any]:
     """Return the reply to a request; what PRIP complains of is part of it."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", PripWarning)
-        try:
+    try:
+        with collected_warnings() as notes:
             request = json.loads(line)
             refined = _refined(request["prompts"], request["seeds"], request["model"], request["options"])
             added = _added(request["prompts"], refined)
-        except PripError as error:
-            return {"error": str(error)}
-    notes = [str(one.message) for one in caught if issubclass(one.category, PripWarning)]
-    return {"refined": refined, "added": added, "warnings": list(dict.fromkeys(notes))}
+    except PripError as error:
+        return {"error": str(error)}
+    return {"refined": refined, "added": added, "warnings": notes}
 
 
 def _refined(prompts: list[str], seeds: list[int], model: str, options: dict[str, Any]) -> list[str]:
-    """Return the text of each prompt by its own seed; those of one seed are refined together."""
-    from prip.refiner import refine
+    """Return the text of each prompt by its own seed; strength 0 loads no refiner."""
+    from prip.options import RefineOptions
+    from prip.processing import check_user_prompts
 
-    texts: dict[int, str] = {}
-    for seed in dict.fromkeys(seeds):
-        places = [place for place, own in enumerate(seeds) if own == seed]
-        found = refine([prompts[place] for place in places], model=model, device="cpu", seed=seed, **options)
-        texts.update(zip(places, found, strict=True))
-    return [texts[place] for place in range(len(prompts))]
+    chosen = RefineOptions(**options)
+    if chosen.strength == 0:
+        return check_user_prompts(prompts)
+    from prip.refiner import loaded
+
+    return loaded(model, "cpu")(prompts, seeds, chosen)
 
 
 def _added(prompts: list[str], refined: list[str]) -> list[list[str]]:

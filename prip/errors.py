@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, ModuleType
 
 
@@ -35,6 +37,16 @@ def warn(message: str) -> None:
     while frame is not None and str(frame.f_globals.get("__name__")).split(".")[0] == "prip":
         frame, level = frame.f_back, level + 1
     warnings.warn(message, PripWarning, stacklevel=level)
+
+
+@contextmanager
+def collected_warnings() -> Iterator[list[str]]:
+    """Give a list that is empty within, and holds the text of each PripWarning at the end: no warning is shown."""
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", PripWarning)
+        yield notes
+    notes += [str(one.message) for one in caught if issubclass(one.category, PripWarning)]
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 from .errors import InputError
 from .processing import check_user_prompt
@@ -25,6 +26,11 @@ class RefineOptions:
     keep_attributes: bool = True
     no_artists: bool = False
     strength: float = 1.0
+
+    @classmethod
+    def among(cls, arguments: Mapping[str, Any]) -> RefineOptions:
+        """Return the options among the arguments of a call, by their names. Raises KeyError for one that lacks."""
+        return cls(**{field.name: arguments[field.name] for field in fields(cls)})
 
     def __post_init__(self) -> None:
         check_whole("num_alternatives", self.num_alternatives, 1)

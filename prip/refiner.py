@@ -177,30 +177,22 @@ class Refiner:
         more are found; fewer come, with a PripWarning, when there are no more.
         Raises InputError for a prompt or an option that cannot be used.
         """
-        options = RefineOptions(
-            num_alternatives,
-            seed,
-            temperature,
-            max_new_tokens,
-            token_budget,
-            banned_terms,
-            batch_size,
-            styles,
-            keep_attributes,
-            no_artists,
-            strength,
-        )
-        if options.strength == 0:
-            return unrefined(prompt, options)
+        options = RefineOptions.among(locals())
         prompts = check_user_prompts(prompt)
         results = self._refined_with_warnings(prompts, [seed] * len(prompts), options)
         found = [result.texts[0] if num_alternatives == 1 else result.texts for result in results]
         return found[0] if isinstance(prompt, str) else found
 
-    def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        """Refine greedily, with the default options: the `PromptRefiner` protocol, one seed for each prompt."""
+    def __call__(
+        self, user_prompts: Sequence[str], seeds: Sequence[int], options: RefineOptions | None = None
+    ) -> list[str]:
+        """Return the first text of each prompt by a seed of its own: the `PromptRefiner` protocol.
+
+        options: those of `refine`, whose seed is not read; None is the defaults, greedily.
+        """
         prompts = check_user_prompts(user_prompts)
-        return [result.texts[0] for result in self._refined_with_warnings(prompts, seeds, RefineOptions())]
+        results = self._refined_with_warnings(prompts, seeds, options or RefineOptions())
+        return [result.texts[0] for result in results]
 
     def refine_each(self, user_prompts: Sequence[str], seeds: Sequence[int], options: RefineOptions) -> list[Refined]:
         """Return what `refine` makes of each prompt with a seed of its own, under the same options.
@@ -316,22 +308,17 @@ def refine(
     >>> refine("a cat")  # doctest: +SKIP
     'a cat, golden hour, sharp focus, highly detailed'
     """
-    options = RefineOptions(
-        num_alternatives,
-        seed,
-        temperature,
-        max_new_tokens,
-        token_budget,
-        banned_terms,
-        batch_size,
-        styles,
-        keep_attributes,
-        no_artists,
-        strength,
-    )
+    options = RefineOptions.among(locals())
     if options.strength == 0:
         return unrefined(prompt, options)
-    return _loaded(str(model), revision, device, last_change(model)).refine(prompt, **vars(options))
+    return loaded(model, device, revision).refine(prompt, **vars(options))
+
+
+def loaded(
+    model: str | os.PathLike[str] = "prip-mini", device: str | None = None, revision: str | None = None
+) -> Refiner:
+    """Return what Refiner.from_pretrained loads. It is kept for next time, unless the checkpoint has changed since."""
+    return _loaded(str(model), revision, device, last_change(model))
 
 
 @lru_cache(maxsize=4)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import LlamaConfig, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from prip.base_model import load_base_tokenizer
 from prip.errors import require
@@ -33,6 +33,7 @@ from .data.pairs import (
     read_system_prompts,
 )
 from .harness import StageModule, train
+from .language_models import llama_config
 from .memory import checkpoint_activations
 from .optimizers import build_optimizer, build_scheduler, in_float32, train_only
 from .pins import base_hash, pin_decoder
@@ -303,18 +304,7 @@ def build_decoder(
         tokenizer: PreTrainedTokenizerFast = load_base_tokenizer(base)
         return PromptDecoder.from_lm(base, tokenizer, template=template, **shape, **options), tokenizer
     tokenizer = train_decoder_tokenizer(splits.train.texts, sizes.vocab_size)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=sizes.hidden_size,
-        intermediate_size=sizes.intermediate_size,
-        num_hidden_layers=sizes.layers,
-        num_attention_heads=sizes.heads,
-        num_key_value_heads=sizes.heads,
-        tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-    )
+    config = llama_config(tokenizer, sizes, tie_word_embeddings=True)
     return PromptDecoder.from_lm(config, tokenizer, template=template, **shape), tokenizer
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, T5Config
+from transformers import PreTrainedTokenizerBase
 
 from prip.base_model import load_base_tokenizer
 from prip.loading import quiet
@@ -25,6 +25,7 @@ from .data.pairs import (
     read_preferred_images,
 )
 from .harness import StageModule, train
+from .language_models import t5_config
 from .memory import checkpoint_activations
 from .optimizers import build_optimizer, build_scheduler, in_float32, train_only
 from .pins import base_hash, pin_encoder
@@ -155,16 +156,4 @@ def build_encoder(
     if base is not None:
         return PreferenceEncoder.from_t5(base, **shape), load_base_tokenizer(base)
     tokenizer = train_encoder_tokenizer(splits.train.texts, sizes.vocab_size)
-    config = T5Config(
-        vocab_size=len(tokenizer),
-        d_model=sizes.d_model,
-        d_kv=sizes.d_model // sizes.heads,
-        d_ff=sizes.d_ff,
-        num_layers=sizes.layers,
-        num_heads=sizes.heads,
-        dropout_rate=sizes.dropout,
-        feed_forward_proj="gated-gelu",
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    return PreferenceEncoder.from_t5(config, **shape), tokenizer
+    return PreferenceEncoder.from_t5(t5_config(tokenizer, sizes), **shape), tokenizer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 from prip.hub.commits import pinned
 from prip.hub.names import is_on_hub
@@ -11,7 +12,17 @@ from prip.rewards import pinned_reward
 from .data.evaluation_sets import pinned_file
 from .data.hashing import hash_of
 from .processes import process_rank
-from .settings import DecoderSettings, EncoderSettings, PrepareSettings, RewritesSettings, RlSettings, TuneSettings
+from .settings import (
+    DecoderSettings,
+    DrawingSettings,
+    EncoderSettings,
+    PrepareSettings,
+    RewritesSettings,
+    RlSettings,
+    TuneSettings,
+)
+
+Drawing = TypeVar("Drawing", bound=DrawingSettings)
 
 GENERATOR_PLACES = ("unet", "adapter", "upscaler")
 """Options of a generator that name a place"""
@@ -25,11 +36,8 @@ def pin_prepare(settings: PrepareSettings) -> PrepareSettings:
     files = tuple(map(pinned_file, settings.evaluation.files))
     database = settings.diffusiondb
     return replace(
-        settings,
+        _pinned_drawing(settings),
         diffusiondb=pinned(str(database), "dataset") if database and is_on_hub(database) else database,
-        generator=_pinned(settings.generator),
-        generator_options=_pinned_options(settings.generator_options),
-        rewards=tuple(map(pinned_reward, settings.rewards)),
         pivot_encoder=_pinned(settings.pivot_encoder),
         evaluation=replace(settings.evaluation, files=files),
     )
@@ -37,14 +45,9 @@ def pin_prepare(settings: PrepareSettings) -> PrepareSettings:
 
 def pin_rewrites(settings: RewritesSettings) -> RewritesSettings:
     """Returns the settings with the commits of generator, rewards and evaluation files."""
-    synthetic = replace(
-        settings.synthetic,
-        generator=_pinned(settings.synthetic.generator),
-        generator_options=_pinned_options(settings.synthetic.generator_options),
-        rewards=tuple(map(pinned_reward, settings.synthetic.rewards)),
-    )
     files = tuple(map(pinned_file, settings.evaluation.files))
-    return replace(settings, synthetic=synthetic, evaluation=replace(settings.evaluation, files=files))
+    evaluation = replace(settings.evaluation, files=files)
+    return replace(settings, synthetic=_pinned_drawing(settings.synthetic), evaluation=evaluation)
 
 
 def pin_encoder(settings: EncoderSettings) -> EncoderSettings:
@@ -59,24 +62,12 @@ def pin_decoder(settings: DecoderSettings) -> DecoderSettings:
 
 def pin_rl(settings: RlSettings) -> RlSettings:
     """Returns the settings with the commits of generator and rewards."""
-    named = settings.parts
-    parts = replace(
-        named,
-        generator=_pinned(named.generator),
-        generator_options=_pinned_options(named.generator_options),
-        rewards=tuple(map(pinned_reward, named.rewards)),
-    )
-    return replace(settings, parts=parts)
+    return replace(settings, parts=_pinned_drawing(settings.parts))
 
 
 def pin_tune(settings: TuneSettings) -> TuneSettings:
     """Returns the settings with the commits of generator and rewards."""
-    return replace(
-        settings,
-        generator=_pinned(settings.generator),
-        generator_options=_pinned_options(settings.generator_options),
-        rewards=tuple(map(pinned_reward, settings.rewards)),
-    )
+    return _pinned_drawing(settings)
 
 
 def base_hash(base: str | None) -> dict[str, str]:
@@ -86,6 +77,16 @@ def base_hash(base: str | None) -> dict[str, str]:
 
 def _pinned(place: str | None) -> str | None:
     return None if place is None else pinned(place)
+
+
+def _pinned_drawing(settings: Drawing) -> Drawing:
+    """Returns the settings with the commits of generator and rewards."""
+    return replace(
+        settings,
+        generator=_pinned(settings.generator),
+        generator_options=_pinned_options(settings.generator_options),
+        rewards=tuple(map(pinned_reward, settings.rewards)),
+    )
 
 
 def _pinned_options(options: dict[str, object]) -> dict[str, object]:

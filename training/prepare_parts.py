@@ -71,14 +71,14 @@ def part_paths(settings: PrepareSettings) -> dict[str, str]:
     Raises CheckpointError for one that is to be in the run and is not, InputError for two rewards of one name.
     """
     parts = settings.run / "parts"
-    rewards = list(settings.rewards) or sorted(map(str, (parts / "rewards").glob("*/")))
+    rewards = settings.reward_places(settings.run)
     paths = {f"rewards/{_short(reward)}": reward for reward in rewards}
     if len(paths) < len(rewards):
         raise InputError(f"rewards: wanted names that differ, got {', '.join(rewards)}")
     if settings.diffusiondb is None:
         paths["user_prompts"] = str(settings.user_prompts or parts / "prompts" / "user_prompts.parquet")
         paths["system_prompts"] = str(settings.system_prompts or parts / "prompts" / "system_prompts.parquet")
-        paths["generator"] = settings.generator or str(parts / "generator")
+        paths["generator"] = settings.generator_place(settings.run)
     paths["pivot_encoder"] = settings.pivot_encoder or str(parts / "pivot_encoder")
     missing = [] if rewards else [str(parts / "rewards")]
     missing += [path for path in paths.values() if Path(path).is_relative_to(parts) and not Path(path).exists()]

@@ -77,9 +77,9 @@ def _paths(settings: RewritesSettings) -> dict[str, str]:
     if settings.source == "log":
         paths = {"log": str(settings.sessions.log or parts / "log" / "metadata.parquet")}
     else:
-        rewards = list(synthetic.rewards) or sorted(map(str, (parts / "rewards").glob("*/")))
         paths = {"system_prompts_kept": str(data / SYSTEM_PROMPTS), "statistics": str(data / REWARDS)}
-        paths |= {"generator": synthetic.generator or str(parts / "generator")}
+        paths |= {"generator": synthetic.generator_place(settings.run)}
+        rewards = synthetic.reward_places(settings.run)
         paths |= {f"rewards/{Path(reward.partition('=')[0]).name}": reward for reward in rewards}
         if synthetic.user_prompts == "table":
             paths["user_prompts"] = str(synthetic.table or parts / "prompts" / "user_prompts.parquet")

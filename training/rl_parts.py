@@ -59,7 +59,6 @@ def load_parts(settings: RlSettings) -> RlParts:
     for stage, path in needed.items():
         if not path.exists():
             raise CheckpointError(f"{path} is missing: does prip-train {stage} come first?")
-    names = named.rewards or sorted(str(path) for path in (run_folder / "parts" / "rewards").glob("*") if path.is_dir())
     prompts = read_prompts(prompts_file(settings), "user_prompt", 0, settings.seed)
     prompts = _refinable(prompts)
     train_prompts, dev_prompts = (prompts["prompt"][prompts["split"] == split].tolist() for split in ("train", "dev"))
@@ -72,8 +71,8 @@ def load_parts(settings: RlSettings) -> RlParts:
     return RlParts(
         PripModel(encoder, PromptDecoder.from_pretrained(decoder_folder, dtype=dtypes["decoder"])),
         PripProcessor(load_tokenizer(encoder_folder) if has_pivot else None, load_tokenizer(decoder_folder)),
-        load_generator(named.generator or str(run_folder / "parts" / "generator"), places["generator"], **options),
-        [load_reward(name, places["rewards"], named.reward_dtype or dtype) for name in names],
+        load_generator(named.generator_place(run_folder), places["generator"], **options),
+        [load_reward(name, places["rewards"], named.reward_dtype or dtype) for name in named.reward_places(run_folder)],
         train_prompts,
         dev_prompts,
     )

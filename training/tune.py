@@ -36,7 +36,6 @@ from .tune_parts import (
     STAGE,
     Anchors,
     TuneParts,
-    generator_place,
     load_tune_parts,
     read_or_draw_anchors,
     scored_for,
@@ -181,7 +180,7 @@ class TuneModule(StageModule):
     def export(self, folder: Path) -> None:
         """Writes the whole pipeline, and what was measured of the obedience of the one that it was made from."""
         self.tunable.generator.save_pretrained(folder)
-        obedience = Path(generator_place(self.settings)) / "obedience.json"
+        obedience = Path(self.settings.generator_place(self.settings.run)) / "obedience.json"
         if obedience.is_file():
             shutil.copy(obedience, folder / obedience.name)
 

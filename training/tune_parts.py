@@ -54,7 +54,7 @@ class TuneParts:
 def load_tune_parts(settings: TuneSettings) -> TuneParts:
     """Loads what the settings name. Raises CheckpointError for a part that is not there."""
     parts, data = settings.run / "parts", settings.data or settings.run / "data"
-    names = settings.rewards or sorted(str(path) for path in (parts / "rewards").glob("*") if path.is_dir())
+    names = settings.reward_places(settings.run)
     if not names:
         raise CheckpointError(f"{parts / 'rewards'} is missing: does prip-train world come first?")
     device = str(parts_device(settings))
@@ -73,13 +73,8 @@ def load_tune_parts(settings: TuneSettings) -> TuneParts:
     if "system" in (settings.pull.prompts, settings.anchor.prompts):
         table = read_prompts(data / SYSTEM_PROMPTS, "system_prompt", 0, settings.seed)
         system = table["prompt"][table["split"] == "train"].tolist()
-    generator = load_generator(generator_place(settings), device, **settings.generator_options)
+    generator = load_generator(settings.generator_place(settings.run), device, **settings.generator_options)
     return TuneParts(generator, rewards, by_split, system, statistics)
-
-
-def generator_place(settings: TuneSettings) -> str:
-    """Returns the folder or Hub id of the generator."""
-    return settings.generator or str(settings.run / "parts" / "generator")
 
 
 def scored_for(prompts: Sequence[str], kind: Literal["user", "system"]) -> list[str]:

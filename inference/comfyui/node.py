@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import warnings
 from typing import Any
 
 
@@ -104,10 +103,9 @@ def _refined(
 ) -> str:
     """Return one text of a prompt; what PRIP warns of is put into `notes`."""
     errors = _prip("errors")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", errors.PripWarning)
+    with errors.collected_warnings() as caught:
         texts = _prip("refiner").refine(prompt, model=model, device=device, **options)
-    notes += [str(one.message) for one in caught if issubclass(one.category, errors.PripWarning)]
+    notes += caught
     if isinstance(texts, str):
         return texts
     if len(texts) <= alternative:

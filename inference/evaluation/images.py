@@ -14,6 +14,8 @@ import torch
 from prip.errors import InputError, require
 from prip.protocols import Images
 
+from ..pixels import as_picture
+
 _LENGTH = 32
 """Hexadecimal digits of an address: 128 bits."""
 
@@ -46,8 +48,7 @@ class ImageStore:
         """Writes an image, uint8 (3, height, width), whole or not at all. Raises InputError where that cannot be."""
         path = self.path(address)
         buffer = io.BytesIO()
-        pixels = image.permute(1, 2, 0).contiguous().numpy()
-        self._image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
+        as_picture(image, "evaluate").save(buffer, format="PNG", compress_level=1)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from prip.errors import require
+from ..pixels import as_picture
 
 if TYPE_CHECKING:
     import torch
@@ -95,6 +95,6 @@ class Easel:
 def save(image: torch.Tensor, scores: Mapping[str, float], folder: Path) -> Picture:
     """Write an image, uint8 `(3, height, width)`, as a PNG, under a name that nobody can guess."""
     path = folder / f"{uuid4().hex}.png"
-    pixels = require("PIL.Image", "demo").fromarray(image.permute(1, 2, 0).contiguous().numpy())
+    pixels = as_picture(image, "demo")
     pixels.save(path)
     return Picture(path, pixels.width, pixels.height, scores)

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
-from prip.errors import require
 from prip.options import RefineOptions
-from prip.protocols import Generator, Reward
+from prip.protocols import Images
 from prip.refiner import Refined, Refiner
 
+from ..before_after import Workbench
+from ..pixels import as_picture
 from .batching import Batcher
 from .metrics import Metrics
 from .settings import ServerSettings
@@ -56,15 +57,13 @@ class Engine:
         model: str,
         settings: ServerSettings,
         metrics: Metrics,
-        generator: Generator | None = None,
-        rewards: Sequence[Reward] = (),
+        bench: Workbench | None = None,
     ) -> None:
-        """model: the name under which clients know the refiner. generator, rewards: what /v1/images uses."""
+        """model: the name under which clients know the refiner. bench: with a generator, what /v1/images uses."""
         self.model = model
-        self.generator = generator
-        self._rewards = rewards
+        self.generator = None if bench is None else bench.generator
         self._refiner = refiner
-        self._counted = refiner if generator is None else refiner.counted_by(generator)
+        self._bench = bench
         self._max_batch = settings.max_batch
         self._refining = Batcher(
             self._refine,
@@ -76,7 +75,7 @@ class Engine:
         )
         metrics.follow_queue("refine", lambda: self._refining.waiting)
         self._drawing: Batcher[None, Drawing, Drawn] | None = None
-        if generator is not None:
+        if self.generator is not None:
             drawing = Batcher(
                 self._draw,
                 IMAGES_PER_BATCH,
@@ -117,28 +116,24 @@ class Engine:
             self._drawing.close()
 
     def _refiner_for(self, for_generator: bool) -> Refiner:
-        return self._counted if for_generator else self._refiner
+        return self._bench.refiner if for_generator and self._bench is not None else self._refiner
 
     def _refine(self, group: RefineGroup, jobs: Sequence[tuple[str, int]]) -> list[Refined]:
         prompts, seeds = zip(*jobs, strict=True)
         return self._refiner_for(group.for_generator).refine_each(prompts, seeds, group.options)
 
     def _draw(self, _group: None, jobs: Sequence[Drawing]) -> list[Drawn]:
-        assert self.generator is not None
-        images = self.generator([job.text for job in jobs], [job.seed for job in jobs])
-        user_prompts = [job.user_prompt for job in jobs]
-        scores = {reward.name: reward(user_prompts, images).tolist() for reward in self._rewards}
+        assert self._bench is not None
+        user_prompts, texts = [job.user_prompt for job in jobs], [job.text for job in jobs]
+        images, scores = self._bench.draw(user_prompts, texts, [job.seed for job in jobs])
         return [
-            Drawn(
-                _png(image.permute(1, 2, 0).contiguous().numpy()),
-                {name: values[place] for name, values in scores.items()},
-            )
+            Drawn(_png(image), {name: values[place] for name, values in scores.items()})
             for place, image in enumerate(images)
         ]
 
 
-def _png(pixels) -> str:
-    """Return an image, uint8 `(height, width, 3)`, as a PNG file in base64."""
+def _png(image: Images) -> str:
+    """Return an image, uint8 `(3, height, width)`, as a PNG file in base64."""
     buffer = io.BytesIO()
-    require("PIL.Image", "generate").fromarray(pixels).save(buffer, format="PNG")
+    as_picture(image).save(buffer, format="PNG")
     return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -229,6 +229,6 @@ def test_no_command_prints_help(capsys) -> None:
 def test_defaults_are_those_of_refine() -> None:
     parsed = vars(build_parser().parse_args(["refine", "a cat"]))
     options = vars(RefineOptions())
-    for flag, name in (("banned_term", "banned_terms"), ("style", "styles")):
-        assert tuple(parsed.pop(flag)) == options.pop(name)
+    for name in ("banned_terms", "styles"):
+        assert tuple(parsed.pop(name)) == options.pop(name)
     assert {name: parsed[name] for name in options} == options

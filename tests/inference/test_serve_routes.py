@@ -16,6 +16,7 @@ import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from prip.inference.before_after import Workbench
 from prip.inference.parts import load_rewards
 from prip.inference.server.access import LEAST_CHARACTERS, read_key
 from prip.inference.server.application import make_application
@@ -48,8 +49,8 @@ def metrics() -> Metrics:
 
 @pytest.fixture(scope="module")
 def engine(refiner: Refiner, whole_checkpoint: Path, metrics: Metrics) -> Iterator[Engine]:
-    rewards = load_rewards(whole_checkpoint / "rewards", "cpu")
-    engine = Engine(refiner, "tiny", ServerSettings(), metrics, Renderer(), rewards)
+    bench = Workbench.around(refiner, whole_checkpoint, "renderer", "cpu")
+    engine = Engine(refiner, "tiny", ServerSettings(), metrics, bench)
     yield engine
     engine.close()
 

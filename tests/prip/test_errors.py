@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 
-from prip.errors import CheckpointError, InputError, MissingExtraError, PripError, require
+from prip.errors import CheckpointError, InputError, MissingExtraError, PripError, collected_warnings, require, warn
 
 
 @pytest.mark.parametrize(
@@ -31,3 +33,12 @@ def test_require_lets_other_import_errors_through(tmp_path, monkeypatch) -> None
     with pytest.raises(ModuleNotFoundError) as caught:
         require("broken_module_for_test", "train")
     assert not isinstance(caught.value, MissingExtraError)
+
+
+def test_warnings_are_collected_and_not_shown(recwarn: pytest.WarningsRecorder) -> None:
+    with collected_warnings() as notes:
+        for _ in range(2):
+            warn("a prompt returns unchanged")
+        warnings.warn("of another", DeprecationWarning, stacklevel=1)
+    assert notes == ["a prompt returns unchanged"] * 2
+    assert list(recwarn) == []

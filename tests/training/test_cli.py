@@ -177,7 +177,7 @@ def test_a_stage_begins_with_what_differs_from_its_preset(tmp_path: Path, caplog
     parse_settings("rl", ["--run", "runs/x", "--offload", '["generator"]', "--parts.generator", "RUN/g"])
     parse_settings("export", ["--run", "runs/x", "--to", "there", "--private"])
     assert caplog.messages == [
-        "prip-train encoder, preset miniature, but for:\n  word_dropout: 0.25\n  loop.steps: 7\n"
+        "prip-train encoder, preset miniature, but for:\n  loop.steps: 7\n  word_dropout: 0.25\n"
         "all settings: runs/x/encoder/settings.yaml, or --print_config",
         "prip-train encoder, preset miniature\nall settings: runs/x/encoder/settings.yaml, or --print_config",
         'prip-train rl, the defaults, but for:\n  offload: ["generator"]\n  parts.generator: RUN/g\n'

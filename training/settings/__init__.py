@@ -8,7 +8,7 @@ from .export import ExportSettings
 from .prepare import PrepareSettings, SystemPromptSettings
 from .rewrites import RewritesSettings, SessionSettings, SyntheticSettings
 from .rl import ChunkSettings, PartsSettings, PpoSettings, RlSettings, RolloutSettings
-from .shared import LoopSettings, OptimizerSettings, RunSettings, TrainSettings
+from .shared import DrawingSettings, LoopSettings, OptimizerSettings, RunSettings, TrainSettings
 from .stand_ins import StandInsSettings
 from .tune import AnchorSettings, PullSettings, TuneDevSettings, TuneSettings
 from .world import UnetSizes, WorldSettings
@@ -17,6 +17,7 @@ __all__ = [
     "AnchorSettings",
     "ChunkSettings",
     "DecoderSettings",
+    "DrawingSettings",
     "EncoderSettings",
     "ExportSettings",
     "LlamaSizes",

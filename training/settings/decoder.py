@@ -8,7 +8,7 @@ from typing import Literal
 
 from prip.errors import InputError
 
-from .shared import LoopSettings, OptimizerSettings, TrainSettings, check_at_least, check_fraction, check_heads
+from .shared import TrainSettings, check_at_least, check_fraction, check_heads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,12 +116,6 @@ class DecoderSettings(TrainSettings):
 
     max_tokens: int = 128
     """Longer system prompts are cut here, without an end."""
-
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    """The optimizer."""
-
-    loop: LoopSettings = field(default_factory=LoopSettings)
-    """The training loop."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

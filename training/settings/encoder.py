@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from .shared import LoopSettings, OptimizerSettings, TrainSettings, check_at_least, check_fraction, check_heads
+from .shared import TrainSettings, check_at_least, check_fraction, check_heads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +63,6 @@ class EncoderSettings(TrainSettings):
 
     max_tokens: int = 128
     """Longer user prompts are cut here in training."""
-
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    """The optimizer."""
-
-    loop: LoopSettings = field(default_factory=LoopSettings)
-    """The training loop."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

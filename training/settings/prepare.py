@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from prip.errors import InputError
 from prip.hub.names import is_dataset_file, parse_dataset_file
 
-from .shared import RunSettings, check_at_least, check_fraction
+from .shared import DrawingSettings, RunSettings, check_at_least, check_fraction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ class RaySettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareSettings(RunSettings):
+class PrepareSettings(DrawingSettings, RunSettings):
     """Draw images, choose the preferred ones and the system prompts, cache their pivots."""
 
     diffusiondb: str | Path | None = None
@@ -153,18 +153,8 @@ class PrepareSettings(RunSettings):
     system_prompts: Path | None = None
     """Table of system prompts to draw (system_prompt, split); null means RUN/parts/prompts/system_prompts.parquet."""
 
-    generator: str | None = None
-    """Generator by folder or ID[@REVISION] on the Hub; null means RUN/parts/generator."""
-
-    generator_options: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of `prip.generators.load_generator`."""
-
     pivot_encoder: str | None = None
     """Pivot encoder by folder or ID[@REVISION] on the Hub; null means RUN/parts/pivot_encoder."""
-
-    rewards: tuple[str, ...] = ()
-    """Rewards by folder, Hub id or name, the last as NAME=PLACE@REVISION too; empty means every folder in
-    RUN/parts/rewards."""
 
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Number format of rewards and pivot encoder; null leaves it to them. Pivots are kept in float16."""

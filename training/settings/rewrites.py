@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from .prepare import EvaluationSetSettings
-from .shared import RunSettings, check_at_least, check_fraction
+from .shared import DrawingSettings, RunSettings, check_at_least, check_fraction
 
 
 @dataclass(frozen=True, kw_only=True)
-class SyntheticSettings:
+class SyntheticSettings(DrawingSettings):
     """Rewrites from the modifiers of DATA/system_prompts.parquet, as far as the rewards approve of them."""
 
     user_prompts: Literal["start", "table"] = "start"
@@ -33,15 +33,6 @@ class SyntheticSettings:
     margin: float = 0.0
     """By how much the system prompt's images must score higher, for the user prompt, than the user prompt's: in
     deviations of the rewards on unrefined images."""
-
-    generator: str | None = None
-    """Generator by folder or Hub id; null means RUN/parts/generator."""
-
-    generator_options: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of `prip.generators.load_generator`."""
-
-    rewards: tuple[str, ...] = ()
-    """Rewards as prepare takes them; empty means every folder in RUN/parts/rewards."""
 
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Number format of the rewards; null leaves it to them."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from prip.errors import InputError
 
-from .shared import LoopSettings, OptimizerSettings, TrainSettings, check_at_least, check_fraction
+from .shared import DrawingSettings, LoopSettings, OptimizerSettings, TrainSettings, check_at_least, check_fraction
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartsSettings:
+class PartsSettings(DrawingSettings):
     """The parts that are trained and trained with, by path or Hub name."""
 
     encoder: Path | None = None
@@ -20,16 +20,6 @@ class PartsSettings:
 
     decoder: Path | None = None
     """The prompt decoder; null means RUN/decoder/part."""
-
-    generator: str | None = None
-    """The generator, by folder or ID[@REVISION] on the Hub; null means RUN/parts/generator."""
-
-    generator_options: dict[str, Any] = field(default_factory=dict)
-    """What the generator is loaded with: steps, guidance and batch_size for a diffusion pipeline."""
-
-    rewards: tuple[str, ...] = ()
-    """The rewards, each a folder, ID[@REVISION] on the Hub or a registered name (NAME, NAME@REVISION,
-    NAME=PLACE@REVISION); empty means every folder in RUN/parts/rewards."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of the weights that stay as they are: decoder (or encoder), generator and rewards. What learns is
@@ -218,8 +208,7 @@ class RlSettings(TrainSettings):
         """Raises InputError for what a decoder that learns cannot be combined with."""
         if self.algorithm != "ppo":
             raise InputError(f"algorithm: wanted ppo for learns: decoder, got {self.algorithm}")
-        if self.strategy not in ("auto", "ddp"):
-            raise InputError(f"strategy: wanted auto or ddp for learns: decoder, got {self.strategy}")
+        self.check_unsharded("learns: decoder")
         if "decoder" in self.offload:
             raise InputError(f"offload: wanted no decoder for learns: decoder, got {', '.join(self.offload)}")
 
@@ -234,7 +223,6 @@ class RlSettings(TrainSettings):
             raise InputError(f"accumulate: wanted 1 for algorithm: {name}, got {self.loop.accumulate}")
         if self.loop.keep_parts:
             raise InputError(f"keep_parts: wanted false for algorithm: {name}, got true")
-        if self.strategy not in ("auto", "ddp"):
-            raise InputError(f"strategy: wanted auto or ddp for algorithm: {name}, got {self.strategy}")
+        self.check_unsharded(f"algorithm: {name}")
         if self.offload:
             raise InputError(f"offload: wanted none for algorithm: {name}, got {', '.join(self.offload)}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from prip.errors import InputError
 
@@ -57,27 +57,6 @@ class RunSettings:
         check_at_least(self, 0, "seed")
         if self.resume and self.overwrite:
             raise InputError("resume, overwrite: wanted one of them at most, got both")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainSettings(RunSettings):
-    """A run whose stage may train in several processes."""
-
-    devices: int = 1
-    """Processes that train together, each on a device of its own. A step takes devices x loop.accumulate x
-    loop.batch_size examples; as long as that product stays, a run may be resumed on another number of devices."""
-
-    strategy: Literal["auto", "ddp", "deepspeed-2", "deepspeed-3"] = "auto"
-    """How the processes share the work. auto: ddp for several. ddp: each holds everything. deepspeed-2: the optimizer's
-    states and the gradients are shared out (ZeRO-2). deepspeed-3: the weights too (ZeRO-3). Both want adamw: any other
-    optimizer would see slices of all weights in one row."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "devices")
-        optimizer = getattr(self, "optimizer", None)
-        if self.strategy.startswith("deepspeed") and optimizer is not None and optimizer.name != "adamw":
-            raise InputError(f"optimizer.name: wanted adamw with strategy: {self.strategy}, got {optimizer.name}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,3 +116,59 @@ class OptimizerSettings:
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "lr", "weight_decay", "warmup_steps", "clip")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(RunSettings):
+    """A run whose stage may train in several processes."""
+
+    devices: int = 1
+    """Processes that train together, each on a device of its own. A step takes devices x loop.accumulate x
+    loop.batch_size examples; as long as that product stays, a run may be resumed on another number of devices."""
+
+    strategy: Literal["auto", "ddp", "deepspeed-2", "deepspeed-3"] = "auto"
+    """How the processes share the work. auto: ddp for several. ddp: each holds everything. deepspeed-2: the optimizer's
+    states and the gradients are shared out (ZeRO-2). deepspeed-3: the weights too (ZeRO-3). Both want adamw: any other
+    optimizer would see slices of all weights in one row."""
+
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    """The optimizer."""
+
+    loop: LoopSettings = field(default_factory=LoopSettings)
+    """The training loop."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "devices")
+        if self.strategy.startswith("deepspeed") and self.optimizer.name != "adamw":
+            raise InputError(f"optimizer.name: wanted adamw with strategy: {self.strategy}, got {self.optimizer.name}")
+
+    def check_unsharded(self, what: str) -> None:
+        """Raises InputError where the strategy shares out weights or states. what: that cannot do with it."""
+        if self.strategy not in ("auto", "ddp"):
+            raise InputError(f"strategy: wanted auto or ddp for {what}, got {self.strategy}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawingSettings:
+    """What draws and what scores."""
+
+    generator: str | None = None
+    """The generator, by folder or ID[@REVISION] on the Hub; null means RUN/parts/generator."""
+
+    generator_options: dict[str, Any] = field(default_factory=dict)
+    """What the generator is loaded with, arguments of `prip.generators.load_generator`: steps, guidance, scheduler and
+    batch_size of a diffusion pipeline, say."""
+
+    rewards: tuple[str, ...] = ()
+    """The rewards, each a folder, ID[@REVISION] on the Hub or a registered name (NAME, NAME@REVISION,
+    NAME=PLACE@REVISION); empty means every folder in RUN/parts/rewards."""
+
+    def generator_place(self, run: Path) -> str:
+        """Returns the folder or the Hub id of the generator."""
+        return self.generator or str(run / "parts" / "generator")
+
+    def reward_places(self, run: Path) -> list[str]:
+        """Returns the rewards, those in the run's folder where none is named; none where there is no such folder."""
+        folders = (path for path in (run / "parts" / "rewards").glob("*") if path.is_dir())
+        return list(self.rewards) or sorted(map(str, folders))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from prip.errors import InputError
 
-from .shared import LoopSettings, OptimizerSettings, TrainSettings, check_at_least, check_fraction
+from .shared import DrawingSettings, TrainSettings, check_at_least, check_fraction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,20 +76,11 @@ class TuneDevSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneSettings(TrainSettings):
+class TuneSettings(DrawingSettings, TrainSettings):
     """Reward feedback learning of the generator, as ImageReward's Algorithm 1 (ReFL) does it.
 
     The network that denoises learns, all else is frozen. The whole pipeline is then in RUN/tune/part.
     """
-
-    generator: str | None = None
-    """The generator, by folder or ID[@REVISION] on the Hub; null means RUN/parts/generator."""
-
-    generator_options: dict[str, Any] = field(default_factory=dict)
-    """What it is loaded with: steps, guidance and scheduler, say."""
-
-    rewards: tuple[str, ...] = ()
-    """The rewards, named as in rl; empty means every folder in RUN/parts/rewards."""
 
     reward_dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the rewards' weights."""
@@ -115,15 +106,8 @@ class TuneSettings(TrainSettings):
     gradient_checkpointing: bool = False
     """Compute the network's activations twice and keep none of them: less memory, about a third more time."""
 
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    """The optimizer."""
-
-    loop: LoopSettings = field(default_factory=LoopSettings)
-    """The training loop."""
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.strategy not in ("auto", "ddp"):
-            raise InputError(f"strategy: wanted auto or ddp for tune, got {self.strategy}")
+        self.check_unsharded("tune")
         if self.loop.precision == "bf16-true":
             raise InputError("loop.precision: wanted 32-true or bf16-mixed for tune, got bf16-true")
