@@ -8,8 +8,10 @@ from typing import NamedTuple
 from .processing import modifiers_added
 from .words import words_of
 
-ROUNDS = 12
-"""How often is sampled, each time hotter, for those that came out equal."""
+ATTEMPTS = 96
+"""How often at most is sampled for the texts of a prompt."""
+HOTTER_AFTER = 8
+"""attempts, and again after as many."""
 AVOIDED = 2
 """How many modifiers of each text before, from the first on, the next one avoids."""
 
@@ -75,18 +77,28 @@ def _avoiding(firsts: Mapping[Job, Made], found: dict[Job, list[str]], wanted: i
 
 
 def _sampling(found: dict[Job, list[str]], wanted: int, temperature: float, draw: Draw) -> None:
-    """Add sampled texts to each first job's until they are enough, hotter round by round."""
+    """Add sampled texts to each first job's until they are enough, in the order of the attempts.
+
+    An attempt depends on its number and on nothing else: who asks for more texts gets the same first ones.
+    """
     tried = dict.fromkeys(found, 0)
-    for _ in range(ROUNDS):
-        asked = [
-            (first, first._replace(alternative=tried[first] + i + 1))
-            for first, texts in found.items()
-            for i in range(wanted - len(texts))
-        ]
+    while True:
+        asked: dict[float, list[tuple[Job, Job]]] = {}
+        for first, texts in found.items():
+            missing, before = wanted - len(texts), tried[first]
+            if missing > 0:
+                tried[first] = min(before + max(missing, before), ATTEMPTS)
+            for number in range(before + 1, tried[first] + 1):
+                degree = _heated(temperature, (number - 1) // HOTTER_AFTER)
+                asked.setdefault(degree, []).append((first, first._replace(alternative=number)))
         if not asked:
             return
-        for (first, job), made in zip(asked, draw([job for _, job in asked], temperature), strict=True):
-            tried[first] = job.alternative
-            if made is not None and made.text not in found[first]:
-                found[first].append(made.text)
-        temperature = max(1.5 * temperature, 0.5)
+        for degree in sorted(asked):
+            made = draw([job for _, job in asked[degree]], degree)
+            for (first, _), one in zip(asked[degree], made, strict=True):
+                if one is not None and one.text not in found[first] and len(found[first]) < wanted:
+                    found[first].append(one.text)
+
+
+def _heated(temperature: float, times: int) -> float:
+    return max(temperature, 0.5) * 1.5**times if times else temperature

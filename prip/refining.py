@@ -38,7 +38,7 @@ def first_share(actions: Sequence[int], strength: float, separator: int) -> list
 
 @dataclass(frozen=True)
 class Refined:
-    """What came of one user prompt: its distinct texts, the greedy one first where alternatives were asked for."""
+    """What came of one user prompt: its distinct texts, first the one that comes alone."""
 
     texts: list[str]
     unchanged: bool = False
@@ -59,7 +59,7 @@ class Refining:
         prompts = [with_styles(one, self.options.styles) for one in user_prompts]
         firsts = [Job(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
         wanted = self.options.num_alternatives
-        made = self._make(firsts, self.options.temperature if wanted == 1 else 0.0)
+        made = self._make(firsts, self.options.temperature)
         ready = {first: own for first, own in zip(firsts, made, strict=True) if own is not None}
         if wanted == 1:
             found = {first: [own.text] for first, own in ready.items()}

@@ -35,7 +35,7 @@ from .data.pairs import (
 from .harness import StageModule, train
 from .language_models import llama_config
 from .memory import checkpoint_activations
-from .optimizers import build_optimizer, build_scheduler, in_float32, train_only
+from .optimizers import in_float32, scheduled_optimizer, train_only
 from .pins import base_hash, pin_decoder
 from .processes import process_rank
 from .refiner_folder import training_record, write_refiner
@@ -196,9 +196,7 @@ class DecoderModule(StageModule):
         self._read = dict(checkpoint["read"])
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.optimizer, self.trained, fused=self.loop.precision != "bf16-mixed")
-        scheduler = build_scheduler(self.optimizer, optimizer, self.loop.steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return scheduled_optimizer(self.optimizer, self.trained, self.loop)
 
     def evaluate(self) -> dict[str, float]:
         """Returns, in nats per token: dev_loss, over all; dev_modifier_loss, over what follows the first comma, as

@@ -27,7 +27,7 @@ from .data.pairs import (
 from .harness import StageModule, train
 from .language_models import t5_config
 from .memory import checkpoint_activations
-from .optimizers import build_optimizer, build_scheduler, in_float32, train_only
+from .optimizers import in_float32, scheduled_optimizer, train_only
 from .pins import base_hash, pin_encoder
 from .run_folder import stage_folder
 from .seeds import derive_seed, seed_everything
@@ -94,9 +94,7 @@ class EncoderModule(StageModule):
         return loss
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.optimizer, self.trained, fused=self.loop.precision != "bf16-mixed")
-        scheduler = build_scheduler(self.optimizer, optimizer, self.loop.steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return scheduled_optimizer(self.optimizer, self.trained, self.loop)
 
     def evaluate(self) -> dict[str, float]:
         """Returns dev_loss, and dev_r2: the share of the targets' variance that the encoder explains."""

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ from transformers.optimization import Adafactor
 from prip.errors import InputError
 from prip.modeling import PreferenceEncoder, PromptDecoder
 
-from .settings import OptimizerSettings
+from .settings import LoopSettings, OptimizerSettings
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +76,16 @@ def build_optimizer(settings: OptimizerSettings, parameters: Iterable[nn.Paramet
 def build_scheduler(settings: OptimizerSettings, optimizer: Optimizer, steps: int) -> LambdaLR:
     """Returns the schedule of the learning rate over `steps` optimizer steps."""
     return LambdaLR(optimizer, learning_rate_factor(settings, steps))
+
+
+def scheduled_optimizer(
+    settings: OptimizerSettings, parameters: Iterable[nn.Parameter], loop: LoopSettings
+) -> dict[str, Any]:
+    """Returns what Lightning's configure_optimizers returns: the optimizer, and its schedule, which moves on with every
+    step of the loop."""
+    optimizer = build_optimizer(settings, parameters, fused=loop.precision != "bf16-mixed")
+    scheduler = build_scheduler(settings, optimizer, loop.steps)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def learning_rate_factor(settings: OptimizerSettings, steps: int) -> Callable[[int], float]:

@@ -21,7 +21,7 @@ from prip.randomness import random_generator
 from . import refl
 from .data.hashing import hash_of_texts
 from .harness import StageModule, train
-from .optimizers import build_optimizer, build_scheduler, train_only
+from .optimizers import scheduled_optimizer, train_only
 from .pins import pin_tune
 from .preview import Column, write_preview
 from .processes import process_rank
@@ -142,10 +142,7 @@ class TuneModule(StageModule):
         return torch.nn.functional.mse_loss(predicted.float(), target)
 
     def configure_optimizers(self) -> Any:
-        chosen = self.settings.optimizer
-        optimizer = build_optimizer(chosen, self.trained, fused=self.loop.precision != "bf16-mixed")
-        scheduler = build_scheduler(chosen, optimizer, self.loop.steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return scheduled_optimizer(self.settings.optimizer, self.trained, self.loop)
 
     def evaluate(self) -> dict[str, float]:
         """Returns dev_reward (the standardised sum) and each reward of images of the dev split, drawn by the whole

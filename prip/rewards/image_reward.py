@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,12 +10,12 @@ from torch import Tensor
 from transformers import BlipTextConfig, BlipVisionConfig, BlipVisionModel, PreTrainedConfig, PreTrainedTokenizerFast
 from transformers.models.blip.modeling_blip_text import BlipTextModel
 
-from ..loading import resolve_folder
-from ..processing import load_tokenizer, save_tokenizer
+from ..processing import load_tokenizer
 from ..published_files import find_file, hub_file, read_weights
 from .linear_head import head_name, linear_head, read_head
 from .preprocessing import clip_pixels
 from .scorer import Scorer
+from .tokenized import TokenizedModel
 
 PUBLISHED = "THUDM/ImageReward"
 PUBLISHED_TOKENIZER = "google-bert/bert-base-uncased@86b5e0934494bd15c9632b12f734a8a67f723594"
@@ -79,7 +78,7 @@ class ImageRewardConfig(PreTrainedConfig):
     score_deviation: float = 1.0333394966054072
 
 
-class ImageReward(Scorer):
+class ImageReward(TokenizedModel, Scorer):
     """A `Reward`: ImageReward, standardised as its authors do."""
 
     config_class = ImageRewardConfig
@@ -94,7 +93,7 @@ class ImageReward(Scorer):
         text = BlipTextConfig(**{**(config.text or MED_BASE), "is_decoder": True, "use_cache": False})
         self.text = BlipTextModel(text, add_pooling_layer=False)
         self.head = linear_head(text.hidden_size, config.head)
-        self.tokenizer: PreTrainedTokenizerFast | None = None
+        self.tokenizer = None
         self.post_init()
 
     @classmethod
@@ -128,19 +127,6 @@ class ImageReward(Scorer):
             is_decoder=False,
         ).last_hidden_state[:, 0]
         return (read_head(self.head, hidden) - self.config.score_mean) / self.config.score_deviation
-
-    def save_pretrained(self, save_directory: Any, **options: Any) -> None:  # type: ignore[override]
-        """Writes the networks and the tokenizer."""
-        super().save_pretrained(save_directory, **options)
-        assert self.tokenizer is not None
-        save_tokenizer(self.tokenizer, save_directory)
-
-    @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> ImageReward:  # type: ignore[override]
-        """Loads the networks and the tokenizer; errors as in StrictModel."""
-        model = super().from_pretrained(name_or_path, **options)
-        model.tokenizer = load_tokenizer(resolve_folder(name_or_path, options.get("revision")))
-        return model
 
     @classmethod
     def from_original(

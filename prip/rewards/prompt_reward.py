@@ -5,18 +5,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import PreTrainedConfig
 
-from ..loading import resolve_folder
-from ..processing import load_tokenizer, save_tokenizer
 from ..protocols import Images
 from ..trunk import ConvTrunk, TrunkModel
 from .preprocessing import check_float_pairs
+from .tokenized import TokenizedModel
 
 WORD_REPEATS, TOKEN_REPEATS = 4, 16
 """How often the same word, and the same token, is read of a prompt. The bag's sum grows with each repetition, and with
@@ -38,7 +35,7 @@ class PromptRewardConfig(PreTrainedConfig):
     score_deviation: float = 1.0
 
 
-class PromptReward(TrunkModel):
+class PromptReward(TokenizedModel, TrunkModel):
     """A `Reward`: how well people who typed the user prompt like the image."""
 
     config_class = PromptRewardConfig
@@ -52,7 +49,7 @@ class PromptReward(TrunkModel):
         width = config.width
         self.text = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.score = nn.Sequential(nn.Linear(3 * width, width), nn.SiLU(), nn.Linear(width, 1))
-        self.tokenizer: PreTrainedTokenizerFast | None = None
+        self.tokenizer = None
         self.post_init()
 
     @property
@@ -100,19 +97,6 @@ class PromptReward(TrunkModel):
 
     def _scaled(self, raw: Tensor) -> Tensor:
         return self.config.score_mean + self.config.score_deviation * raw
-
-    def save_pretrained(self, save_directory: Any, **options: Any) -> None:  # type: ignore[override]
-        """Writes the network and its tokenizer."""
-        super().save_pretrained(save_directory, **options)
-        assert self.tokenizer is not None
-        save_tokenizer(self.tokenizer, save_directory)
-
-    @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> PromptReward:  # type: ignore[override]
-        """Loads the network and its tokenizer; errors as in StrictModel."""
-        model = super().from_pretrained(name_or_path, **options)
-        model.tokenizer = load_tokenizer(resolve_folder(name_or_path, options.get("revision")))
-        return model
 
 
 def without_repeats(text: str) -> str:

@@ -9,7 +9,7 @@ from prip.errors import InputError
 from prip.miniature.prompts import SEEN_SPLITS
 
 from ..harness import StageModule, train
-from ..optimizers import build_optimizer, build_scheduler, train_only
+from ..optimizers import scheduled_optimizer, train_only
 from ..seeds import permutation_indices, seed_everything
 from ..settings import LoopSettings, OptimizerSettings, WorldSettings
 from .renders import Renders, make_renders
@@ -65,9 +65,7 @@ class Part(StageModule):
         return permutation_indices(step * count, count, len(self.renders), self.settings.seed, self.stage, "order")
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.optimizer, [p for p in self.parameters() if p.requires_grad])
-        scheduler = build_scheduler(self.optimizer, optimizer, self.loop.steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return scheduled_optimizer(self.optimizer, [p for p in self.parameters() if p.requires_grad], self.loop)
 
     def fit(self, folder: Path) -> dict[str, Any]:
         """Trains the part in its stage folder, and returns its metrics."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prip.miniature.reader import Reader
-from prip.miniature.scene import FACTOR_SIZES, FACTORS
+from prip.miniature.scene import FACTOR_SIZES
 from prip.pivot_encoder import QFormerPivotEncoder, QFormerPivotEncoderConfig
 
 from ..tokenizers import train_encoder_tokenizer
@@ -68,12 +68,8 @@ class PivotEncoderPart(Part):
 
     def evaluate(self) -> dict[str, float]:
         """Accuracy of each factor as the linear layer reads it from the pivot, and their mean."""
-        logits = self.factors(self.model(self.dev_renders.images).flatten(1).to(self.device)).split(FACTOR_SIZES, 1)
-        right = {
-            name: float((found.cpu().argmax(1) == self.dev_renders.scenes[:, i]).float().mean())
-            for i, (name, found) in enumerate(zip(FACTORS, logits, strict=True))
-        }
-        return {"accuracy": sum(right.values()) / len(right), **right}
+        pivots = self.model(self.dev_renders.images).flatten(1).to(self.device)
+        return self.dev_renders.accuracy(self.factors(pivots).split(FACTOR_SIZES, 1))
 
     def export(self, folder: Path) -> None:
         self.model.save_pretrained(folder)

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prip.miniature.reader import Reader, ReaderConfig
-from prip.miniature.scene import FACTORS
 
 from .part import Part
 from .renders import augment
@@ -35,12 +34,7 @@ class ReaderPart(Part):
 
     def evaluate(self) -> dict[str, float]:
         """Accuracy of each factor, and their mean."""
-        found = self.model.read(self.dev_renders.images)
-        right = {
-            name: float((p.argmax(1) == self.dev_renders.scenes[:, i]).float().mean())
-            for i, (name, p) in enumerate(zip(FACTORS, found, strict=True))
-        }
-        return {"accuracy": sum(right.values()) / len(right), **right}
+        return self.dev_renders.accuracy(self.model.read(self.dev_renders.images))
 
     def export(self, folder: Path) -> None:
         self.model.save_pretrained(folder)

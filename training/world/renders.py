@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from tqdm.auto import tqdm
 
 from prip.miniature.prompts import SEEN_SPLITS, caption
 from prip.miniature.renderer import glyph_masks, render, sample_jitter
-from prip.miniature.scene import parse, sample_scene
+from prip.miniature.scene import FACTORS, parse, sample_scene
 from prip.randomness import random_generator
 
 OPEN = -100
@@ -32,6 +33,15 @@ class Renders:
 
     def __len__(self) -> int:
         return len(self.captions)
+
+    def accuracy(self, read: Sequence[Tensor]) -> dict[str, float]:
+        """Mean accuracy over the factors, and that of each. read: what was made of the images, factor by factor:
+        logits or probabilities of its values (n, values), on any device."""
+        right = {
+            name: float((found.cpu().argmax(1) == self.scenes[:, i]).float().mean())
+            for i, (name, found) in enumerate(zip(FACTORS, read, strict=True))
+        }
+        return {"accuracy": sum(right.values()) / len(right), **right}
 
 
 def make_renders(
