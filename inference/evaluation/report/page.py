@@ -15,7 +15,7 @@ from ..results import Results, failed_rows
 from ..settings import NONE
 from ..summary import ALL, main_refiner, main_scorer
 from ..table import Cell, Column, Table
-from ..tables import categories_of, comparison_tables, decimals_of, generator_title, rows_of, score_tables
+from ..tables import categories_of, comparison_tables, decimals_of, generator_title, images_each, rows_of, score_tables
 from . import plots
 from .cases import Cases
 from .headline import Headline, headline
@@ -131,7 +131,7 @@ def _eyebrow(about: Record) -> str:
     generators = " and ".join(generator_title(about, name) for name in about["generators"])
     return (
         f"PRIP evaluation of {about['checkpoint']}, config {about['config']}: {prompts}, "
-        f"{about['images_per_prompt']} images each, on {generators}"
+        f"{images_each(about)}, on {generators}"
     )
 
 
