@@ -80,8 +80,14 @@ class Refining:
         sentences = []
         if unchanged:
             many = "a prompt returns" if len(unchanged) == 1 else f"{len(unchanged)} prompts return"
+            budget = self.options.token_budget
+            room = (
+                f"the {self._token_budget} tokens that the generator reads"
+                if budget is None
+                else f"token_budget={budget}"
+            )
             sentences.append(
-                f"{many} unchanged, no modifier that may be added has room within token_budget={self._token_budget} "
+                f"{many} unchanged, no modifier that may be added has room within {room} "
                 f"and max_new_tokens={self.options.max_new_tokens}: {_shown(unchanged[0])}"
             )
         if short:
