@@ -8,7 +8,6 @@ Several processes run the same code. Each measures its share of the dev split; t
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import sys
@@ -27,10 +26,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from prip.errors import InputError
 
-from .atomic import replace_file, replace_text
+from .atomic import replace_file
 from .callbacks import NonFiniteGuard, StageLoop
 from .metrics import CsvLogger
 from .processes import process_rank
+from .run_folder import finished_metrics, write_metrics
 from .settings import LoopSettings, RunSettings, TrainSettings
 from .sharding import build_strategy, number_of_weights, plain_checkpoint, processes_of, stage_of
 
@@ -127,10 +127,8 @@ def train(
 
     Raises NonFiniteError, with the batch saved, as soon as a loss or a gradient is not finite.
     """
-    finished = folder / "metrics.json"
-    if finished.exists() and (settings.resume or not process_rank()):
-        _log.info("%s is finished already", folder)
-        return json.loads(finished.read_text(encoding="utf-8"))
+    if (settings.resume or not process_rank()) and (finished := finished_metrics(folder)) is not None:
+        return finished
     guard = NonFiniteGuard(module.stage, folder / "state")
     progress = StageLoop(module, loop, settings.seed, folder, monitor, mode)
     strategy, manual = "auto", not module.automatic_optimization
@@ -167,7 +165,7 @@ def train(
         **module.facts(),
     }
     if trainer.is_global_zero:
-        replace_text(finished, json.dumps(metrics, indent=2) + "\n")
+        write_metrics(folder, metrics)
     _log.info(
         "%s: best %s %.6g after step %d", module.stage, monitor, progress.best_metrics[monitor], progress.best_step
     )

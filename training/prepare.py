@@ -24,7 +24,7 @@ from prip.protocols import Generator, PivotEncoder, Reward
 from .atomic import replace_text
 from .data.diffusiondb import NO_PROMPT, Sampling, read_diffusiondb
 from .data.drawing import draw_all, plan_drawings
-from .data.evaluation_sets import evaluation_file, occurring, read_evaluation_prompts
+from .data.evaluation_sets import occurring_in_files
 from .data.filters import filter_rows
 from .data.hashing import hash_of
 from .data.mining import REWARDS, check_reward_names, mine, write_table
@@ -36,7 +36,7 @@ from .data.splits import read_prompts
 from .data.workers import RayWorkers, ThisProcess, Workers
 from .pins import pin_prepare
 from .prepare_parts import Parts, input_hashes, part_paths, parts_of
-from .run_folder import stage_folder
+from .run_folder import finished_metrics, stage_folder, write_metrics
 from .settings import PrepareSettings
 
 STAGE = "prepare"
@@ -53,11 +53,8 @@ def run(settings: PrepareSettings) -> dict[str, Any]:
     """
     settings = pin_prepare(settings)
     folder = begin(settings, input_hashes(settings))
-    finished = folder / "metrics.json"
-    if finished.exists():
-        _log.info("%s is finished already", folder)
-        return json.loads(finished.read_text(encoding="utf-8"))
-    return prepare(settings, folder, parts_of(settings))
+    finished = finished_metrics(folder)
+    return prepare(settings, folder, parts_of(settings)) if finished is None else finished
 
 
 def begin(settings: PrepareSettings, inputs: dict[str, str]) -> Path:
@@ -113,7 +110,7 @@ def prepare(settings: PrepareSettings, folder: Path, parts: Parts) -> dict[str, 
         },
         "seconds": _seconds(moments),
     }
-    replace_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    write_metrics(folder, metrics)
     _log.info("prepare: %s", ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
     return metrics
 
@@ -252,10 +249,7 @@ def _check_bad(settings: PrepareSettings, bad: int, total: int, set_aside: pd.Da
 
 def _without_evaluation_prompts(settings: PrepareSettings, rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     """Returns the rows whose prompt is in no evaluation set, and how many prompts are; writes them to a table."""
-    chosen = settings.evaluation
-    files = map(evaluation_file, chosen.files)
-    prompts = [prompt for file in files for prompt in read_evaluation_prompts(file, chosen.column)]
-    occurs = occurring(rows["prompt"].unique(), prompts, chosen.similarity, chosen.ngram, chosen.permutations)
+    occurs = occurring_in_files(rows["prompt"].unique(), **vars(settings.evaluation))
     write_table(settings.run / "data" / EVALUATION, occurs)
     counts = {f"evaluation_{kind}": int((occurs["kind"] == kind).sum()) for kind in ("exact", "near")}
     return rows[~rows["prompt"].isin(occurs["prompt"])], counts

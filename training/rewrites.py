@@ -4,7 +4,6 @@ learn. They are synthetic, or mined from the sessions of a log.
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,8 @@ from prip.errors import CheckpointError
 from prip.generators import load_generator
 from prip.rewards import StandardisedSum
 
-from .atomic import replace_text
 from .baselines import BaselineCache, ImageScorer
-from .data.evaluation_sets import evaluation_file, occurring, read_evaluation_prompts
+from .data.evaluation_sets import occurring_in_files
 from .data.hashing import hash_of, hash_of_named
 from .data.mining import REWARDS, write_table
 from .data.pairs import SYSTEM_PROMPTS
@@ -29,7 +27,7 @@ from .data.synthetic import Job, from_starts, from_table, gains, image_seeds, kn
 from .pins import pin_rewrites
 from .prepare_parts import device_of, load_rewards
 from .reward_statistics import RewardStatistics
-from .run_folder import stage_folder
+from .run_folder import finished_metrics, stage_folder, write_metrics
 from .settings import RewritesSettings
 
 STAGE = "rewrites"
@@ -48,10 +46,8 @@ def run(settings: RewritesSettings) -> dict[str, Any]:
     hashes = {name: hash_of_named(path) for name, path in paths.items()}
     hashes |= {f"evaluation/{Path(file).name}": hash_of(file) for file in settings.evaluation.files}
     folder = stage_folder(settings, STAGE, hashes)
-    finished = folder / "metrics.json"
-    if finished.exists():
-        _log.info("%s is finished already", folder)
-        return json.loads(finished.read_text(encoding="utf-8"))
+    if (finished := finished_metrics(folder)) is not None:
+        return finished
     if settings.source == "log":
         pairs, left_out, counts = _from_log(settings, paths)
     else:
@@ -66,7 +62,7 @@ def run(settings: RewritesSettings) -> dict[str, Any]:
     counts |= {"kept": len(pairs), "kept_user_prompts": int(pairs["user_prompt"].nunique())}
     counts |= {f"kept_{split}": int((pairs["split"] == split).sum()) for split in ("train", "dev")}
     metrics = {"stage": STAGE, "source": settings.source, "counts": counts}
-    replace_text(finished, json.dumps(metrics, indent=2) + "\n")
+    write_metrics(folder, metrics)
     _log.info("rewrites: %s", ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
     return metrics
 
@@ -166,11 +162,8 @@ def _gains(
 
 def _without_evaluation_prompts(settings: RewritesSettings, pairs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Returns the rewrites of which no prompt is in an evaluation set, and the others with the kind as the reason."""
-    chosen = settings.evaluation
-    files = map(evaluation_file, chosen.files)
-    prompts = [prompt for file in files for prompt in read_evaluation_prompts(file, chosen.column)]
     distinct = pd.unique(pd.concat([pairs[column] for column in REWRITES]))
-    occurs = occurring(distinct, prompts, chosen.similarity, chosen.ngram, chosen.permutations)
+    occurs = occurring_in_files(distinct, **vars(settings.evaluation))
     kinds = dict(zip(occurs["prompt"], "evaluation_" + occurs["kind"], strict=True))
     reasons = pairs["user_prompt"].map(kinds).fillna(pairs["system_prompt"].map(kinds))
     return pairs[reasons.isna()], pairs.loc[reasons.notna(), REWRITES].assign(reason=reasons[reasons.notna()])

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prip.frozen import fingerprint
+from prip.frozen import fingerprints
 from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
 
 from . import ppo, ranks
@@ -26,7 +26,7 @@ from .processes import process_rank
 from .refiner_folder import publish_refiner, training_record, write_refiner
 from .replay import gather_replay, replay, rollout_metrics
 from .rl_memory import rl_memory
-from .rl_parts import RlParts, load_parts, part_folders, prompts_file
+from .rl_parts import RlParts, drawing_inputs, load_parts, part_folders, prompts_file
 from .rollouts import ActionBatch, Refinement, Scores, write_rollouts
 from .run_folder import stage_folder
 from .seeds import derive_seed
@@ -261,10 +261,7 @@ def run(settings: RlSettings, parts: RlParts | None = None) -> dict[str, Any]:
     """
     settings = pin_rl(settings)
     parts = parts or load_parts(settings)
-    read: dict[str, object] = {**dict(parts.model.named_children()), "generator": parts.generator}
-    read |= {f"reward {reward.name}": reward for reward in parts.rewards}
-    inputs = {name: fingerprint(part) for name, part in read.items()}
-    inputs["sampling"] = getattr(parts.generator, "sampling", "")
+    inputs = fingerprints(dict(parts.model.named_children())) | drawing_inputs(parts.generator, parts.rewards)
     inputs["user_prompts"] = hash_of_texts([*parts.train_prompts, "", *parts.dev_prompts])
     folder = stage_folder(settings, STAGE, inputs)
     if settings.algorithm == "ppo":

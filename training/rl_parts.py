@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from prip.errors import CheckpointError, InputError, PripError
+from prip.frozen import fingerprints
 from prip.generators import load_generator
 from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder, PromptDecoderConfig
 from prip.processing import PripProcessor, load_tokenizer
@@ -100,6 +101,12 @@ def parts_device(settings: RunSettings) -> torch.device:
     if settings.device == "cpu" or (settings.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+
+
+def drawing_inputs(generator: Generator, rewards: Sequence[Reward]) -> dict[str, str]:
+    """Returns what inputs.json says of a generator and of rewards: their weights, and how the generator samples."""
+    parts: dict[str, object] = {"generator": generator, **{f"reward {reward.name}": reward for reward in rewards}}
+    return {**fingerprints(parts), "sampling": getattr(generator, "sampling", "")}
 
 
 def part_folders(settings: RlSettings) -> tuple[Path, Path]:

@@ -32,6 +32,7 @@ from .optimizers import build_optimizer, learning_rate_factor, train_only
 from .replay import replay, rollout_metrics
 from .rl_memory import rl_memory
 from .rollouts import write_rollouts
+from .run_folder import finished_metrics, write_metrics
 from .seeds import seed_everything
 from .settings import RlSettings
 from .trl_policy import Rollouts, TrlPolicy
@@ -50,14 +51,12 @@ def train_by_trl(workshop: Workshop, settings: RlSettings) -> dict[str, Any]:
     Several processes are started by torchrun, not from here. Raises MissingExtraError without TRL, InputError for a
     minibatch that does not divide the rollouts, NonFiniteError for a reward, loss or gradient that is not finite.
     """
-    finished = workshop.folder / "metrics.json"
-    if finished.exists():
-        _log.info("%s is finished already", workshop.folder)
-        return json.loads(finished.read_text(encoding="utf-8"))
+    if (finished := finished_metrics(workshop.folder)) is not None:
+        return finished
     run = TrlRun(workshop, settings)
     metrics = run.train()
     if ranks.rank() == 0:
-        replace_text(finished, json.dumps(metrics, indent=2) + "\n")
+        write_metrics(workshop.folder, metrics)
     return metrics
 
 

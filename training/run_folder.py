@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,7 +18,8 @@ from .atomic import replace_text
 from .processes import process_rank
 from .settings import RunSettings
 
-SETTINGS_FILE = "settings.yaml"
+SETTINGS_FILE, METRICS_FILE = "settings.yaml", "metrics.json"
+_log = logging.getLogger(__name__)
 _NOT_COMPARED = (
     "run",
     "data",
@@ -67,6 +69,21 @@ def check_folder(settings: RunSettings, stage: str) -> None:
     if changed:
         pairs = "; ".join(f"{name} was {old.get(name)}, is {new.get(name)}" for name in changed)
         raise InputError(f"resume: wanted the settings that {folder} began with, but {pairs}")
+
+
+def finished_metrics(folder: Path) -> dict[str, Any] | None:
+    """Returns the metrics of a stage that is finished already, which is logged; None of any other. folder: the
+    stage's."""
+    path = folder / METRICS_FILE
+    if not path.exists():
+        return None
+    _log.info("%s is finished already", folder)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Writes what tells that a stage is finished: its metrics."""
+    replace_text(folder / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
 
 
 def flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prip.frozen import check_unchanged, fingerprint, fingerprints, freeze
+from prip.frozen import check_unchanged, fingerprints, freeze
 from prip.randomness import random_generator
 
 from . import refl
@@ -26,7 +26,7 @@ from .pins import pin_tune
 from .preview import Column, write_preview
 from .processes import process_rank
 from .residence import move
-from .rl_parts import DEV_SEED
+from .rl_parts import DEV_SEED, drawing_inputs
 from .run_folder import stage_folder
 from .seeds import derive_seed, permutation_indices
 from .settings import TuneSettings
@@ -192,10 +192,7 @@ def run(settings: TuneSettings, parts: TuneParts | None = None) -> dict[str, Any
     parts = parts or load_tune_parts(settings)
     tunable = TunableDiffusion(parts.generator)
     parts.total.check_differentiable()
-    read: dict[str, object] = {"generator": parts.generator}
-    read |= {f"reward {reward.name}": reward for reward in parts.rewards}
-    inputs = {name: fingerprint(part) for name, part in read.items()}
-    inputs["sampling"] = tunable.generator.sampling
+    inputs = drawing_inputs(parts.generator, parts.rewards)
     inputs["user_prompts"] = hash_of_texts([*parts.user_prompts["train"], "", *parts.user_prompts["dev"]])
     inputs["system_prompts"] = hash_of_texts(parts.system_prompts)
     inputs["statistics"] = repr(parts.statistics)

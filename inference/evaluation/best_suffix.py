@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from prip.errors import InputError
 from prip.miniature.prompts import user_prompts
 from prip.miniature.vocabulary import ATTRIBUTES
+from prip.options import check_whole
 from prip.protocols import Generator, Reward
 from prip.rewards.standardised import StandardisedSum
 
@@ -113,8 +113,7 @@ def make_best_suffix(
     of them, spread over all. The rest is explained at `BestSuffixRefiner`.
     """
     for option, value in (("prompts", prompts), ("images", images), ("passes", passes), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"refiner {name!r}: {option} must be a whole number of at least 1, it is {value!r}")
+        check_whole(f"refiner {name!r}: {option}", value, 1)
     texts = [text for text, _ in user_prompts(SPLIT, 1, context.seed)]
     spread = np.linspace(0, len(texts) - 1, min(prompts, len(texts))).round().astype(int)
     rewards = load_rewards(context.parts.rewards, context.device)

@@ -18,6 +18,7 @@ from prip.miniature.prompts import user_prompt
 from prip.miniature.reader import Reader
 from prip.miniature.scene import FACTORS, parse
 from prip.miniature.vocabulary import ATTRIBUTES
+from prip.options import check_whole
 from prip.protocols import Images, Reward
 from prip.randomness import random_generator
 
@@ -42,8 +43,7 @@ def make_prompts(
     if split not in SPLITS:
         raise InputError(f"prompts: split must be one of {', '.join(SPLITS)}, it is {split!r}")
     for option, value in (("per_attribute", per_attribute), ("pairs", pairs)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise InputError(f"prompts: {option} must be a whole number of at least 0, it is {value!r}")
+        check_whole(f"prompts: {option}", value, 0)
     couples = list(combinations(ATTRIBUTES, 2))
     asked: list[tuple[str, tuple[str, ...], int]]
     asked = [(attribute, (attribute,), count) for attribute in ATTRIBUTES for count in range(per_attribute)]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from prip.errors import InputError
 from prip.miniature.vocabulary import ATTRIBUTES, MODIFIERS
+from prip.options import check_whole
 from prip.protocols import Generator, Reward
 
 from .gallery import Gallery
@@ -137,6 +138,5 @@ def make_best(
     judge: name of a scorer. The rest is explained at `BestRefiner`.
     """
     for option, value, least in (("images", images, 1), ("passes", passes, 0), ("wordings", wordings, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InputError(f"refiner {name!r}: {option} must be a whole number of at least {least}, it is {value!r}")
+        check_whole(f"refiner {name!r}: {option}", value, least)
     return BestOnEach(name, judge, context.seed, images=images, passes=passes, wordings=wordings)

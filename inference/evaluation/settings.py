@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prip.errors import InputError
+from prip.options import check_whole
 
 from .kinds import EMBEDDERS, GENERATORS, PROMPT_SETS, REFINERS, SCORERS, check_entry
 
@@ -64,9 +65,7 @@ class EvaluationSettings:
             ("chunk", 1),
             ("batch_size", 1),
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(f"{name} must be a whole number of at least {least}, it is {value!r}")
+            check_whole(name, getattr(self, name), least)
         for name in _SECTIONS:
             entries = getattr(self, name)
             if not isinstance(entries, Mapping):

@@ -137,6 +137,22 @@ def occurring(
     return pd.DataFrame(found, columns=["prompt", "evaluation_prompt", "kind", "similarity"])
 
 
+def occurring_in_files(
+    prompts: Iterable[str],
+    files: Iterable[str | Path],
+    column: str,
+    similarity: float,
+    ngram: int,
+    permutations: int,
+) -> pd.DataFrame:
+    """Returns what `occurring` does, for the prompts that are read from evaluation files, here or on the Hub.
+
+    Raises CheckpointError or InputError for a file as evaluation_file and read_evaluation_prompts do.
+    """
+    evaluation = [prompt for file in files for prompt in read_evaluation_prompts(evaluation_file(file), column)]
+    return occurring(prompts, evaluation, similarity, ngram, permutations)
+
+
 class _Index:
     """Normalised texts, findable by others that resemble them."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 BLURRED = 2.0
@@ -22,11 +24,20 @@ def filter_rows(
         "image_nsfw": (rows["image_nsfw"] > max_image_nsfw) & ~blurred,
         "prompt_nsfw": rows["prompt_nsfw"] > max_prompt_nsfw,
     }
-    counts, passed = {}, pd.Series(True, index=rows.index)
-    for name, fails in tests.items():
-        counts[name] = int((passed & fails).sum())
-        passed &= ~fails
+    passed, counts = passing(tests)
     repeated = rows.loc[passed, "drawing"].duplicated() & (not keep_duplicates)
     counts["duplicates"] = int(repeated.sum())
     passed[repeated.index[repeated]] = False
     return rows[passed], counts
+
+
+def passing(tests: Mapping[str, pd.Series]) -> tuple[pd.Series, dict[str, int]]:
+    """Returns which rows pass all tests, and how many do not, by the first test that they fail.
+
+    tests: by name and in order, whether each row fails.
+    """
+    counts, passed = {}, pd.Series(True, index=next(iter(tests.values())).index)
+    for name, fails in tests.items():
+        counts[name] = int((passed & fails).sum())
+        passed &= ~fails
+    return passed, counts

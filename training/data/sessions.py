@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from prip.errors import CheckpointError
 
 from .evaluation_sets import normalise
+from .filters import passing
 
 NOBODY = ("", "deleted_account")
 """What DiffusionDB has in user_name where the user is not known."""
@@ -43,11 +44,8 @@ def read_log(path: Path, max_prompt_nsfw: float = 1.0) -> tuple[pd.DataFrame, di
     }
     if "prompt_nsfw" in known:
         tests["prompt_nsfw"] = frame["prompt_nsfw"] > max_prompt_nsfw
-    counts, passed = {"rows": len(frame)}, pd.Series(True, index=frame.index)
-    for name, fails in tests.items():
-        counts[name] = int((passed & fails).sum())
-        passed &= ~fails
-    return frame.loc[passed, _COLUMNS].reset_index(drop=True), counts
+    passed, counts = passing(tests)
+    return frame.loc[passed, _COLUMNS].reset_index(drop=True), {"rows": len(frame), **counts}
 
 
 def find_sessions(log: pd.DataFrame, gap_minutes: float, shared: float) -> pd.DataFrame:

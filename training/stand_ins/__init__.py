@@ -6,7 +6,6 @@ rehearsal of a preset without a download.
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import Any
 
@@ -17,10 +16,10 @@ from prip.loading import quiet
 from prip.miniature.prompts import system_prompt
 from prip.randomness import random_generator
 
-from ..atomic import replace_folder, replace_text
+from ..atomic import replace_folder
 from ..data.diffusiondb import Sampling
 from ..data.drawing import draw_all, plan_drawings
-from ..run_folder import stage_folder
+from ..run_folder import stage_folder, write_metrics
 from ..seeds import seed_everything
 from ..settings import StandInsSettings
 from .language import write_llama, write_t5
@@ -51,6 +50,6 @@ def run(settings: StandInsSettings) -> dict[str, Any]:
     plan = plan_drawings(prompts, "user", settings.images_per_prompt, settings.seed)
     drawn = draw_all(plan, generator, Sampling(1, 1.0), settings.run / "diffusiondb", 16, settings.progress)
     metrics = {"stage": STAGE, "parts": list(writers), "images": drawn}
-    replace_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    write_metrics(folder, metrics)
     _log.info("stand-ins: %s, and %d images, in %s", ", ".join(writers), drawn, settings.run)
     return metrics

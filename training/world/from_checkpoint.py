@@ -18,9 +18,9 @@ from prip.miniature.reader import Reader
 from prip.pivot_encoder import QFormerPivotEncoder
 from prip.rewards.prompt_reward import PromptReward
 
-from ..atomic import replace_folder, replace_text
+from ..atomic import replace_folder
 from ..data.hashing import hash_of
-from ..run_folder import stage_folder
+from ..run_folder import stage_folder, write_metrics
 from ..settings import RunSettings, WorldSettings
 from ..settings.world import TAKEN
 
@@ -67,7 +67,7 @@ def take_parts(settings: WorldSettings, checkpoint: str) -> dict[str, float]:
         replace_folder(settings.run / "parts" / folder, partial(_copy, root / folder))
     obedience = json.loads((root / "generator" / "obedience.json").read_text(encoding="utf-8"))
     facts = {"checkpoint": checkpoint, "sha256": hashes, "obedience": obedience}
-    replace_text(record / "metrics.json", json.dumps(facts, indent=2) + "\n")
+    write_metrics(record, facts)
     _log.info("world: %s of %s are in %s", ", ".join(FOLDERS), checkpoint, settings.run / "parts")
     return obedience
 

@@ -9,6 +9,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 
 from prip.errors import InputError, PripError
+from prip.options import check_whole
 
 from ..kinds import Context
 from .answers import Wording
@@ -133,8 +134,8 @@ def make_chat(
         ("concurrency", concurrency, 1),
         ("max_tokens", max_tokens, 1),
     ):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-            raise InputError(f"refiner {name!r}: {option} must be a whole number of at least {least}, it is {value!r}")
+        if value is not None:
+            check_whole(f"refiner {name!r}: {option}", value, least)
     for option, number in (("temperature", temperature), ("timeout_s", timeout_s), ("longest_wait_s", longest_wait_s)):
         if number is not None and (isinstance(number, bool) or not isinstance(number, (int, float)) or number < 0):
             raise InputError(f"refiner {name!r}: {option} must be a number of at least 0, it is {number!r}")
