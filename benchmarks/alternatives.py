@@ -2,53 +2,32 @@
 
     python benchmarks/alternatives.py
 
-Compares what an alternative may avoid of those before it: `sampled` avoids nothing and samples at temperature 1,
-`first` avoids the first modifier of each, `two` the first two, `third` and `half` so many of them, `all` all, `values`
-all terms of the values that the first half names. `prip.refine` does as `two`.
+Compares from how large a nucleus (`top_p`) the alternatives of a prompt are sampled, and with faults allowed or not.
+`prip.refine` does as the last row.
 """
 
 from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from statistics import mean
 
-from prip import Refiner, alternatives
-from prip.control.attributes import attributes, named_values
+from prip import Refiner
 from prip.generators import load_generator
 from prip.inference.parts import Parts
 from prip.miniature.prompts import user_prompts
 from prip.miniature.vocabulary import ATTRIBUTES, MODIFIERS, NEUTRAL_MODIFIERS, POOR
 from prip.processing import modifiers_added
 from prip.rewards import load_reward
-from prip.words import words_of
 
 KNOWN = {*MODIFIERS, *NEUTRAL_MODIFIERS}
 HARMFUL = {modifier for values in ATTRIBUTES.values() for modifier in values[POOR].modifiers}
 
 
-def terms(modifiers: Sequence[str]) -> list[str]:
-    """The modifiers as terms to avoid."""
-    return [" ".join(words_of(modifier)) for modifier in modifiers]
-
-
-def terms_of_values(modifiers: Sequence[str]) -> list[str]:
-    """The modifiers and all terms of the values that they name."""
-    values = sorted(named_values(", ".join(modifiers)))
-    return [*terms(modifiers), *(term for attribute, value in values for term in attributes()[attribute][value])]
-
-
-VARIANTS: dict[str, Callable[[Sequence[str]], list[str]]] = {
-    "sampled": lambda modifiers: [],
-    "first": lambda modifiers: terms(modifiers[:1]),
-    "two": lambda modifiers: terms(modifiers[:2]),
-    "third": lambda modifiers: terms(modifiers[: (len(modifiers) + 2) // 3]),
-    "half": lambda modifiers: terms(modifiers[: (len(modifiers) + 1) // 2]),
-    "all": terms,
-    "values": lambda modifiers: terms_of_values(modifiers[: (len(modifiers) + 1) // 2]),
-}
+VARIANTS = [(1.0, True), (0.95, True), (0.9, True), (0.8, True), (0.7, True), (0.9, False)]
+"""top_p, and whether faults are allowed."""
 
 
 def shared(sets: Sequence[set[str]]) -> float:
@@ -80,16 +59,16 @@ def main() -> None:
 
     print(f"plain {quality([(prompt, prompt) for prompt in prompts]):.3f}")
     print(f"first {quality(list(zip(prompts, refiner.refine(prompts), strict=True))):.3f} (greedy, the same for all)")
-    print("variant   texts  shared  unclean  harmful  reward of the others")
-    for name, avoided in VARIANTS.items():
-        alternatives.terms_to_avoid = avoided  # type: ignore[assignment]
-        temperature = 1.0 if name == "sampled" else 0.0
-        found = refiner.refine(prompts, num_alternatives=arguments.alternatives, temperature=temperature)
+    print("top_p  faults   texts  shared  unclean  harmful  reward of the others")
+    for top_p, allow_faults in VARIANTS:
+        options = {"num_alternatives": arguments.alternatives, "top_p": top_p, "allow_faults": allow_faults}
+        found = refiner.refine(prompts, **options)
         added = [[set(modifiers_added(user, text)) for text in own] for user, own in zip(prompts, found, strict=True)]
         others = [modifiers for own in added for modifiers in own[1:]]
         pairs = [(user, text) for user, own in zip(prompts, found, strict=True) for text in own[1:]]
         print(
-            f"{name:9} {mean(map(len, found)):5.2f} {mean(map(shared, added)):7.3f} "
+            f"{top_p:5} {'allowed' if allow_faults else 'none':8} {mean(map(len, found)):5.2f} "
+            f"{mean(map(shared, added)):7.3f} "
             f"{mean(not one <= KNOWN for one in others):8.3f} {mean(bool(one & HARMFUL) for one in others):8.3f} "
             f"{quality(pairs):8.3f}"
         )

@@ -46,11 +46,12 @@ def add_parser(subparsers: Any) -> None:
         help="prompts; none, or -, reads lines from stdin (a blank one stays)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON list of {user_prompt, refined_prompts}")
-    parser.add_argument(
-        "-n", "--num-alternatives", type=int, default=1, metavar="N", help="distinct texts a prompt, the greedy first"
-    )
+    parser.add_argument("-n", "--num-alternatives", type=int, default=1, metavar="N", help="distinct texts a prompt")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same text (default 0)")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default); above it samples")
+    parser.add_argument(
+        "--top-p", type=float, default=0.9, metavar="P", help="sample from the likeliest tokens alone (default 0.9)"
+    )
     parser.add_argument("--max-new-tokens", type=int, default=60, metavar="N", help="tokens to add (default 60)")
     parser.add_argument("--token-budget", type=int, metavar="N", help="CLIP tokens of the whole prompt (default 75)")
     parser.add_argument(
@@ -78,6 +79,7 @@ def add_parser(subparsers: Any) -> None:
         help="add nothing that overrides the medium, light, color ... that you name (default: keep them)",
     )
     parser.add_argument("--no-artists", action="store_true", help="add no artist's name")
+    parser.add_argument("--allow-faults", action="store_true", help='let "badly cropped" and the like be added')
     parser.add_argument(
         "--strength", type=float, default=1.0, help="share of the modifiers to add, 0 adds nothing (default 1)"
     )

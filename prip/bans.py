@@ -7,12 +7,13 @@ start of a word only: "ink" bans neither "pink" nor "drink", but "inky".
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
 from .control.artists import artist_beginnings, artist_names
 from .control.attributes import kept_and_banned, named_values
+from .control.faults import unwanted_faults
 from .token_table import TokenTable
 from .words import spaced_words
 
@@ -144,7 +145,7 @@ class RowBans:
         self._made: dict[object, TermsAtWords] = {}
 
     def __call__(
-        self, text: str, keep_attributes: bool, no_artists: bool, avoided: Sequence[str]
+        self, text: str, keep_attributes: bool, no_artists: bool, allow_faults: bool
     ) -> tuple[TermsAtWords, ...]:
         """Return the bans of a prompt that says `text`: none where it names nothing and nothing else is asked for."""
         bans = []
@@ -154,12 +155,13 @@ class RowBans:
         if no_artists:
             names = artist_names()
             bans.append(self._terms("artists", (*artist_beginnings(), *names), names))
-        if avoided:
-            bans.append(self._terms(tuple(avoided), avoided, avoided))
+        if not allow_faults:
+            terms = unwanted_faults(text)
+            bans.append(self._terms(terms, terms))
         return tuple(bans)
 
     def _terms(
-        self, key: object, terms: Iterable[str], heads: Iterable[str], excused: Iterable[str] = ()
+        self, key: object, terms: Iterable[str], heads: Iterable[str] = (), excused: Iterable[str] = ()
     ) -> TermsAtWords:
         if key not in self._made:
             if self._index is None:

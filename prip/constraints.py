@@ -95,7 +95,7 @@ class Constraints:
     2. A modifier begins with a space and a letter or digit; it has at least one token.
     3. It does not begin with a word of the user prompt or of what was added before; no word directly follows itself.
     4. No banned term comes about, in any casing, anywhere in what is added; no modifier begins as one does. Nor does at
-       the start of a word another value of an attribute that the user prompt names, or what the caller avoids in a row.
+       the start of a word another value of an attribute that the user prompt names, an artist's name, or a fault.
     5. The text never exceeds the token budget, nor the tokens added `max_new_tokens`; a modifier after the first is
        begun only when `modifier_tokens` are free.
     6. The end is allowed once there is a modifier, and is all that is left when nothing else fits.
@@ -132,20 +132,20 @@ class Constraints:
         banned_terms: Sequence[str] = (),
         keep_attributes: bool = True,
         no_artists: bool = False,
-        avoided: Sequence[Sequence[str]] | None = None,
+        allow_faults: bool = True,
     ) -> ConstraintState:
         """Return the state of a batch before its first token; rows without room for a modifier are `full`.
 
-        `keep_attributes` keeps what each prompt names of an attribute, `no_artists` keeps names of artists away;
-        `avoided` are terms for each row that do not come about in it, lower-case words with single spaces.
+        `keep_attributes` keeps what each prompt names of an attribute, `no_artists` keeps names of artists away,
+        without `allow_faults` no fault is asked for that the prompt does not name.
         Raises InputError for a budget or a number of tokens below 1 and for a banned term that is blank.
         """
         check_whole("token_budget", token_budget, 1)
         check_whole("max_new_tokens", max_new_tokens, 1)
         state = ConstraintState([], token_budget, TermsAnywhere(self.table, normal_terms(banned_terms)))
-        for row, user_prompt in enumerate(user_prompts):
+        for user_prompt in user_prompts:
             own = own_words(plain_prompt(user_prompt))
-            bans = self._row_bans(own, keep_attributes, no_artists, avoided[row] if avoided else ())
+            bans = self._row_bans(own, keep_attributes, no_artists, allow_faults)
             state.rows.append(self._begin_row(state, own, max_new_tokens, bans))
         return state
 
@@ -238,7 +238,7 @@ class Constraints:
         banned_terms: Sequence[str] = (),
         keep_attributes: bool = True,
         no_artists: bool = False,
-        avoided: Sequence[Sequence[str]] | None = None,
+        allow_faults: bool = True,
     ) -> torch.Tensor:
         """Return the masks under which given actions were chosen, bool `(batch, length, vocabulary)`, True = allowed.
 
@@ -247,7 +247,7 @@ class Constraints:
         Raises InputError when an action was not allowed where it stands.
         """
         state = self.begin(
-            user_prompts, token_budget, max_new_tokens, banned_terms, keep_attributes, no_artists, avoided
+            user_prompts, token_budget, max_new_tokens, banned_terms, keep_attributes, no_artists, allow_faults
         )
         length = max(map(len, actions), default=0)
         masks = torch.ones(len(actions), length, self.table.size, dtype=torch.bool)

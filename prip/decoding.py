@@ -33,13 +33,15 @@ def decode(
     state: ConstraintState,
     temperature: float = 0.0,
     generators: Sequence[torch.Generator] | None = None,
+    top_p: float = 1.0,
     whole_modifiers: bool = True,
 ) -> list[list[int]]:
     """Continue each prefix until its row of `state` is done; `state` ends up there.
 
     `pivot` `(batch, pivot_length, pivot_width)`, or None for none; `prefix_ids` as PripProcessor gives them.
     `temperature` 0 takes the likeliest token; above it tokens are sampled, each row from its own generator of
-    `generators` (on the CPU), so that a text does not depend on its batch.
+    `generators` (on the CPU), so that a text does not depend on its batch. With `top_p` below 1 they come from the
+    nucleus alone, the likeliest tokens that have this probability together (Holtzman et al. 2020).
     `whole_modifiers` drops what D cannot finish as it means to, because of a ban or for want of room, and has it begin
     the modifier anew. Without, each token is drawn from those allowed: with the probabilities that reinforcement
     learning computes again.
@@ -58,7 +60,7 @@ def decode(
         while going:
             allowed, meant = constraints.allowed_and_meant(state, going)
             own = [generators[row] for row in going] if generators is not None else []
-            chosen = _choose(logits, meant if whole_modifiers else allowed, temperature, own)
+            chosen = _choose(logits, meant if whole_modifiers else allowed, temperature, own, top_p)
             may = allowed.gather(1, chosen.cpu()[:, None]).flatten().tolist()
             on = [
                 _take(constraints, state, row, token, ok, actions[row])
@@ -75,13 +77,31 @@ def decode(
 
 
 def _choose(
-    logits: torch.Tensor, mask: torch.Tensor, temperature: float, generators: Sequence[torch.Generator]
+    logits: torch.Tensor,
+    mask: torch.Tensor,
+    temperature: float,
+    generators: Sequence[torch.Generator],
+    top_p: float,
 ) -> torch.Tensor:
     """Return a token for each row, int64 `(batch,)`, of those that the mask `(batch, vocabulary)` has."""
     scores = logits.float().masked_fill_(~mask.to(logits.device), float("-inf"))
     if temperature > 0:
-        scores = scores / temperature + _gumbel(scores.shape[1], generators, scores.device)
+        scores = nucleus(scores / temperature, top_p)
+        scores += _gumbel(scores.shape[1], generators, scores.device)
     return scores.argmax(dim=-1)
+
+
+def nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Return logits `(batch, vocabulary)` with -inf for all tokens but the likeliest whose probabilities sum to top_p.
+
+    The token that crosses top_p is kept, so that there is always one.
+    """
+    if top_p >= 1:
+        return logits
+    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+    probabilities = ordered.softmax(dim=-1)
+    outside = probabilities.cumsum(dim=-1) - probabilities >= top_p
+    return logits.masked_fill(outside.scatter(1, order, outside), float("-inf"))
 
 
 def _take(

@@ -28,7 +28,7 @@ def check_user_prompt(user_prompt: object) -> str:
     """Return the user prompt when it can be refined.
 
     Raises InputError when it is not a string, is empty, blank or only full stops and commas, is longer than
-    MAX_CHARACTERS, or holds control characters (NUL, tabs and line breaks among them) or unpaired surrogates.
+    MAX_CHARACTERS, or holds control characters (but tabs and line breaks) or unpaired surrogates.
     """
     if not isinstance(user_prompt, str):
         raise InputError(f"prompt must be a string, a {type(user_prompt).__name__} came")
@@ -36,7 +36,7 @@ def check_user_prompt(user_prompt: object) -> str:
         raise InputError(f"prompt may have {MAX_CHARACTERS:,} characters, it has {len(user_prompt):,}")
     for place, character in enumerate(user_prompt):
         category = unicodedata.category(character)
-        if category in ("Cc", "Cs"):
+        if category in ("Cc", "Cs") and character not in "\t\n\r":
             what = "control character" if category == "Cc" else "unpaired surrogate"
             raise InputError(f"prompt may hold no {what}: U+{ord(character):04X} stands at character {place + 1}")
     if not own_words(user_prompt):
@@ -106,7 +106,7 @@ class PripProcessor:
     def encode_user_prompts(self, user_prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return int64 (input_ids, attention_mask), `(batch, length)`, padded on the right: what E reads.
 
-        Webui syntax is left out. Without an E they have the length 0.
+        They are the user's own words, without webui syntax. Without an E they have the length 0.
         """
         if self.encoder_tokenizer is None:
             import torch
@@ -114,7 +114,7 @@ class PripProcessor:
             nothing = torch.zeros(len(user_prompts), 0, dtype=torch.long)
             return nothing, nothing
         encoded = self.encoder_tokenizer(
-            [plain_prompt(user_prompt) for user_prompt in user_prompts],
+            [own_words(plain_prompt(user_prompt)) for user_prompt in user_prompts],
             padding=True,
             padding_side="right",
             truncation=False,

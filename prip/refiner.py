@@ -20,7 +20,7 @@ from .loading import read_json, refiner_folder
 from .modeling import PripModel
 from .options import RefineOptions
 from .places import as_device
-from .processing import PripProcessor, check_user_prompts
+from .processing import PripProcessor, check_user_prompts, own_words
 from .quantization import check_quantization, quantize
 from .refining import Refined, Refining, unrefined
 from .token_counter import TokenCounter
@@ -152,6 +152,7 @@ class Refiner:
         num_alternatives: int = 1,
         seed: int = 0,
         temperature: float = 0.0,
+        top_p: float = 0.9,
         max_new_tokens: int = 60,
         token_budget: int | None = None,
         banned_terms: Sequence[str] = (),
@@ -159,22 +160,26 @@ class Refiner:
         styles: Sequence[str] = (),
         keep_attributes: bool = True,
         no_artists: bool = False,
+        allow_faults: bool = False,
         strength: float = 1.0,
     ) -> Any:
         """Return the refined prompt (str) of a string, the list of them (list[str]) for a list.
 
         The user's words come back verbatim at the start, less trailing spaces, full stops and commas. A text depends
-        on its prompt, `seed` and these options alone, never on the batch it is in.
-        `temperature` 0 is greedy. `token_budget` bounds the whole prompt in CLIP's tokens, or in those of `counted_by`;
+        on its prompt, `seed` and these options alone; the batch it is in changes none in float32, and in a lower
+        precision few.
+        `temperature` 0 is greedy; above it tokens are sampled, from the likeliest with a probability of `top_p`
+        together. `token_budget` bounds the whole prompt in CLIP's tokens, or in those of `counted_by`;
         None is all that the text encoder reads, 75 of CLIP's. `max_new_tokens` bounds what the decoder adds, in its
         own; a prompt that leaves no room for a modifier returns unchanged, with a PripWarning.
         `banned_terms` never come about in what is added, in any casing. `styles`, names of prip.control.styles or any
         phrases, stand right behind the user's own words, as if typed. With `keep_attributes` no other value is added of
-        an attribute (medium, light, color, ...) that the user or a style names; with `no_artists` no artist's name.
+        an attribute (medium, light, color, ...) that the user or a style names; with `no_artists` no artist's name;
+        without `allow_faults` nothing like "badly cropped" that the user does not name.
         `strength` adds that share of the modifiers, from the first on; 0 returns each prompt as it is.
-        With `num_alternatives` above 1 each prompt gives a list[str] of so many distinct texts, the greedy one first;
-        the others begin with modifiers that those before lack, or are sampled where the temperature is above 0 or no
-        more are found; fewer come, with a PripWarning, when there are no more.
+        With `num_alternatives` above 1 each prompt gives a list[str] of so many distinct texts, the one that would come
+        alone first; the others are sampled, at 1 where `temperature` is 0; fewer come, with a PripWarning, when there
+        are no more.
         Raises InputError for a prompt or an option that cannot be used.
         """
         options = RefineOptions.among(locals())
@@ -188,10 +193,11 @@ class Refiner:
     ) -> list[str]:
         """Return the first text of each prompt by a seed of its own: the `PromptRefiner` protocol.
 
-        options: those of `refine`, whose seed is not read; None is the defaults, greedily.
+        options: those of `refine`, whose seed is not read; None is the defaults, but faults are allowed: what is
+        measured is what the model itself has learned.
         """
         prompts = check_user_prompts(user_prompts)
-        results = self._refined_with_warnings(prompts, seeds, options or RefineOptions())
+        results = self._refined_with_warnings(prompts, seeds, options or RefineOptions(allow_faults=True))
         return [result.texts[0] for result in results]
 
     def refine_each(self, user_prompts: Sequence[str], seeds: Sequence[int], options: RefineOptions) -> list[Refined]:
@@ -232,16 +238,17 @@ class Refiner:
         banned_terms: Sequence[str] = (),
         keep_attributes: bool = True,
         no_artists: bool = False,
-        avoided: Sequence[Sequence[str]] | None = None,
+        allow_faults: bool = True,
+        top_p: float = 1.0,
         whole_modifiers: bool = True,
     ) -> list[list[int]]:
         """Return the tokens that the decoder adds to each prompt, the end token included; none where there is no room.
 
-        `seeds` are a (seed, number of the alternative) for each prompt, `whole_modifiers` is decode's, and the other
-        arguments are those of Constraints.begin. Reinforcement learning samples with this too.
+        `seeds` are a (seed, number of the alternative) for each prompt, `top_p` and `whole_modifiers` are decode's, and
+        the other arguments are those of Constraints.begin. Reinforcement learning samples with this too.
         """
         state = self.constraints.begin(
-            user_prompts, token_budget, max_new_tokens, banned_terms, keep_attributes, no_artists, avoided
+            user_prompts, token_budget, max_new_tokens, banned_terms, keep_attributes, no_artists, allow_faults
         )
         prefixes = [self.processor.prefix_ids(prompt) for prompt in user_prompts]
         rows = [
@@ -259,7 +266,8 @@ class Refiner:
             self.constraints,
             replace(state, rows=[state.rows[row] for row in rows]),
             temperature,
-            [row_generator(seeds[row][0], user_prompts[row], seeds[row][1]) for row in rows],
+            [row_generator(seeds[row][0], own_words(user_prompts[row]), seeds[row][1]) for row in rows],
+            top_p,
             whole_modifiers,
         )
         for row, tokens in zip(rows, decoded, strict=True):
@@ -292,6 +300,7 @@ def refine(
     num_alternatives: int = 1,
     seed: int = 0,
     temperature: float = 0.0,
+    top_p: float = 0.9,
     max_new_tokens: int = 60,
     token_budget: int | None = None,
     banned_terms: Sequence[str] = (),
@@ -299,7 +308,11 @@ def refine(
     styles: Sequence[str] = (),
     keep_attributes: bool = True,
     no_artists: bool = False,
+    allow_faults: bool = False,
     strength: float = 1.0,
+    dtype: str | None = None,
+    quantization: str | None = None,
+    compile: bool = False,
 ) -> Any:
     """Refine a prompt, or a list of them, by Refiner.from_pretrained and Refiner.refine, whose arguments these are.
 
@@ -311,19 +324,25 @@ def refine(
     options = RefineOptions.among(locals())
     if options.strength == 0:
         return unrefined(prompt, options)
-    return loaded(model, device, revision).refine(prompt, **vars(options))
+    refiner = loaded(model, device, revision, dtype, quantization, compile)
+    return refiner.refine(prompt, **vars(options))
 
 
 def loaded(
-    model: str | os.PathLike[str] = "prip-mini", device: str | None = None, revision: str | None = None
+    model: str | os.PathLike[str] = "prip-mini",
+    device: str | None = None,
+    revision: str | None = None,
+    dtype: str | None = None,
+    quantization: str | None = None,
+    compile: bool = False,
 ) -> Refiner:
     """Return what Refiner.from_pretrained loads. It is kept for next time, unless the checkpoint has changed since."""
-    return _loaded(str(model), revision, device, last_change(model))
+    return _loaded(str(model), last_change(model), revision, device, dtype, quantization, compile)
 
 
 @lru_cache(maxsize=4)
-def _loaded(model: str, revision: str | None, device: str | None, last_change: int) -> Refiner:
-    return Refiner.from_pretrained(model, revision=revision, device=device)
+def _loaded(model: str, last_change: int, *options: Any) -> Refiner:
+    return Refiner.from_pretrained(model, *options)
 
 
 def last_change(model: str | os.PathLike[str]) -> int:

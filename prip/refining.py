@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .alternatives import Job, Made, find_alternatives
+from .alternatives import Job, find_alternatives
 from .control.styles import with_styles
 from .options import RefineOptions
 from .processing import check_user_prompts
+from .webui_syntax import ends_in_weight
 
 if TYPE_CHECKING:
     from .refiner import Refiner
@@ -59,12 +60,13 @@ class Refining:
         prompts = [with_styles(one, self.options.styles) for one in user_prompts]
         firsts = [Job(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
         wanted = self.options.num_alternatives
-        made = self._make(firsts, self.options.temperature)
-        ready = {first: own for first, own in zip(firsts, made, strict=True) if own is not None}
+        open_ended = [first for first in firsts if not ends_in_weight(first.user_prompt)]
+        made = self._make(open_ended, self.options.temperature)
+        ready = {first: text for first, text in zip(open_ended, made, strict=True) if text is not None}
         if wanted == 1:
-            found = {first: [own.text] for first, own in ready.items()}
+            found = {first: [text] for first, text in ready.items()}
         else:
-            found = find_alternatives(ready, wanted, self.options.temperature, self._make)
+            found = find_alternatives(ready, wanted, self.options.temperature or 1.0, self._make)
         return [
             Refined(list(found[first]), short=len(found[first]) < wanted)
             if first in found
@@ -75,19 +77,18 @@ class Refining:
     def shortcomings(self, results: Sequence[Refined], user_prompts: Sequence[str]) -> list[str]:
         """Return a sentence for each way in which results are less than was asked for; none when all is well."""
         pairs = list(zip(user_prompts, results, strict=True))
-        unchanged = [prompt for prompt, result in pairs if result.unchanged]
+        weighted = [prompt for prompt, _ in pairs if ends_in_weight(prompt)]
+        unchanged = [prompt for prompt, result in pairs if result.unchanged and not ends_in_weight(prompt)]
         short = list(dict.fromkeys(prompt for prompt, result in pairs if result.short))
         sentences = []
-        if unchanged:
-            many = "a prompt returns" if len(unchanged) == 1 else f"{len(unchanged)} prompts return"
-            budget = self.options.token_budget
-            room = (
-                f"the {self._token_budget} tokens that the generator reads"
-                if budget is None
-                else f"token_budget={budget}"
-            )
+        if weighted:
             sentences.append(
-                f"{many} unchanged, no modifier that may be added has room within {room} "
+                f"{_many(weighted)} unchanged, nothing may follow the weight at the end of parts that AND joins: "
+                f"{_shown(weighted[0])}"
+            )
+        if unchanged:
+            sentences.append(
+                f"{_many(unchanged)} unchanged, no modifier that may be added has room within {self._budget_in_words} "
                 f"and max_new_tokens={self.options.max_new_tokens}: {_shown(unchanged[0])}"
             )
         if short:
@@ -97,10 +98,10 @@ class Refining:
             )
         return sentences
 
-    def _make(self, jobs: Sequence[Job], temperature: float) -> list[Made | None]:
+    def _make(self, jobs: Sequence[Job], temperature: float) -> list[str | None]:
         """Return what comes of each job, None where there was no room; equal jobs are done once."""
         distinct = list(dict.fromkeys(jobs))
-        options, made = self.options, dict[Job, Made | None]()
+        options, made = self.options, dict[Job, str | None]()
         for start in range(0, len(distinct), options.batch_size):
             batch = distinct[start : start + options.batch_size]
             added = self.refiner.actions(
@@ -112,20 +113,30 @@ class Refining:
                 tuple(options.banned_terms),
                 options.keep_attributes,
                 options.no_artists,
-                [job.avoided for job in batch],
+                options.allow_faults,
+                options.top_p,
             )
             for job, actions in zip(batch, added, strict=True):
-                made[job] = self._made(job.user_prompt, actions) if actions else None
+                made[job] = self._text(job.user_prompt, actions) if actions else None
         return [made[job] for job in jobs]
 
-    def _made(self, user_prompt: str, actions: list[int]) -> Made:
-        whole = self.refiner.text(user_prompt, actions)
-        first = first_share(actions, self.options.strength, self.refiner.constraints.table.separator)
-        return Made(whole if len(first) == len(actions) else self.refiner.text(user_prompt, first), whole)
+    def _text(self, user_prompt: str, actions: list[int]) -> str:
+        some = first_share(actions, self.options.strength, self.refiner.constraints.table.separator)
+        return self.refiner.text(user_prompt, some)
+
+    @property
+    def _budget_in_words(self) -> str:
+        if self.options.token_budget is None:
+            return f"the {self._token_budget} tokens that the generator reads"
+        return f"token_budget={self._token_budget}"
 
     @property
     def _token_budget(self) -> int:
         return self.refiner.token_limit if self.options.token_budget is None else self.options.token_budget
+
+
+def _many(prompts: Sequence[str]) -> str:
+    return "a prompt returns" if len(prompts) == 1 else f"{len(prompts)} prompts return"
 
 
 def _shown(prompt: str) -> str:

@@ -1,7 +1,8 @@
-"""What a prompt says in the syntax of the Stable Diffusion webui, without the syntax: what models read and count.
+"""What a prompt says, in one line and without the syntax of the Stable Diffusion webui: what models read and count.
 
 `(word:1.2)`, `((word))`, `[word]` and `{word}` are read as their words, `[from:to:0.5]` as what it becomes, `[a|b]` as
-its first; `<lora:name:0.8>` and `BREAK` are left out, and `\\(` is a bracket. Brackets without a partner stay.
+its first; `<lora:name:0.8>`, `BREAK` and the weights of parts that `AND` joins are left out, and `\\(` is a bracket.
+Brackets without a partner stay.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+_BREAKS = re.compile(r"\s*[\t\n\r]\s*")
+_PART = re.compile(r"\bAND\b")
+_WEIGHT = re.compile(r"\s*:\s*[+-]?(?:\d+\.?|\d*\.\d+)\s*\Z")
 _SIGNS = re.compile(r"[()\[\]{}<>\\]")
 _LEFT_OUT = re.compile(r"<\w+:[^<>]*>|\bBREAK\b")
 _TOKEN = re.compile(r"\\.|[()\[\]{}:|\\]|[^\\()\[\]{}:|]+")
@@ -30,7 +34,10 @@ class _Open:
 
 
 def plain_prompt(user_prompt: str) -> str:
-    """Return a prompt without webui syntax; a prompt without any, or that is nothing else, comes back as it is."""
+    """Return a prompt in one line without webui syntax; one without any, or that is nothing else, stays as it is."""
+    user_prompt = _BREAKS.sub(" ", user_prompt)
+    if _PART.search(user_prompt):
+        user_prompt = " AND ".join(_WEIGHT.sub("", part).strip() for part in _PART.split(user_prompt))
     if not _SIGNS.search(user_prompt) and "BREAK" not in user_prompt:
         return user_prompt
     left, count = _LEFT_OUT.subn(" ", user_prompt)
@@ -39,6 +46,11 @@ def plain_prompt(user_prompt: str) -> str:
     text = " ".join(_without_brackets(left).split())
     text = _COMMAS.sub(",", text).strip(" ,")
     return text if text.strip(" ,.") else user_prompt
+
+
+def ends_in_weight(user_prompt: str) -> bool:
+    """Whether a prompt is several that AND joins, the last with a weight at its end: "a cat AND a dog :1.2"."""
+    return bool(_PART.search(user_prompt) and _WEIGHT.search(user_prompt))
 
 
 def _without_brackets(text: str) -> str:

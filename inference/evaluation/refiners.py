@@ -88,16 +88,18 @@ def make_prip(
     dtype: str | None = None,
     quantization: str | None = None,
     keep_attributes: bool = True,
+    allow_faults: bool = True,
     strength: float = 1.0,
 ) -> PromptRefiner:
     """The kind `prip`. place: a checkpoint by name, folder or Hub id, there at `revision`, or a run of training; None
     is the one measured. stage: of a run, and of the one measured, whether the encoder after RL or the one after its
     warm-up is taken; encoder: the folder of another one. dtype, quantization: of a checkpoint; None is
-    float32, and none. keep_attributes and strength: as `refine` has them."""
+    float32, and none. keep_attributes, allow_faults and strength: as `refine` has them, but faults are allowed: what is
+    measured is what the model itself has learned."""
     if stage not in STAGES:
         raise InputError(f"refiner {name!r}: stage must be one of {', '.join(STAGES)}, it is {stage!r}")
     try:
-        options = RefineOptions(keep_attributes=keep_attributes, strength=strength)
+        options = RefineOptions(keep_attributes=keep_attributes, allow_faults=allow_faults, strength=strength)
     except InputError as error:
         raise InputError(f"refiner {name!r}: {error}") from error
     parts = context.parts

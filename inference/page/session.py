@@ -50,8 +50,8 @@ class Form:
     """Pairs to draw, with seeds from `seed` on."""
 
     def user_prompt(self) -> str:
-        """Return the prompt in one line, or raise InputError."""
-        prompt = " ".join((self.prompt or "").splitlines()).replace("\t", " ").strip()
+        """Return the prompt, or raise InputError."""
+        prompt = (self.prompt or "").strip()
         if not prompt:
             raise InputError("there is no prompt yet; type what you want to see, such as: a cat")
         return check_user_prompt(prompt)

@@ -17,13 +17,15 @@ MAX_ALTERNATIVES = 16
 MAX_TOKENS = 1000
 MAX_TERMS = 100
 
-WORD = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s.,\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
-"""What check_user_prompt wants, as a pattern: no control character, and something besides blanks, stops and commas."""
+_ANY = r"[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]*"
+WORD = rf"^{_ANY}[^\s.,\u0000-\u001f\u007f-\u009f]{_ANY}$"
+"""What check_user_prompt wants, as a pattern: no control character but tabs and line breaks, and something besides
+blanks, stops and commas."""
 
 Prompt = Annotated[
     str, Field(min_length=1, max_length=MAX_CHARACTERS, json_schema_extra={"pattern": WORD, "examples": ["a cat"]})
 ]
-Term = Annotated[str, Field(min_length=1, max_length=100, json_schema_extra={"pattern": r"[^\s\u001c-\u001f\u0085]"})]
+Term = Annotated[str, Field(min_length=1, max_length=100, json_schema_extra={"pattern": r"[^\s,\u001c-\u001f\u0085]"})]
 
 Style = Annotated[str, Field(min_length=1, max_length=100, json_schema_extra={"pattern": WORD})]
 
@@ -55,6 +57,7 @@ FewPrompts = Annotated[
 ]
 Seed = Annotated[int, Field(ge=-LARGEST_SEED, le=LARGEST_SEED), BeforeValidator(_whole)]
 Temperature = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
+TopP = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS), BeforeValidator(_whole)]
 
 
@@ -67,6 +70,8 @@ class _Options(_Request):
     """The same seed gives the same text, whatever else the server is asked for."""
     temperature: Temperature = 0.0
     """0 is greedy."""
+    top_p: TopP = 0.9
+    """Of sampling: the likeliest tokens that have this probability together."""
     max_new_tokens: Tokens = 60
     """What the decoder may add, in its own tokens."""
     token_budget: Tokens | None = None
@@ -79,6 +84,8 @@ class _Options(_Request):
     """No other value is added of an attribute (medium, light, ...) that the user or a style names."""
     no_artists: bool = False
     """No artist's name is added."""
+    allow_faults: bool = False
+    """Something like "badly cropped" may be added that the user does not name."""
     strength: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
     """The share of the modifiers that is added; 0 returns the prompt as it is."""
 
@@ -103,7 +110,7 @@ class RefineRequest(_Options):
     )
     prompt: Prompts
     num_alternatives: Annotated[int, Field(ge=1, le=MAX_ALTERNATIVES), BeforeValidator(_whole)] = 1
-    """Distinct texts for each prompt, the greedy one first."""
+    """Distinct texts for each prompt, first the one that comes alone."""
 
 
 class ImagesRequest(_Options):

@@ -68,6 +68,15 @@ def named_terms(text: str) -> list[str]:
     return terms
 
 
+def names(text: str, term: str) -> bool:
+    """Whether a text names a term as named_terms does, be it in the table or not."""
+    words, wanted = tuple(words_of(text)), tuple(words_of(term))
+    return any(
+        words[place : place + len(wanted)] == wanted and not _is_negated(words, place)
+        for place in range(len(words) - len(wanted) + 1)
+    )
+
+
 def _is_negated(words: tuple[str, ...], place: int) -> bool:
     before = words[max(place - 2, 0) : place]
     if before and before[-1] in ARTICLES:

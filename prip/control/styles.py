@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 
 from ..processing import own_words
-from ..words import words_of
+from .attributes import names
 
 
 @cache
@@ -24,13 +24,13 @@ def phrase_of(style: str) -> str:
 
 
 def with_styles(user_prompt: str, chosen: Sequence[str]) -> str:
-    """Return the user prompt with the phrases of styles behind it, each once; those that it holds already add nothing.
+    """Return the user prompt with the phrases of styles behind it, each once; those that it names already add nothing.
 
     Without styles it comes back as it is.
     """
     text = user_prompt
     for style in chosen:
         phrase = phrase_of(style)
-        if f" {' '.join(words_of(phrase))} " not in f" {' '.join(words_of(text))} ":
+        if not names(text, phrase):
             text = f"{own_words(text)}, {phrase}"
     return text

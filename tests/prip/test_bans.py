@@ -153,9 +153,8 @@ def test_what_names_nothing_has_no_bans(constraints: Constraints) -> None:
 
 def test_replay_has_the_masks_of_the_actions(refiner: Refiner) -> None:
     prompts = [*NAMED[:12], "a cat", "a dog, golden hour, photo"]
-    avoided = [("bokeh",) if number % 2 else () for number in range(len(prompts))]
-    given = (75, 40, ("8k",), True, True, avoided)
-    actions = refiner.actions(prompts, [(1, 2)] * len(prompts), 1.0, 40, 75, ("8k",), True, True, avoided)
+    given = (75, 40, ("8k",), True, True, False)
+    actions = refiner.actions(prompts, [(1, 2)] * len(prompts), 1.0, 40, 75, ("8k",), True, True, False)
     replayed = refiner.constraints.replay(prompts, actions, *given)
     state = refiner.constraints.begin(prompts, *given)
     for step in range(max(map(len, actions))):
@@ -171,5 +170,5 @@ def test_replay_has_the_masks_of_the_actions(refiner: Refiner) -> None:
 def test_every_beginning_may_be_banned(refiner: Refiner) -> None:
     table = refiner.constraints.table
     starts = {text.strip().lower() for text, start in zip(table.texts, table.starts, strict=True) if start}
-    state = refiner.constraints.begin(["a cat", "a dog"], avoided=[sorted(starts), ()])
-    assert state.full == [True, False]
+    state = refiner.constraints.begin(["a cat"], banned_terms=sorted(starts))
+    assert state.full == [True]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from itertools import combinations
+from statistics import mean
 
+import numpy as np
 import pytest
 
 import prip
 from prip.clip_tokens import count_clip_tokens
 from prip.control.attributes import kept_and_banned, named_values
+from prip.control.faults import faults, unwanted_faults
 from prip.control.styles import styles
 from prip.errors import InputError, PripWarning
 from prip.processing import modifiers_added, own_words
@@ -96,16 +100,75 @@ def test_alternatives_differ_from_one_another(refiner: Refiner, strength: float)
     assert [own[0] for own in lists] == refiner.refine(PROMPTS, strength=strength)
     for prompt, texts in zip(PROMPTS, lists, strict=True):
         assert len(set(texts)) == 4
-        firsts = [modifiers_added(prompt, text)[0] for text in texts]
-        assert len(set(firsts)) == 4
+        sets = [set(modifiers_added(prompt, text)) for text in texts]
+        shared = mean(len(one & other) / len(one | other) for one, other in combinations(sets, 2))
+        assert shared < 0.6
         assert texts == refiner.refine(prompt, num_alternatives=4, strength=strength)
         assert texts[:2] == refiner.refine(prompt, num_alternatives=2, strength=strength)
 
 
-def test_weaker_alternatives_are_beginnings_of_stronger_ones(refiner: Refiner) -> None:
-    weak, strong = (refiner.refine(PROMPTS, num_alternatives=4, strength=one) for one in (0.4, 1.0))
-    for one, other in zip(sum(weak, []), sum(strong, []), strict=True):
-        assert other.startswith(one)
+@pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0])
+def test_more_alternatives_begin_as_fewer_do(refiner: Refiner, temperature: float) -> None:
+    many = refiner.refine(PROMPTS, num_alternatives=12, temperature=temperature, strength=0.1)
+    assert [texts[0] for texts in many] == refiner.refine(PROMPTS, temperature=temperature, strength=0.1)
+    for count in (2, 5):
+        few = refiner.refine(PROMPTS, num_alternatives=count, temperature=temperature, strength=0.1)
+        assert few == [texts[:count] for texts in many]
+
+
+def test_a_weaker_text_is_the_beginning_of_a_stronger_one(refiner: Refiner) -> None:
+    for temperature in (0.0, 1.0):
+        weak, strong = (refiner.refine(PROMPTS, strength=one, temperature=temperature) for one in (0.4, 1.0))
+        assert all(other.startswith(one + ", ") for one, other in zip(weak, strong, strict=True))
+
+
+FAULTY = [f"a {subject}, {style}" for subject in ("cat", "castle", "robot") for style in ("ink", "sketch", "anime")]
+
+
+def test_no_fault_is_asked_for_that_is_not_named(refiner: Refiner) -> None:
+    def faulty(texts: list[str]) -> int:
+        added = [f" {' , '.join(modifiers_added(prompt, text))}" for prompt, text in zip(FAULTY, texts, strict=True)]
+        terms = [term for kind in faults().values() for term in kind]
+        return sum(any(f" {term}" in own for term in terms) for own in added)
+
+    sampled = {"temperature": 1.0, "top_p": 1.0}
+    assert faulty(refiner.refine(FAULTY)) == faulty(refiner.refine(FAULTY, **sampled)) == 0
+    allowed = [faulty(refiner.refine(FAULTY, allow_faults=True, **own)) for own in ({}, sampled)]
+    assert min(allowed) > 0, "else they come"
+
+
+def test_named_faults_are_allowed() -> None:
+    assert "blurry" in unwanted_faults("a cat") and "watermark" in unwanted_faults("a blurry cat")
+    assert "unfocused" not in unwanted_faults("a blurry cat"), "of the same kind"
+    assert "blurry" in unwanted_faults("a cat, not blurry")
+
+
+def test_a_weight_at_the_end_of_parts_stays_there(refiner: Refiner) -> None:
+    weighted = "a cat AND a dog :1.2"
+    with pytest.warns(PripWarning, match="a prompt returns unchanged, nothing may follow the weight.*'a cat AND"):
+        texts = refiner.refine([weighted, "a clock, 12:30"])
+    assert texts[0] == weighted
+    assert texts[1].startswith("a clock, 12:30, ")
+
+
+@pytest.mark.parametrize("end", [".", ",", "...", " ", "\n"])
+def test_what_stands_behind_the_last_word_changes_nothing(refiner: Refiner, end: str) -> None:
+    for options in ({}, {"temperature": 1.0}):
+        assert refiner.refine("a cat" + end, **options) == refiner.refine("a cat", **options)
+
+
+def test_commas_stand_between_banned_terms(refiner: Refiner) -> None:
+    together, apart = (refiner.refine("a cat", banned_terms=terms) for terms in (["hour, bokeh,"], ["hour", "bokeh"]))
+    assert together == apart
+    assert "hour" not in apart and "bokeh" not in apart
+
+
+@pytest.mark.parametrize("number", [np.int64(3), np.float32(0.5)])
+def test_numbers_of_numpy_are_numbers(refiner: Refiner, number: np.number) -> None:
+    whole = isinstance(number, np.integer)
+    options = {"seed": number} if whole else {"strength": number, "temperature": number, "top_p": number}
+    plain = {name: number.item() for name in options}
+    assert refiner.refine("a cat", **options) == refiner.refine("a cat", **plain)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +177,9 @@ def test_weaker_alternatives_are_beginnings_of_stronger_ones(refiner: Refiner) -
         ("((a cat:1.3)), <lora:x:0.8>", "a cat"),
         ("a [dog:cat:0.5]", "a cat"),
         ("(a {cat}, watercolor:0.9)", "a cat, watercolor"),
+        ("a cat,\nwatercolor", "a cat, watercolor"),
+        ("a\tcat", "a cat"),
+        ("a cat :1.2 AND a dog", "a cat AND a dog"),
     ],
 )
 def test_webui_syntax_passes_through(refiner: Refiner, prompt: str, plain: str) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny_parts import USER_PROMPTS, llama_config
-from transformers import GPT2Config
+from transformers import GPT2Config, TopPLogitsWarper
 
 from prip.constraints import Constraints
-from prip.decoding import decode, row_generator
+from prip.decoding import decode, nucleus, row_generator
 from prip.errors import InputError
 from prip.llama_step import LlamaStep
 from prip.modeling import PromptDecoder
@@ -37,7 +37,9 @@ def run(decoder, processor, constraints, prompts, pivot, temperature=1.0, seed=0
     state = constraints.begin(prompts, max_new_tokens=24, **options)
     generators = [row_generator(seed, prompt) for prompt in prompts]
     prefixes = [processor.prefix_ids(prompt) for prompt in prompts]
-    return decode(decoder, pivot, prefixes, constraints, state, temperature, generators, whole_modifiers)
+    return decode(
+        decoder, pivot, prefixes, constraints, state, temperature, generators, whole_modifiers=whole_modifiers
+    )
 
 
 def score(decoder, processor, prompts, pivot, actions):
@@ -208,6 +210,32 @@ def test_sampling_follows_the_probabilities(tiny_model, tiny_processor, constrai
     found = torch.bincount(torch.tensor([own[0] for own in actions]), minlength=len(wanted)) / 2000
     expected_distance = 0.5 * (2 / torch.pi * wanted * (1 - wanted) / 2000).sqrt().sum()
     assert 0.5 * (found - wanted).abs().sum() < 2 * expected_distance
+
+
+def test_the_nucleus_is_the_fewest_likeliest_tokens_that_have_top_p_together() -> None:
+    probabilities = torch.tensor([[0.1, 0.5, 0.15, 0.25], [0.4, 0.3, 0.2, 0.1]])
+    for top_p, kept in ((1.0, [[0, 1, 2, 3], [0, 1, 2, 3]]), (0.8, [[1, 2, 3], [0, 1, 2]]), (0.3, [[1], [0]])):
+        found = nucleus(probabilities.log(), top_p)
+        assert [row.isfinite().nonzero().flatten().tolist() for row in found] == kept
+        assert torch.equal(found[found.isfinite()], probabilities.log()[found.isfinite()])
+
+
+def test_the_nucleus_is_that_of_transformers() -> None:
+    logits = torch.randn(64, 300, generator=torch.Generator().manual_seed(0)) * 3
+    for top_p in (0.3, 0.8, 0.95):
+        assert nucleus(logits, top_p).equal(TopPLogitsWarper(top_p)(torch.zeros(64, 1), logits))
+
+
+def test_samples_come_from_the_nucleus_of_what_is_allowed(refiner: Refiner) -> None:
+    prompts = ["a cat"] * 200
+    seeds = [(seed, 0) for seed in range(200)]
+    firsts = {own[0] for own in refiner.actions(prompts, seeds, 1.0, 60, 75, top_p=0.6)}
+    pivot = refiner.model.pivot(*refiner.processor.encode_user_prompts(["a cat"]))
+    logits = score(refiner.model.decoder, refiner.processor, ["a cat"], pivot, [[0]])[0]
+    allowed = refiner.constraints.allowed(refiner.constraints.begin(["a cat"]))
+    inside = nucleus(logits.masked_fill(~allowed, float("-inf")), 0.6)[0].isfinite().nonzero().flatten().tolist()
+    assert 1 < len(inside) < 20
+    assert firsts <= set(inside)
 
 
 def test_seeds_differ_and_repeat(tiny_model, tiny_processor, constraints, pivot) -> None:

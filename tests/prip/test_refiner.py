@@ -165,18 +165,21 @@ def test_bad_device(tiny_checkpoint) -> None:
 
 def test_all_ways_to_refine_have_the_same_options() -> None:
     options = {field.name: field.default for field in fields(RefineOptions)}
-    for function, own in (
-        (Refiner.refine, ["self", "prompt"]),
-        (prip.refine, ["prompt", "model", "device", "revision"]),
+    for function, before, behind in (
+        (Refiner.refine, ["self", "prompt"], []),
+        (prip.refine, ["prompt", "model", "device", "revision"], ["dtype", "quantization", "compile"]),
     ):
         parameters = inspect.signature(function).parameters
-        assert [*parameters] == [*own, *options]
+        assert [*parameters] == [*before, *options, *behind]
         assert {name: parameters[name].default for name in options} == options
+    loading = inspect.signature(Refiner.from_pretrained).parameters
+    assert {*loading} == {"model", "device", "revision", "dtype", "quantization", "compile"}
 
 
 def test_options_reach_the_refiner(tiny_checkpoint, refiner: Refiner) -> None:
     options = dict(num_alternatives=2, seed=3, temperature=0.9, max_new_tokens=9, token_budget=30, batch_size=1)
     options |= dict(banned_terms=["golden"], styles=["ink"], keep_attributes=False, no_artists=True, strength=0.5)
+    options |= dict(top_p=0.8, allow_faults=True)
     assert prip.refine("a cat", tiny_checkpoint, "cpu", **options) == refiner.refine("a cat", **options)
     for name, value in (*options.items(), ("batch_size", 7)):
         seen = pytest.MonkeyPatch()

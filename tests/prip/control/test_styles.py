@@ -25,6 +25,7 @@ def test_every_style_has_a_phrase_that_can_be_typed() -> None:
         ("a Watercolor of a cat", ["watercolor"], "a Watercolor of a cat"),
         ("a cat", ["ink", "ink"], "a cat, pen and ink"),
         ("a sketchbook", ["sketch"], "a sketchbook, pencil sketch"),
+        ("a cat, not watercolor", ["watercolor"], "a cat, not watercolor, watercolor"),
     ],
 )
 def test_with_styles(prompt: str, chosen: list[str], wanted: str) -> None:
