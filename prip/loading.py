@@ -106,7 +106,7 @@ def refiner_folder(model: str | os.PathLike[str], revision: str | None = None) -
 def check_refiner(folder: Path) -> Path:
     """Return the folder of a refiner. Raises CheckpointError where it is none, or a part is not there; for that neither
     torch nor transformers is loaded."""
-    if not (folder / "config.json").is_file():
+    if not (folder / "config.json").exists():
         raise CheckpointError(f"{folder} is no PRIP checkpoint: {folder / 'config.json'} is missing")
     check_model_type(folder, REFINER_TYPE)
     for name in refiner_parts(folder):
