@@ -55,7 +55,13 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve the page, or write and print the answers. Returns 0; errors of ours are for the caller."""
+    """Serve the page, or write and print the answers. Returns 0; errors of ours are for the caller.
+
+    Whether there is an evaluation is told first, then whether the extra is installed.
+    """
+    from .annotation.items import results_of
+
+    results_of(arguments.folder)
     if arguments.export is not None or arguments.summary:
         return _tell(arguments)
     return _serve(arguments)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+import os
+import re
+from argparse import ArgumentParser, ArgumentTypeError
+from importlib.metadata import entry_points
+
+DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla", "maia", "ipu", "hip", "ve", "vulkan", "privateuseone")
+"""What torch computes on, by kind."""
 
 
 def add_checkpoint(parser: ArgumentParser, flag: str = "--checkpoint") -> None:
@@ -33,7 +39,7 @@ def add_revision(parser: ArgumentParser) -> None:
 
 def add_device(parser: ArgumentParser) -> None:
     """Add --device."""
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU when there is one)")
+    parser.add_argument("--device", type=device, help="cpu, cuda, cuda:1, ... (default: a GPU when there is one)")
 
 
 def add_address(parser: ArgumentParser, port: int) -> None:
@@ -47,3 +53,30 @@ def add_host_name(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--host-name", action="append", default=[], metavar="NAME", help="also answer under this name; may be repeated"
     )
+
+
+def text(typed: str) -> str:
+    """Return what was typed. Where the locale is not one of UTF-8 (LANG=C), its bytes are read as UTF-8 nevertheless.
+
+    Raises ArgumentTypeError for bytes that are not.
+    """
+    if typed.isascii() or not any("\udc80" <= character <= "\udcff" for character in typed):
+        return typed
+    try:
+        return os.fsencode(typed).decode("utf-8")
+    except UnicodeError as error:
+        raise ArgumentTypeError(
+            f"{typed!a} is not UTF-8: the terminal must send that, and its locale say so, as in LANG=C.UTF-8"
+        ) from error
+
+
+def device(name: str) -> str:
+    """Return the name of a device. Raises ArgumentTypeError for a kind that torch does not know.
+
+    That is told before torch is loaded; whether this machine has such a device, when it is.
+    """
+    kind = re.fullmatch(r"([a-z]+)(?::\d+)?", name)
+    if (kind is not None and kind[1] in DEVICES) or entry_points(group="torch.backends"):
+        return name
+    meant = "; did you mean cuda?" if name.lower().startswith(("gpu", "nvidia")) else ""
+    raise ArgumentTypeError(f"wanted cpu, cuda, cuda:1, mps or another device of torch's, got {name!r}{meant}")

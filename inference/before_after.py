@@ -74,10 +74,21 @@ class Workbench:
         images = self.generator(prompts, seeds)
         return images, {reward.name: reward(user_prompts, images).tolist() for reward in self.rewards}
 
-    def before_after(self, user_prompt: str, refined_prompt: str, seeds: Sequence[int]) -> list[Column]:
-        """Draw the user prompt and the refined one, both from the same seeds."""
+    def before_after(
+        self, user_prompt: str, refined_prompt: str, seeds: Sequence[int], progress: bool = False
+    ) -> list[Column]:
+        """Draw the user prompt and the refined one, both from the same seeds: once where they are the same.
+
+        progress: whether a bar on the error stream shows how far a diffusers pipeline has come.
+        """
+        texts = dict(zip(TITLES, dict.fromkeys((user_prompt, refined_prompt)), strict=False))
+        show = getattr(self.generator, "show_progress", None) if progress else None
         columns = []
-        for title, text in zip(TITLES, (user_prompt, refined_prompt), strict=True):
+        for title, text in texts.items():
+            if show:
+                show(f"drawing {title}")
             images, scores = self.draw([user_prompt] * len(seeds), [text] * len(seeds), seeds)
             columns.append(Column(title, text, images, scores))
+        if show:
+            show(None)
         return columns

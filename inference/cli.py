@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from prip.command_line import Parser, told_warnings
 from prip.errors import PripError
 
 from . import (
@@ -41,9 +42,9 @@ EXAMPLES = """examples:
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of `prip` with all its subcommands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="prip",
         description="Prompt refinement with image pivot: from a plain prompt to the one that an image model wants.",
         epilog=EXAMPLES,
@@ -69,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 2
     try:
-        return chosen.run(chosen)
+        with told_warnings(f"prip {chosen.command}"):
+            return chosen.run(chosen)
     except PripError as error:
         print(f"prip {chosen.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

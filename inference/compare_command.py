@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import io
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .arguments import add_checkpoint
+from .arguments import add_checkpoint, text
+
+if TYPE_CHECKING:
+    from .sheet import Column
 
 EXAMPLES = """examples:
   prip compare "a cat" -o cat.png
@@ -25,7 +31,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("prompt", metavar="PROMPT", help="the user prompt")
+    parser.add_argument("prompt", type=text, metavar="PROMPT", help="the user prompt")
     parser.add_argument(
         "-o",
         "--output",
@@ -45,12 +51,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     The refined prompt keeps to what the generator reads, as its own tokenizer counts.
     """
-    from prip.loading import whole_folder
+    from prip.loading import refiner_folder, whole_folder
     from prip.options import check_whole
     from prip.processing import check_user_prompt
 
     from .before_after import Workbench
     from .files import check_target, write_atomically
+    from .fonts import left_out
     from .parts import existing
     from .sheet import draw_sheet, file_format
 
@@ -58,22 +65,36 @@ def run(arguments: argparse.Namespace) -> int:
     check_whole("images", arguments.images, 1)
     format_name = file_format(arguments.output.suffix)
     folder = whole_folder(arguments.checkpoint, arguments.revision)
+    refiner_folder(folder)
     check_target(arguments.output)
     existing(folder / "generator")
     existing(folder / "rewards")
 
+    print(f"loading {arguments.checkpoint} ...", file=sys.stderr, flush=True)
     bench = Workbench.load(folder, arguments.device)
+    refined = bench.refiner.refine(prompt, seed=arguments.seed)
+    if refined == prompt:
+        print("prip compare: note: plain and refined are the same, drawn once", file=sys.stderr)
+    if unknown := left_out(refined):
+        print(f"prip compare: note: no font here has {unknown!r}, the picture leaves that out", file=sys.stderr)
     seeds = list(range(arguments.seed, arguments.seed + arguments.images))
-    columns = bench.before_after(prompt, bench.refiner.refine(prompt, seed=arguments.seed), seeds)
+    columns = bench.before_after(prompt, refined, seeds, progress=sys.stderr.isatty())
     write_atomically(arguments.output, draw_sheet(columns, seeds, format_name))
+    _tell(columns)
+    print(f"\nwritten to {arguments.output}")
+    return 0
+
+
+def _tell(columns: Sequence[Column]) -> None:
+    """Print the prompts, and the mean of each reward's scores."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
     width = max(len(column.title) for column in columns)
     for column in columns:
         print(f"{column.title:<{width}}  {column.prompt}")
     names = list(columns[0].scores)
-    name_width = max(len(name) for name in names)
-    print(f"\n{'mean score':<{name_width}}  {'plain':>9}  {'refined':>9}")
+    name_width = max(map(len, ("mean score", *names)))
+    print(f"\n{'mean score':<{name_width}}", *(f" {column.title:>9}" for column in columns))
     for name in names:
-        plain, refined = (sum(column.scores[name]) / len(seeds) for column in columns)
-        print(f"{name:<{name_width}}  {plain:>9.3f}  {refined:>9.3f}")
-    print(f"\nwritten to {arguments.output}")
-    return 0
+        means = (sum(column.scores[name]) / len(column.scores[name]) for column in columns)
+        print(f"{name:<{name_width}}", *(f" {mean:>9.3f}" for mean in means))

@@ -18,6 +18,9 @@ EXAMPLES = """examples:
 HOSTS = {"comfyui": "custom_nodes", "webui": "extensions"}
 """Where a host looks for what others add to it."""
 
+NAMES = {"comfyui": "ComfyUI", "webui": "webui"}
+"""What their users call them."""
+
 PYTHON_FILE = "python.txt"
 """In the webui's extension: the Python that has PRIP, which webui's own need not have."""
 
@@ -32,17 +35,21 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("host", choices=sorted(HOSTS), help="which program")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where that program lies")
+    parser.add_argument("host", choices=sorted(HOSTS), metavar="PROGRAM", help="comfyui or webui")
+    parser.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="where that program lies: what holds custom_nodes or extensions"
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Copy the host's folder. Returns 0. Raises InputError where the host is not, or a folder of another's is there."""
     target = install(arguments.host, arguments.folder.expanduser())
-    print(f"written to {target}; restart {arguments.host} to load it")
+    print(f"written to {target}; restart {NAMES[arguments.host]} to load it")
     if arguments.host == "comfyui":
-        print("ComfyUI's own Python must have PRIP: install it there as here, if this is another one")
+        print(f"ComfyUI's own Python must have PRIP: install it there as here, if {sys.executable} is another one")
+    else:
+        print(f"it refines with {sys.executable}, as {target / PYTHON_FILE} says; PRIP_PYTHON names another one")
     return 0
 
 
@@ -53,7 +60,10 @@ def install(host: str, folder: Path) -> Path:
     """
     home = folder / HOSTS[host]
     if not home.is_dir():
-        raise InputError(f"{folder} is no {host}: it has no folder {HOSTS[host]}")
+        wanted = f"give the folder of {NAMES[host]} that holds it"
+        if folder.resolve().name == HOSTS[host]:
+            raise InputError(f"{folder} is the folder {HOSTS[host]} itself: {wanted}, {folder.resolve().parent}")
+        raise InputError(f"{folder} has no folder {HOSTS[host]}: {wanted}")
     source, target = Path(__file__).resolve().parent / host, home / "prip"
     marker = "node.py" if host == "comfyui" else "scripts/prip_webui.py"
     if target.resolve() == source:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
-from prip.errors import InputError, collected_warnings, require
+from prip.errors import InputError, require
 
-from .arguments import add_refiner
+from .arguments import add_refiner, text
 
 if TYPE_CHECKING:
     from prip.options import RefineOptions
@@ -39,6 +41,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "prompts",
         nargs="*",
+        type=text,
         metavar="PROMPT",
         help="prompts; none, or -, reads lines from stdin (a blank one stays)",
     )
@@ -55,6 +58,7 @@ def add_parser(subparsers: Any) -> None:
         "--banned-term",
         dest="banned_terms",
         action="append",
+        type=text,
         default=[],
         metavar="TERM",
         help="never add this; may be repeated",
@@ -63,6 +67,7 @@ def add_parser(subparsers: Any) -> None:
         "--style",
         dest="styles",
         action="append",
+        type=text,
         default=[],
         metavar="STYLE",
         help="stands behind your words, as if typed: a name (docs/control.md) or any phrase; may be repeated",
@@ -93,10 +98,11 @@ def run(arguments: argparse.Namespace) -> int:
     lines = read_lines() if piped else arguments.prompts
     prompts = _checked(lines, piped)
     options = RefineOptions.among(vars(arguments))
-    with collected_warnings() as notes:
-        refined = iter(_refine(prompts, arguments, options))
-    for note in notes:
-        print(f"prip refine: warning: {note}", file=sys.stderr)
+    for line in [] if piped else lines:
+        if os.path.isfile(line):
+            how = f"prip refine < {shlex.quote(line)}"
+            print(f"prip refine: note: {line} is a file; its lines are refined by: {how}", file=sys.stderr)
+    refined = iter(_refine(prompts, arguments, options))
     results = [next(refined) if line.strip() else [line] for line in lines]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")
@@ -155,4 +161,4 @@ def _refine(prompts: list[str], arguments: argparse.Namespace, options: RefineOp
         folder, device=arguments.device, dtype=arguments.dtype, quantization=arguments.quantization
     )
     texts = refiner.refine(prompts, **vars(options))
-    return [[text] if isinstance(text, str) else text for text in texts]
+    return [[one] if isinstance(one, str) else one for one in texts]

@@ -106,6 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
         require("torchao", "quantize")
     folder = refiner_folder(arguments.model, arguments.revision)
     listening = listen(arguments.host, arguments.port)
+    print(f"loading {arguments.model} ...", file=sys.stderr, flush=True)
 
     import torch
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from prip.errors import InputError, require
 from prip.protocols import Images
 
+from .fonts import length, write
 from .pixels import as_picture
 
 SIDE = 320
@@ -50,8 +50,7 @@ def draw_sheet(columns: Sequence[Column], seeds: Sequence[int], format_name: str
     height, width = height * scale, width * scale
     names = list(columns[0].scores)
     inner = len(columns) * width + (len(columns) - 1) * GAP
-    measure = draw_module.Draw(image_module.new("RGB", (1, 1)))
-    texts = [_wrap(measure, column.prompt, _font(TEXT), inner) for column in columns]
+    texts = [_wrap(column.prompt, TEXT, inner) for column in columns]
     row_height = height + 8 + SCORE_LINE * (len(names) + 1) + GAP
     top, bottom = MARGIN + HEAD_LINE, sum(PROMPT_GAP + SCORE_LINE + PROMPT_LINE * len(lines) for lines in texts)
     size = (inner + 2 * MARGIN, top + row_height * len(seeds) + bottom - PROMPT_GAP + MARGIN)
@@ -59,47 +58,48 @@ def draw_sheet(columns: Sequence[Column], seeds: Sequence[int], format_name: str
     draw = draw_module.Draw(sheet)
     for place, column in enumerate(columns):
         left = MARGIN + place * (width + GAP)
-        draw.text((left, MARGIN), column.title, font=_font(TITLE), fill=INK, anchor="la")
+        write(draw, (left, MARGIN), column.title, TITLE, INK)
         for row, seed in enumerate(seeds):
             y = top + row * row_height
             pixels = as_picture(column.images[row])
             sheet.paste(pixels.resize((width, height), image_module.Resampling.NEAREST), (left, y))
             lines = [("seed", str(seed), INK)]
             for name in names:
-                highest = max(other.scores[name][row] for other in columns)
-                score = column.scores[name][row]
-                colour = BETTER if score == highest and len(columns) > 1 else INK
-                lines.append((name, f"{score:.2f}", colour))
+                shown = f"{column.scores[name][row]:.2f}"
+                lines.append((name, shown, BETTER if shown == _winner(columns, name, row) else INK))
             for line, (label, value, colour) in enumerate(lines):
                 at = y + height + 8 + SCORE_LINE * line
-                draw.text((left, at), label, font=_font(SMALL), fill=FAINT, anchor="la")
-                draw.text((left + width, at), value, font=_font(SMALL), fill=colour, anchor="ra")
+                write(draw, (left, at), label, SMALL, FAINT)
+                write(draw, (left + width, at), value, SMALL, colour, right=True)
     y = top + row_height * len(seeds)
     for column, wrapped in zip(columns, texts, strict=True):
-        draw.text((MARGIN, y), column.title, font=_font(SMALL), fill=FAINT, anchor="la")
+        write(draw, (MARGIN, y), column.title, SMALL, FAINT)
         for line, text in enumerate(wrapped):
-            draw.text((MARGIN, y + SCORE_LINE + PROMPT_LINE * line), text, font=_font(TEXT), fill=INK, anchor="la")
+            write(draw, (MARGIN, y + SCORE_LINE + PROMPT_LINE * line), text, TEXT, INK)
         y += SCORE_LINE + PROMPT_LINE * len(wrapped) + PROMPT_GAP
     buffer = io.BytesIO()
     sheet.save(buffer, format=format_name)
     return buffer.getvalue()
 
 
-def _font(size: int) -> Any:
-    return require("PIL.ImageFont", "generate").load_default(size)
+def _winner(columns: Sequence[Column], name: str, row: int) -> str | None:
+    """Return the highest score of a row as it is shown, None where several columns have it, or there is but one."""
+    shown = [f"{column.scores[name][row]:.2f}" for column in columns]
+    best = max(shown, key=float)
+    return best if len(shown) > 1 and shown.count(best) == 1 else None
 
 
-def _wrap(draw: Any, text: str, font: Any, width: int) -> list[str]:
+def _wrap(text: str, size: int, width: int) -> list[str]:
     """Break a text into lines of at most `width` pixels, between words, or within one that is longer than a line."""
     lines, line = [], ""
     for word in text.split(" "):
-        if line and draw.textlength(f"{line} {word}", font=font) > width:
+        if line and length(f"{line} {word}", size) > width:
             lines.append(line)
             line = word
         else:
             line = f"{line} {word}" if line else word
-        while draw.textlength(line, font=font) > width and len(line) > 1:
-            end = max(i for i in range(1, len(line)) if i == 1 or draw.textlength(line[:i], font=font) <= width)
+        while length(line, size) > width and len(line) > 1:
+            end = next(i for i in range(2, len(line) + 1) if length(line[:i], size) > width) - 1
             lines.append(line[:end])
             line = line[end:]
     return [*lines, line]

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = [
     "EMBEDDED",
     "HUB_FILES",
+    "REFINER_TYPE",
     "check_model_type",
+    "check_refiner",
     "hub_files",
     "load_strictly",
     "part_folder",
@@ -38,6 +40,9 @@ __all__ = [
 
 EMBEDDED = {"prip-mini": ("prip.checkpoints", "prip-mini", "refiner")}
 """Checkpoints that are installed with the package: name -> package and the path inside it."""
+
+REFINER_TYPE = "prip"
+"""What a refiner's config.json says that it is."""
 
 HUB_FILES = ("*.json", "*.safetensors", "*README.md")
 """What is fetched from the Hub, and published there: no pickle, whatever the folder holds."""
@@ -91,11 +96,23 @@ def whole_folder(model: str | os.PathLike[str], revision: str | None = None, cho
 def refiner_folder(model: str | os.PathLike[str], revision: str | None = None) -> Path:
     """Return the folder of a refiner: the checkpoint's own, or refiner/ in a whole checkpoint with all its parts.
 
-    From the Hub nothing but the refiner is fetched.
+    From the Hub nothing but the refiner is fetched. Raises CheckpointError as resolve_folder and check_refiner do.
     """
     folder = resolve_folder(model, revision, _refiner_files)
     inner = folder / "refiner"
-    return inner if inner.is_dir() and not (folder / "config.json").exists() else folder
+    return check_refiner(inner if inner.is_dir() and not (folder / "config.json").exists() else folder)
+
+
+def check_refiner(folder: Path) -> Path:
+    """Return the folder of a refiner. Raises CheckpointError where it is none, or a part is not there; for that neither
+    torch nor transformers is loaded."""
+    if not (folder / "config.json").exists():
+        raise CheckpointError(f"{folder} is no PRIP checkpoint: {folder / 'config.json'} is missing")
+    check_model_type(folder, REFINER_TYPE)
+    for name in refiner_parts(folder):
+        if not (folder / name).is_dir():
+            raise CheckpointError(f"{folder / name} is missing")
+    return folder
 
 
 def refiner_parts(folder: Path) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from .errors import CheckpointError, InputError
-from .loading import check_model_type, refiner_parts, resolve_folder
+from .loading import REFINER_TYPE, check_refiner, refiner_parts, resolve_folder
 from .preference_encoder import PreferenceEncoder, PreferenceEncoderConfig
 from .prompt_decoder import PromptDecoder, PromptDecoderConfig, PromptDecoderOutput
 from .quantization import is_quantised
@@ -33,7 +33,7 @@ __all__ = [
 class PripConfig(PreTrainedConfig):
     """What E and D agree on: the shape of the pivot. A pivot_length of 0 means that D reads none and there is no E."""
 
-    model_type = "prip"
+    model_type = REFINER_TYPE
 
     pivot_length: int = 32
     pivot_width: int = 768
@@ -107,12 +107,8 @@ class PripModel(nn.Module):
         checkpoint's own elsewhere. A `device_map` that is a dict may name submodules as encoder.* and decoder.*.
         Raises CheckpointError when a file is missing, damaged or foreign, or the parts do not fit together.
         """
-        folder = resolve_folder(pretrained_model_name_or_path, revision)
-        check_model_type(folder, PripConfig.model_type)
+        folder = check_refiner(resolve_folder(pretrained_model_name_or_path, revision))
         names = refiner_parts(folder)
-        for name in names:
-            if not (folder / name).is_dir():
-                raise CheckpointError(f"{folder / name} is missing")
         maps = {name: _part_map(device_map, name) for name in names}
         encoder = None
         if "encoder" in names:

@@ -88,9 +88,8 @@ class Refining:
             )
         if unchanged:
             sentences.append(
-                f"{_many(unchanged)} unchanged, no modifier that may be added has room within "
-                f"token_budget={self._token_budget} and max_new_tokens={self.options.max_new_tokens}: "
-                f"{_shown(unchanged[0])}"
+                f"{_many(unchanged)} unchanged, no modifier that may be added has room within {self._budget_in_words} "
+                f"and max_new_tokens={self.options.max_new_tokens}: {_shown(unchanged[0])}"
             )
         if short:
             sentences.append(
@@ -124,6 +123,12 @@ class Refining:
     def _text(self, user_prompt: str, actions: list[int]) -> str:
         some = first_share(actions, self.options.strength, self.refiner.constraints.table.separator)
         return self.refiner.text(user_prompt, some)
+
+    @property
+    def _budget_in_words(self) -> str:
+        if self.options.token_budget is None:
+            return f"the {self._token_budget} tokens that the generator reads"
+        return f"token_budget={self._token_budget}"
 
     @property
     def _token_budget(self) -> int:

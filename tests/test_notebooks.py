@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,30 @@ def test_what_quickstart_shows_is_what_refine_gives() -> None:
             exec(compile(cell.source, cell.id, "exec"), names)
         assert stream.getvalue() == printed(cell), cell.source
     assert printed(cells[0]).startswith("a cat, ")
+
+
+def test_curves_are_over_whole_numbers_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the cell of the training notebook draws them that defines how."""
+    pandas = pytest.importorskip("pandas", reason="the evaluate extra is not installed")
+    pyplot = pytest.importorskip("matplotlib.pyplot", reason="the evaluate extra is not installed")
+    (cell,) = [cell for cell in code_cells(read("training")) if "def curves(" in cell.source]
+    log = pandas.DataFrame({"step": [-1, 0, 1, 2, 2], "reward": [None, 1.0, 2.0, None, 3.0]})
+    monkeypatch.setattr(pandas, "read_csv", lambda path: log)
+    monkeypatch.setattr(pyplot, "show", lambda: None)
+    names: dict[str, Any] = {"pd": pandas}
+    exec(compile(cell.source.split("\n\ncurves(")[0], cell.id, "exec"), names)
+    names["curves"]("rl", ("reward",), ("reward",))
+    axis = pyplot.gcf().axes[0]
+    assert axis.lines[0].get_xdata().tolist() == [1, 2, 3], "after so many steps"
+    assert all(float(tick).is_integer() for tick in axis.get_xticks())
+    pyplot.close("all")
+
+
+def test_what_jupyter_leaves_beside_a_notebook_is_ignored() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    command = ["git", "-c", "safe.directory=*", "check-ignore", "notebooks/.ipynb_checkpoints/training.ipynb"]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
 
 
 @pytest.mark.slow

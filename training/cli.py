@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 import logging
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 
+from prip.command_line import told_warnings
 from prip.errors import InputError, PripError
 from prip.loading import quiet
 
@@ -24,56 +23,28 @@ from .processes import process_rank
 from .run_folder import SETTINGS_FILE, check_folder, flat
 from .settings import RunSettings
 from .settings.in_run import in_run
+from .stages import STAGES, top_parser
 
 __all__ = ["CONFIGS", "STAGES", "main", "parse_settings", "presets"]
 _NO_SETTINGS = ("config", "extends", "run", "to", "resume", "overwrite", "progress")
 """What the summary leaves out: it says where a stage runs, not what it does."""
-_OUTLINE = """examples:
-  prip-train world --config miniature --checkpoint prip-mini --run runs/mine
-  prip-train encoder --config miniature --run runs/mine --loop.steps 500
-  prip-train encoder --config miniature --run runs/mine --loop.steps 500 --resume
-  prip-train encoder --config paper --print_config
-  prip-train encoder --help
-
-exit status: 0 done, 1 failed, 2 wrong settings, 130 interrupted"""
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Where a stage is: a module of this package with `run(settings)`, and the class of its settings."""
-
-    module: str
-    settings: str
-    summary: str
-
-
-STAGES = {
-    "world": Stage("world", "WorldSettings", "train the miniature's frozen parts: generator, pivot encoder, rewards"),
-    "stand-ins": Stage("stand_ins", "StandInsSettings", "write small random models and a DiffusionDB, for a rehearsal"),
-    "prepare": Stage("prepare", "PrepareSettings", "draw images, choose the preferred ones, cache their pivots"),
-    "rewrites": Stage("rewrites", "RewritesSettings", "make pairs of user and system prompt, for the paper's peers"),
-    "encoder": Stage("encoder", "EncoderSettings", "warm up the preference encoder: user prompt to pivot"),
-    "decoder": Stage("decoder", "DecoderSettings", "warm up the prompt decoder: pivot to system prompt"),
-    "rl": Stage("rl", "RlSettings", "train the encoder end to end by PPO, or the decoder"),
-    "tune": Stage("tune", "TuneSettings", "tune the generator itself on the rewards, as ReFL does"),
-    "export": Stage("export", "ExportSettings", "put all parts of a run together as one checkpoint"),
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one stage; returns the exit status: 0, 1 for a failed stage, 2 for wrong settings, 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    name = _top_parser().parse_args(arguments[:1]).stage
+    name = top_parser().parse_args(arguments[:1]).stage
     logging.basicConfig(format="%(message)s")
     logging.getLogger("prip").setLevel(logging.WARNING if process_rank() else logging.INFO)
     try:
         settings = parse_settings(name, arguments[1:])
         if isinstance(settings, RunSettings) and name != "world" and not process_rank():
             check_folder(settings, name)  # before seconds of imports, and minutes of loading
-        with quiet():
-            module = importlib.import_module(f".{STAGES[name].module}", __package__)
-        module.run(settings)
+        with told_warnings(f"prip-train {name}"):
+            with quiet():
+                module = importlib.import_module(f".{STAGES[name].module}", __package__)
+            module.run(settings)
     except PripError as error:
         print(f"prip-train {name}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
@@ -130,18 +101,6 @@ def _underscored(argument: str) -> str:
     """Makes --push-to-hub the flag --push_to_hub; values stay as they are."""
     flag, equals, value = argument.partition("=")
     return f"--{flag[2:].replace('-', '_')}{equals}{value}" if flag.startswith("--") else argument
-
-
-def _top_parser() -> argparse.ArgumentParser:
-    lines = [f"  {name:11}{stage.summary}" for name, stage in STAGES.items()]
-    parser = argparse.ArgumentParser(
-        prog="prip-train",
-        description="Train PRIP, stage by stage:\n" + "\n".join(lines),
-        epilog=_OUTLINE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("stage", choices=STAGES, metavar="stage", help="one of the above; more options follow it")
-    return parser
 
 
 def _examples(name: str) -> str:

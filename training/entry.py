@@ -6,14 +6,20 @@ import sys
 
 from prip.errors import MissingExtraError, require
 
+from .stages import top_parser
+
 
 def main() -> int:
-    """Runs `prip-train`; returns its exit status, 1 where a package that it needs is not installed."""
+    """Runs `prip-train`; returns its exit status, 1 where a package that it needs is not installed.
+
+    What stages there are, it tells without any.
+    """
+    name = top_parser().parse_args(sys.argv[1:2]).stage
     try:
         for module in ("docstring_parser", "jsonargparse", "yaml"):
             require(module, "train")
     except MissingExtraError as error:
-        print(f"prip-train: error: {error}", file=sys.stderr)
+        print(f"prip-train {name}: error: {error}", file=sys.stderr)
         return 1
     from .cli import main as run
 

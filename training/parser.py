@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import inspect
 import re
 import sys
@@ -21,6 +20,8 @@ from jsonargparse import (
     set_parsing_settings,
 )
 
+from prip.command_line import any_of, unknown_flag
+from prip.command_line import in_words as argparse_in_words
 from prip.errors import InputError
 
 from .config_files import preset_names
@@ -57,26 +58,18 @@ def in_words(message: str, options: list[str]) -> str:
     text = " ".join(message.split())
     if found := re.fullmatch(r'Parser key "(.+?)": Expected an? (.+?)\. Got value: (.*)', text):
         return f"{found[1]}: wanted {_kind(found[2])}, got {found[3]!r}"
-    if found := re.fullmatch(r"unrecognized arguments: (.*)", text):
-        return _unknown(found[1].split()[0], options)
     if found := re.fullmatch(r"Group '(.+)' does not accept option '(.+)'", text):
-        return _unknown(f"--{found[1]}.{found[2]}", options)
+        return unknown_flag(f"--{found[1]}.{found[2]}", options)
     if found := re.fullmatch(r"the following arguments are required: (.*)", text):
         return "; ".join(f"{name}: wanted a folder, as in --{name} FOLDER, got none" for name in found[1].split(", "))
-    return text
+    return argparse_in_words(text, options)
 
 
 def _kind(type_name: str) -> str:
     """In words: a type as jsonargparse shows it."""
     if found := re.fullmatch(r"typing\.Literal\[(.*)\]", type_name):
-        *others, last = (value.strip("' ") for value in found[1].split(","))
-        return f"{', '.join(others)} or {last}" if others else last
+        return any_of([value.strip("' ") for value in found[1].split(",")])
     return _KINDS.get(type_name, type_name)
-
-
-def _unknown(flag: str, options: list[str]) -> str:
-    near = difflib.get_close_matches(flag.partition("=")[0], options, n=1)
-    return f"unknown argument {flag}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def stage_parser(name: str, settings_class: type, examples: str) -> StageParser:

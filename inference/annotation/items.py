@@ -71,11 +71,17 @@ def pair_order(refiners: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(refiners), key=lambda name: (name != "none", name)))
 
 
-def read_rows(folder: Path) -> list[Row]:
-    """Returns the images of the evaluation in `folder`. Raises InputError when there is no finished one."""
+def results_of(folder: Path) -> Path:
+    """Returns the file of an evaluation's results. Raises InputError when `folder` holds no finished one."""
     path = folder / "results.parquet"
     if not path.is_file():
         raise InputError(f"{folder} holds no results.parquet; wanted the folder of a finished prip evaluate")
+    return path
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """Returns the images of the evaluation in `folder`. Raises InputError when there is no finished one."""
+    path = results_of(folder)
     parquet = require("pyarrow.parquet", "annotate")
     arrow = require("pyarrow", "annotate")
     try:

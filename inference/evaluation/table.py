@@ -30,12 +30,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A title, columns, rows of as many cells, and a note that says how to read them."""
+    """A title, columns, rows of as many cells, a note that says how to read them, and what its best cells are."""
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
+    best: str = ""
+
+    def told(self, mark: str = "Bold") -> str:
+        """Returns the note, which names the mark of the best cells where there are any."""
+        marked = self.best and any(cell.best for row in self.rows for cell in row)
+        return " ".join(part for part in (self.note, f"{mark}: {self.best}." if marked else "") if part)
 
 
 def number(value: float | None, decimals: int, sign: bool = False) -> str:
@@ -66,7 +72,7 @@ def to_markdown(made: Sequence[Table]) -> str:
         align = [":--" if one.words else "--:" for one in table.columns]
         rows = [[_markdown_cell(cell) for cell in row] for row in table.rows]
         lines = [f"| {' | '.join(cells)} |" for cells in ([_escaped(text) for text in head], align, *rows)]
-        note = ["", table.note] if table.note else []
+        note = ["", table.told()] if table.told() else []
         blocks.append("\n".join([f"**{_escaped(table.title)}**", "", *lines, *note]))
     return "\n\n".join(blocks) + "\n"
 
@@ -82,15 +88,19 @@ def _escaped(text: str) -> str:
 
 
 def print_tables(made: Sequence[Table], file: IO[str] | None = None) -> None:
-    """Prints the tables: in colour and as wide as the terminal, or plain and as wide as they are where none listens."""
+    """Prints the tables: in colour and as wide as the terminal, or plain and as wide as they are where none listens.
+
+    Plain, the best of a column has a * behind it.
+    """
     console_module, box = require("rich.console", "evaluate"), require("rich.box", "evaluate")
     stream = file or sys.stdout
     live = stream.isatty()
     console = console_module.Console(file=stream, width=None if live else 1000, highlight=False, soft_wrap=not live)
     for table in made:
         console.print(_rich_table(table, box.SIMPLE_HEAD if live else box.ASCII2, live))
-        if table.note:
-            console.print(table.note, style="dim", markup=False)
+        note = table.told("Bold" if live else "*")
+        if note:
+            console.print(note, style="dim", markup=False)
         console.print()
 
 
@@ -105,7 +115,8 @@ def _rich_table(table: Table, box: Any, live: bool) -> Any:
     for row in table.rows:
         cells = []
         for cell in row:
-            content = text(cell.text, style="bold green" if cell.best else "")
+            plain = f"{cell.text} *" if cell.best and not live else cell.text
+            content = text(plain, style="bold green" if cell.best else "")
             if cell.interval:
                 content.append("\n" + cell.interval, style="dim")
             cells.append(content)

@@ -44,6 +44,12 @@ def generator_title(about: Record, generator: str) -> str:
     return f"{generator} ({'trained against' if seen else 'never seen in training'})"
 
 
+def images_each(about: Record) -> str:
+    """Returns how many images each prompt has: "1 image each"."""
+    number = about["images_per_prompt"]
+    return f"{number} {'image' if number == 1 else 'images'} each"
+
+
 def rows_of(summary: Record, generator: str, scorer: str, category: str = ALL) -> list[Record]:
     """Returns the summary's rows of one place, in the order of the refiners."""
     wanted = (generator, scorer, category)
@@ -80,10 +86,11 @@ def _scores(summary: Record, generator: str) -> Table:
         own = lengths[name]
         line += [Cell(number(own["mean_tokens"], 1)), Cell(percent(own["at_limit"])), Cell(str(own["failed"]))]
     note = (
-        f"Means over {about['clusters']} clusters of {about['prompts']} prompts, {about['images_per_prompt']} images "
-        "each, with 95 % intervals by resampling clusters. Bold: the best refiner of a scorer."
+        f"Means over {about['clusters']} clusters of {about['prompts']} prompts, {images_each(about)}, "
+        "with 95 % intervals by resampling clusters."
     )
-    return Table(f"Scores on {generator_title(about, generator)}", tuple(columns), _frozen(cells), note)
+    title, best = f"Scores on {generator_title(about, generator)}", "the best refiner of a scorer"
+    return Table(title, tuple(columns), _frozen(cells), note, best)
 
 
 def _mean_cells(about: Record, rows: Sequence[Record]) -> list[Cell]:
@@ -122,7 +129,8 @@ def _gains(summary: Record, generator: str) -> Table:
             test = _test_cells(row, decimals, row["refiner"] in best)
             lines.append([Cell(row["refiner"]), Cell(scorer), Cell(entry["role"]), *test])
     columns = (*(Column(head, words=True) for head in ("refiner", "scorer", "role")), *map(Column, _TEST_HEADS))
-    return Table(f"Gain over {NONE} on {generator_title(about, generator)}", columns, _frozen(lines), _test_note(about))
+    title = f"Gain over {NONE} on {generator_title(about, generator)}"
+    return Table(title, columns, _frozen(lines), _test_note(about), "the largest gain of a scorer")
 
 
 def _comparisons(summary: Record) -> Table:
@@ -175,7 +183,7 @@ def categories_of(summary: Record) -> list[str]:
 
 def _categories(summary: Record, generator: str, scorer: str) -> Table:
     """Means by category: a column a category up to six, else a row a category."""
-    about, names = summary["about"], categories_of(summary)
+    about, names, best = summary["about"], categories_of(summary), "the best refiner of a category"
     title = f"{scorer} ({about['scorers'][scorer]['role']}) by category on {generator_title(about, generator)}"
     if not names:
         return Table(title, (), ())
@@ -185,13 +193,13 @@ def _categories(summary: Record, generator: str, scorer: str) -> Table:
     heads = [Column(name, f"n = {max(row['n'] for row in rows)}") for name, rows in by_category.items()]
     lines = [[Cell(refiner), *(cells[name][place] for name in by_category)] for place, refiner in enumerate(refiners)]
     if len(names) <= 6:
-        return Table(title, (Column("refiner", words=True), *heads), _frozen(lines))
+        return Table(title, (Column("refiner", words=True), *heads), _frozen(lines), best=best)
     turned = [
         [Cell(name), Cell(head.mark.removeprefix("n = ")), *cells[name]]
         for name, head in zip(cells, heads, strict=True)
     ]
     columns = (Column("category", words=True), Column("n"), *(Column(refiner) for refiner in refiners))
-    return Table(title, columns, _frozen(turned))
+    return Table(title, columns, _frozen(turned), best=best)
 
 
 def _gap(gap_closed: Record) -> Table:
@@ -219,7 +227,12 @@ def _agreement(agreement: Record | None) -> Table:
         ]
         for name, value in (agreement or {}).items()
     ]
-    return Table("Agreement", (Column("what", words=True), Column("value")), _frozen(lines))
+    columns = Column("what", words=True), Column("value")
+    note = (
+        "The judge against the exact truth (0 to 1), on n renders whose scene is known: in full agreement the "
+        "correlation is 1 and the error 0."
+    )
+    return Table("Agreement of the judge with the truth", columns, _frozen(lines), note)
 
 
 def percent(share: float | None) -> str:

@@ -18,6 +18,7 @@ from .families import FAMILIES, PipelineTokens, PromptEncodings, denoiser, famil
 from .pipelines import DEFAULTS_FILE, default_guidance, load_pipeline, load_upscaler
 from .seeded import STREAMS, no_other_randomness, seeded
 from .sur_adapter import SurAdapter, load_sur_adapter
+from .truncation import untold
 from .upscaling import STREAMS as UPSCALER_STREAMS
 from .upscaling import Upscaler
 
@@ -159,6 +160,11 @@ class DiffusersGenerator:
             own += _sampler(self.upscaler.pipeline)
         return own
 
+    def show_progress(self, what: str | None) -> None:
+        """Shows a bar of the steps on the error stream while images of `what` are drawn; None shows none, as before."""
+        for stage in self._pipelines:
+            stage.set_progress_bar_config(disable=what is None, desc=what, leave=False)
+
     def count_tokens(self, text: str) -> int:
         """Tokens as the text encoder that reads furthest counts them, without those that frame every text."""
         return self._tokens.count_tokens(text)
@@ -178,7 +184,8 @@ class DiffusersGenerator:
         if len(prompts) != len(seeds):
             raise ValueError(f"seeds: wanted one for each of {len(prompts)} prompts, got {len(seeds)}")
         starts = range(0, len(prompts), self.batch_size)
-        drawn = [self._draw(prompts[i : i + self.batch_size], seeds[i : i + self.batch_size]) for i in starts]
+        with untold(self._pipelines):
+            drawn = [self._draw(prompts[i : i + self.batch_size], seeds[i : i + self.batch_size]) for i in starts]
         if drawn:
             return torch.cat(drawn)
         height, width = native_size(self._pipelines[-1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +14,11 @@ from ..protocols import Images
 from ..trunk import ConvTrunk, TrunkModel
 from .preprocessing import check_float_pairs
 from .tokenized import TokenizedModel
+
+WORD_REPEATS, TOKEN_REPEATS = 4, 16
+"""How often the same word, and the same token, is read of a prompt. The bag's sum grows with each repetition, and with
+it the score of any image, far beyond what training has seen: there no prompt has a word more than three times."""
+_WORD = re.compile(r"([^\W_]+)[\W_]*")
 
 
 class PromptRewardConfig(PreTrainedConfig):
@@ -62,10 +69,16 @@ class PromptReward(TokenizedModel, TrunkModel):
         return self.score(torch.cat([image, text, image * text], 1))[:, 0]
 
     def encode(self, user_prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token ids and mask of the prompts, each long (n, length), on the model's device."""
+        """Token ids and mask of the prompts, each long (n, length), on the model's device.
+
+        A word is read up to WORD_REPEATS times, a token (of words that are spelled, letters) up to TOKEN_REPEATS times.
+        """
         assert self.tokenizer is not None
-        batch = self.tokenizer([u.lower() for u in user_prompts], padding=True, return_tensors="pt", verbose=False)
-        return batch["input_ids"].to(self.device), batch["attention_mask"].to(self.device)
+        texts = [without_repeats(user_prompt.lower()) for user_prompt in user_prompts]
+        batch = self.tokenizer(texts, padding=True, return_tensors="pt", verbose=False)
+        input_ids, mask = batch["input_ids"], batch["attention_mask"]
+        mask = mask * (occurrences(input_ids) <= TOKEN_REPEATS)
+        return input_ids.to(self.device), mask.to(self.device)
 
     @torch.no_grad()
     def __call__(self, user_prompts: Sequence[str], images: Images, batch_size: int = 256) -> Tensor:
@@ -84,3 +97,25 @@ class PromptReward(TokenizedModel, TrunkModel):
 
     def _scaled(self, raw: Tensor) -> Tensor:
         return self.config.score_mean + self.config.score_deviation * raw
+
+
+def without_repeats(text: str) -> str:
+    """Returns a text less each word, with what follows it up to the next, that stands there for more than the
+    WORD_REPEATS-th time."""
+    seen: Counter[str] = Counter()
+
+    def kept(found: re.Match[str]) -> str:
+        seen[found[1]] += 1
+        return found[0] if seen[found[1]] <= WORD_REPEATS else ""
+
+    return _WORD.sub(kept, text)
+
+
+def occurrences(ids: Tensor) -> Tensor:
+    """Returns for each of the ids, long (n, length), the how manieth of its kind it is in its row, from 1 on."""
+    ordered, order = ids.sort(dim=1, stable=True)
+    places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    first = torch.ones_like(ids, dtype=torch.bool)
+    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    starts = torch.where(first, places, 0).cummax(1).values
+    return torch.zeros_like(ids).scatter(1, order, places - starts + 1)

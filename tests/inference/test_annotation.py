@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import sqlite3
+import sys
 from pathlib import Path
 
 import pyarrow
@@ -101,6 +102,16 @@ def test_identical_pairs_and_failed_images_are_left_out_and_counted(tmp_path: Pa
         read_rows(failed)
     with pytest.raises(InputError, match="holds no results.parquet"):
         read_rows(tmp_path)
+
+
+def test_where_there_is_no_evaluation_that_is_told_with_and_without_the_extra(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    for more in ([], ["--summary"]):
+        assert main(["annotate", str(tmp_path / "nowhere"), *more]) == 2
+        assert "nowhere holds no results.parquet; wanted the folder of a finished" in capsys.readouterr().err
+    (tmp_path / "results.parquet").touch()
+    assert main(["annotate", str(tmp_path)]) == 2
+    assert 'fastapi is not installed; install it with: pip install "prip[annotate]"' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("task", [PREFERENCE, RELEVANCE])

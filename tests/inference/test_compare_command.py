@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFont
 
 from prip.errors import InputError, MissingExtraError
+from prip.inference.before_after import Workbench
 from prip.inference.cli import main
+from prip.inference.fonts import font_of, left_out, length
 from prip.inference.parts import Parts, load_refiner, load_rewards
 from prip.inference.sheet import BETTER, MARGIN, Column, draw_sheet, file_format
 from prip.miniature.renderer import Renderer
@@ -70,6 +73,78 @@ def test_the_refined_prompt_fits_the_generator_as_it_counts(
     refiner = load_refiner(parts.encoder, parts.decoder, "tiny", "cpu")
     assert refined == refiner.counted_by(Short()).refine("a cat")
     assert len(refiner.refine("a cat")) > 60, "CLIP counts fewer"
+
+
+LONG = "a very old man with a long white beard who sits by the warm fire of a small wooden house in a forest"
+
+
+def test_a_prompt_that_comes_back_unchanged_is_drawn_once(
+    whole_checkpoint: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    drawn = []
+
+    class Counted(Short):
+        def __call__(self, prompts, seeds):
+            drawn.extend(prompts)
+            return super().__call__(prompts, seeds)
+
+    monkeypatch.setattr("prip.generators.load_generator", lambda *given, **options: Counted())
+    target = tmp_path / "x.png"
+    assert main(["compare", LONG, "-o", str(target), "--checkpoint", str(whole_checkpoint), "--device", "cpu"]) == 0
+    told = capsys.readouterr()
+    assert drawn == [LONG] * 2
+    assert told.out.splitlines()[0] == f"plain  {LONG}" and "refined" not in told.out
+    assert told.err.splitlines() == [
+        f"loading {whole_checkpoint} ...",
+        "prip compare: warning: a prompt returns unchanged, no modifier that may be added has room within the 40 "
+        f"tokens that the generator reads and max_new_tokens=60: '{LONG[:57]}...'",
+        "prip compare: note: plain and refined are the same, drawn once",
+    ]
+    with Image.open(target) as picture:
+        assert tuple(bytes.fromhex(BETTER[1:])) not in {colour for _, colour in picture.getcolors(1 << 20)}
+
+
+def test_nobody_wins_a_tie(tmp_path: Path) -> None:
+    sides = [replace(column, scores={"reward": [0.5, 0.501]}) for column in columns(32)]
+    (tmp_path / "x.png").write_bytes(draw_sheet(sides, [0, 1]))
+    with Image.open(tmp_path / "x.png") as picture:
+        assert tuple(bytes.fromhex(BETTER[1:])) not in {colour for _, colour in picture.getcolors(1 << 20)}
+
+
+def test_progress_is_asked_of_a_pipeline_that_has_it(whole_checkpoint: Path) -> None:
+    shown = []
+
+    class Slow(Renderer):
+        show_progress = staticmethod(shown.append)
+
+    bench = Workbench(None, Slow(), ())
+    bench.before_after("a cat", "a cat, bokeh", [0])
+    assert shown == []
+    bench.before_after("a cat", "a cat, bokeh", [0], progress=True)
+    assert shown == ["drawing plain", "drawing refined", None]
+    assert [column.title for column in Workbench(None, Renderer(), ()).before_after("a", "a, b", [0], True)]
+
+
+def missing_fonts(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    monkeypatch.setattr("prip.inference.fonts.FILES", names)
+    font_of.cache_clear()
+
+
+def test_a_character_is_written_in_a_font_that_has_it_or_left_out(tmp_path: Path, monkeypatch, request) -> None:
+    request.addfinalizer(font_of.cache_clear)
+    missing_fonts(monkeypatch)
+    assert left_out("a caf\u00e9, \u98df\u98df") == "\u00e9\u98df", "Pillow's own font knows no accents"
+    assert length("a caf\u00e9", 17) == length("a caf", 17) > 0
+    assert left_out("a cat\ufe0f") == "", "what is not seen is not missed"
+    sheets = [draw_sheet(columns(32, prompt), [0, 1]) for prompt in ("a caf", "a caf\u00e9")]
+    assert sheets[0] == sheets[1], "no box"
+    try:
+        ImageFont.truetype("DejaVuSans.ttf", 17)
+    except OSError:
+        return
+    missing_fonts(monkeypatch, "no such font.ttf", "DejaVuSans.ttf")
+    assert left_out("a caf\u00e9") == "" and left_out("e\u0301") == "", "composed first"
+    assert length("a caf\u00e9", 17) > length("a caf", 17) + 3
 
 
 def columns(size: int, prompt: str = "a cat", count: int = 2) -> list[Column]:

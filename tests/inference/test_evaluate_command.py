@@ -105,7 +105,7 @@ def test_a_run_is_read_where_its_stages_wrote(whole_checkpoint: Path, tmp_path: 
         (["--seed", "-1"], "seed must be at least 0, it is -1"),
         (["--checkpoint", "nowhere"], "nowhere"),
         (["--run", "nowhere"], "run 'nowhere' is not a folder"),
-        (["--device", "tpu:9"], "device 'tpu:9' cannot be used"),
+        (["--device", "cuda:99"], "device 'cuda:99' cannot be used"),
         (["--run", ".", "--revision", "main"], "revision must be left out with --run"),
         (["--prompts", "nowhere.txt"], "prompts: wanted KIND or KIND:PLACE"),
     ],

@@ -14,7 +14,7 @@ import pytest
 from prip.errors import InputError
 from prip.inference.cli import main
 from prip.inference.comfyui import NODE_CLASS_MAPPINGS
-from prip.inference.install_command import HOSTS, install
+from prip.inference.install_command import HOSTS, NAMES, install
 
 ROOT = Path(__file__).resolve().parents[2]
 HOMES = {"comfyui": "ComfyUI", "webui": "stable-diffusion-webui"}
@@ -50,7 +50,11 @@ def test_the_commands_of_the_docs_put_it_where_the_host_looks(
 @pytest.mark.parametrize("host", sorted(HOSTS))
 def test_what_is_there_and_not_ours_stays(host: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["install", host, str(tmp_path)]) == 2
-    assert f"is no {host}: it has no folder {HOSTS[host]}" in capsys.readouterr().err
+    assert f"has no folder {HOSTS[host]}: give the folder of {NAMES[host]} that holds it" in capsys.readouterr().err
+    (tmp_path / "inner" / HOSTS[host]).mkdir(parents=True)
+    assert main(["install", host, str(tmp_path / "inner" / HOSTS[host])]) == 2
+    wanted = f"is the folder {HOSTS[host]} itself: give the folder of {NAMES[host]} that holds it, {tmp_path / 'inner'}"
+    assert wanted in capsys.readouterr().err
     target = tmp_path / HOSTS[host] / "prip"
     target.mkdir(parents=True)
     (target / "of-another.py").touch()
@@ -61,6 +65,15 @@ def test_what_is_there_and_not_ours_stays(host: str, tmp_path: Path, capsys: pyt
     target.symlink_to(ROOT / "inference" / host)
     with pytest.raises(InputError, match="there is nothing to copy"):
         install(host, tmp_path)
+
+
+def test_which_python_is_meant_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for host, home in HOSTS.items():
+        (tmp_path / home).mkdir()
+        assert main(["install", host, str(tmp_path)]) == 0
+        told = capsys.readouterr().out
+        assert f"restart {NAMES[host]} to load it" in told and sys.executable in told
+    assert (tmp_path / "extensions" / "prip" / "python.txt").read_text().strip() == sys.executable
 
 
 def test_help_has_examples_and_loads_no_torch() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -187,7 +188,6 @@ def test_bad_standard_input(stdin: bytes, message: str) -> None:
         (["a cat", "--temperature", "-1"], "temperature must be 0"),
         (["a cat", "--model", "no-such-model"], "unknown checkpoint 'no-such-model'"),
         (["a cat", "--model", "nobody/no-such-model"], "could not be reached"),
-        (["a cat", "--device", "toaster"], "device 'toaster' cannot be used; there are: cpu"),
         (["a cat", "--device", "cuda:99"], "device 'cuda:99' cannot be used; there are: cpu"),
     ],
 )
@@ -205,6 +205,44 @@ def test_a_full_prompt_warns_and_passes(tiny_checkpoint: Path, capsys) -> None:
     code, out, err = invoke(capsys, "a cat on a mat", "--model", str(tiny_checkpoint), "--token-budget", "6")
     assert (code, out) == (0, "a cat on a mat\n")
     assert err.startswith("prip refine: warning: a prompt returns unchanged")
+
+
+def test_a_file_in_place_of_a_prompt_is_noted(tiny_checkpoint: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my cats.txt").write_text("a cat\n")
+    code, out, err = invoke(capsys, "my cats.txt", "a cat", "--model", str(tiny_checkpoint), "--device", "cpu")
+    assert code == 0 and out.startswith("my cats.txt, ")
+    assert err == "prip refine: note: my cats.txt is a file; its lines are refined by: prip refine < 'my cats.txt'\n"
+
+
+def test_prompts_are_utf_8_whatever_the_locale() -> None:
+    """Python reads arguments by the locale: in that of LANG=C, where it is kept from taking another, as ASCII."""
+    ascii_locale = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for given, status in (("\u732b".encode(), 0), (b"caf\xe9", 2)):
+        command = [*COMMAND, given, "--strength", "0"]
+        result = subprocess.run(command, env=ascii_locale, capture_output=True, timeout=120)
+        assert result.returncode == status, result.stderr
+        if status == 0:
+            assert result.stdout == given + b"\n"
+        else:
+            assert b"PROMPT: 'caf\\udce9' is not UTF-8: the terminal must send that" in result.stderr
+
+
+def test_what_is_no_checkpoint_and_no_device_is_told_before_torch_is_loaded(tmp_path: Path) -> None:
+    bad = [["a cat", "--model", str(tmp_path)], ["a cat", "--device", "gpu"]]
+    code = (
+        "import sys; from prip.inference.cli import main\n"
+        f"for one in {bad}:\n"
+        "    try: print(main(['refine', *one]))\n"
+        "    except SystemExit as stop: print(stop.code)\n"
+        "print('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["2", "2", "False"]
+    first, second = result.stderr.splitlines()
+    assert first == f"prip refine: error: {tmp_path} is no PRIP checkpoint: {tmp_path / 'config.json'} is missing"
+    wanted = "--device: wanted cpu, cuda, cuda:1, mps or another device of torch's, got 'gpu'; did you mean cuda?"
+    assert second.startswith(f"prip refine: error: {wanted}")
 
 
 def test_help_shows_examples_and_every_option(capsys) -> None:

@@ -296,8 +296,26 @@ def test_printed_tables_are_plain_where_no_terminal_listens(summary: dict[str, A
     assert "\x1b" not in text and text.isascii()
     for shown in ("Scores on diffusion (trained against)", "held out", "warmup to rl", "subject_accuracy", "Gain:"):
         assert shown in text
-    cell = score_tables(summary)[0].rows[3][2]
+    table = score_tables(summary)[0]
+    cell = table.rows[3][2]
     assert cell.text in text and cell.interval in text
+    (best,) = [row for row in table.rows if row[1].best]
+    line = next(line for line in text.splitlines() if line.lstrip(" |").startswith(best[0].text))
+    assert f" {best[1].text} *" in line and "*: the best refiner of a scorer." in text and "Bold" not in text
+    assert "Bold: the best refiner of a scorer." in table.told() and "**" in to_markdown([table])
+    plain = Table("t", (Column("x"),), ((Cell("1"),),), "n", "the best")
+    assert plain.told() == "n", "nothing is marked"
+
+
+def test_what_agreement_and_one_image_are_is_said(summary: dict[str, Any]) -> None:
+    changed = summary | {
+        "about": summary["about"] | {"images_per_prompt": 1},
+        "agreement": {"judge": "truth", "n": 512, "correlation": 0.98, "mean_absolute_error": 0.02},
+    }
+    made = tables(changed)
+    assert ", 1 image each, with 95 %" in made[0].note and ", 2 images each," in tables(summary)[0].note
+    (agreement,) = [table for table in made if table.title.startswith("Agreement")]
+    assert "The judge against the exact truth" in agreement.note
 
 
 def test_curves_are_read_from_a_run_and_joined(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 
@@ -50,6 +52,35 @@ def test_a_sampler_that_adds_noise_takes_it_from_the_seed(generator, tmp_path):
     again = ancestral(PROMPTS[::-1], [5, 6, 5]).flip(0)
     assert (images.int() - again.int()).abs().max() <= 1
     assert not torch.equal(images[0], ancestral(PROMPTS[:1], [8])[0])
+
+
+def test_a_cut_prompt_is_not_logged_at_length(generator, caplog):
+    told = []
+    for name in ("transformers", "diffusers"):
+        logger = logging.getLogger(name)
+        logger.addHandler(caplog.handler)
+        told.append(logger)
+    try:
+        generator.pipeline.tokenizer.deprecation_warnings.clear()
+        long = "a cat in town " * 20
+        generator([long], [1])
+        assert caplog.records == []
+        logging.getLogger(type(generator.pipeline).__module__).warning("something else")
+        generator.pipeline.encode_prompt(long, "cpu", 1, False)
+    finally:
+        for logger in told:
+            logger.removeHandler(caplog.handler)
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[0] == "something else" and any("was truncated" in message for message in messages[1:])
+
+
+def test_progress_is_shown_where_it_is_asked_for(generator, capsys):
+    generator.show_progress("plain")
+    generator(PROMPTS[:1], [1])
+    assert "plain:   0%" in capsys.readouterr().err
+    generator.show_progress(None)
+    generator(PROMPTS[:1], [1])
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.gpu

@@ -6,7 +6,17 @@ import warnings
 
 import pytest
 
-from prip.errors import CheckpointError, InputError, MissingExtraError, PripError, collected_warnings, require, warn
+from prip.command_line import told_warnings
+from prip.errors import (
+    CheckpointError,
+    InputError,
+    MissingExtraError,
+    PripError,
+    PripWarning,
+    collected_warnings,
+    require,
+    warn,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +43,16 @@ def test_require_lets_other_import_errors_through(tmp_path, monkeypatch) -> None
     with pytest.raises(ModuleNotFoundError) as caught:
         require("broken_module_for_test", "train")
     assert not isinstance(caught.value, MissingExtraError)
+
+
+def test_a_command_tells_warnings_as_it_tells_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.warns(DeprecationWarning), told_warnings("prip compare"):
+        for _ in range(2):
+            warn("a prompt\nreturns unchanged")
+        warnings.warn("of another", DeprecationWarning, stacklevel=1)
+    assert capsys.readouterr().err == "prip compare: warning: a prompt returns unchanged\n", "once"
+    with pytest.warns(PripWarning):
+        warn("later")
 
 
 def test_warnings_are_collected_and_not_shown(recwarn: pytest.WarningsRecorder) -> None:

@@ -6,12 +6,15 @@ import pytest
 import torch
 
 from prip.errors import CheckpointError, InputError
+from prip.loading import whole_folder
 from prip.miniature.judges import load_judges
+from prip.miniature.prompts import system_prompt, user_prompts
 from prip.miniature.reader import Reader, ReaderConfig
 from prip.pivot_encoder import QFormerPivotEncoder, QFormerPivotEncoderConfig, load_pivot_encoder
 from prip.protocols import PivotEncoder, Reward
+from prip.randomness import random_generator
 from prip.rewards import StandardisedSum, load_reward
-from prip.rewards.prompt_reward import PromptReward, PromptRewardConfig
+from prip.rewards.prompt_reward import TOKEN_REPEATS, PromptReward, PromptRewardConfig, occurrences, without_repeats
 
 USERS = ["a cat in town", "one robot", "a very long prompt about a castle among dunes and more"]
 
@@ -44,6 +47,39 @@ def test_a_reward_scores_alike_alone_in_a_batch_and_after_saving(tiny_checkpoint
     assert loaded.name == "tiny"
     torch.testing.assert_close(loaded(USERS, images), scores, rtol=1e-6, atol=1e-7)
     assert not torch.allclose(reward(USERS[::-1], images), scores)
+
+
+def test_repeated_words_and_letters_are_counted() -> None:
+    assert without_repeats("a cat, cat; cat cat a cat dog cat") == "a cat, cat; cat cat a dog "
+    assert without_repeats("🦊 in \u96ea, cut-out") == "🦊 in \u96ea, cut-out"
+    ids = torch.tensor([[7, 3, 7, 7, 3, 0, 0], [5, 5, 5, 5, 1, 2, 5]])
+    assert occurrences(ids).tolist() == [[1, 1, 2, 3, 2, 1, 2], [1, 2, 3, 4, 1, 1, 5]]
+    assert occurrences(ids[:, :0]).shape == (2, 0)
+
+
+SHIPPED = ["rewards/mini-hps", "rewards/mini-reward", "readers/c"]
+
+
+@pytest.mark.parametrize("part", SHIPPED)
+def test_a_repeated_word_does_not_carry_a_score_away(part: str, images) -> None:
+    reward = load_reward(whole_folder("prip-mini") / part)
+    deviation = reward.config.score_deviation
+    score = lambda prompt: float(reward([prompt], images[:1])) / deviation  # noqa: E731
+    assert score("cat " * 1000) == score("cat " * 10) == score("cat " * 4)
+    assert abs(score("cat " * 1000) - score("a cat")) < 5
+    assert abs(score("cat dog " * 100) - score("a cat and a dog")) < 6
+    assert score("x" * 1000) == pytest.approx(score("x" * 40), abs=1e-4)
+
+
+@pytest.mark.parametrize("part", SHIPPED)
+def test_ordinary_prompts_are_read_as_in_training(part: str) -> None:
+    reward = load_reward(whole_folder("prip-mini") / part)
+    chance = random_generator("ordinary prompts")
+    texts = [prompt for prompt, _ in user_prompts("test", 1, 0, open_place=True)][:100]
+    for prompt in [*texts, *(system_prompt("train", chance) for _ in range(100))]:
+        ids, mask = reward.encode([prompt])
+        assert ids[0].tolist() == reward.tokenizer(prompt.lower())["input_ids"] and mask.all()
+    assert TOKEN_REPEATS > 9, "so often a system prompt of the miniature spells a letter"
 
 
 def test_standardised_sum_by_hand(tiny_checkpoint, images):

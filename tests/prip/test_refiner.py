@@ -83,7 +83,7 @@ def test_alternatives_stay_distinct_when_almost_greedy(refiner: Refiner) -> None
 
 
 def test_a_full_prompt_returns_unchanged_with_a_warning(refiner: Refiner) -> None:
-    with pytest.warns(PripWarning, match="a prompt returns unchanged.*75 and max_new_tokens=60: 'a very long"):
+    with pytest.warns(PripWarning, match="a prompt returns unchanged.* the 75 tokens .*: 'a very long"):
         assert refiner.refine(LONG) == LONG
     with pytest.warns(PripWarning):
         assert refiner.refine(LONG, num_alternatives=3) == [LONG]
@@ -279,7 +279,7 @@ def test_copies_and_pickles_refine_alike(tiny_checkpoint) -> None:
 
 
 def test_what_leaves_no_room_is_named(refiner: Refiner) -> None:
-    with pytest.warns(PripWarning, match="token_budget=75 and max_new_tokens=3000"):
+    with pytest.warns(PripWarning, match="the 75 tokens that the generator reads and max_new_tokens=3000"):
         assert refiner.refine("a cat", max_new_tokens=3000) == "a cat"
 
 

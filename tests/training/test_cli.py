@@ -117,8 +117,11 @@ def test_wrong_settings_are_one_line_not_a_traceback(tmp_path: Path, capsys: pyt
         (["encoder", "--run", "r", "--optimizer.lr", "fast"], "optimizer.lr: wanted a number, got 'fast'"),
         (["world", "--run", "r", "--parts", "trunk"], "parts: wanted a list such as '[\"one\", \"two\"]', got 'trunk'"),
         (["encoder"], "run: wanted a folder, as in --run FOLDER, got none"),
-        (["encode"], "encode"),
-        ([], "stage"),
+        (
+            ["encode"],
+            "encoder, decoder, rl, tune or export, got 'encode'; did you mean encoder?",
+        ),
+        ([], "stage is missing, as in: prip-train world --config miniature"),
     ],
 )
 def test_what_cannot_be_parsed_is_named(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +129,7 @@ def test_what_cannot_be_parsed_is_named(arguments: list[str], message: str, caps
         main(arguments)
     told = capsys.readouterr().err
     assert stop.value.code == 2 and message in told
-    assert len(told.splitlines()) == 1 or not arguments or arguments == ["encode"], "one line, without the usage"
+    assert len(told.splitlines()) == 1, "without the usage"
 
 
 @pytest.mark.parametrize(
@@ -226,10 +229,21 @@ def test_without_the_extra_the_command_says_which(monkeypatch: pytest.MonkeyPatc
     from prip.training.entry import main as entry
 
     monkeypatch.setitem(sys.modules, "jsonargparse", None)
+    monkeypatch.setattr(sys, "argv", ["prip-train", "rl", "--help"])
     assert entry() == 1
-    assert 'prip-train: error: jsonargparse is not installed; install it with: pip install "prip[train]"' in (
+    assert 'prip-train rl: error: jsonargparse is not installed; install it with: pip install "prip[train]"' in (
         capsys.readouterr().err
     )
+
+
+def test_without_the_extra_the_stages_are_told() -> None:
+    code = (
+        "import sys\n"
+        "for module in ('docstring_parser', 'jsonargparse', 'yaml'): sys.modules[module] = None\n"
+        "from prip.training.entry import main; sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and all(stage in done.stdout for stage in STAGES), done.stderr
 
 
 def test_examples_in_the_help_parse(capsys: pytest.CaptureFixture[str]) -> None:

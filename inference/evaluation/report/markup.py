@@ -49,7 +49,7 @@ def table_html(table: Table, name: str, named: bool = True) -> str:
     head = "".join(_head(column) for column in table.columns)
     body = "".join(f"<tr>{''.join(_cells(row, table.columns))}</tr>" for row in table.rows)
     title = escaped(table.title)
-    note = f'<p class="note">{escaped(table.note)}</p>' if table.note else ""
+    note = f'<p class="note">{escaped(table.told())}</p>' if table.told() else ""
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{title}"><table id="{name}">'
         f'<caption class="{"" if named else "hidden"}"><span>{title}</span></caption>'

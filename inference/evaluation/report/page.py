@@ -9,7 +9,7 @@ from string import Template
 from typing import Any
 
 from ..results import Results
-from ..tables import generator_title
+from ..tables import generator_title, images_each
 from .headline import Headline, headline
 from .markup import escaped, signed
 from .pictures import Album
@@ -71,7 +71,7 @@ def _eyebrow(about: Record) -> str:
     generators = " and ".join(generator_title(about, name) for name in about["generators"])
     return (
         f"PRIP evaluation of {about['checkpoint']}, config {about['config']}: {prompts}, "
-        f"{about['images_per_prompt']} images each, on {generators}"
+        f"{images_each(about)}, on {generators}"
     )
 
 

@@ -1,0 +1,52 @@
+"""What `prip` says of arguments that it cannot read."""
+
+from __future__ import annotations
+
+import pytest
+
+from prip.inference.cli import COMMANDS, main
+
+COMMAND_NAMES = "refine, compare, demo, serve, install, evaluate or annotate"
+BAD = {
+    (
+        "refine",
+        "a cat",
+        "--strenght",
+        "0.5",
+    ): "prip refine: error: unknown argument --strenght; did you mean --strength?",
+    (
+        "refine",
+        "a cat",
+        "--num_alternatives=3",
+    ): "unknown argument --num_alternatives=3; did you mean --num-alternatives?",
+    ("refine", "a cat", "--qqq"): "prip refine: error: unknown argument --qqq (all arguments: prip refine --help)",
+    ("refin", "a cat"): f"prip: error: COMMAND: wanted {COMMAND_NAMES}, got 'refin'; did you mean refine?",
+    ("help",): "got 'help'; did you mean --help?",
+    ("-v",): "prip: error: unknown argument -v; did you mean --version?",
+    ("compare", "a cat", "a dog", "-o", "x.png"): "prip compare: error: too many arguments: wanted PROMPT, got "
+    "'a dog' besides; what has spaces stands in quotes",
+    ("compare", "a cat"): '-o/--output is missing, as in: prip compare "a cat" -o cat.png',
+    ("serve", "now"): "prip serve: error: too many arguments: wanted none, got 'now' besides (all",
+    ("refine", "a cat", "--seed", "one"): "--seed: wanted a whole number, got 'one'",
+    ("refine", "a cat", "--strength", "much"): "--strength: wanted a number, got 'much'",
+    ("refine", "a cat", "-n"): "-n/--num-alternatives: wanted a value, got none",
+    ("refine", "a cat", "--dtype", "int4"): "--dtype: wanted float32, float16, bfloat16 or auto, got 'int4'",
+    ("install",): "PROGRAM and FOLDER are missing, as in: prip install comfyui ~/ComfyUI",
+    ("install", "comfy", "x"): "PROGRAM: wanted comfyui or webui, got 'comfy'; did you mean comfyui?",
+    ("evaluate", "--out", "x", "--run", "y", "--checkpoint", "z"): "--checkpoint: not allowed with argument --run",
+}
+
+
+@pytest.mark.parametrize("arguments", BAD, ids=" ".join)
+def test_what_cannot_be_read_is_one_line_that_says_what_was_meant(arguments: tuple[str, ...], capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    told = capsys.readouterr().err
+    assert stop.value.code == 2 and BAD[arguments] in told
+    assert told.startswith("prip") and len(told.splitlines()) == 1
+
+
+def test_every_command_has_an_example_that_is_shown_where_something_is_missing() -> None:
+    for command in COMMANDS:
+        name = command.__name__.rpartition(".")[2].removesuffix("_command")
+        assert f"\n  prip {name}" in command.EXAMPLES
