@@ -144,11 +144,31 @@ def test_no_other_value_comes_about_though_drawn_towards_it(constraints: Constra
     assert free > 2 * len(NAMED), "without the ban they do"
 
 
+@pytest.mark.parametrize("options", [{}, SAMPLED, {**SAMPLED, "top_p": 1.0}], ids=["greedy", "nucleus", "all"])
+def test_modifiers_agree_with_one_another(refiner: Refiner, options: dict) -> None:
+    prompts = [*NAMED, *(f"a {noun}" for noun in ("cat", "castle", "boat", "robot", "house", "owl", "rocket", "rose"))]
+
+    def at_odds(texts: list[str]) -> int:
+        """How many texts hold a modifier that names another value than what stands before it."""
+        found = 0
+        for prompt, text in zip(prompts, texts, strict=True):
+            added = modifiers_added(prompt, text)
+            for place, modifier in enumerate(added):
+                _, banned = kept_and_banned(named_values(", ".join([prompt, *added[:place]])))
+                if any(comes_about(term, " " + modifier) for term in banned):
+                    found += 1
+                    break
+        return found
+
+    assert at_odds(refiner.refine(prompts, **options)) == 0
+    assert at_odds(refiner.refine(prompts, keep_attributes=False, **options)) > len(prompts) / 4
+
+
 def test_what_names_nothing_has_no_bans(constraints: Constraints) -> None:
     state = constraints.begin(["a cat", "a cat, watercolor"])
-    assert [len(row.bans) for row in state.rows] == [0, 1]
+    assert [len(row.others) for row in state.rows] == [0, 1]
     state = constraints.begin(["a cat", "a cat, watercolor"], keep_attributes=False)
-    assert [len(row.bans) for row in state.rows] == [0, 0]
+    assert [len(row.others) for row in state.rows] == [0, 0]
 
 
 def test_replay_has_the_masks_of_the_actions(refiner: Refiner) -> None:

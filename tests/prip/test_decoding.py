@@ -7,7 +7,7 @@ import torch
 from tiny_parts import USER_PROMPTS, llama_config
 from transformers import GPT2Config, TopPLogitsWarper
 
-from prip.constraints import Constraints
+from prip.constraints import TRIES, Constraints
 from prip.decoding import decode, nucleus, row_generator
 from prip.errors import InputError
 from prip.llama_step import LlamaStep
@@ -142,7 +142,7 @@ BANS = {
 @pytest.mark.parametrize("bans", BANS)
 def test_modifiers_are_finished_as_the_decoder_means_them(refiner: Refiner, bans: str) -> None:
     """Inside a modifier each token is the likeliest of all that D may mean, banned or not, and stands where it may; at
-    the text's end the likeliest is the end or a separator."""
+    the text's end the likeliest is the end or a separator, and at a modifier's start one of the likeliest is there."""
     prompts = ["a cat", "a dog on the beach, watercolor", "an old house at night", "two red apples, photo"]
     options = {"max_new_tokens": 60, "token_budget": 75, "banned_terms": (), **BANS[bans]}
     actions = refiner.actions(prompts, [(0, 0)] * len(prompts), 0.0, **options)
@@ -162,14 +162,38 @@ def test_modifiers_are_finished_as_the_decoder_means_them(refiner: Refiner, bans
                 assert best in (table.eos, table.separator)
             elif step > 0 and own[step - 1] != table.separator:
                 assert best == own[step], table.tokenizer.decode(own)
+            elif step > 0:
+                wished = scored[row][step].masked_fill(~meant[row], float("-inf")).topk(TRIES + 8).indices.tolist()
+                assert own[step] in wished, "all before it are banned, or begin what was dropped"
         constraints.advance(state, [own[step] if step < len(own) else table.eos for own in actions])
     assert all(state.done)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_dropping_changes_nothing_where_nothing_is_in_the_way(refiner: Refiner, temperature: float) -> None:
-    given = (PROMPTS, [(0, 0)] * len(PROMPTS), temperature, 400, 1000)
+    given = (PROMPTS, [(0, 0)] * len(PROMPTS), temperature, 400, 1000, (), False)
     assert refiner.actions(*given) == refiner.actions(*given, whole_modifiers=False)
+
+
+def test_the_text_ends_where_all_that_is_meant_is_banned(refiner: Refiner) -> None:
+    """With some wishes banned D takes the next one, with TRIES of them it ends; the first modifier is there anyway."""
+    table = refiner.constraints.table
+    given = (["a cat"], [(0, 0)], 0.0, 60, 75)
+    (plain,) = refiner.actions(*given)
+    first = plain[: plain.index(table.separator) + 1]
+    pivot = refiner.model.pivot(*refiner.processor.encode_user_prompts(["a cat"]))
+    logits = score(refiner.model.decoder, refiner.processor, ["a cat"], pivot, [[*first, 0]])[0][-1]
+    state = refiner.constraints.begin(["a cat"])
+    for token in first:
+        refiner.constraints.advance(state, [token])
+    meant = refiner.constraints.allowed_and_meant(state)[1][0]
+    wishes = logits.masked_fill(~meant, float("-inf")).topk(TRIES).indices.tolist()
+    assert plain[len(first)] == wishes[0]
+    terms = [table.texts[token].strip() for token in wishes]
+    (fewer,) = refiner.actions(*given, banned_terms=[f" {term}" for term in terms[:-1]], keep_attributes=False)
+    assert fewer[: len(first) + 1] == [*first, wishes[-1]]
+    (none,) = refiner.actions(*given, banned_terms=[f" {term}" for term in terms], keep_attributes=False)
+    assert none == [*first[:-1], table.eos]
 
 
 def test_what_is_dropped_leaves_no_trace(refiner: Refiner) -> None:
