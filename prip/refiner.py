@@ -341,7 +341,7 @@ def refine(
     A loaded model is kept for next time; `strength` 0 loads none.
 
     ```python
-    refine("a cat")  # "a cat, golden hour, sharp focus, highly detailed"
+    refine("a cat")  # "a cat, golden hour, balanced composition, painted on paper, warm sunlight, highly detailed"
     ```
     """
     options = RefineOptions.among(locals())

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import math
-import statistics
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from .pace import Pace
+
 Group = TypeVar("Group", bound=Hashable)
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-
-
-MEASURED = 5
-"""How many batches tell what a job takes: the one in the middle of them, so that a slow start is soon forgotten."""
-BELIEVED_S = 60.0
-"""How long a measurement is believed: when all was refused for so long, the next request is tried."""
-SLACK = 1.25
-"""What a job is expected to take, in what it took: without it, those that are begun last are often late by a hair."""
 
 SHARE = 0.25
 """Of a request's time: how long a batch may take that it shares with others, so that one that just missed it is not
@@ -108,8 +100,7 @@ class Batcher(Generic[Group, Job, Result]):
         self._jobs = 0
         self._in_work, self._began = 0, 0.0
         """Jobs of the batch that is worked on, and since when."""
-        self._seconds_per_job: deque[float] = deque(maxlen=MEASURED)
-        self._measured = -math.inf
+        self._pace = Pace()
         self._closed = False
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
@@ -140,11 +131,11 @@ class Batcher(Generic[Group, Job, Result]):
             if self._closed:
                 raise RuntimeError("the batcher is closed")
             if self._jobs + len(jobs) > self._queue_size:
-                raise QueueFull("the queue is full", self._jobs * self._job_s(now))
+                raise QueueFull("the queue is full", self._jobs * self._pace.expected_s(now))
             self._waiting[request] = None
             self._jobs += len(jobs)
             if time_s < math.inf:
-                in_work_s = max(0.0, self._began + self._in_work * self._job_s(now) - now)
+                in_work_s = max(0.0, self._began + self._in_work * self._pace.expected_s(now) - now)
                 if (late := self._late(in_work_s, now).get(request)) is not None:
                     self._drop(request)
                     raise late
@@ -185,18 +176,13 @@ class Batcher(Generic[Group, Job, Result]):
                 self._fail(request, died)
             raise
 
-    def _job_s(self, now: float) -> float:
-        """Return the seconds that a job is expected to take, 0 when that is not known."""
-        known = self._seconds_per_job and now - self._measured <= BELIEVED_S
-        return SLACK * statistics.median_low(self._seconds_per_job) if known else 0.0
-
     def _most(self, group: Group) -> int:
         """Return how many jobs of a group are in a batch at most."""
         return max(1, self._max_batch // self._weight(group))
 
     def _late(self, in_work_s: float, now: float) -> dict[_Request[Group, Job, Result], NoTime]:
         """Return what waits and cannot be done in time, with how it is refused. in_work_s: until the next batch."""
-        job_s, begins_s = self._job_s(now), in_work_s
+        job_s, begins_s = self._pace.expected_s(now), in_work_s
         late: dict[_Request[Group, Job, Result], str] = {}
         for request in self._waiting:
             done_s, left_s = begins_s + request.left * job_s, request.deadline - now
@@ -235,7 +221,7 @@ class Batcher(Generic[Group, Job, Result]):
         One that is larger fits if it is the first."""
         fitting: list[_Request[Group, Job, Result]] = []
         size, time_s, now = 0, math.inf, time.monotonic()
-        job_s = self._job_s(now) or math.inf  # the first one with a deadline tells what a job takes
+        job_s = self._pace.expected_s(now) or math.inf  # the first one with a deadline tells what a job takes
         for request in self._waiting:
             if request.group == group:
                 together = size + request.left
@@ -279,8 +265,7 @@ class Batcher(Generic[Group, Job, Result]):
         began = time.monotonic()
         results = list(self._work(batch[0][0].group, wanted))
         with self._changed:
-            self._measured = time.monotonic()
-            self._seconds_per_job.append((self._measured - began) / len(wanted))
+            self._pace.note(len(wanted), began, time.monotonic())
         if len(results) != len(wanted):
             raise RuntimeError(f"{len(results)} results came of {len(wanted)} jobs")
         start = 0

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
 
-from prip.inference.server import batching
-from prip.inference.server.batching import SLACK, Batcher, NoTime, QueueFull
+from prip.inference.server import pace
+from prip.inference.server.batching import Batcher, NoTime, QueueFull
+from prip.inference.server.pace import MEASURED, SLACK
 
 
 class Worker:
@@ -220,8 +220,8 @@ def test_what_is_late_when_its_turn_comes_is_not_worked_on() -> None:
 )
 def test_requests_share_a_batch_that_is_good_for_all(times_s: list[float], batches: list[list[int]]) -> None:
     with blocked(max_batch=8) as (worker, batcher):
-        batcher._seconds_per_job = deque([25 / SLACK] * 99)
-        batcher._measured = time.monotonic()
+        for _ in range(MEASURED):
+            batcher._pace.note(1, time.monotonic() - 25 / SLACK, time.monotonic())
         futures = [batcher.submit("a", [job], time_s) for job, time_s in enumerate(times_s, start=1)]
         worker.let.set()
         assert [future.result(20) for future in futures] == [[2], [4], [6], [8]]
@@ -229,7 +229,7 @@ def test_requests_share_a_batch_that_is_good_for_all(times_s: list[float], batch
 
 
 def test_as_long_as_nothing_is_known_what_has_a_deadline_shares_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "BELIEVED_S", -1)
+    monkeypatch.setattr(pace, "BELIEVED_S", -1)
     with blocked(max_batch=8) as (worker, batcher):
         futures = [batcher.submit("a", [job], time_s) for job, time_s in ((1, 99), (2, math.inf), (3, math.inf))]
         worker.let.set()
@@ -238,7 +238,7 @@ def test_as_long_as_nothing_is_known_what_has_a_deadline_shares_no_batch(monkeyp
 
 
 def test_one_slow_start_does_not_refuse_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "BELIEVED_S", 0.3)
+    monkeypatch.setattr(pace, "BELIEVED_S", 0.3)
     waits = iter([0.5, 0.0, 0.0])
 
     def work(group: str, jobs: Sequence[int]) -> list[int]:
