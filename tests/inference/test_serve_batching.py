@@ -12,7 +12,7 @@ import pytest
 
 from prip.inference.server import pace
 from prip.inference.server.batching import Batcher, NoTime, QueueFull
-from prip.inference.server.pace import MEASURED, SLACK
+from prip.inference.server.pace import BELIEVED_S, SLACK, Pace
 
 
 class Worker:
@@ -220,12 +220,20 @@ def test_what_is_late_when_its_turn_comes_is_not_worked_on() -> None:
 )
 def test_requests_share_a_batch_that_is_good_for_all(times_s: list[float], batches: list[list[int]]) -> None:
     with blocked(max_batch=8) as (worker, batcher):
-        for _ in range(MEASURED):
-            batcher._pace.note(1, time.monotonic() - 25 / SLACK, time.monotonic())
+        batcher._pace.expected_s = lambda now: 25.0
         futures = [batcher.submit("a", [job], time_s) for job, time_s in enumerate(times_s, start=1)]
         worker.let.set()
         assert [future.result(20) for future in futures] == [[2], [4], [6], [8]]
     assert worker.batches[1:] == [("a", jobs) for jobs in batches]
+
+
+def test_the_pace_is_that_of_the_batch_in_the_middle() -> None:
+    own = Pace()
+    assert own.expected_s(0.0) == 0
+    for jobs, took_s in ((1, 60.0), (2, 4.0), (4, 12.0), (1, 1.0), (8, 8.0), (2, 4.0)):
+        own.note(jobs, 100.0, 100.0 + took_s)
+    assert own.expected_s(104.0) == SLACK * 2.0, "2, 3, 1, 1 and 2 seconds a job: the slow start is forgotten"
+    assert own.expected_s(104.0 + BELIEVED_S + 1) == 0
 
 
 def test_as_long_as_nothing_is_known_what_has_a_deadline_shares_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
