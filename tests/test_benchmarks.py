@@ -214,12 +214,6 @@ def test_fewer_bits_are_measured() -> None:
     assert precision_rows(printed)["float32, int8"][0] < 3
 
 
-@pytest.mark.slow
-def test_fewer_bits_are_measured_at_base_size() -> None:
-    printed = run("precision.py", "--threads", "1", "--rounds", "1", "--prompts", "4", "--sizes", "base")
-    assert precision_rows(printed)["bfloat16"][0] < 700 < precision_rows(printed)["float32"][0]
-
-
 def precision_rows(printed: str) -> dict[str, tuple[float, ...]]:
     """Name of a precision to MiB, speed alone, speed in batches and percent of the texts."""
     rows = re.findall(r"^\| (.*) \| ([\d.,]+) \| ([\d.]+) \| ([\d.]+) \| (\d+) % \|$", printed, re.MULTILINE)

@@ -184,7 +184,7 @@ def test_bad_standard_input(stdin: bytes, message: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a\ncat"], "control character"),
+        (["a\x07cat"], "control character"),
         (["a cat", "--temperature", "-1"], "temperature must be 0"),
         (["a cat", "--model", "no-such-model"], "unknown checkpoint 'no-such-model'"),
         (["a cat", "--model", "nobody/no-such-model"], "could not be reached"),
