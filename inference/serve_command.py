@@ -133,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
     application = make_application(engine, settings, metrics, arguments.host, key)
     if arguments.host.lower() not in LOOPBACK and key is None:
         print("everybody who reaches this machine can use the server: it has no key", file=sys.stderr)
-    print(f"{address(arguments.host, listening)} (Ctrl-C ends it; docs tells what it answers)", flush=True)
+    print(f"{address(arguments.host, listening)} (Ctrl-C ends it; /docs tells what it answers)", flush=True)
     try:
         serve(application, listening, settings, arguments.verbose)
     finally:

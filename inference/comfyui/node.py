@@ -159,7 +159,7 @@ def _prip(module: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != "prip":
             raise
-        command = f"{sys.executable} -m pip install prip"
+        command = f"{sys.executable} -m pip install ."
         raise ImportError(
-            f"PRIP is not installed in the Python that runs ComfyUI; install it with: {command}"
+            f"PRIP is not installed in the Python that runs ComfyUI; in the folder of PRIP, run: {command}"
         ) from error

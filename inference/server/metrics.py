@@ -6,7 +6,15 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from ..guard import Message, Receive, Send
 
@@ -18,6 +26,7 @@ class Metrics:
     """The metrics of one server, with those of its process, in a registry of their own."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # a series more for each counter, with the time since when it counts
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.requests = Counter(

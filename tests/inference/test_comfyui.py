@@ -194,4 +194,4 @@ def test_without_prip_the_command_is_named(custom_nodes: Path) -> None:
     )
     bare = [sys.executable, "-S", "-E", "-c", code]  # neither what is installed nor PYTHONPATH
     result = subprocess.run(bare, capture_output=True, text=True, check=True, cwd=custom_nodes)
-    assert f"{sys.executable} -m pip install prip" in result.stdout
+    assert f"in the folder of PRIP, run: {sys.executable} -m pip install ." in result.stdout
