@@ -102,7 +102,8 @@ def raw(server: ServerProcess, content: bytes) -> bytes:
     """What comes back of bytes that need be no HTTP."""
     with server.open() as connection:
         connection.sendall(content)
-        connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # the server may have answered and closed by now
+            connection.shutdown(socket.SHUT_WR)
         return received(connection)
 
 
