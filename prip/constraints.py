@@ -20,15 +20,14 @@ from .control.attributes import Value, values_by_term
 from .errors import InputError
 from .options import check_whole, normal_terms
 from .processing import own_words
-from .token_table import NEVER_FITS, SEPARATOR, TokenTable, normal_bytes
+from .room import Room
+from .token_table import SEPARATOR, TokenTable
 from .webui_syntax import plain_prompt
 from .words import words_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-EXACT_BELOW = 12
-"""Free budget below which the cost of going on with a word is counted exactly instead of being bounded by its bytes."""
 TRIES = 4
 """How many modifiers D may mean at one place in vain before the text ends there, or the first is finished somehow."""
 
@@ -125,10 +124,7 @@ class Constraints:
         self.table = TokenTable(decoder_tokenizer, count_tokens, vocabulary_size)
         self.modifier_tokens = modifier_tokens
         self._count_tokens = count_tokens
-        self._counts: dict[str, int] = {}
-        self._growths: dict[str, np.ndarray] = {}
-        self._body_masks: dict[tuple[int, int], np.ndarray] = {}
-        self._start_masks: dict[int, np.ndarray] = {}
+        self._room = Room(self.table, count_tokens)
         self._row_bans = RowBans(self.table)
 
     def begin(
@@ -209,10 +205,7 @@ class Constraints:
                 continue
             row.place = self._after(row.place, token)
             if token == self.table.separator:
-                self._use(row, words_of(self._modifier(row)))
-                self._keep(row, self._modifier(row))
                 self._begin_modifier(row)
-                row.first = False
             else:
                 row.added.append(token)
 
@@ -306,7 +299,7 @@ class Constraints:
             named=named,
             others=self._row_bans.other_values(named or ()),
         )
-        before_comma = place.count_before + self._count(chunks[2][:-1])
+        before_comma = place.count_before + self._room.count(chunks[2][:-1])
         row.full = min(state.token_budget - before_comma, max_new_tokens) < self.modifier_tokens
         if not row.full:
             for ban in (*row.standing, *row.others):
@@ -327,35 +320,28 @@ class Constraints:
                 row.used.add(word)
                 row.unused[self.table.first_tokens(word)] = False
 
-    def _count(self, chunk: str) -> int:
-        if not chunk:
-            return 0
-        if chunk not in self._counts:
-            if len(self._counts) >= 1 << 16:
-                self._counts.clear()
-            self._counts[chunk] = self._count_tokens(chunk)
-        return self._counts[chunk]
-
-    def _keep(self, row: _Row, modifier: str) -> None:
-        """Have the modifiers behind this one agree with what it names."""
-        if row.named is not None and (names := values_by_term(modifier)):
-            row.named += names
-            row.others = self._row_bans.other_values(row.named)
-            for ban in row.others:
-                row.unbanned &= ban.beginnings
+    def _others_behind(self, row: _Row) -> tuple[tuple[frozenset[Value], ...] | None, tuple[TermsAtWords, ...]]:
+        """Return a row's `named` and `others` behind the present modifier."""
+        if row.named is None or not (names := values_by_term(self._modifier(row))):
+            return row.named, row.others
+        return row.named + names, self._row_bans.other_values(row.named + names)
 
     def _begin_modifier(self, row: _Row) -> None:
-        row.start = row.place
+        """Begin the next modifier: its words are others, and it agrees with what was named so far."""
+        self._use(row, words_of(self._modifier(row)))
+        row.named, row.others = self._others_behind(row)
+        for ban in row.others:
+            row.unbanned &= ban.beginnings
+        row.start, row.first, row.by_mask = row.place, False, False
         row.added.clear()
         row.dropped.clear()
-        row.by_mask = False
 
     def _after(self, place: _Place, token: int) -> _Place:
         """Return the place one token on."""
         text, chunk, count_before = place.text + self.table.lower[token], place.chunk, place.count_before
         before, space, after = self.table.texts[token].rpartition(" ")
         if space:
-            count_before += self._count(chunk) + self._count(before)
+            count_before += self._room.count(chunk) + self._room.count(before)
             chunk = after
         else:
             chunk += after
@@ -366,11 +352,11 @@ class Constraints:
         return "".join(self.table.texts[token] for token in row.added)
 
     def _free(self, state: ConstraintState, row: _Row) -> int:
-        return state.token_budget - row.place.count_before - self._count(row.place.chunk)
+        return state.token_budget - row.place.count_before - self._room.count(row.place.chunk)
 
     def _start(self, state: ConstraintState, row: _Row, mask: np.ndarray) -> None:
         """Write the mask at the start of a modifier (rules 2 to 5)."""
-        np.logical_and(self._start_mask(self._free(state, row)), row.unused, out=mask)
+        np.logical_and(self._room.starting(self._free(state, row)), row.unused, out=mask)
         mask &= row.unbanned
         state.banned.take_off(row.place.text, mask)
 
@@ -391,7 +377,7 @@ class Constraints:
         if row.place.steps_left > 0:
             free = self._free(state, row)
             may_separate = self._may_separate(state, row, free)
-            mask &= self._fitting(row, free)
+            mask &= self._room.going_on(row.place.chunk, free)
             mask[self.table.separator] = may_separate
             state.banned.take_off(row.place.text, mask)
             for ban in (*row.standing, *row.others):
@@ -400,44 +386,14 @@ class Constraints:
             mask[:] = False
         mask[self.table.eos] = True
 
-    def _fitting(self, row: _Row, free: int) -> np.ndarray:
-        """Return which tokens fit into `free` more: exactly where that is little, else by a bound on going on."""
-        chunk = row.place.chunk
-        room = free + self._count(chunk) - normal_bytes(chunk) - 1
-        if room >= EXACT_BELOW:
-            key = (min(free, 4 * EXACT_BELOW), min(room, 4 * EXACT_BELOW))
-            if key not in self._body_masks:
-                self._body_masks[key] = (self.table.cost <= key[0]) | (self.table.bytes <= key[1])
-            return self._body_masks[key]
-        mask = (self.table.cost <= free) | (self.table.bytes <= room)
-        doubtful = np.flatnonzero(self.table.continues & ~mask)
-        mask[doubtful] = self._growth(chunk, doubtful) <= free
-        return mask
-
-    def _growth(self, chunk: str, tokens: np.ndarray) -> np.ndarray:
-        """Return how many tokens each of `tokens` adds to the count when it follows `chunk`; counted once."""
-        if chunk not in self._growths:
-            if len(self._growths) >= 1024:
-                self._growths.clear()
-            self._growths[chunk] = np.full(self.table.size, NEVER_FITS, dtype=np.int32)
-        growth = self._growths[chunk]
-        own = self._count(chunk)
-        for token in tokens[growth[tokens] == NEVER_FITS]:
-            growth[token] = self._count_tokens(chunk + self.table.texts[token]) - own
-        return growth[tokens]
-
-    def _start_mask(self, free: int) -> np.ndarray:
-        free = min(free, 4 * EXACT_BELOW)
-        if free not in self._start_masks:
-            self._start_masks[free] = self.table.starts & (self.table.cost <= free)
-        return self._start_masks[free]
-
     def _may_separate(self, state: ConstraintState, row: _Row, free: int) -> bool:
         """Whether a comma may follow: there is room for a modifier, and a token to begin it with."""
         if min(free, row.place.steps_left) < self.modifier_tokens:
             return False
-        growth = self._count(row.place.chunk + SEPARATOR) - self._count(row.place.chunk)
-        mask = self._start_mask(free - growth) & row.unused & row.unbanned
+        growth = self._room.count(row.place.chunk + SEPARATOR) - self._room.count(row.place.chunk)
+        mask = self._room.starting(free - growth) & row.unused & row.unbanned
+        for ban in self._others_behind(row)[1]:
+            mask &= ban.beginnings
         words = words_of(self._modifier(row))
         if not state.banned.terms and np.count_nonzero(mask) > 16 * len(words):
             return True
