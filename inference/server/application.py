@@ -48,6 +48,12 @@ from .waiting import ClientGone, TimedOut, answer_of
 
 OPEN_PATHS = ("/healthz", "/docs", "/openapi.json")
 """What is answered without the key."""
+MALFORMED = {
+    "missing": "{} is missing",
+    "extra_forbidden": "{} is no field of this request",
+    "model_attributes_type": "{} must be a JSON object, sent with the header Content-Type: application/json",
+}
+"""In words, what pydantic finds wrong with the shape of a request."""
 
 CLIENT_GONE = 499
 """The status that the metrics show of a request whose client went away."""
@@ -293,9 +299,12 @@ def _in_words(problem: Any) -> str:
     """Return one of pydantic's errors as which argument, what was wanted and, where it is short, what came."""
     place = [str(step) for step in problem["loc"][1:] if step not in ("string", "list")]
     name = ".".join(place).encode("ascii", "backslashreplace").decode() or "the body"
+    if problem["type"] in MALFORMED:
+        return MALFORMED[problem["type"]].format(name)
     came = problem.get("input")
     shown = ascii(came) if isinstance(came, str | int | float | bool | None) else f"a {type(came).__name__}"
-    return f"{name}: {problem['msg']}; {shown if len(shown) <= 60 else shown[:57] + '...'} came"
+    told = problem["msg"].removeprefix("Value error, ")
+    return f"{name}: {told}; {shown if len(shown) <= 60 else shown[:57] + '...'} came"
 
 
 def _declare_key(api: FastAPI) -> None:

@@ -5,8 +5,17 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    PlainValidator,
+    Tag,
+    WithJsonSchema,
+)
 
 from prip.options import RefineOptions
 from prip.processing import MAX_CHARACTERS
@@ -67,17 +76,15 @@ class Only:
     def __init__(self, *values: Any) -> None:
         self.offered = [*values, None]
 
-    def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(self._check)
-
-    def __get_pydantic_json_schema__(self, _schema: Any, _handler: Any) -> dict[str, Any]:
-        return {"enum": self.offered}
+    def __get_pydantic_core_schema__(self, _source: Any, handler: GetCoreSchemaHandler) -> Any:
+        checked = Annotated[Any, PlainValidator(self._check), WithJsonSchema({"enum": self.offered})]
+        return handler.generate_schema(checked)
 
     def _check(self, value: Any) -> Any:
         for one in self.offered:
             if value == one and isinstance(value, bool) == isinstance(one, bool):
                 return value
-        raise PydanticCustomError("not_offered", f"Only {' or '.join(map(json.dumps, self.offered))} is offered")
+        raise ValueError(f"only {' or '.join(map(json.dumps, self.offered))} is offered")
 
 
 class _Options(_Request):

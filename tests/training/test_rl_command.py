@@ -132,7 +132,7 @@ def test_prompts_that_cannot_be_refined_are_left_out(tmp_path: Path) -> None:
     write_models(tmp_path)
     prompts = user_prompts()
     odd = pd.DataFrame(
-        [{"user_prompt": text, "subject": "dog", "split": "train"} for text in ("a dog\nrunning", "...")]
+        [{"user_prompt": text, "subject": "dog", "split": "train"} for text in ("a dog\x07running", "...")]
     )
     pd.concat([prompts, odd]).to_parquet(tmp_path / "parts" / "prompts" / "user_prompts.parquet")
     parts = load_parts(parse_settings("rl", ["--config", "smoke", "--run", str(tmp_path), "--device", "cpu"]))
