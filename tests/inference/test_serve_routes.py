@@ -172,7 +172,7 @@ def test_what_openais_clients_send_may_be_there_as_long_as_it_changes_nothing(cl
     for name, values in others.items():
         for value in values:
             answer = client.post("/v1/completions", json={**body, name: value})
-            assert answer.status_code == 422 and answer.json()["detail"].startswith(f"{name}: "), (name, value)
+            assert answer.status_code == 422 and answer.json()["detail"].startswith(name), (name, value)
     told = client.post("/v1/completions", json={**body, "best_of": 2}).json()["detail"]
     assert told == "best_of: only 1 or null is offered; 2 came"
 
@@ -317,8 +317,8 @@ BAD: list[tuple[Any, str]] = [
     ({"prompt": "a", "strength": 1.1}, "strength: Input should be less than or equal to 1; 1.1 came"),
     ({"prompt": "a", "no_artists": 1}, "no_artists: Input should be a valid boolean; 1 came"),
     ({"prompt": "a", "sed": 1}, "sed is no field of this request"),
-    ([], "the body: Input should be"),
-    (None, "the body: "),
+    ([], "the body must be a JSON object"),
+    (None, "the body is missing"),
 ]
 
 
@@ -356,7 +356,7 @@ def test_hostile_bodies_are_told_apart_from_faults(
 def test_json_under_another_name_is_refused(client: TestClient) -> None:
     answer = client.post("/v1/refine", content=b'{"prompt": "a"}', headers={"content-type": "text/plain"})
     assert answer.status_code == 422, "what a page of another site may send unasked"
-    assert answer.json()["detail"].endswith("must be a JSON object, sent with the header Content-Type: application/json")
+    assert answer.json()["detail"].endswith("a JSON object, sent with the header Content-Type: application/json")
 
 
 def test_foreign_names_and_pages_are_refused(client: TestClient, engine: Engine, metrics: Metrics) -> None:
