@@ -192,6 +192,7 @@ def test_every_benchmark_is_run_by_a_test() -> None:
     assert {name for name in programs - by_another if f'"{name}"' not in tests} == set()
 
 
+@pytest.mark.slow
 def test_the_peer_adds_as_many_tokens_to_each_prompt_of_a_batch() -> None:
     peer = imported("expander_peer")
     assert peer.even_batches({"a": 3, "b": 2, "c": 3, "d": 2, "e": 2, "f": 9}, 2) == [["b", "d"], ["a", "c"]]
@@ -200,6 +201,7 @@ def test_the_peer_adds_as_many_tokens_to_each_prompt_of_a_batch() -> None:
     assert [int(size) for size, _, _ in rows] == [1, 4] and all(float(ratio) > 1 for _, _, ratio in rows), printed
 
 
+@pytest.mark.slow
 def test_preparing_is_measured() -> None:
     printed = run("prepare_scale.py", "--images", "64", "--workers", "0", "--batch-size", "16")
     images, workers, *measured = printed.splitlines()[2].split()
@@ -208,6 +210,7 @@ def test_preparing_is_measured() -> None:
     assert cpu_seconds > 1 and peak_mib > 100, printed
 
 
+@pytest.mark.slow
 def test_fewer_bits_are_measured() -> None:
     printed = run("precision.py", "--threads", "1", "--rounds", "1", "--prompts", "4", "--sizes", "mini")
     assert precision_rows(printed)["float32"] == (6.2, 1.0, 1.0, 100)

@@ -26,7 +26,7 @@ SERVERS = re.compile(r"^prip (serve|demo|annotate(?!.*--(summary|export)))\b")
 PYTHON_NOT_RUN = re.compile(r"with_refiner\(pipe\)|owner/name|stable-diffusion|cuda|push_to_hub")
 OF_A_PIPELINE = "docs/diffusers.md"
 """A page whose Python wants a pipeline; tests/prip/test_docs_diffusers.py gives it one."""
-SLOW = {"README.md", "docs/paper.md", "docs/evaluate.md", "docs/annotate.md"}
+SLOW = {"README.md", "docs/paper.md", "docs/evaluate.md", "docs/annotate.md", "docs/page.md", "docs/server.md"}
 """Pages on which something is trained, drawn or measured."""
 PAGES = [
     pytest.param(document, marks=[pytest.mark.slow] if document in SLOW else [])
