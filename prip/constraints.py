@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 TRIES = 4
-"""How many modifiers D may mean at one place in vain before the text ends there, or the first is finished somehow."""
+"""How many modifiers are dropped at one place before the text ends there, or the first one is finished somehow."""
 
 
 class _Place(NamedTuple):

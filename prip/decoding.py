@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import DynamicCache
 
-from .constraints import TRIES
 from .errors import InputError
 from .llama_step import LlamaStep
 
 if TYPE_CHECKING:
     from .constraints import Constraints, ConstraintState
     from .modeling import PromptDecoder
+
+BEGINNINGS = 4
+"""With how many tokens D may wish to begin a modifier: where none of the likeliest may stand there, the text ends."""
 
 
 def row_generator(seed: int, user_prompt: str, alternative: int = 0) -> torch.Generator:
@@ -84,13 +86,13 @@ def _likeliest(
     generators: Sequence[torch.Generator],
     top_p: float,
 ) -> torch.Tensor:
-    """Return the TRIES likeliest tokens of those that the mask `(batch, vocabulary)` has, int64 `(batch, TRIES)`; above
+    """Return the likeliest tokens of those that the mask `(batch, vocabulary)` has, int64 `(batch, BEGINNINGS)`; above
     temperature 0 a sample of so many, one after another and none twice. -1 stands where there are no more."""
     scores = logits.float().masked_fill_(~mask.to(logits.device), float("-inf"))
     if temperature > 0:
         scores = nucleus(scores / temperature, top_p)
         scores += _gumbel(scores.shape[1], generators, scores.device)
-    best, tokens = scores.topk(min(TRIES, scores.shape[1]), dim=-1)
+    best, tokens = scores.topk(min(BEGINNINGS, scores.shape[1]), dim=-1)
     return tokens.masked_fill(best.isneginf(), -1)
 
 

@@ -7,8 +7,8 @@ import torch
 from tiny_parts import USER_PROMPTS, llama_config
 from transformers import GPT2Config, TopPLogitsWarper
 
-from prip.constraints import TRIES, Constraints
-from prip.decoding import decode, nucleus, row_generator
+from prip.constraints import Constraints
+from prip.decoding import BEGINNINGS, decode, nucleus, row_generator
 from prip.errors import InputError
 from prip.llama_step import LlamaStep
 from prip.modeling import PromptDecoder
@@ -163,7 +163,7 @@ def test_modifiers_are_finished_as_the_decoder_means_them(refiner: Refiner, bans
             elif step > 0 and own[step - 1] != table.separator:
                 assert best == own[step], table.tokenizer.decode(own)
             elif step > 0:
-                wished = scored[row][step].masked_fill(~meant[row], float("-inf")).topk(TRIES + 8).indices.tolist()
+                wished = scored[row][step].masked_fill(~meant[row], float("-inf")).topk(BEGINNINGS + 4).indices.tolist()
                 assert own[step] in wished, "all before it are banned, or begin what was dropped"
         constraints.advance(state, [own[step] if step < len(own) else table.eos for own in actions])
     assert all(state.done)
@@ -176,7 +176,7 @@ def test_dropping_changes_nothing_where_nothing_is_in_the_way(refiner: Refiner, 
 
 
 def test_the_text_ends_where_all_that_is_meant_is_banned(refiner: Refiner) -> None:
-    """With some wishes banned D takes the next one, with TRIES of them it ends; the first modifier is there anyway."""
+    """With some wishes banned D takes the next one, with all it ends; the first modifier is there anyway."""
     table = refiner.constraints.table
     given = (["a cat"], [(0, 0)], 0.0, 60, 75)
     (plain,) = refiner.actions(*given)
@@ -187,7 +187,7 @@ def test_the_text_ends_where_all_that_is_meant_is_banned(refiner: Refiner) -> No
     for token in first:
         refiner.constraints.advance(state, [token])
     meant = refiner.constraints.allowed_and_meant(state)[1][0]
-    wishes = logits.masked_fill(~meant, float("-inf")).topk(TRIES).indices.tolist()
+    wishes = logits.masked_fill(~meant, float("-inf")).topk(BEGINNINGS).indices.tolist()
     assert plain[len(first)] == wishes[0]
     terms = [table.texts[token].strip() for token in wishes]
     (fewer,) = refiner.actions(*given, banned_terms=[f" {term}" for term in terms[:-1]], keep_attributes=False)
