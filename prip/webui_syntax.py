@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-_BREAKS = re.compile(r"\s*[\t\n\r]\s*")
+_BLANKS = re.compile(r"\s+")
+_BREAKS = re.compile(r"[\t\n\r]")
 _PART = re.compile(r"\bAND\b")
-_WEIGHT = re.compile(r"\s*:\s*[+-]?(?:\d+\.?|\d*\.\d+)\s*\Z")
 _SIGNS = re.compile(r"[()\[\]{}<>\\]")
 _LEFT_OUT = re.compile(r"<\w+:[^<>]*>|\bBREAK\b")
 _TOKEN = re.compile(r"\\.|[()\[\]{}:|\\]|[^\\()\[\]{}:|]+")
-_NUMBER = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*\Z")
+_NUMBER = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)\s*\Z")
 _COMMAS = re.compile(r"(?: ?,)+")
 _OPENING = {")": "(", "]": "[", "}": "{"}
 
@@ -35,9 +35,10 @@ class _Open:
 
 def plain_prompt(user_prompt: str) -> str:
     """Return a prompt in one line without webui syntax; one without any, or that is nothing else, stays as it is."""
-    user_prompt = _BREAKS.sub(" ", user_prompt)
+    if _BREAKS.search(user_prompt):
+        user_prompt = _BLANKS.sub(lambda run: " " if _BREAKS.search(run[0]) else run[0], user_prompt)
     if _PART.search(user_prompt):
-        user_prompt = " AND ".join(_WEIGHT.sub("", part).strip() for part in _PART.split(user_prompt))
+        user_prompt = " AND ".join((_without_weight(part) or part).strip() for part in _PART.split(user_prompt))
     if not _SIGNS.search(user_prompt) and "BREAK" not in user_prompt:
         return user_prompt
     left, count = _LEFT_OUT.subn(" ", user_prompt)
@@ -50,7 +51,13 @@ def plain_prompt(user_prompt: str) -> str:
 
 def ends_in_weight(user_prompt: str) -> bool:
     """Whether a prompt is several that AND joins, the last with a weight at its end: "a cat AND a dog :1.2"."""
-    return bool(_PART.search(user_prompt) and _WEIGHT.search(user_prompt))
+    return bool(_PART.search(user_prompt)) and _without_weight(user_prompt) is not None
+
+
+def _without_weight(part: str) -> str | None:
+    """Return a part without the weight at its end, None where it has none."""
+    before, colon, weight = part.rpartition(":")
+    return before if colon and _NUMBER.match(weight) else None
 
 
 def _without_brackets(text: str) -> str:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from prip.webui_syntax import plain_prompt
+from prip.webui_syntax import ends_in_weight, plain_prompt
 
 CASES = {
     "a (red:1.2) cat": "a red cat",
@@ -66,6 +66,16 @@ def test_hostile_brackets_take_linear_time(opening: str, closing: str) -> None:
     began = time.perf_counter()
     assert "cat" in plain_prompt(text) or "cat" in text
     assert time.perf_counter() - began < 2
+
+
+@pytest.mark.parametrize("run", [" ", "\u3000", "\n", " \n", "1", "AND ", ":1 ", "AND:1", "BREAK "])
+@pytest.mark.parametrize("beginning", ["a", "a AND", "(a:", "a:"])
+def test_hostile_runs_take_linear_time(beginning: str, run: str) -> None:
+    text = (beginning + run * 10_000)[:9_999] + "x"
+    began = time.perf_counter()
+    plain_prompt(text)
+    ends_in_weight(text)
+    assert time.perf_counter() - began < 0.1
 
 
 def test_any_text_is_read_and_reading_again_changes_little() -> None:
