@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 ATTEMPTS = 96
 """How often at most is sampled for the texts of a prompt."""
+PATIENCE = 24
+"""After so many attempts one after another that came out equal, there are no more texts."""
 HOTTER_AFTER = 8
 """attempts, and again after as many."""
 
@@ -32,12 +34,12 @@ def find_alternatives(firsts: Mapping[Job, str], wanted: int, temperature: float
     first ones.
     """
     found = {first: [text] for first, text in firsts.items()}
-    tried = dict.fromkeys(found, 0)
+    tried, vain = dict.fromkeys(found, 0), dict.fromkeys(found, 0)
     while True:
         asked: dict[float, list[tuple[Job, Job]]] = {}
         for first, texts in found.items():
             missing, before = wanted - len(texts), tried[first]
-            if missing > 0:
+            if missing > 0 and vain[first] < PATIENCE:
                 tried[first] = min(before + max(missing, before), ATTEMPTS)
             for number in range(before + 1, tried[first] + 1):
                 degree = _heated(temperature, (number - 1) // HOTTER_AFTER)
@@ -47,8 +49,13 @@ def find_alternatives(firsts: Mapping[Job, str], wanted: int, temperature: float
         for degree in sorted(asked):
             made = draw([job for _, job in asked[degree]], degree)
             for (first, _), one in zip(asked[degree], made, strict=True):
-                if one is not None and one not in found[first] and len(found[first]) < wanted:
+                if len(found[first]) == wanted or vain[first] == PATIENCE:
+                    continue
+                if one is None or one in found[first]:
+                    vain[first] += 1
+                else:
                     found[first].append(one)
+                    vain[first] = 0
 
 
 def _heated(temperature: float, times: int) -> float:

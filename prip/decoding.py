@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .constraints import Constraints, ConstraintState
     from .modeling import PromptDecoder
 
+COLDEST = 1e-6
+"""Temperature below which logits would no longer be finite: it is greedy."""
 BEGINNINGS = 4
 """With how many tokens D may wish to begin a modifier: where none of the likeliest may stand there, the text ends."""
 
@@ -90,7 +92,7 @@ def _likeliest(
     temperature 0 a sample of so many, one after another and none twice. -1 stands where there are no more."""
     scores = logits.float().masked_fill_(~mask.to(logits.device), float("-inf"))
     if temperature > 0:
-        scores = nucleus(scores / temperature, top_p)
+        scores = nucleus(scores / max(temperature, COLDEST), top_p)
         scores += _gumbel(scores.shape[1], generators, scores.device)
     best, tokens = scores.topk(min(BEGINNINGS, scores.shape[1]), dim=-1)
     return tokens.masked_fill(best.isneginf(), -1)

@@ -24,7 +24,7 @@ from .settings import MAX_IMAGES, MAX_PROMPTS
 
 LARGEST_SEED = 2**53 - 1
 """Beyond it JSON's numbers are not exact everywhere."""
-MAX_ALTERNATIVES = 16
+MAX_ALTERNATIVES = 8
 MAX_TOKENS = 1000
 MAX_TERMS = 100
 

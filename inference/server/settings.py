@@ -10,7 +10,7 @@ from prip.options import check_whole
 
 from ..listening import check_host_names
 
-MAX_PROMPTS = 64
+MAX_PROMPTS = 32
 """The most prompts of one request."""
 MAX_IMAGES = 8
 """The most images of each prompt of one request; it may hold as many prompts."""

@@ -310,7 +310,7 @@ BAD: list[tuple[Any, str]] = [
     ({"prompt": "a", "seed": True}, "seed: Input should be a valid integer; True came"),
     ({"prompt": "a", "temperature": -1}, "temperature: Input should be greater than or equal to 0; -1 came"),
     ({"prompt": "a", "max_new_tokens": 0}, "max_new_tokens: Input should be greater than or equal to 1; 0 came"),
-    ({"prompt": "a", "num_alternatives": 99}, "num_alternatives: Input should be less than or equal to 16; 99 came"),
+    ({"prompt": "a", "num_alternatives": 99}, "num_alternatives: Input should be less than or equal to 8; 99 came"),
     ({"prompt": "a", "banned_terms": "hour"}, "banned_terms: Input should be a valid list; 'hour' came"),
     ({"prompt": "a", "banned_terms": [" "]}, "banned_terms must be strings with at least one character"),
     ({"prompt": "a", "styles": ["a\vb"]}, "styles[0]: style may hold no control character"),

@@ -150,6 +150,13 @@ def test_a_weight_at_the_end_of_parts_stays_there(refiner: Refiner) -> None:
     assert texts[1].startswith("a clock, 12:30, ")
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-30])
+def test_next_to_temperature_0_is_greedy(refiner: Refiner, temperature: float) -> None:
+    assert refiner.refine(PROMPTS, temperature=temperature, top_p=1.0) == refiner.refine(PROMPTS)
+    for text in refiner.refine(PROMPTS, temperature=temperature, top_p=0.2, max_new_tokens=300, token_budget=300):
+        assert "aaa" not in text and len(text) < 300
+
+
 @pytest.mark.parametrize("end", [".", ",", "...", " ", "\n"])
 def test_what_stands_behind_the_last_word_changes_nothing(refiner: Refiner, end: str) -> None:
     for options in ({}, {"temperature": 1.0}):

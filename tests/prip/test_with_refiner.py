@@ -309,12 +309,6 @@ def test_a_refiner_goes_with_its_pipeline_when_that_is_deleted() -> None:
     assert gone() is None
 
 
-def drawn_elsewhere(refining: Any) -> tuple[Any, str]:
-    """What a process of its own draws with a pipeline that it was sent."""
-    output = refining("a cat", generator=noise(), **SMALL)
-    return output.images, output.refined_prompt
-
-
 def test_copies_and_pickles_refine_alike(refiner: Refiner) -> None:
     pipe = plain("sd")
     refining = with_refiner(pipe, refiner, banned_terms=["golden hour"])
@@ -334,10 +328,12 @@ def test_copies_and_pickles_refine_alike(refiner: Refiner) -> None:
 
 @pytest.mark.slow
 def test_a_process_that_is_spawned_refines_alike(refiner: Refiner) -> None:
+    from tiny_pipelines import drawn
+
     refining = with_refiner(plain("sd"), refiner)
-    images, text = drawn_elsewhere(refining)
+    images, text = drawn(refining)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as elsewhere:
-        their_images, their_text = elsewhere.submit(drawn_elsewhere, refining).result()
+        their_images, their_text = elsewhere.submit(drawn, refining).result()
     assert their_text == text and np.array_equal(their_images, images)
 
 

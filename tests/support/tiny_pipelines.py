@@ -237,3 +237,12 @@ FAMILIES = {
     "if": deepfloyd_if,
 }
 """How each is made; all draw 16 x 16 pixels by default but Flux, which is asked to."""
+
+
+def drawn(refining: Any) -> tuple[Any, str]:
+    """What a pipeline that refines draws, and from which text; here, so that a process of its own can import it."""
+    import torch
+
+    noise = torch.Generator().manual_seed(1)
+    output = refining("a cat", generator=noise, height=16, width=16, num_inference_steps=2, output_type="np")
+    return output.images, output.refined_prompt
