@@ -28,7 +28,7 @@ from prip.refiner import Refiner
 
 POST = b"POST /v1/refine HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 HEADERS = tuple(API_HEADERS.items())
-SLOW = {"prompt": [f"a cat and {number} dogs" for number in range(64)], "num_alternatives": 3, "temperature": 1.0}
+SLOW = {"prompt": [f"a cat and {number} dogs" for number in range(32)], "num_alternatives": 8, "temperature": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_a_client_that_goes_away_leaves_the_queue(shared_server: ServerProcess) 
     for connection in connections:
         connection.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(slow) + slow)
     until = time.monotonic() + 30
-    while server.metric("prip_queue_depth") < 4 * 64:
+    while server.metric("prip_queue_depth") < 4 * 32:
         assert time.monotonic() < until
     for connection in connections:
         connection.close()
