@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, TopPLogitsWarper
 
 from .errors import InputError
 from .llama_step import LlamaStep
@@ -92,7 +92,9 @@ def _likeliest(
     temperature 0 a sample of so many, one after another and none twice. -1 stands where there are no more."""
     scores = logits.float().masked_fill_(~mask.to(logits.device), float("-inf"))
     if temperature > 0:
-        scores = nucleus(scores / max(temperature, COLDEST), top_p)
+        scores = scores / max(temperature, COLDEST)
+        if top_p < 1:
+            scores = TopPLogitsWarper(top_p)(torch.empty(0, dtype=torch.long), scores)
         scores += _gumbel(scores.shape[1], generators, scores.device)
     best, tokens = scores.topk(min(BEGINNINGS, scores.shape[1]), dim=-1)
     return tokens.masked_fill(best.isneginf(), -1)
@@ -124,20 +126,6 @@ def _take(
     actions.append(token)
     constraints.advance(state, [token], [row])
     return not state.rows[row].done
-
-
-def nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Return logits `(batch, vocabulary)` with -inf for all tokens but the likeliest whose probabilities sum to top_p.
-
-    The token that crosses top_p is kept, so that there is always one.
-    """
-    if top_p >= 1:
-        return logits
-    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
-    probabilities = ordered.softmax(dim=-1)
-    outside = probabilities.cumsum(dim=-1) - probabilities >= top_p
-    outside[:, 0] = False  # a top_p that float32 does not tell from 0 would leave none
-    return logits.masked_fill(outside.scatter(1, order, outside), float("-inf"))
 
 
 def _gumbel(width: int, generators: Sequence[torch.Generator], device: torch.device) -> torch.Tensor:
