@@ -106,16 +106,16 @@ def test_a_large_request_that_is_given_up_is_not_gone_on_with() -> None:
 def test_a_batch_that_is_not_full_waits_for_more_but_not_longer_than_it_may() -> None:
     worker = Worker()
     worker.let.set()
-    batcher: Batcher[str, int, int] = Batcher(worker, max_batch=2, max_wait_ms=300, queue_size=10)
+    batcher: Batcher[str, int, int] = Batcher(worker, max_batch=2, max_wait_ms=1000, queue_size=10)
     began = time.monotonic()
     first = batcher.submit("a", [1])
     time.sleep(0.05)
     second = batcher.submit("a", [2])
     assert (first.result(20), second.result(20)) == ([2], [4])
-    assert time.monotonic() - began < 0.25, "a full batch waits for nothing"
+    assert time.monotonic() - began < 0.9, "a full batch waits for nothing"
     began = time.monotonic()
     assert batcher.submit("a", [3]).result(20) == [6]
-    assert time.monotonic() - began > 0.29
+    assert time.monotonic() - began > 0.99
     batcher.close()
     assert worker.batches == [("a", [1, 2]), ("a", [3])]
 
@@ -182,7 +182,7 @@ def test_what_cannot_be_done_in_time_is_refused_and_what_can_is_done() -> None:
 
     batcher: Batcher[str, int, int] = Batcher(work, 2, 0, 100)
     assert batcher.submit("a", [0], 20).result(20) == [0], "nothing is known yet"
-    with pytest.raises(NoTime, match=r"it would take 0\.\d seconds, and 0\.1 are left; try again in 1 s"):
+    with pytest.raises(NoTime, match=r"it would take \d\.\d seconds, and 0\.[01] are left; try again in 1 s"):
         batcher.submit("a", [1], 0.05)
     taken, refused = [], 0
     for request in range(10):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import timeit
 
 import pytest
 
@@ -72,10 +73,8 @@ def test_hostile_brackets_take_linear_time(opening: str, closing: str) -> None:
 @pytest.mark.parametrize("beginning", ["a", "a AND", "(a:", "a:"])
 def test_hostile_runs_take_linear_time(beginning: str, run: str) -> None:
     text = (beginning + run * 10_000)[:9_999] + "x"
-    began = time.perf_counter()
-    plain_prompt(text)
-    ends_in_weight(text)
-    assert time.perf_counter() - began < 0.1
+    took_s = timeit.repeat(lambda: (plain_prompt(text), ends_in_weight(text)), number=1, repeat=3)
+    assert min(took_s) < 0.1, "the fastest of three: another process may have been in between"
 
 
 def test_any_text_is_read_and_reading_again_changes_little() -> None:
