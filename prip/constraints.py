@@ -8,14 +8,14 @@ there is a second mask, of what D may mean, and a way back to the modifier's sta
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from .bans import RowBans, TermsAnywhere, TermsAtWords
 from .clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
+from .constraint_row import Place, Row
 from .control.attributes import Value, values_by_term
 from .errors import InputError
 from .options import check_whole, normal_terms
@@ -30,68 +30,6 @@ if TYPE_CHECKING:
 
 TRIES = 4
 """How many modifiers are dropped at one place before the text ends there, or the first one is finished somehow."""
-
-
-class _Place(NamedTuple):
-    """How far a row has come."""
-
-    text: str
-    """the prefix and what was added, lower-case"""
-    chunk: str
-    """the text since its last space, in its own case"""
-    count_before: int
-    """tokens of the text before `chunk`"""
-    steps_left: int
-
-
-@dataclass
-class _Row:
-    """One prompt on its way."""
-
-    place: _Place
-    start: _Place
-    """where the present modifier begins"""
-    unused: np.ndarray
-    """bool (vocabulary,): False for tokens that begin a word used before, or a modifier that was dropped"""
-    unbanned: np.ndarray
-    """bool (vocabulary,): False for tokens that begin a banned term"""
-    used: set[str]
-    """the words, lower-case, with which no modifier may begin"""
-    standing: tuple[TermsAtWords, ...]
-    """what may not come about in this row from the first to the last, besides the batch's own"""
-    named: tuple[frozenset[Value], ...] | None
-    """the values of attributes that each term of the text so far names; None where they need not agree"""
-    others: tuple[TermsAtWords, ...]
-    """the terms of the other values of these attributes"""
-    added: list[int] = field(default_factory=list)
-    """the tokens of the present modifier so far"""
-    first: bool = True
-    """whether the present modifier is the first"""
-    dropped: list[int] = field(default_factory=list)
-    """the first tokens of the modifiers that were dropped at `start`"""
-    by_mask: bool = False
-    """D may mean only what is allowed: none of TRIES first modifiers could be finished as it was meant"""
-    full: bool = False
-    done: bool = False
-
-
-@dataclass
-class ConstraintState:
-    """The rows of a batch and what was asked of them."""
-
-    rows: list[_Row]
-    token_budget: int
-    banned: TermsAnywhere
-
-    @property
-    def full(self) -> list[bool]:
-        """Which rows have no room for a modifier; these get no tokens at all."""
-        return [row.full for row in self.rows]
-
-    @property
-    def done(self) -> list[bool]:
-        """Which rows have ended or never began."""
-        return [row.done for row in self.rows]
 
 
 class Constraints:
@@ -136,8 +74,8 @@ class Constraints:
         keep_attributes: bool = True,
         no_artists: bool = False,
         allow_faults: bool = True,
-    ) -> ConstraintState:
-        """Return the state of a batch before its first token; rows without room for a modifier are `full`.
+    ) -> list[Row]:
+        """Return the rows of a batch before their first token; those without room for a modifier are `full`.
 
         `keep_attributes` keeps what each prompt and modifier names of an attribute, `no_artists` keeps names of artists
         away, without `allow_faults` no fault is asked for that the prompt does not name.
@@ -145,42 +83,40 @@ class Constraints:
         """
         check_whole("token_budget", token_budget, 1)
         check_whole("max_new_tokens", max_new_tokens, 1)
-        state = ConstraintState([], token_budget, TermsAnywhere(self.table, normal_terms(banned_terms)))
+        banned = TermsAnywhere(self.table, normal_terms(banned_terms))
+        rows = []
         for user_prompt in user_prompts:
             own = own_words(plain_prompt(user_prompt))
             named = values_by_term(own) if keep_attributes else None
             standing = self._row_bans.standing(own, no_artists, allow_faults)
-            state.rows.append(self._begin_row(state, own, max_new_tokens, named, standing))
-        return state
+            rows.append(self._begin_row(own, token_budget, max_new_tokens, banned, standing, named))
+        return rows
 
-    def allowed(self, state: ConstraintState, rows: Sequence[int] | None = None) -> torch.Tensor:
-        """Return the mask of the next token, bool `(batch, vocabulary)` on the CPU, True = allowed.
+    def allowed(self, rows: Sequence[Row]) -> torch.Tensor:
+        """Return the masks of the next tokens, bool `(rows, vocabulary)` on the CPU, True = allowed.
 
-        `rows` selects rows of the batch. A row that is done allows the end token alone.
+        A row that is done allows the end token alone.
         """
-        return self.allowed_and_meant(state, rows)[0]
+        return self.allowed_and_meant(rows)[0]
 
-    def allowed_and_meant(
-        self, state: ConstraintState, rows: Sequence[int] | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def allowed_and_meant(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return `allowed` and, like it, what D may mean: all that is allowed and, but at the start of the first
         modifier, what is banned or has no room; inside of a modifier also a separator.
 
         A separator that is meant and not allowed stands for the end. Where something else is, the modifier cannot be
-        finished as it was meant: see `drop`. Where nothing is allowed of what D means to begin with: see `end`.
+        finished as it was meant: see `drop`. Where nothing is allowed of what D means to begin with, the row ends.
         """
-        chosen = state.rows if rows is None else [state.rows[row] for row in rows]
-        allowed, meant = np.empty((2, len(chosen), self.table.size), dtype=bool)
-        for row, own_allowed, own_meant in zip(chosen, allowed, meant, strict=True):
+        allowed, meant = np.empty((2, len(rows), self.table.size), dtype=bool)
+        for row, own_allowed, own_meant in zip(rows, allowed, meant, strict=True):
             if row.done:
                 own_allowed[:] = False
                 own_allowed[self.table.eos] = True
             elif row.added:
                 self._grammar(row, own_meant)
                 own_allowed[:] = own_meant
-                self._body(state, row, own_allowed)
+                self._body(row, own_allowed)
             else:
-                self._start(state, row, own_allowed)
+                self._start(row, own_allowed)
             if row.by_mask or row.done or (row.first and not row.added):
                 own_meant[:] = own_allowed
                 own_meant[self.table.separator] |= bool(row.added)
@@ -188,59 +124,40 @@ class Constraints:
                 np.logical_and(self.table.starts, row.unused, out=own_meant)
         return torch.from_numpy(allowed), torch.from_numpy(meant)
 
-    def advance(
-        self, state: ConstraintState, tokens: torch.Tensor | Sequence[int], rows: Sequence[int] | None = None
-    ) -> None:
-        """Take the chosen token of each row, `(batch,)`, into the state; rows that are done ignore theirs.
-
-        `rows` selects rows of the batch, as in `allowed`.
-        """
-        chosen = tokens.tolist() if isinstance(tokens, torch.Tensor) else tokens
-        advanced = state.rows if rows is None else [state.rows[row] for row in rows]
-        for row, token in zip(advanced, chosen, strict=True):
+    def advance(self, rows: Sequence[Row], tokens: Sequence[int]) -> None:
+        """Take the chosen token of each row; rows that are done ignore theirs."""
+        for row, token in zip(rows, tokens, strict=True):
             if row.done:
                 continue
             if token == self.table.eos:
-                row.done = True
+                row.end()
                 continue
             row.place = self._after(row.place, token)
             if token == self.table.separator:
                 self._begin_modifier(row)
             else:
                 row.added.append(token)
+                row.modifier += self.table.texts[token]
 
-    def drop(self, state: ConstraintState, row: int) -> int:
+    def drop(self, row: Row) -> int:
         """Go back to the start of a row's modifier; return how many of its last tokens that takes back.
 
         No modifier of this row begins with the dropped one's first token again. After TRIES of them at one place, or
         with none left to begin, the row is done, the separator taken back, too; before the first separator D may
         then mean no more than what is allowed, since the text is to have a modifier.
         """
-        own = state.rows[row]
-        taken_back = len(own.added)
-        own.dropped.append(own.added[0])
-        own.unused[own.added[0]] = False
-        own.place = own.start
-        own.added.clear()
+        taken_back = len(row.added)
+        row.restart()
         mask = np.empty(self.table.size, dtype=bool)
-        self._start(state, own, mask)
-        if len(own.dropped) < TRIES and mask.any():
+        self._start(row, mask)
+        if len(row.dropped) < TRIES and mask.any():
             return taken_back
-        if not own.first:
-            self.end(state, row)
+        if row.at_separator:
+            row.end()
             return taken_back + 1
-        own.unused[own.dropped] = True
-        own.by_mask = True
+        row.unused[row.dropped] = True
+        row.by_mask = True
         return taken_back
-
-    def at_start(self, state: ConstraintState, row: int) -> bool:
-        """Whether a row's next token begins a modifier that is not the first."""
-        own = state.rows[row]
-        return not (own.first or own.added or own.done)
-
-    def end(self, state: ConstraintState, row: int) -> None:
-        """End a row at the start of a modifier: its last token, the separator, is to be taken back."""
-        state.rows[row].done = True
 
     def replay(
         self,
@@ -259,84 +176,84 @@ class Constraints:
         own actions allow every token.
         Raises InputError when an action was not allowed where it stands.
         """
-        state = self.begin(
+        rows = self.begin(
             user_prompts, token_budget, max_new_tokens, banned_terms, keep_attributes, no_artists, allow_faults
         )
         length = max(map(len, actions), default=0)
         masks = torch.ones(len(actions), length, self.table.size, dtype=torch.bool)
         for step in range(length):
-            allowed = self.allowed(state)
-            for row, own in enumerate(actions):
+            allowed = self.allowed(rows)
+            for number, (row, own) in enumerate(zip(rows, actions, strict=True)):
                 if step < len(own):
-                    if state.rows[row].done or not allowed[row, own[step]]:
-                        raise InputError(f"actions[{row}][{step}] = {own[step]} is not allowed there")
-                    masks[row, step] = allowed[row]
-            self.advance(state, [own[step] if step < len(own) else self.table.eos for own in actions])
+                    if row.done or not allowed[number, own[step]]:
+                        raise InputError(f"actions[{number}][{step}] = {own[step]} is not allowed there")
+                    masks[number, step] = allowed[number]
+            self.advance(rows, [own[step] if step < len(own) else self.table.eos for own in actions])
         return masks
 
     def _begin_row(
         self,
-        state: ConstraintState,
         own: str,
+        token_budget: int,
         max_new_tokens: int,
-        named: tuple[frozenset[Value], ...] | None,
+        banned: TermsAnywhere,
         standing: tuple[TermsAtWords, ...],
-    ) -> _Row:
+        named: tuple[frozenset[Value], ...] | None,
+    ) -> Row:
         chunks = (own + SEPARATOR).rpartition(" ")
-        place = _Place(
+        place = Place(
             text=own.lower() + SEPARATOR,
             chunk=chunks[2],
             count_before=self._count_tokens(chunks[0]) if chunks[0] else 0,
             steps_left=max_new_tokens,
         )
-        row = _Row(
+        row = Row(
             place=place,
             start=place,
-            unused=np.ones(self.table.size, dtype=bool),
-            unbanned=state.banned.beginnings.copy(),
-            used=set(),
+            token_budget=token_budget,
+            banned=banned,
             standing=standing,
             named=named,
             others=self._row_bans.other_values(named or ()),
+            unbanned=banned.beginnings.copy(),
+            unused=np.ones(self.table.size, dtype=bool),
         )
         before_comma = place.count_before + self._room.count(chunks[2][:-1])
-        row.full = min(state.token_budget - before_comma, max_new_tokens) < self.modifier_tokens
+        row.full = min(token_budget - before_comma, max_new_tokens) < self.modifier_tokens
         if not row.full:
             for ban in (*row.standing, *row.others):
                 row.unbanned &= ban.beginnings
             self._use(row, words_of(own))
             mask = np.empty(self.table.size, dtype=bool)
-            self._start(state, row, mask)
+            self._start(row, mask)
             if not mask.any():  # the prompt has used up every beginning: it may then repeat one of its own words
                 row.unused, row.used = np.ones(self.table.size, dtype=bool), set()
-                self._start(state, row, mask)
+                self._start(row, mask)
                 row.full = not mask.any()
         row.done = row.full
         return row
 
-    def _use(self, row: _Row, words: Sequence[str]) -> None:
+    def _use(self, row: Row, words: Sequence[str]) -> None:
         for word in words:
             if word not in row.used:
                 row.used.add(word)
                 row.unused[self.table.first_tokens(word)] = False
 
-    def _others_behind(self, row: _Row) -> tuple[tuple[frozenset[Value], ...] | None, tuple[TermsAtWords, ...]]:
+    def _others_behind(self, row: Row) -> tuple[tuple[frozenset[Value], ...] | None, tuple[TermsAtWords, ...]]:
         """Return a row's `named` and `others` behind the present modifier."""
-        if row.named is None or not (names := values_by_term(self._modifier(row))):
+        if row.named is None or not (names := values_by_term(row.modifier)):
             return row.named, row.others
         return row.named + names, self._row_bans.other_values(row.named + names)
 
-    def _begin_modifier(self, row: _Row) -> None:
+    def _begin_modifier(self, row: Row) -> None:
         """Begin the next modifier: its words are others, and it agrees with what was named so far."""
-        self._use(row, words_of(self._modifier(row)))
+        self._use(row, words_of(row.modifier))
         row.named, row.others = self._others_behind(row)
         for ban in row.others:
             row.unbanned &= ban.beginnings
-        row.start, row.first, row.by_mask = row.place, False, False
-        row.added.clear()
-        row.dropped.clear()
+        row.begin_modifier()
 
-    def _after(self, place: _Place, token: int) -> _Place:
+    def _after(self, place: Place, token: int) -> Place:
         """Return the place one token on."""
         text, chunk, count_before = place.text + self.table.lower[token], place.chunk, place.count_before
         before, space, after = self.table.texts[token].rpartition(" ")
@@ -345,48 +262,44 @@ class Constraints:
             chunk = after
         else:
             chunk += after
-        return _Place(text, chunk, count_before, place.steps_left - 1)
+        return Place(text, chunk, count_before, place.steps_left - 1)
 
-    def _modifier(self, row: _Row) -> str:
-        """Return the present modifier so far, in its own case."""
-        return "".join(self.table.texts[token] for token in row.added)
+    def _free(self, row: Row) -> int:
+        return row.token_budget - row.place.count_before - self._room.count(row.place.chunk)
 
-    def _free(self, state: ConstraintState, row: _Row) -> int:
-        return state.token_budget - row.place.count_before - self._room.count(row.place.chunk)
-
-    def _start(self, state: ConstraintState, row: _Row, mask: np.ndarray) -> None:
+    def _start(self, row: Row, mask: np.ndarray) -> None:
         """Write the mask at the start of a modifier (rules 2 to 5)."""
-        np.logical_and(self._room.starting(self._free(state, row)), row.unused, out=mask)
+        np.logical_and(self._room.starting(self._free(row)), row.unused, out=mask)
         mask &= row.unbanned
-        state.banned.take_off(row.place.text, mask)
+        row.banned.take_off(row.place.text, mask)
 
-    def _grammar(self, row: _Row, mask: np.ndarray) -> None:
+    def _grammar(self, row: Row, mask: np.ndarray) -> None:
         """Write the mask of what may be meant inside a modifier (rules 1 to 3)."""
         mask[:] = self.table.inside
         last, chunk = self.table.texts[row.added[-1]], row.place.chunk
         word = words_of(last if last.startswith(" ") else chunk)
         if word:
             mask[self.table.whole_words(word[-1])] = False
-        if " " not in self._modifier(row).lstrip() and chunk.isalnum():
+        if " " not in row.modifier.lstrip() and chunk.isalnum():
             mask[self.table.completing(chunk.lower(), row.used)] = False
         mask[self.table.separator] = True
         mask[self.table.eos] = True
 
-    def _body(self, state: ConstraintState, row: _Row, mask: np.ndarray) -> None:
+    def _body(self, row: Row, mask: np.ndarray) -> None:
         """Take off a mask inside a modifier what rules 4 to 6 do not allow."""
         if row.place.steps_left > 0:
-            free = self._free(state, row)
-            may_separate = self._may_separate(state, row, free)
+            free = self._free(row)
+            may_separate = self._may_separate(row, free)
             mask &= self._room.going_on(row.place.chunk, free)
             mask[self.table.separator] = may_separate
-            state.banned.take_off(row.place.text, mask)
+            row.banned.take_off(row.place.text, mask)
             for ban in (*row.standing, *row.others):
-                ban.take_off(self._modifier(row), mask)
+                ban.take_off(row.modifier, mask)
         else:
             mask[:] = False
         mask[self.table.eos] = True
 
-    def _may_separate(self, state: ConstraintState, row: _Row, free: int) -> bool:
+    def _may_separate(self, row: Row, free: int) -> bool:
         """Whether a comma may follow: there is room for a modifier, and a token to begin it with."""
         if min(free, row.place.steps_left) < self.modifier_tokens:
             return False
@@ -394,10 +307,10 @@ class Constraints:
         mask = self._room.starting(free - growth) & row.unused & row.unbanned
         for ban in self._others_behind(row)[1]:
             mask &= ban.beginnings
-        words = words_of(self._modifier(row))
-        if not state.banned.terms and np.count_nonzero(mask) > 16 * len(words):
+        words = words_of(row.modifier)
+        if not row.banned.terms and np.count_nonzero(mask) > 16 * len(words):
             return True
         for word in words:
             mask[self.table.first_tokens(word)] = False
-        state.banned.take_off(row.place.text + SEPARATOR, mask)
+        row.banned.take_off(row.place.text + SEPARATOR, mask)
         return bool(mask.any())

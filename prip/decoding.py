@@ -13,7 +13,8 @@ from .errors import InputError
 from .llama_step import LlamaStep
 
 if TYPE_CHECKING:
-    from .constraints import Constraints, ConstraintState
+    from .constraint_row import Row
+    from .constraints import Constraints
     from .modeling import PromptDecoder
 
 COLDEST = 1e-6
@@ -35,13 +36,13 @@ def decode(
     pivot: torch.Tensor | None,
     prefix_ids: Sequence[Sequence[int]],
     constraints: Constraints,
-    state: ConstraintState,
+    rows: Sequence[Row],
     temperature: float = 0.0,
     generators: Sequence[torch.Generator] | None = None,
     top_p: float = 1.0,
     whole_modifiers: bool = True,
 ) -> list[list[int]]:
-    """Continue each prefix until its row of `state` is done; `state` ends up there.
+    """Continue each prefix until its row, of Constraints.begin, is done.
 
     `pivot` `(batch, pivot_length, pivot_width)`, or None for none; `prefix_ids` as PripProcessor gives them.
     `temperature` 0 takes the likeliest token; above it tokens are sampled, each row from its own generator of
@@ -57,27 +58,25 @@ def decode(
         raise InputError("decoder must be in evaluation mode while it decodes: call decoder.eval()")
     assert temperature == 0 or generators is not None, "sampling needs one generator a row"
     actions: list[list[int]] = [[] for _ in prefix_ids]
-    rows = [row for row, done in enumerate(state.done) if not done]
-    while rows:  # again for those that have dropped a modifier
-        texts = [[*prefix_ids[row], *actions[row]] for row in rows]
-        stream = _Stream(decoder, None if pivot is None else pivot[rows], texts)
-        logits, going = stream.first(), rows
+    while left := [number for number, row in enumerate(rows) if not row.done]:  # again for what dropped a modifier
+        texts = [[*prefix_ids[number], *actions[number]] for number in left]
+        stream = _Stream(decoder, None if pivot is None else pivot[left], texts)
+        logits, going = stream.first(), left
         while going:
-            allowed, meant = constraints.allowed_and_meant(state, going)
-            own = [generators[row] for row in going] if generators is not None else []
+            allowed, meant = constraints.allowed_and_meant([rows[number] for number in going])
+            own = [generators[number] for number in going] if generators is not None else []
             likeliest = _likeliest(logits, meant if whole_modifiers else allowed, temperature, own, top_p).cpu()
             may = (allowed.gather(1, likeliest.clamp(min=0)) & (likeliest >= 0)).tolist()
             on = [
-                _take(constraints, state, row, tokens, oks, actions[row])
-                for row, tokens, oks in zip(going, likeliest.tolist(), may, strict=True)
+                _take(constraints, rows[number], tokens, oks, actions[number])
+                for number, tokens, oks in zip(going, likeliest.tolist(), may, strict=True)
             ]
             if not all(on):
                 still = [place for place, goes_on in enumerate(on) if goes_on]
                 going = [going[place] for place in still]
                 stream.keep(still)
             if going:
-                logits = stream.next(torch.tensor([actions[row][-1] for row in going], device=logits.device))
-        rows = [row for row in rows if not state.rows[row].done]
+                logits = stream.next(torch.tensor([actions[number][-1] for number in going], device=logits.device))
     return actions
 
 
@@ -101,31 +100,26 @@ def _likeliest(
 
 
 def _take(
-    constraints: Constraints,
-    state: ConstraintState,
-    row: int,
-    tokens: Sequence[int],
-    allowed: Sequence[bool],
-    actions: list[int],
+    constraints: Constraints, row: Row, tokens: Sequence[int], allowed: Sequence[bool], actions: list[int]
 ) -> bool:
     """Take into a row and its actions what D means, the likeliest first; return whether the row goes on from there."""
     table, token = constraints.table, tokens[0]
-    if constraints.at_start(state, row):
+    if row.at_separator:
         if not any(allowed):
-            constraints.end(state, row)
+            row.end()
             actions[-1] = table.eos
             return False
         token = tokens[allowed.index(True)]
     elif not allowed[0] and token == table.separator:
         token = table.eos
     elif not allowed[0]:
-        del actions[-constraints.drop(state, row) :]
-        if state.rows[row].done:
+        del actions[-constraints.drop(row) :]
+        if row.done:
             actions.append(table.eos)
         return False
     actions.append(token)
-    constraints.advance(state, [token], [row])
-    return not state.rows[row].done
+    constraints.advance([row], [token])
+    return not row.done
 
 
 def _gumbel(width: int, generators: Sequence[torch.Generator], device: torch.device) -> torch.Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -269,31 +268,33 @@ class Refiner:
         `seeds` are a (seed, number of the alternative) for each prompt, `top_p` and `whole_modifiers` are decode's, and
         the other arguments are those of Constraints.begin. Reinforcement learning samples with this too.
         """
-        state = self.constraints.begin(
+        rows = self.constraints.begin(
             user_prompts, token_budget, max_new_tokens, banned_terms, keep_attributes, no_artists, allow_faults
         )
         prefixes = [self.processor.prefix_ids(prompt) for prompt in user_prompts]
-        rows = [
-            row for row, ids in enumerate(prefixes) if not state.full[row] and self._fits(len(ids) + max_new_tokens)
+        fitting = [
+            number
+            for number, (row, ids) in enumerate(zip(rows, prefixes, strict=True))
+            if not row.full and self._fits(len(ids) + max_new_tokens)
         ]
         found: list[list[int]] = [[] for _ in user_prompts]
-        if not rows:
+        if not fitting:
             return found
-        input_ids, mask = self.processor.encode_user_prompts([user_prompts[row] for row in rows])
+        input_ids, mask = self.processor.encode_user_prompts([user_prompts[number] for number in fitting])
         pivot = self.model.pivot(input_ids.to(self.model.device), mask.to(self.model.device))
         decoded = decode(
             self.model.decoder,
             pivot,
-            [prefixes[row] for row in rows],
+            [prefixes[number] for number in fitting],
             self.constraints,
-            replace(state, rows=[state.rows[row] for row in rows]),
+            [rows[number] for number in fitting],
             temperature,
-            [row_generator(seeds[row][0], own_words(user_prompts[row]), seeds[row][1]) for row in rows],
+            [row_generator(seeds[number][0], own_words(user_prompts[number]), seeds[number][1]) for number in fitting],
             top_p,
             whole_modifiers,
         )
-        for row, tokens in zip(rows, decoded, strict=True):
-            found[row] = tokens
+        for number, tokens in zip(fitting, decoded, strict=True):
+            found[number] = tokens
         return found
 
     def text(self, user_prompt: str, actions: Sequence[int]) -> str:
@@ -302,9 +303,9 @@ class Refiner:
 
     def has_room(self, user_prompts: Sequence[str], max_new_tokens: int, token_budget: int) -> list[bool]:
         """Return which prompts leave room for a modifier."""
-        full = self.constraints.begin(user_prompts, token_budget, max_new_tokens).full
+        rows = self.constraints.begin(user_prompts, token_budget, max_new_tokens)
         lengths = [len(self.processor.prefix_ids(prompt)) for prompt in user_prompts]
-        return [not one and self._fits(length + max_new_tokens) for one, length in zip(full, lengths, strict=True)]
+        return [not row.full and self._fits(length + max_new_tokens) for row, length in zip(rows, lengths, strict=True)]
 
     def _fits(self, tokens: int) -> bool:
         """Whether the decoder has positions for so many tokens behind its template and soft tokens."""

@@ -108,15 +108,15 @@ def drawn_towards(constraints: Constraints, prompt: str, wanted: str, source: ra
     Each modifier is words with single spaces; commas stand between them.
     """
     table = constraints.table
-    state = constraints.begin([prompt], **options)
+    rows = constraints.begin([prompt], **options)
     added = ""
     for token in table.tokenizer.encode(wanted, add_special_tokens=False):
-        allowed = constraints.allowed(state)[0]
+        allowed = constraints.allowed(rows)[0]
         chosen = token if allowed[token] else source.choice(allowed.nonzero().flatten().tolist())
         if chosen == table.eos:
             break
         added += table.texts[chosen]
-        constraints.advance(state, [chosen])
+        constraints.advance(rows, [chosen])
     return ",".join(map(spaced_words, added.split(",")))
 
 
@@ -165,10 +165,10 @@ def test_modifiers_agree_with_one_another(refiner: Refiner, options: dict) -> No
 
 
 def test_what_names_nothing_has_no_bans(constraints: Constraints) -> None:
-    state = constraints.begin(["a cat", "a cat, watercolor"])
-    assert [len(row.others) for row in state.rows] == [0, 1]
-    state = constraints.begin(["a cat", "a cat, watercolor"], keep_attributes=False)
-    assert [len(row.others) for row in state.rows] == [0, 0]
+    rows = constraints.begin(["a cat", "a cat, watercolor"])
+    assert [len(row.others) for row in rows] == [0, 1]
+    rows = constraints.begin(["a cat", "a cat, watercolor"], keep_attributes=False)
+    assert [len(row.others) for row in rows] == [0, 0]
 
 
 def test_replay_has_the_masks_of_the_actions(refiner: Refiner) -> None:
@@ -176,13 +176,13 @@ def test_replay_has_the_masks_of_the_actions(refiner: Refiner) -> None:
     given = (75, 40, ("8k",), True, True, False)
     actions = refiner.actions(prompts, [(1, 2)] * len(prompts), 1.0, 40, 75, ("8k",), True, True, False)
     replayed = refiner.constraints.replay(prompts, actions, *given)
-    state = refiner.constraints.begin(prompts, *given)
+    rows = refiner.constraints.begin(prompts, *given)
     for step in range(max(map(len, actions))):
-        allowed = refiner.constraints.allowed(state)
+        allowed = refiner.constraints.allowed(rows)
         for row, own in enumerate(actions):
             if step < len(own):
                 assert replayed[row, step].equal(allowed[row])
-        refiner.constraints.advance(state, [own[step] if step < len(own) else 0 for own in actions])
+        refiner.constraints.advance(rows, [own[step] if step < len(own) else 0 for own in actions])
     free = refiner.constraints.replay(prompts, actions, 75, 40, keep_attributes=False)
     assert not torch.equal(free, replayed)
 
@@ -190,5 +190,5 @@ def test_replay_has_the_masks_of_the_actions(refiner: Refiner) -> None:
 def test_every_beginning_may_be_banned(refiner: Refiner) -> None:
     table = refiner.constraints.table
     starts = {text.strip().lower() for text, start in zip(table.texts, table.starts, strict=True) if start}
-    state = refiner.constraints.begin(["a cat"], banned_terms=sorted(starts))
-    assert state.full == [True]
+    rows = refiner.constraints.begin(["a cat"], banned_terms=sorted(starts))
+    assert rows[0].full

@@ -10,7 +10,8 @@ import torch
 from tiny_parts import MODIFIERS, USER_PROMPTS, build_tokenizer, system_prompts
 
 from prip.clip_tokens import count_clip_tokens
-from prip.constraints import TRIES, Constraints, ConstraintState
+from prip.constraint_row import Row
+from prip.constraints import TRIES, Constraints
 from prip.errors import InputError
 from prip.processing import PripProcessor
 from prip.words import words_of
@@ -29,29 +30,29 @@ def encode(constraints: Constraints, text: str) -> list[int]:
     return constraints.table.tokenizer.encode(text, add_special_tokens=False)
 
 
-def feed(constraints: Constraints, state: ConstraintState, text: str) -> None:
-    """Lead a state of one row through a text, one token after another."""
+def feed(constraints: Constraints, rows: list[Row], text: str) -> None:
+    """Lead one row through a text, one token after another."""
     for token in encode(constraints, text):
-        constraints.advance(state, [token])
+        constraints.advance(rows, [token])
 
 
-def allowed_texts(constraints: Constraints, state: ConstraintState) -> set[str]:
-    mask = constraints.allowed(state)[0]
+def allowed_texts(constraints: Constraints, rows: list[Row]) -> set[str]:
+    mask = constraints.allowed(rows)[0]
     return {constraints.table.texts[token] for token in mask.nonzero().flatten().tolist()}
 
 
 def walk(constraints: Constraints, prompt: str, source: random.Random, **options) -> list[int]:
     """Choose at random among what is allowed until the end token."""
-    state = constraints.begin([prompt], **options)
+    rows = constraints.begin([prompt], **options)
     actions: list[int] = []
-    while not state.done[0]:
-        choices = constraints.allowed(state)[0].nonzero().flatten().tolist()
+    while not rows[0].done:
+        choices = constraints.allowed(rows)[0].nonzero().flatten().tolist()
         assert choices, "a row that goes on must have a choice"
         ends = constraints.table.eos in choices and source.random() < 0.05
         comma = constraints.table.separator in choices and source.random() < 0.2
         token = constraints.table.eos if ends else constraints.table.separator if comma else source.choice(choices)
         actions.append(token)
-        constraints.advance(state, [token])
+        constraints.advance(rows, [token])
     return actions
 
 
@@ -81,9 +82,9 @@ def check_walk(constraints: Constraints, prompt: str, actions: list[int], budget
 def test_random_walks_keep_every_rule(constraints: Constraints, prompt: str, budget: int) -> None:
     source = random.Random(f"{prompt}{budget}")
     for _ in range(20):
-        state = constraints.begin([prompt], token_budget=budget, max_new_tokens=50)
-        assert state.full[0] == (budget - count_clip_tokens(prompt.rstrip(".,")) < 4)
-        if not state.full[0]:
+        rows = constraints.begin([prompt], token_budget=budget, max_new_tokens=50)
+        assert rows[0].full == (budget - count_clip_tokens(prompt.rstrip(".,")) < 4)
+        if not rows[0].full:
             actions = walk(constraints, prompt, source, token_budget=budget, max_new_tokens=50)
             check_walk(constraints, prompt, actions, budget, 50)
 
@@ -95,7 +96,7 @@ def test_the_smallest_room_is_used_and_never_exceeded(constraints: Constraints, 
     for _ in range(20):
         actions = walk(constraints, LONG, source, token_budget=budget, max_new_tokens=20)
         check_walk(constraints, LONG, actions, budget, 20)
-    assert constraints.begin([LONG], token_budget=budget - free + 3).full == [True]
+    assert constraints.begin([LONG], token_budget=budget - free + 3)[0].full
 
 
 @pytest.mark.parametrize(
@@ -103,9 +104,9 @@ def test_the_smallest_room_is_used_and_never_exceeded(constraints: Constraints, 
 )
 def test_budget_is_exact_where_it_is_tight(constraints: Constraints, added: str) -> None:
     """Inside a word, a token fits exactly when the text with it does."""
-    state = constraints.begin(["a cat"], token_budget=6)
-    feed(constraints, state, added)
-    allowed = allowed_texts(constraints, state)
+    rows = constraints.begin(["a cat"], token_budget=6)
+    feed(constraints, rows, added)
+    allowed = allowed_texts(constraints, rows)
     table = constraints.table
     fitting = {
         token: count_clip_tokens("a cat," + added + table.texts[token]) <= 6
@@ -128,25 +129,25 @@ def test_first_token_begins_a_modifier(constraints: Constraints) -> None:
 
 
 def test_end_and_comma_only_after_a_modifier(constraints: Constraints) -> None:
-    state = constraints.begin(["a cat"])
-    assert not constraints.allowed(state)[0, constraints.table.eos]
-    feed(constraints, state, " golden")
-    mask = constraints.allowed(state)[0]
+    rows = constraints.begin(["a cat"])
+    assert not constraints.allowed(rows)[0, constraints.table.eos]
+    feed(constraints, rows, " golden")
+    mask = constraints.allowed(rows)[0]
     assert mask[constraints.table.eos]
     assert mask[constraints.table.separator]
-    feed(constraints, state, " hour,")
-    mask = constraints.allowed(state)[0]
+    feed(constraints, rows, " hour,")
+    mask = constraints.allowed(rows)[0]
     assert not mask[constraints.table.eos]
     assert not mask[constraints.table.separator]
 
 
 def test_modifiers_do_not_begin_with_used_words(constraints: Constraints) -> None:
-    state = constraints.begin(["a Golden cat"])
-    before = allowed_texts(constraints, state)
+    rows = constraints.begin(["a Golden cat"])
+    before = allowed_texts(constraints, rows)
     assert " sharp" in before
     assert not {" golden", " Golden", " cat"} & before
-    feed(constraints, state, " sharp focus,")
-    after = allowed_texts(constraints, state)
+    feed(constraints, rows, " sharp focus,")
+    after = allowed_texts(constraints, rows)
     assert not {" sharp", " focus"} & after
     assert " wide" in after
 
@@ -154,37 +155,37 @@ def test_modifiers_do_not_begin_with_used_words(constraints: Constraints) -> Non
 def test_a_used_word_cannot_be_spelled_in_pieces(constraints: Constraints) -> None:
     table = constraints.table
     piece = next(text for text in (" wi", " w") if text in table.texts)
-    state = constraints.begin(["a wide road"])
+    rows = constraints.begin(["a wide road"])
     rest = "wide"[len(piece) - 1 :]
-    before = state.rows[0].unused.copy()
+    before = rows[0].unused.copy()
     before[table.texts.index(piece)] = True  # as if the tokenizer's own first token were another
-    state.rows[0].unused = before
-    constraints.advance(state, [table.texts.index(piece)])
-    word = state.rows[0].place.chunk
+    rows[0].unused = before
+    constraints.advance(rows, [table.texts.index(piece)])
+    word = rows[0].place.chunk
     for length in range(1, len(rest) + 1):
         if rest[:length] in table.texts and word + rest[:length] == "wide":
-            assert rest[:length] not in allowed_texts(constraints, state)
+            assert rest[:length] not in allowed_texts(constraints, rows)
             return
     for letter in rest[:-1]:
-        constraints.advance(state, [table.texts.index(letter)])
-    assert rest[-1] not in allowed_texts(constraints, state)
-    assert {"s", "r"} <= allowed_texts(constraints, state)
+        constraints.advance(rows, [table.texts.index(letter)])
+    assert rest[-1] not in allowed_texts(constraints, rows)
+    assert {"s", "r"} <= allowed_texts(constraints, rows)
 
 
 def test_no_word_directly_follows_itself(constraints: Constraints) -> None:
-    state = constraints.begin(["a cat"])
-    feed(constraints, state, " golden")
-    assert " golden" not in allowed_texts(constraints, state)
-    assert " hour" in allowed_texts(constraints, state)
+    rows = constraints.begin(["a cat"])
+    feed(constraints, rows, " golden")
+    assert " golden" not in allowed_texts(constraints, rows)
+    assert " hour" in allowed_texts(constraints, rows)
 
 
 def test_what_may_be_meant_is_what_the_rules_of_a_modifier_leave(constraints: Constraints) -> None:
     table = constraints.table
-    state = constraints.begin(["a cat"], banned_terms=["hour"], token_budget=6)
-    allowed, meant = constraints.allowed_and_meant(state)
+    rows = constraints.begin(["a cat"], banned_terms=["hour"], token_budget=6)
+    allowed, meant = constraints.allowed_and_meant(rows)
     assert meant.equal(allowed), "at its start, a modifier is chosen of those that may stand there"
-    feed(constraints, state, " golden")
-    allowed, meant = (mask[0] for mask in constraints.allowed_and_meant(state))
+    feed(constraints, rows, " golden")
+    allowed, meant = (mask[0] for mask in constraints.allowed_and_meant(rows))
     assert not (allowed & ~meant).any()
     hour, golden = table.texts.index(" hour"), table.texts.index(" golden")
     assert (allowed[hour], meant[hour]) == (False, True), "banned"
@@ -195,57 +196,57 @@ def test_what_may_be_meant_is_what_the_rules_of_a_modifier_leave(constraints: Co
 
 def test_a_dropped_modifier_is_as_if_it_had_not_been(constraints: Constraints) -> None:
     prompt, options = "a dog", {"token_budget": 20, "max_new_tokens": 12}
-    state, fresh = (constraints.begin([prompt], **options) for _ in range(2))
-    for one in (state, fresh):
+    rows, fresh = (constraints.begin([prompt], **options) for _ in range(2))
+    for one in (rows, fresh):
         feed(constraints, one, " sharp focus,")
     dropped = encode(constraints, " golden hour li")
     for token in dropped:
-        constraints.advance(state, [token])
-    assert constraints.drop(state, 0) == len(dropped)
+        constraints.advance(rows, [token])
+    assert constraints.drop(rows[0]) == len(dropped)
     wanted = constraints.allowed(fresh)
     assert wanted[0, dropped[0]], "it was allowed before"
     wanted[0, dropped[0]] = False
-    assert constraints.allowed(state).equal(wanted)
+    assert constraints.allowed(rows).equal(wanted)
     for text in (" wide shot", " li", "ght"):
-        feed(constraints, state, text)
+        feed(constraints, rows, text)
         feed(constraints, fresh, text)
-        for mask, other in zip(constraints.allowed_and_meant(state), constraints.allowed_and_meant(fresh), strict=True):
+        for mask, other in zip(constraints.allowed_and_meant(rows), constraints.allowed_and_meant(fresh), strict=True):
             assert mask.equal(other)
 
 
 def test_after_some_tries_the_text_ends_before_the_separator(constraints: Constraints) -> None:
-    state = constraints.begin(["a dog"], max_new_tokens=20)
-    feed(constraints, state, " sharp focus,")
+    rows = constraints.begin(["a dog"], max_new_tokens=20)
+    feed(constraints, rows, " sharp focus,")
     for number, text in enumerate([" golden hour", " wide", " highly detailed", " 8"][:TRIES], 1):
-        feed(constraints, state, text)
-        assert constraints.drop(state, 0) == len(encode(constraints, text)) + (number == TRIES)
-        assert state.done == [number == TRIES]
+        feed(constraints, rows, text)
+        assert constraints.drop(rows[0]) == len(encode(constraints, text)) + (number == TRIES)
+        assert rows[0].done == (number == TRIES)
 
 
 def test_after_some_tries_the_first_modifier_means_what_is_allowed(constraints: Constraints) -> None:
-    state = constraints.begin(["a dog"], banned_terms=["hour"])
+    rows = constraints.begin(["a dog"], banned_terms=["hour"])
     starts = [" golden", " wide", " highly", " 8"][:TRIES]
     for text in starts:
-        assert text in allowed_texts(constraints, state)
-        feed(constraints, state, text)
-        constraints.drop(state, 0)
-    assert state.done == [False]
-    assert set(starts) <= allowed_texts(constraints, state)
-    feed(constraints, state, " golden")
-    allowed, meant = constraints.allowed_and_meant(state)
+        assert text in allowed_texts(constraints, rows)
+        feed(constraints, rows, text)
+        constraints.drop(rows[0])
+    assert not rows[0].done
+    assert set(starts) <= allowed_texts(constraints, rows)
+    feed(constraints, rows, " golden")
+    allowed, meant = constraints.allowed_and_meant(rows)
     assert meant.equal(allowed)
-    feed(constraints, state, ",")
-    feed(constraints, state, " wide")
-    assert not torch.equal(*constraints.allowed_and_meant(state)), "those behind it may be dropped again"
+    feed(constraints, rows, ",")
+    feed(constraints, rows, " wide")
+    assert not torch.equal(*constraints.allowed_and_meant(rows)), "those behind it may be dropped again"
 
 
 def test_line_breaks_special_tokens_and_parts_of_characters_never(constraints: Constraints) -> None:
     table = constraints.table
     for character in ("\n", "\0", "\u2028"):
         assert character not in table.texts
-    state = constraints.begin(["a cat"])
-    feed(constraints, state, " golden")
-    mask = constraints.allowed(state)[0]
+    rows = constraints.begin(["a cat"])
+    feed(constraints, rows, " golden")
+    mask = constraints.allowed(rows)[0]
     assert not mask[table.tokenizer.pad_token_id]
     assert not mask[table.tokenizer.bos_token_id]
     lead = table.tokenizer.convert_tokens_to_ids("\u00c3")  # byte 0xC3, the first half of é
@@ -263,50 +264,50 @@ def test_banned_terms_never_come_about(constraints: Constraints, term: str) -> N
 
 
 def test_banned_term_is_stopped_at_its_first_and_at_its_last_token(constraints: Constraints) -> None:
-    state = constraints.begin(["a cat"], banned_terms=["sharp focus"])
-    assert not {" sharp", " Sharp"} & allowed_texts(constraints, state)
-    feed(constraints, state, " very sharp")
-    assert " focus" not in allowed_texts(constraints, state)
-    assert " light" in allowed_texts(constraints, state)
+    rows = constraints.begin(["a cat"], banned_terms=["sharp focus"])
+    assert not {" sharp", " Sharp"} & allowed_texts(constraints, rows)
+    feed(constraints, rows, " very sharp")
+    assert " focus" not in allowed_texts(constraints, rows)
+    assert " light" in allowed_texts(constraints, rows)
 
 
 def test_max_new_tokens_leave_only_the_end(constraints: Constraints) -> None:
-    state = constraints.begin(["a cat"], max_new_tokens=4)
-    feed(constraints, state, " golden hour light soft")
-    assert constraints.allowed(state)[0].nonzero().flatten().tolist() == [constraints.table.eos]
-    assert constraints.begin(["a cat"], max_new_tokens=3).full == [True]
+    rows = constraints.begin(["a cat"], max_new_tokens=4)
+    feed(constraints, rows, " golden hour light soft")
+    assert constraints.allowed(rows)[0].nonzero().flatten().tolist() == [constraints.table.eos]
+    assert constraints.begin(["a cat"], max_new_tokens=3)[0].full
 
 
 def test_comma_needs_room_for_a_modifier(constraints: Constraints) -> None:
     for budget, may in ((8, True), (7, False)):
-        state = constraints.begin(["a cat"], token_budget=budget)
-        feed(constraints, state, " golden")  # a cat , golden = 4 tokens
-        assert constraints.allowed(state)[0, constraints.table.separator].item() is may
+        rows = constraints.begin(["a cat"], token_budget=budget)
+        feed(constraints, rows, " golden")  # a cat , golden = 4 tokens
+        assert constraints.allowed(rows)[0, constraints.table.separator].item() is may
 
 
 def test_a_prompt_that_uses_up_every_beginning_still_gets_a_modifier(constraints: Constraints) -> None:
     starts = [constraints.table.texts[token].strip() for token in constraints.table.starts.nonzero()[0]]
     prompt = " ".join(starts)
-    state = constraints.begin([prompt], token_budget=count_clip_tokens(prompt) + 20)
-    assert state.full == [False]
-    assert constraints.allowed(state).any()
+    rows = constraints.begin([prompt], token_budget=count_clip_tokens(prompt) + 20)
+    assert not rows[0].full
+    assert constraints.allowed(rows).any()
 
 
 def test_replay_gives_the_masks_that_sampling_saw(constraints: Constraints) -> None:
     prompts = ["a cat", LONG, "a dog"]
     budget = count_clip_tokens(LONG) + 3
     options = {"token_budget": budget, "max_new_tokens": 30, "banned_terms": ["hour"]}
-    state = constraints.begin(prompts, **options)
-    assert state.full == [False, True, False]
+    rows = constraints.begin(prompts, **options)
+    assert [row.full for row in rows] == [False, True, False]
     source, actions, seen = random.Random(3), [[], [], []], [[], [], []]
-    while not all(state.done):
-        masks = constraints.allowed(state)
+    while not all(row.done for row in rows):
+        masks = constraints.allowed(rows)
         tokens = [source.choice(mask.nonzero().flatten().tolist()) for mask in masks]
-        for row, done in enumerate(state.done):
-            if not done:
-                actions[row].append(tokens[row])
-                seen[row].append(masks[row])
-        constraints.advance(state, torch.tensor(tokens))
+        for number, row in enumerate(rows):
+            if not row.done:
+                actions[number].append(tokens[number])
+                seen[number].append(masks[number])
+        constraints.advance(rows, tokens)
     replayed = constraints.replay(prompts, actions, **options)
     assert replayed.shape == (3, max(map(len, actions)), constraints.table.size)
     for row in range(3):
@@ -325,7 +326,7 @@ def test_rows_are_independent_of_their_batch(constraints: Constraints) -> None:
     together = constraints.allowed(constraints.begin(prompts))
     for row, prompt in enumerate(prompts):
         assert together[row].equal(constraints.allowed(constraints.begin([prompt]))[0])
-    assert constraints.allowed(constraints.begin(prompts), rows=[2])[0].equal(together[2])
+    assert constraints.allowed(constraints.begin(prompts)[2:])[0].equal(together[2])
 
 
 @pytest.mark.parametrize(

@@ -34,12 +34,10 @@ def refiner() -> Refiner:
 
 
 def run(decoder, processor, constraints, prompts, pivot, temperature=1.0, seed=0, whole_modifiers=False, **options):
-    state = constraints.begin(prompts, max_new_tokens=24, **options)
+    rows = constraints.begin(prompts, max_new_tokens=24, **options)
     generators = [row_generator(seed, prompt) for prompt in prompts]
     prefixes = [processor.prefix_ids(prompt) for prompt in prompts]
-    return decode(
-        decoder, pivot, prefixes, constraints, state, temperature, generators, whole_modifiers=whole_modifiers
-    )
+    return decode(decoder, pivot, prefixes, constraints, rows, temperature, generators, whole_modifiers=whole_modifiers)
 
 
 def score(decoder, processor, prompts, pivot, actions):
@@ -150,9 +148,9 @@ def test_modifiers_are_finished_as_the_decoder_means_them(refiner: Refiner, bans
     pivot = refiner.model.pivot(*inputs)
     scored = score(refiner.model.decoder, refiner.processor, prompts, pivot, actions)
     constraints, table = refiner.constraints, refiner.constraints.table
-    state = constraints.begin(prompts, **options)
+    rows = constraints.begin(prompts, **options)
     for step in range(max(map(len, actions))):
-        allowed, meant = constraints.allowed_and_meant(state)
+        allowed, meant = constraints.allowed_and_meant(rows)
         for row, own in enumerate(actions):
             if step >= len(own):
                 continue
@@ -165,8 +163,8 @@ def test_modifiers_are_finished_as_the_decoder_means_them(refiner: Refiner, bans
             elif step > 0:
                 wished = scored[row][step].masked_fill(~meant[row], float("-inf")).topk(BEGINNINGS + 4).indices.tolist()
                 assert own[step] in wished, "all before it are banned, or begin what was dropped"
-        constraints.advance(state, [own[step] if step < len(own) else table.eos for own in actions])
-    assert all(state.done)
+        constraints.advance(rows, [own[step] if step < len(own) else table.eos for own in actions])
+    assert all(row.done for row in rows)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -183,10 +181,10 @@ def test_the_text_ends_where_all_that_is_meant_is_banned(refiner: Refiner) -> No
     first = plain[: plain.index(table.separator) + 1]
     pivot = refiner.model.pivot(*refiner.processor.encode_user_prompts(["a cat"]))
     logits = score(refiner.model.decoder, refiner.processor, ["a cat"], pivot, [[*first, 0]])[0][-1]
-    state = refiner.constraints.begin(["a cat"])
+    rows = refiner.constraints.begin(["a cat"])
     for token in first:
-        refiner.constraints.advance(state, [token])
-    meant = refiner.constraints.allowed_and_meant(state)[1][0]
+        refiner.constraints.advance(rows, [token])
+    meant = refiner.constraints.allowed_and_meant(rows)[1][0]
     wishes = logits.masked_fill(~meant, float("-inf")).topk(BEGINNINGS).indices.tolist()
     assert plain[len(first)] == wishes[0]
     terms = [table.texts[token].strip() for token in wishes]
@@ -224,10 +222,10 @@ def test_the_first_modifier_is_finished_somehow(refiner: Refiner) -> None:
 def test_sampling_follows_the_probabilities(tiny_model, tiny_processor, constraints, pivot) -> None:
     """First tokens of 2,000 seeds against the masked softmax: total variation small, as for exact sampling."""
     prompts = ["a cat"] * 2000
-    state = constraints.begin(prompts, max_new_tokens=4)
+    rows = constraints.begin(prompts, max_new_tokens=4)
     generators = [row_generator(seed, "a cat") for seed in range(2000)]
     prefixes = [tiny_processor.prefix_ids("a cat")] * 2000
-    actions = decode(tiny_model.decoder, pivot[:1].expand(2000, -1, -1), prefixes, constraints, state, 0.7, generators)
+    actions = decode(tiny_model.decoder, pivot[:1].expand(2000, -1, -1), prefixes, constraints, rows, 0.7, generators)
     logits = score(tiny_model.decoder, tiny_processor, ["a cat"], pivot[:1], actions[:1])[0][0] / 0.7
     mask = constraints.allowed(constraints.begin(["a cat"], max_new_tokens=4))[0]
     wanted = logits.masked_fill(~mask, float("-inf")).softmax(-1)

@@ -59,16 +59,16 @@ def test_actions_are_scored_as_they_were_chosen(policy: Policy) -> None:
     assert hidden.shape == (*found.shape, 32)
     assert batch.mask.sum(dim=1).tolist() == [len(one.actions) for one in refinements]
     for row, one in enumerate(refinements):
-        state = constraints.begin([one.user_prompt], 40, 14)
+        rows = constraints.begin([one.user_prompt], 40, 14)
         ids, mask = policy.refiner.processor.encode_user_prompts([one.user_prompt])
         pivot = model.encoder(ids, mask)
         tokens = policy.refiner.processor.prefix_ids(one.user_prompt)
         for step, action in enumerate(one.actions):
             chosen = model.decoder(pivot, torch.tensor([[*tokens, action]])).logits[0, -1]
-            allowed = constraints.allowed(state)[0]
+            allowed = constraints.allowed(rows)[0]
             expected = chosen.masked_fill(~allowed, -torch.inf).log_softmax(-1)[action]
             assert found[row, step].item() == pytest.approx(expected.item(), abs=1e-4)
-            constraints.advance(state, [action])
+            constraints.advance(rows, [action])
             tokens = [*tokens, action]
         assert (found[row, len(one.actions) :] == 0).all()
 
