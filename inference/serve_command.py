@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     from prip.loading import refiner_folder, whole_folder
     from prip.options import check_whole
 
-    for module in ("fastapi", "uvicorn", "prometheus_client"):
+    for module in ("fastapi", "fastapi_offline", "uvicorn", "prometheus_client"):
         require(module, "serve")
 
     from .listening import LOOPBACK, address, listen

@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -48,6 +49,9 @@ from .waiting import ClientGone, TimedOut, answer_of
 
 OPEN_PATHS = ("/healthz", "/docs", "/openapi.json")
 """What is answered without the key."""
+DOCS_FILES = "/docs-files"
+OPEN_FILES = tuple(f"{DOCS_FILES}/{name}" for name in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"))
+"""What the page /docs is made of, without the key as well; it comes from here, so that no other site is asked."""
 MALFORMED = {
     "missing": "{} is missing",
     "extra_forbidden": "{} is no field of this request",
@@ -76,11 +80,12 @@ def make_application(
     engine: Engine, settings: ServerSettings, metrics: Metrics, host: str, key: str | None = None
 ) -> Counted:
     """Return the ASGI application. host: where it listens. key: what requests must bring, None for nothing."""
-    api = FastAPI(
+    api = FastAPIOffline(
         title="PRIP",
         description="Turns a plain prompt into the prompt that a text-to-image model wants.",
         version=version("prip"),
         redoc_url=None,
+        static_url=DOCS_FILES,
     )
     _add_errors(api, metrics)
     _add_refine(api, engine, settings, metrics, locked=key is not None)
@@ -99,7 +104,7 @@ def make_application(
         API_HEADERS,
     )
     if key is not None:
-        guarded = KeyCheck(guarded, key, OPEN_PATHS)
+        guarded = KeyCheck(guarded, key, [*OPEN_PATHS, *OPEN_FILES])
     return Counted(guarded, metrics, [*OPEN_PATHS, *(path for path in api.openapi()["paths"])])
 
 

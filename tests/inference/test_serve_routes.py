@@ -23,7 +23,7 @@ from prip.inference.before_after import Workbench
 from prip.inference.guard import API_HEADERS
 from prip.inference.parts import load_rewards
 from prip.inference.server.access import LEAST_CHARACTERS, read_key
-from prip.inference.server.application import make_application
+from prip.inference.server.application import OPEN_FILES, make_application
 from prip.inference.server.engine import Engine
 from prip.inference.server.metrics import Metrics
 from prip.inference.server.settings import MAX_IMAGES, MAX_PROMPTS, ServerSettings
@@ -399,6 +399,8 @@ def test_a_key_is_asked_for_before_the_body_is_read(engine: Engine, metrics: Met
         assert KEY not in answer.text
     assert locked.get("/metrics").status_code == 401 and locked.get("/v1/models").status_code == 401
     assert locked.get("/healthz").status_code == 200 and locked.get("/docs").status_code == 200
+    assert [locked.get(path).status_code for path in OPEN_FILES] == [200, 200, 200]
+    assert locked.get("/docs-files/redoc.standalone.js").status_code == 401
     for scheme in ("Bearer", "bearer"):
         answer = locked.post("/v1/refine", json={"prompt": "a"}, headers={"authorization": f"{scheme} {KEY}"})
         assert answer.status_code == 200
