@@ -115,6 +115,7 @@ def killed_when(there: Path, command: list[str]) -> None:
     process.communicate()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_and_resumed_makes_the_same_table(
     config: Path, whole_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

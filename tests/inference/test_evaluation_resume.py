@@ -169,6 +169,7 @@ def test_overwrite_keeps_what_did_not_change_and_says_what_it_deletes(
     assert capsys.readouterr().err == "" and len(endpoint.requests) == 5, "nothing differs, nothing is deleted"
 
 
+@pytest.mark.slow
 def test_weights_that_change_under_the_same_name_are_another_entry(
     folder: Folder, settings, tmp_path: Path, whole_checkpoint: Path
 ) -> None:
