@@ -47,8 +47,6 @@ class Row:
     """the words, lower-case, with which no modifier may begin"""
     added: list[int] = field(default_factory=list)
     """the tokens of the present modifier so far"""
-    modifier: str = ""
-    """their text, in its own case"""
     first: bool = True
     """whether the present modifier is the first"""
     dropped: list[int] = field(default_factory=list)
@@ -61,27 +59,24 @@ class Row:
     """it has ended or never began"""
 
     @property
-    def at_separator(self) -> bool:
-        """Whether the next token begins a modifier that is not the first."""
-        return not (self.first or self.added or self.done)
+    def modifier(self) -> str:
+        """The text of the present modifier so far, lower-case."""
+        return self.place.text[len(self.start.text) :]
 
-    def end(self) -> None:
-        """End here; `at_separator`, the last token is to be taken back."""
-        self.done = True
+    @property
+    def at_separator(self) -> bool:
+        """Whether the next token begins a modifier that is not the first: who ends here takes the last token back."""
+        return not (self.first or self.added or self.done)
 
     def restart(self) -> None:
         """Go back to the start of the present modifier, which was dropped."""
         self.dropped.append(self.added[0])
         self.unused[self.added[0]] = False
         self.place = self.start
-        self._clear()
+        self.added.clear()
 
     def begin_modifier(self) -> None:
         """Begin the next modifier at the present place."""
         self.start, self.first, self.by_mask = self.place, False, False
-        self.dropped.clear()
-        self._clear()
-
-    def _clear(self) -> None:
         self.added.clear()
-        self.modifier = ""
+        self.dropped.clear()

@@ -130,14 +130,13 @@ class Constraints:
             if row.done:
                 continue
             if token == self.table.eos:
-                row.end()
+                row.done = True
                 continue
             row.place = self._after(row.place, token)
             if token == self.table.separator:
                 self._begin_modifier(row)
             else:
                 row.added.append(token)
-                row.modifier += self.table.texts[token]
 
     def drop(self, row: Row) -> int:
         """Go back to the start of a row's modifier; return how many of its last tokens that takes back.
@@ -153,7 +152,7 @@ class Constraints:
         if len(row.dropped) < TRIES and mask.any():
             return taken_back
         if row.at_separator:
-            row.end()
+            row.done = True
             return taken_back + 1
         row.unused[row.dropped] = True
         row.by_mask = True

@@ -106,7 +106,7 @@ def _take(
     table, token = constraints.table, tokens[0]
     if row.at_separator:
         if not any(allowed):
-            row.end()
+            row.done = True
             actions[-1] = table.eos
             return False
         token = tokens[allowed.index(True)]
