@@ -1,6 +1,6 @@
 """PPO, GRPO and RLOO in the miniature at equal rollouts, on several seeds: reward and KL on the dev split, and time.
 
-    python benchmarks/algorithms.py --run runs/miniature --out runs/algorithms --seeds 0 1 2 --steps 60
+    python -m benchmarks.algorithms --run runs/miniature --out runs/algorithms --seeds 0 1 2 --steps 60
 
 --run is a run whose stages world, prepare, encoder and decoder are done: all algorithms begin with its encoder, and see
 the same user prompts with the same image seeds. What differs by seed is the order of the prompts and the sampling. A
@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from stages import link, train
 
+from benchmarks.stages import link, train
 from prip.inference.evaluation.curves import ITERATION, read_curves
 
 ALGORITHMS = ("ppo", "grpo", "rloo")

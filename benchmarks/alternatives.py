@@ -1,6 +1,6 @@
 """Alternatives: how much they share, whether they are clean, and what prip-mini's reward says of their images.
 
-    python benchmarks/alternatives.py
+    python -m benchmarks.alternatives
 
 Compares from how large a nucleus (`top_p`) the alternatives of a prompt are sampled, and with faults allowed or not.
 `prip.refine` does as the last row.

@@ -1,7 +1,7 @@
 """What `prip evaluate` itself costs: its time beside that of refining, drawing and scoring, and its memory by prompts.
 
-    python benchmarks/evaluate_scale.py
-    python benchmarks/evaluate_scale.py --prompts 200 800 --overhead-prompts 16
+    python -m benchmarks.evaluate_scale
+    python -m benchmarks.evaluate_scale --prompts 200 800 --overhead-prompts 16
 
 Time: plain and refined prompts of the miniature on its diffusion generator, the image files included. Memory: the
 largest resident set of the command for 1,000, 4,000 and 16,000 prompts on the renderer, one image each, plain and

@@ -1,6 +1,6 @@
 """Speed beside the usual prompt expander: a GPT-2 of 124M parameters behind transformers' text-generation pipeline.
 
-    python benchmarks/expander_peer.py
+    python -m benchmarks.expander_peer
 
 The peer has random weights (they do not change its speed), prip-mini's vocabulary and greedy decoding, and adds exactly
 as many tokens to each prompt as the embedded default adds to it: since the pipeline adds equally many to all prompts of

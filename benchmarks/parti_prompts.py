@@ -1,6 +1,6 @@
 """What `refine` keeps to on prompts that it was not made for: PartiPrompts, or any file with a prompt a line.
 
-    python benchmarks/parti_prompts.py PartiPrompts.tsv
+    python -m benchmarks.parti_prompts PartiPrompts.tsv
 
 Prints the share of prompts that come back verbatim, without a repeated modifier, without a subject of the miniature
 that the user did not name, and within CLIP's 75 tokens.

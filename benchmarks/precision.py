@@ -1,6 +1,6 @@
 """What a refiner gains and loses in fewer bits: memory of its weights, time a prompt, texts that stay the same.
 
-    python benchmarks/precision.py
+    python -m benchmarks.precision
 
 Two refiners: prip-mini, and one of random weights as large as Flan-T5-base with a Llama of 124M parameters, whose
 texts mean nothing but whose speed is that of its size. How much worse the pictures become, `prip evaluate --config

@@ -1,6 +1,6 @@
 """Speed and memory of `prip-train prepare` as the images grow in number: both should stay what they are per image.
 
-    python benchmarks/prepare_scale.py --workers 0 1
+    python -m benchmarks.prepare_scale --workers 0 1
 
 Draws 1,000, 4,000 and 16,000 images with the miniature's renderer, packs them as DiffusionDB is distributed (zips of
 1,000 images and metadata.parquet), and runs the command on each set with the parts of prip-mini: without Ray (0

@@ -1,6 +1,6 @@
 """Speed of the embedded default: one prompt warm, a batch of 256, and a cold process against one that only imports.
 
-    python benchmarks/refine_speed.py
+    python -m benchmarks.refine_speed
 
 The peer of the cold start is a process that imports torch and the three transformers classes that the checkpoint needs.
 """

@@ -1,7 +1,7 @@
 """Does reinforcement learning go on to please its rewards when the judges are no longer pleased?
 
     prip-train rl --config miniature --run runs/miniature --loop.keep_parts true
-    python benchmarks/reward_hacking.py --run runs/miniature --out runs/reward_hacking
+    python -m benchmarks.reward_hacking --run runs/miniature --out runs/reward_hacking
 
 Measures the encoder of every measurement that rl kept, on the dev split, by the rewards that it learned from,
 by judges that took no part, and by the diversity of the images. Prints the series, says where each is best, and writes
@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from stages import program
+
+from benchmarks.stages import program
 
 GENERATOR = "diffusion"
 

@@ -1,7 +1,7 @@
 """`prip serve` under load: many clients at a time, with batching and without, in turns in the same run.
 
-    python benchmarks/serve_load.py
-    python benchmarks/serve_load.py --seconds 10 --rounds 2
+    python -m benchmarks.serve_load
+    python -m benchmarks.serve_load --seconds 10 --rounds 2
 
 Two servers of the embedded default are started, one with batches of 64, one with batches of 1. Each round loads one of
 them while the other is idle: every client sends its next request when the last one is answered, every prompt is another

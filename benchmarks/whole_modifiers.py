@@ -1,6 +1,6 @@
 """How many refined prompts hold a modifier that a ban or the budget has spoiled: dropped whole, or by the masks alone.
 
-    python benchmarks/whole_modifiers.py
+    python -m benchmarks.whole_modifiers
 
 For prip-mini, whose every modifier is one that the miniature knows. Bans each word of more than three letters that
 stands behind the first in one of these, one after another; then leaves few tokens.

@@ -17,9 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PARTI_PROMPTS = ROOT.parent / "shared" / "data" / "PartiPrompts.tsv"
 
 
-def run(script: str, *arguments: str) -> str:
-    command = [sys.executable, str(ROOT / "benchmarks" / script), *arguments]
-    process = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+def run(name: str, *arguments: str) -> str:
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    env = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    process = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT)
     assert process.returncode == 0, process.stderr
     return process.stdout
 
@@ -32,9 +33,9 @@ def shares(printed: str) -> dict[str, float]:
 
 def imported(name: str):
     """A module of benchmarks/."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
+    sys.path.insert(0, str(ROOT))
     try:
-        return importlib.import_module(name)
+        return importlib.import_module(f"benchmarks.{name}")
     finally:
         sys.path.pop(0)
 
@@ -52,13 +53,13 @@ def test_the_checks_tell_good_from_bad(tmp_path: Path) -> None:
 
 
 def test_the_ablations_interval_is_students() -> None:
-    tables = imported("ablation_tables")
+    tables = imported("ablation.tables")
     assert tables.in_words([0.5, 0.6, 0.7]) == "0.600 (0.352 to 0.848); 0.500 0.600 0.700"
     assert tables.in_words([0.5]) == "0.500", "one seed says nothing of others"
 
 
 def test_the_ablations_tables_compare_seed_by_seed() -> None:
-    tables = imported("ablation_tables")
+    tables = imported("ablation.tables")
     means = {
         "none": 0.1,
         **{tables.refiner_name("full", stage, seed): 0.5 + seed / 10 for stage in tables.BOTH for seed in (0, 1)},
@@ -90,8 +91,8 @@ def test_the_ablations_tables_compare_seed_by_seed() -> None:
 
 def test_the_ablations_pooled_tests_are_paired_by_seed_and_cluster() -> None:
     pooled, tables, results = (
-        imported("ablation_pooled"),
-        imported("ablation_tables"),
+        imported("ablation.pooled"),
+        imported("ablation.tables"),
         importlib.import_module("prip.inference.evaluation.results"),
     )
     texts, clusters = ["a", "b", "c", "d"], ["x", "x", "y", "z"]
@@ -122,7 +123,7 @@ def test_the_ablations_pooled_tests_are_paired_by_seed_and_cluster() -> None:
 
 
 def test_a_finished_rl_of_other_iterations_is_refused(tmp_path: Path) -> None:
-    rows = imported("ablation_rows")
+    rows = imported("ablation.rows")
     rows.check_steps(tmp_path, 50)
     (tmp_path / "rl").mkdir()
     (tmp_path / "rl" / "settings.yaml").write_text("loop: {steps: 50}\n")
@@ -135,7 +136,7 @@ def test_a_finished_rl_of_other_iterations_is_refused(tmp_path: Path) -> None:
 def test_every_rows_flags_are_those_of_its_stage(stage: str, tmp_path: Path) -> None:
     from prip.training.cli import parse_settings
 
-    rows, run = imported("ablation_rows").ROWS, ["--config", "smoke", "--run", str(tmp_path)]
+    rows, run = imported("ablation.rows").ROWS, ["--config", "smoke", "--run", str(tmp_path)]
     made = {
         name: parse_settings(stage, [*run, *flags])
         for name, row in rows.items()
@@ -147,16 +148,16 @@ def test_every_rows_flags_are_those_of_its_stage(stage: str, tmp_path: Path) -> 
 
 
 def test_each_zeroth_encoder_is_none(tmp_path: Path) -> None:
-    words = ["reward_hacking.py", "--run", str(tmp_path), "--out", str(tmp_path), "--every", "0"]
-    command = [sys.executable, str(ROOT / "benchmarks" / words[0]), *words[1:]]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    words = ["reward_hacking", "--run", str(tmp_path), "--out", str(tmp_path), "--every", "0"]
+    command = [sys.executable, "-m", f"benchmarks.{words[0]}", *words[1:]]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
     assert process.returncode == 2 and "--every: wanted a whole number of at least 1, got '0'" in process.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not PARTI_PROMPTS.is_file(), reason="PartiPrompts.tsv is not beside the checkout")
 def test_parti_prompts() -> None:
-    found = shares(run("parti_prompts.py", str(PARTI_PROMPTS)))
+    found = shares(run("parti_prompts", str(PARTI_PROMPTS)))
     assert found["something was added"] > 0.99
     assert found["the user's words verbatim"] == 1
     assert found["no repeated modifier"] == 1
@@ -166,7 +167,7 @@ def test_parti_prompts() -> None:
 
 @pytest.mark.slow
 def test_speed_is_measured() -> None:
-    printed = run("refine_speed.py", "--repeats", "20")
+    printed = run("refine_speed", "--repeats", "20")
     assert re.search(r"one prompt, warm +[\d.]+ ms", printed)
     assert re.search(r"batch of 256 +[\d.]+ prompts/s", printed)
     assert re.search(r"which name attributes +[\d.]+ prompts/s", printed)
@@ -175,7 +176,7 @@ def test_speed_is_measured() -> None:
 
 @pytest.mark.slow
 def test_bans_and_budgets_spoil_no_modifier() -> None:
-    printed = run("whole_modifiers.py", "--prompts-per-combination", "1")
+    printed = run("whole_modifiers", "--prompts-per-combination", "1")
     rows = re.findall(r"^(.*?) +(dropped whole|by masks alone) +([\d.]+)", printed, re.M)
     spoiled = {(case, how): float(share) for case, how, share in rows}
     assert len(spoiled) == 12
@@ -184,11 +185,12 @@ def test_bans_and_budgets_spoil_no_modifier() -> None:
 
 
 def test_every_benchmark_is_run_by_a_test() -> None:
-    programs = {path.name for path in (ROOT / "benchmarks").glob("*.py") if '"__main__"' in path.read_text("utf-8")}
+    files = [path for path in (ROOT / "benchmarks").rglob("*.py") if '"__main__"' in path.read_text("utf-8")]
+    programs = {path.parent.name if path.stem == "__main__" else path.stem for path in files}
     tests = "".join(
         (ROOT / "tests" / name).read_text("utf-8") for name in ("test_benchmarks.py", "test_paper_scale.py")
     )
-    by_another = {"paper_scale_rows.py"}
+    by_another = {"rows"}
     assert {name for name in programs - by_another if f'"{name}"' not in tests} == set()
 
 
@@ -196,14 +198,14 @@ def test_every_benchmark_is_run_by_a_test() -> None:
 def test_the_peer_adds_as_many_tokens_to_each_prompt_of_a_batch() -> None:
     peer = imported("expander_peer")
     assert peer.even_batches({"a": 3, "b": 2, "c": 3, "d": 2, "e": 2, "f": 9}, 2) == [["b", "d"], ["a", "c"]]
-    printed = run("expander_peer.py", "--threads", "1", "--rounds", "1", "--batch", "4")
+    printed = run("expander_peer", "--threads", "1", "--rounds", "1", "--batch", "4")
     rows = re.findall(r"^\| (\d+) \| (\d+)\.0 \| [\d.]+ \| [\d.]+ \| ([\d.]+) \|$", printed, re.MULTILINE)
     assert [int(size) for size, _, _ in rows] == [1, 4] and all(float(ratio) > 1 for _, _, ratio in rows), printed
 
 
 @pytest.mark.slow
 def test_preparing_is_measured() -> None:
-    printed = run("prepare_scale.py", "--images", "64", "--workers", "0", "--batch-size", "16")
+    printed = run("prepare_scale", "--images", "64", "--workers", "0", "--batch-size", "16")
     images, workers, *measured = printed.splitlines()[2].split()
     scored, ratio, pivots, _, _, whole, cpu_seconds, peak_mib, _, _ = map(float, measured)
     assert (images, workers, ratio) == ("64", "0", 1.0) and scored > whole > 0 and pivots > 0, printed
@@ -212,7 +214,7 @@ def test_preparing_is_measured() -> None:
 
 @pytest.mark.slow
 def test_fewer_bits_are_measured() -> None:
-    printed = run("precision.py", "--threads", "1", "--rounds", "1", "--prompts", "4", "--sizes", "mini")
+    printed = run("precision", "--threads", "1", "--rounds", "1", "--prompts", "4", "--sizes", "mini")
     assert precision_rows(printed)["float32"] == (6.2, 1.0, 1.0, 100)
     assert precision_rows(printed)["float32, int8"][0] < 3
 
@@ -226,7 +228,7 @@ def precision_rows(printed: str) -> dict[str, tuple[float, ...]]:
 
 @pytest.mark.slow
 def test_a_server_is_measured_under_load() -> None:
-    words = ["serve_load.py", "--seconds", "1", "--rounds", "1", "--clients", "8", "--threads", "1"]
+    words = ["serve_load", "--seconds", "1", "--rounds", "1", "--clients", "8", "--threads", "1"]
     printed = run(*words)
     rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines()[1:3]}
     assert list(rows) == ["batching", "without"] and all(row[1] == "0" for row in rows.values()), printed
@@ -236,7 +238,7 @@ def test_a_server_is_measured_under_load() -> None:
 
 @pytest.mark.slow
 def test_alternatives_are_compared() -> None:
-    printed = run("alternatives.py", "--prompts", "6", "--alternatives", "3", "--images-per-prompt", "1")
+    printed = run("alternatives", "--prompts", "6", "--alternatives", "3", "--images-per-prompt", "1")
     rows = [line.split() for line in printed.splitlines()[3:]]
     assert [row[:2] for row in rows[-2:]] == [["0.7", "allowed"], ["0.9", "none"]]
     assert float(rows[0][3]) < float(rows[4][3]), "a larger nucleus shares less"
@@ -252,7 +254,7 @@ def test_ablations_train_what_differs_once_and_print_every_row(tmp_path: Path) -
         assert main([stage, "--config", "smoke", "--run", str(source), "--no_progress"]) == 0
     rows = ["full", "without preferred images", "without pivot"]
     words = [
-        "ablation.py",
+        "ablation",
         "--run",
         str(source),
         "--out",
@@ -285,7 +287,7 @@ def test_judges_are_asked_over_the_whole_of_rl(tmp_path: Path) -> None:
     stages = {stage: [] for stage in ("world", "prepare", "encoder", "decoder")} | {"rl": ["--loop.keep_parts", "true"]}
     for stage, flags in stages.items():
         assert main([stage, "--config", "smoke", "--run", str(source), "--no_progress", *flags]) == 0
-    words = ["reward_hacking.py", "--run", str(source), "--out", str(tmp_path / "out"), "--per-combination", "1"]
+    words = ["reward_hacking", "--run", str(source), "--out", str(tmp_path / "out"), "--per-combination", "1"]
     printed = run(*words, "--images-per-prompt", "2")
     judged = json.loads((source / "rl" / "judged.json").read_text())
     assert judged["iteration"][0] == 0 and len(judged["truth"]) == len(judged["iteration"]) >= 2
@@ -295,7 +297,7 @@ def test_judges_are_asked_over_the_whole_of_rl(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_evaluators_own_cost_is_measured() -> None:
-    printed = run("evaluate_scale.py", "--prompts", "60", "240", "--overhead-prompts", "8")
+    printed = run("evaluate_scale", "--prompts", "60", "240", "--overhead-prompts", "8")
     assert re.search(r"^the evaluator adds \d+\.\d+ s, \d+\.\d%$", printed, re.MULTILINE), printed
     peaks = [float(factor) for factor in re.findall(r" x (\d\.\d+)$", printed, re.MULTILINE)]
     assert len(peaks) == 2 and peaks[1] < 1.2
@@ -308,7 +310,7 @@ def test_algorithms_are_compared_at_equal_rollouts(tmp_path: Path) -> None:
     source = tmp_path / "run"
     for stage in ("world", "prepare", "encoder", "decoder"):
         assert main([stage, "--config", "smoke", "--run", str(source), "--no_progress"]) == 0
-    words = ["algorithms.py", "--run", str(source), "--out", str(tmp_path / "out"), "--config", "smoke"]
+    words = ["algorithms", "--run", str(source), "--out", str(tmp_path / "out"), "--config", "smoke"]
     printed = run(*words, "--seeds", "0", "1", "--steps", "2", "--every", "1")
     for algorithm in ("ppo", "grpo", "rloo"):
         rows = re.findall(rf"^{algorithm} +(\d+) +-?[\d.]+ \+- [\d.]+ +-?[\d.]+ \+- [\d.]+$", printed, re.MULTILINE)
@@ -319,7 +321,7 @@ def test_algorithms_are_compared_at_equal_rollouts(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_papers_costs_are_printed_at_a_small_size(tmp_path: Path) -> None:
     path = tmp_path / "costs.json"
-    printed = run("paper_scale.py", "--size", "small", "--repeats", "1", "--device", "cpu", "--json", str(path))
+    printed = run("paper_scale", "--size", "small", "--repeats", "1", "--device", "cpu", "--json", str(path))
     rows = json.loads(path.read_text())["rows"]
     assert list(rows) == ["encoder", "lora", "full", "rl", "refine"]
     for row in ("encoder step", "decoder step, LoRA", "decoder step, full", "RL iteration", "refine"):

@@ -203,18 +203,16 @@ def test_every_package_that_is_imported_is_asked_for() -> None:
     lines += [line for extra in config["options.extras_require"].values() for line in extra.splitlines()]
     asked_for = {canonicalize_name(Requirement(line).name) for line in lines if line.strip()}
     named_otherwise = {"PIL": "pillow", "yaml": "pyyaml"}
-    ours = {"prip", "training", "inference", "checkpoints"}
+    ours = {"prip", "training", "inference", "checkpoints", "benchmarks"}
     of_hosts = {"inference/webui": {"modules", "gradio"}}  # what runs there in place of us brings these
     offences = []
-    for folder in ("prip", "training", "inference", "checkpoints", "benchmarks"):
-        paths = sorted((ROOT / folder).rglob("*.py"))
-        beside = ours | {path.stem for path in paths if folder == "benchmarks"}
-        for path in paths:
+    for folder in sorted(ours):
+        for path in sorted((ROOT / folder).rglob("*.py")):
             package = ".".join(["prip", *path.relative_to(ROOT).parts[:-1]])
             roots = {name.split(".")[0] for name in imported_names(path, package)}
             for host, brought in of_hosts.items():
                 roots -= brought if path.is_relative_to(ROOT / host) else set()
-            for root in sorted(roots - beside - sys.stdlib_module_names):
+            for root in sorted(roots - ours - sys.stdlib_module_names):
                 if canonicalize_name(named_otherwise.get(root, root)) not in asked_for:
                     offences.append(f"{path.relative_to(ROOT)} imports {root}")
     assert offences == []

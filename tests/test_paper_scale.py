@@ -6,8 +6,9 @@ import json
 import math
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,18 +22,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def benchmarks() -> Any:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
+    sys.path.insert(0, str(ROOT))
     try:
-        import paper_scale
-        import paper_scale_parts
-        import paper_scale_rows
-        import paper_scale_watch
+        names = {"scale": "__main__", "parts": "parts", "rows": "rows", "watch": "watch"}
+        modules = {name: import_module(f"benchmarks.paper_scale.{module}") for name, module in names.items()}
     finally:
         sys.path.pop(0)
-    found = ModuleType("benchmarks")
-    found.scale, found.parts = paper_scale, paper_scale_parts  # type: ignore[attr-defined]
-    found.rows, found.watch = paper_scale_rows, paper_scale_watch  # type: ignore[attr-defined]
-    return found
+    return SimpleNamespace(**modules)
 
 
 def count(module: nn.Module) -> int:

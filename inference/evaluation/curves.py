@@ -37,7 +37,7 @@ def read_curves(run: Path) -> dict[str, list[float | None]] | None:
 
 
 def judged_curves(run: Path) -> dict[str, list[float | None]] | None:
-    """Returns what `read_curves` does, with the series of RUN/rl/judged.json where `benchmarks/reward_hacking.py` has
+    """Returns what `read_curves` does, with the series of RUN/rl/judged.json where `benchmarks.reward_hacking` has
     asked judges about the parts that rl kept."""
     curves, judged = read_curves(run), run / "rl" / JUDGED
     if curves is None or not judged.is_file():

@@ -13,7 +13,6 @@ DOCUMENTS = tuple(sorted(str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.
 IN_PLACE_OF = (
     (r"--config miniature\b", "--config smoke"),
     (r"--config precision\b", "--config smoke"),
-    (r"\bpython benchmarks/", f"python {ROOT}/benchmarks/"),
 )
 """What is run in place of what is shown: the same command at its smallest settings."""
 
@@ -27,7 +26,7 @@ NOT_RUN = {
     r"annotate evaluation --(summary|export)": "wants people's answers: test_annotate_page.py gives some",
     r"my-checkpoint|my-refiner": "the reader's own checkpoint",
     r"^docker\b": "wants a container engine",
-    r"benchmarks/(?!refine_speed)": "minutes to hours: tests/test_benchmarks.py runs them small",
+    r"-m benchmarks\.(?!refine_speed)": "minutes to hours: tests/test_benchmarks.py runs them small",
 }
 """Commands that are not run, by what they hold, and why. Their flags are checked all the same."""
 

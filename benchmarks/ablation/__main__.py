@@ -1,8 +1,8 @@
 """The paper's ablations and its strongest peers in the miniature (Tables 1, 4 and 5), over several training seeds.
 
-    python benchmarks/ablation.py --run runs/miniature --out runs/ablation
-    python benchmarks/ablation.py --run runs/miniature --out runs/ablation --rows full "without pivot" --seeds 0
-    python benchmarks/ablation.py --run runs/miniature --out runs/ablation --train-only --seeds 1
+    python -m benchmarks.ablation --run runs/miniature --out runs/ablation
+    python -m benchmarks.ablation --run runs/miniature --out runs/ablation --rows full "without pivot" --seeds 0
+    python -m benchmarks.ablation --run runs/miniature --out runs/ablation --train-only --seeds 1
 
 --run is a run whose stages world and prepare are done: every row reads its parts and data. Each stage is a command of
 its own, and one that is done is not done again, so that the runner can be stopped and started at will. Then all
@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ablation_pooled import pooled_lines, pooled_tests
-from ablation_rows import PEERS, ROWS, TABLE_4, Runner
-from ablation_tables import curve_lines, learning_curve, refiner_name, score_lines, test_lines
-from stages import program
 
+from benchmarks.ablation.pooled import pooled_lines, pooled_tests
+from benchmarks.ablation.rows import PEERS, ROWS, TABLE_4, Runner
+from benchmarks.ablation.tables import curve_lines, learning_curve, refiner_name, score_lines, test_lines
+from benchmarks.stages import program
 from prip.inference.evaluation.results import read_results
 
 FIXED = {

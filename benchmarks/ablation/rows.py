@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from stages import link, train
 
+from benchmarks.stages import link, train
 from prip.training.cli import parse_settings
 
 

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from paper_scale_parts import Device
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from benchmarks.paper_scale.parts import Device
 from prip.training.decoder import DecoderModule
 from prip.training.encoder import EncoderModule
 from prip.training.rl import RlModule

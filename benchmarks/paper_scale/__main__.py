@@ -1,8 +1,8 @@
 """What the paper's sizes cost on one GPU: steps of both warm-ups, an iteration of RL, and refine; random weights.
 
-    python benchmarks/paper_scale.py                   # the preset paper, at its sizes, on a GPU
-    python benchmarks/paper_scale.py --size small      # the preset paper-dry, on small models, anywhere
-    python benchmarks/paper_scale.py --only rl         # measures one row anew; the others are those of --json
+    python -m benchmarks.paper_scale                   # the preset paper, at its sizes, on a GPU
+    python -m benchmarks.paper_scale --size small      # the preset paper-dry, on small models, anywhere
+    python -m benchmarks.paper_scale --only rl         # measures one row anew; the others are those of --json
 
 Each row is a process of its own that runs the stage's own code, as prip-train does under the preset: batch, precision,
 optimizer, gradient checkpointing. One that fails is a row with its error. What several devices would share, one does
@@ -127,10 +127,9 @@ def table(size: str, rows: dict[str, dict[str, Any]]) -> str:
 
 def measured(row: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Figures of a row, or its error, by a process of its own."""
-    script = Path(__file__).resolve().parent / "paper_scale_rows.py"
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "row.json"
-        command = [sys.executable, str(script), row, str(out), "--size", arguments.size]
+        command = [sys.executable, "-m", "benchmarks.paper_scale.rows", row, str(out), "--size", arguments.size]
         command += ["--repeats", str(arguments.repeats)]
         for option in ("device", "strategy"):
             value = getattr(arguments, option)

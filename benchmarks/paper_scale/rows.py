@@ -1,6 +1,6 @@
 """The rows of paper_scale.py: each the stage's own code under the settings of a preset, on models of random weights.
 
-    python benchmarks/paper_scale_rows.py ROW OUT.json --size paper|small [--device D] [--repeats N] [--strategy S]
+    python -m benchmarks.paper_scale.rows ROW OUT.json --size paper|small [--device D] [--repeats N] [--strategy S]
 
 measures one of them in a process of its own: what it leaves behind, or dies of, is none of the others' concern.
 """
@@ -19,7 +19,8 @@ from typing import Any
 
 import pandas as pd
 import torch
-from paper_scale_parts import (
+
+from benchmarks.paper_scale.parts import (
     SIZES,
     Device,
     Sizes,
@@ -29,8 +30,7 @@ from paper_scale_parts import (
     build_processor,
     build_reward,
 )
-from paper_scale_watch import UNTIMED, Watch, WatchedDecoder, WatchedEncoder, WatchedRl
-
+from benchmarks.paper_scale.watch import UNTIMED, Watch, WatchedDecoder, WatchedEncoder, WatchedRl
 from prip.miniature.prompts import system_prompt
 from prip.modeling import PripModel
 from prip.randomness import random_generator

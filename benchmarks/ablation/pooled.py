@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from ablation_tables import refiner_name
 
+from benchmarks.ablation.tables import refiner_name
 from prip.inference.evaluation.results import Results
 from prip.inference.evaluation.statistics import Estimate, Floats, cluster_means, estimate, holm, two_way_means
 
