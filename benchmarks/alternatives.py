@@ -16,7 +16,7 @@ from statistics import mean
 
 from prip import Refiner
 from prip.generators import load_generator
-from prip.inference.parts import Parts
+from prip.inference.checkpoint_parts import Parts
 from prip.miniature.prompts import user_prompts
 from prip.miniature.vocabulary import ATTRIBUTES, MODIFIERS, NEUTRAL_MODIFIERS, POOR
 from prip.processing import modifiers_added

@@ -56,9 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
     from prip.processing import check_user_prompt
 
     from .before_after import Workbench
+    from .checkpoint_parts import existing
     from .files import check_target, write_atomically
     from .fonts import left_out
-    from .parts import existing
     from .sheet import draw_sheet, file_format
 
     prompt = check_user_prompt(arguments.prompt)

@@ -71,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     for module in ("yaml", "pandas", "pyarrow", "scipy", "matplotlib", "rich"):
         require(module, "evaluate")
     from .annotation.summary import people_summary
+    from .checkpoint_parts import Parts
     from .evaluation.command_line import settings_from
     from .evaluation.curves import judged_curves
     from .evaluation.kinds import Context
@@ -78,7 +79,6 @@ def run(arguments: argparse.Namespace) -> int:
     from .evaluation.run import IMAGES, RESULTS, Evaluation
     from .evaluation.seeds import check_seed
     from .evaluation.summary import summarise
-    from .parts import Parts
 
     settings = settings_from(arguments)
     seed = check_seed(arguments.seed)

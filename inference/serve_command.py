@@ -113,7 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
     from prip.refiner import Refiner
 
     from .before_after import Workbench
-    from .parts import existing
+    from .checkpoint_parts import existing
     from .server.application import make_application
     from .server.engine import Engine
     from .server.metrics import Metrics

@@ -13,7 +13,7 @@ from prip.options import check_whole
 from prip.protocols import Generator, Reward
 from prip.rewards.standardised import StandardisedSum
 
-from ..parts import load_rewards
+from ..checkpoint_parts import load_rewards
 from .gallery import Gallery
 from .generators import make_diffusers
 from .kinds import Context

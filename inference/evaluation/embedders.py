@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from prip.pivot_encoder import load_pivot_encoder
 from prip.protocols import Images
 
-from ..parts import existing
+from ..checkpoint_parts import existing
 from .kinds import Context
 
 Embedder = Callable[[Images], NDArray[np.float32]]

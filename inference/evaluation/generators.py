@@ -8,7 +8,7 @@ from prip.errors import InputError, require
 from prip.frozen import fingerprint
 from prip.protocols import Generator
 
-from ..parts import existing
+from ..checkpoint_parts import existing
 from .kinds import Context
 
 STAGES = ("world", "tune")

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint_parts import Parts
 from ..files import file_hash, folder_hash
-from ..parts import Parts
 from .kinds import BEST_JUDGE, PER_GENERATOR
 from .settings import Entry, EvaluationSettings, without
 

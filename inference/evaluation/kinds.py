@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from prip.errors import InputError
 from prip.protocols import Generator, PromptRefiner, Reward
 
-from ..parts import Parts
+from ..checkpoint_parts import Parts
 
 PROMPT_SETS = {
     "miniature": "miniature_kinds:make_prompts",

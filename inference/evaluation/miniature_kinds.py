@@ -15,7 +15,7 @@ from prip.miniature.scene import parse
 from prip.protocols import Generator, PromptRefiner, Reward
 from prip.randomness import random_generator
 
-from ..parts import existing
+from ..checkpoint_parts import existing
 from .kinds import Context, EvaluationPrompt
 from .refiners import with_modifiers
 

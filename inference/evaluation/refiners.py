@@ -11,7 +11,7 @@ from prip.processing import PripProcessor
 from prip.protocols import PromptRefiner
 from prip.refiner import Refiner
 
-from ..parts import Parts, load_refiner
+from ..checkpoint_parts import Parts, load_refiner
 from .kinds import Context
 
 STAGES = ("rl", "warmup")

@@ -6,7 +6,7 @@ from prip.errors import InputError
 from prip.protocols import Reward
 from prip.rewards import load_reward
 
-from ..parts import existing
+from ..checkpoint_parts import existing
 from .kinds import Context
 
 

@@ -14,9 +14,9 @@ from PIL import Image, ImageFont
 
 from prip.errors import InputError, MissingExtraError
 from prip.inference.before_after import Workbench
+from prip.inference.checkpoint_parts import Parts, load_refiner, load_rewards
 from prip.inference.cli import main
 from prip.inference.fonts import font_of, left_out, length
-from prip.inference.parts import Parts, load_refiner, load_rewards
 from prip.inference.sheet import BETTER, MARGIN, Column, draw_sheet, file_format
 from prip.miniature.renderer import Renderer
 

@@ -11,10 +11,10 @@ from tiny_pipelines import clip_like_tokenizer
 
 from prip.errors import CheckpointError, InputError
 from prip.generators.diffusion import DiffusersGenerator
+from prip.inference.checkpoint_parts import Parts
 from prip.inference.evaluation.generators import identity, make_diffusers
 from prip.inference.evaluation.kinds import Context
 from prip.inference.evaluation.settings import read_settings
-from prip.inference.parts import Parts
 
 
 def test_the_preset_compares_plain_and_refined_on_both_generators() -> None:

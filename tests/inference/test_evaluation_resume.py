@@ -15,11 +15,11 @@ from chat_endpoint import Endpoint, Reply, serving
 from pandas.testing import assert_frame_equal
 
 from prip.errors import InputError, PripError
+from prip.inference.checkpoint_parts import Parts
 from prip.inference.evaluation.identities import PARTS_READ, Identities, differing
 from prip.inference.evaluation.kinds import EMBEDDERS, GENERATORS, REFINERS, SCORERS, Context
 from prip.inference.evaluation.run import Evaluation
 from prip.inference.evaluation.settings import EvaluationSettings
-from prip.inference.parts import Parts
 from prip.rewards.prompt_reward import PromptReward
 
 PROMPTS = ["a cat", "a dog in a city", "an apple", "a boat on the sea", "a car"]
