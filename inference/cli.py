@@ -9,14 +9,26 @@ from collections.abc import Sequence
 from prip.command_line import Parser, told_warnings
 from prip.errors import PripError
 
-from . import (
-    annotate_command,
-    compare_command,
-    demo_command,
-    evaluate_command,
-    install_command,
-    refine_command,
-    serve_command,
+from .commands import (
+    annotate as annotate_command,
+)
+from .commands import (
+    compare as compare_command,
+)
+from .commands import (
+    demo as demo_command,
+)
+from .commands import (
+    evaluate as evaluate_command,
+)
+from .commands import (
+    install as install_command,
+)
+from .commands import (
+    refine as refine_command,
+)
+from .commands import (
+    serve as serve_command,
 )
 
 COMMANDS = (

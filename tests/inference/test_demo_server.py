@@ -99,7 +99,7 @@ def test_sigterm_leaves_nothing_behind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("before", "said"), [("SIG_DFL", "ended"), ("SIG_IGN", "went on")])
 def test_a_closed_terminal_ends_it_unless_nohup_forbids_that(before: str, said: str) -> None:
     code = (
-        "import os, signal; from prip.inference.demo_command import ending_in_order\n"
+        "import os, signal; from prip.inference.commands.demo import ending_in_order\n"
         f"signal.signal(signal.SIGHUP, signal.{before})\n"
         "try:\n"
         "    with ending_in_order():\n"

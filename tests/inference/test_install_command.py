@@ -14,7 +14,7 @@ import pytest
 from prip.errors import InputError
 from prip.inference.cli import main
 from prip.inference.comfyui import NODE_CLASS_MAPPINGS
-from prip.inference.install_command import HOSTS, NAMES, install
+from prip.inference.commands.install import HOSTS, NAMES, install
 
 ROOT = Path(__file__).resolve().parents[2]
 HOMES = {"comfyui": "ComfyUI", "webui": "stable-diffusion-webui"}

@@ -15,7 +15,7 @@ from webui_host import Processing, Runner, load_script
 
 import prip
 from prip.inference.cli import main
-from prip.inference.install_command import install
+from prip.inference.commands.install import install
 
 pytest.importorskip("gradio", reason="the demo extra is not installed")
 ROOT = Path(__file__).resolve().parents[2]

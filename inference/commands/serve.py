@@ -82,9 +82,9 @@ def run(arguments: argparse.Namespace) -> int:
     for module in ("fastapi", "fastapi_offline", "uvicorn", "prometheus_client"):
         require(module, "serve")
 
-    from .listening import LOOPBACK, address, listen
-    from .server.access import read_key
-    from .server.settings import ServerSettings
+    from ..listening import LOOPBACK, address, listen
+    from ..server.access import read_key
+    from ..server.settings import ServerSettings
 
     settings = ServerSettings(
         max_batch=arguments.max_batch,
@@ -112,12 +112,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     from prip.refiner import Refiner
 
-    from .before_after import Workbench
-    from .checkpoint_parts import existing
-    from .server.application import make_application
-    from .server.engine import Engine
-    from .server.metrics import Metrics
-    from .server.serving import serve
+    from ..before_after import Workbench
+    from ..checkpoint_parts import existing
+    from ..server.application import make_application
+    from ..server.engine import Engine
+    from ..server.metrics import Metrics
+    from ..server.serving import serve
 
     torch.set_num_threads(threads)
     refiner = Refiner.from_pretrained(

@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Whether there is an evaluation is told first, then whether the extra is installed.
     """
-    from .annotation.items import results_of
+    from ..annotation.items import results_of
 
     results_of(arguments.folder)
     if arguments.export is not None or arguments.summary:
@@ -68,11 +68,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _tell(arguments: argparse.Namespace) -> int:
-    from .annotation.export import to_csv
-    from .annotation.summary import standing_answers, summarise
-    from .evaluation.people import people_tables
-    from .evaluation.table import print_tables
-    from .files import check_target, write_atomically
+    from ..annotation.export import to_csv
+    from ..annotation.summary import standing_answers, summarise
+    from ..evaluation.people import people_tables
+    from ..evaluation.table import print_tables
+    from ..files import check_target, write_atomically
 
     answers, others = standing_answers(arguments.folder)
     if not answers:
@@ -91,11 +91,11 @@ def _tell(arguments: argparse.Namespace) -> int:
 def _serve(arguments: argparse.Namespace) -> int:
     for module in ("fastapi", "uvicorn", "pyarrow"):
         require(module, "annotate")
-    from .annotation.answers import AnswerLog
-    from .annotation.items import choose_refiners, draw_sample, read_rows
-    from .annotation.server import serve
-    from .annotation.study import Study
-    from .listening import LOOPBACK, address, listen
+    from ..annotation.answers import AnswerLog
+    from ..annotation.items import choose_refiners, draw_sample, read_rows
+    from ..annotation.server import serve
+    from ..annotation.study import Study
+    from ..listening import LOOPBACK, address, listen
 
     folder = arguments.folder
     rows = read_rows(folder)

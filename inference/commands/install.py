@@ -64,7 +64,7 @@ def install(host: str, folder: Path) -> Path:
         if folder.resolve().name == HOSTS[host]:
             raise InputError(f"{folder} is the folder {HOSTS[host]} itself: {wanted}, {folder.resolve().parent}")
         raise InputError(f"{folder} has no folder {HOSTS[host]}: {wanted}")
-    source, target = Path(__file__).resolve().parent / host, home / "prip"
+    source, target = Path(__file__).resolve().parent.parent / host, home / "prip"
     marker = "node.py" if host == "comfyui" else "scripts/prip_webui.py"
     if target.resolve() == source:
         raise InputError(f"{target} is a link to {source} already, there is nothing to copy")

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until interrupted. Returns 0; errors of ours are for the caller, bad input's before torch is loaded."""
     from prip.loading import whole_folder
 
-    from .listening import LOOPBACK, address, check_host_names, listen
+    from ..listening import LOOPBACK, address, check_host_names, listen
 
     check_host_names(arguments.host_name)
     folder = whole_folder(arguments.checkpoint, arguments.revision)
@@ -72,10 +72,10 @@ def run(arguments: argparse.Namespace) -> int:
         for module in ("gradio", "PIL.Image"):
             require(module, "demo")
 
-        from .before_after import Workbench
-        from .page.access import PageGuard
-        from .page.layout import Page, launch
-        from .page.pictures import Easel
+        from ..before_after import Workbench
+        from ..page.access import PageGuard
+        from ..page.layout import Page, launch
+        from ..page.pictures import Easel
 
         print(f"loading {arguments.checkpoint} ...", flush=True)
         bench = Workbench.load(folder, arguments.device, arguments.generator)

@@ -70,15 +70,15 @@ def run(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
     for module in ("yaml", "pandas", "pyarrow", "scipy", "matplotlib", "rich"):
         require(module, "evaluate")
-    from .annotation.summary import people_summary
-    from .checkpoint_parts import Parts
-    from .evaluation.command_line import settings_from
-    from .evaluation.curves import judged_curves
-    from .evaluation.kinds import Context
-    from .evaluation.report import write_report
-    from .evaluation.run import IMAGES, RESULTS, Evaluation
-    from .evaluation.seeds import check_seed
-    from .evaluation.summary import summarise
+    from ..annotation.summary import people_summary
+    from ..checkpoint_parts import Parts
+    from ..evaluation.command_line import settings_from
+    from ..evaluation.curves import judged_curves
+    from ..evaluation.kinds import Context
+    from ..evaluation.report import write_report
+    from ..evaluation.run import IMAGES, RESULTS, Evaluation
+    from ..evaluation.seeds import check_seed
+    from ..evaluation.summary import summarise
 
     settings = settings_from(arguments)
     seed = check_seed(arguments.seed)
