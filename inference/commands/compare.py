@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .arguments import add_checkpoint, text
 
 if TYPE_CHECKING:
-    from ..sheet import Column
+    from ..comparison.sheet import Column
 
 EXAMPLES = """examples:
   prip compare "a cat" -o cat.png
@@ -55,11 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
     from prip.options import check_whole
     from prip.processing import check_user_prompt
 
-    from ..before_after import Workbench
     from ..checkpoint_parts import existing
+    from ..comparison.fonts import left_out
+    from ..comparison.sheet import draw_sheet, file_format
+    from ..comparison.workbench import Workbench
     from ..files import check_target, write_atomically
-    from ..fonts import left_out
-    from ..sheet import draw_sheet, file_format
 
     prompt = check_user_prompt(arguments.prompt)
     check_whole("images", arguments.images, 1)

@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         for module in ("gradio", "PIL.Image"):
             require(module, "demo")
 
-        from ..before_after import Workbench
+        from ..comparison.workbench import Workbench
         from ..page.access import PageGuard
         from ..page.layout import Page, launch
         from ..page.pictures import Easel

@@ -112,8 +112,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from prip.refiner import Refiner
 
-    from ..before_after import Workbench
     from ..checkpoint_parts import existing
+    from ..comparison.workbench import Workbench
     from ..server.application import make_application
     from ..server.engine import Engine
     from ..server.metrics import Metrics

@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 from prip.control.styles import styles
 from prip.errors import InputError
 
-from ..before_after import Workbench
+from ..comparison.workbench import Workbench
 from . import markup
 from .access import PageGuard
 from .handlers import EXAMPLES, Handlers

@@ -10,12 +10,12 @@ from threading import Lock
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from ..pixels import as_picture
+from ..comparison.pixels import as_picture
 
 if TYPE_CHECKING:
     import torch
 
-    from ..before_after import Workbench
+    from ..comparison.workbench import Workbench
 
 KEPT = 400
 """Images whose files are kept."""

@@ -12,8 +12,8 @@ from prip.options import RefineOptions
 from prip.protocols import Images
 from prip.refiner import Refined, Refiner
 
-from ..before_after import Workbench
-from ..pixels import as_picture
+from ..comparison.pixels import as_picture
+from ..comparison.workbench import Workbench
 from .batching import Batcher
 from .metrics import Metrics
 from .settings import ServerSettings

@@ -13,11 +13,11 @@ import torch
 from PIL import Image, ImageFont
 
 from prip.errors import InputError, MissingExtraError
-from prip.inference.before_after import Workbench
 from prip.inference.checkpoint_parts import Parts, load_refiner, load_rewards
 from prip.inference.cli import main
-from prip.inference.fonts import font_of, left_out, length
-from prip.inference.sheet import BETTER, MARGIN, Column, draw_sheet, file_format
+from prip.inference.comparison.fonts import font_of, left_out, length
+from prip.inference.comparison.sheet import BETTER, MARGIN, Column, draw_sheet, file_format
+from prip.inference.comparison.workbench import Workbench
 from prip.miniature.renderer import Renderer
 
 
@@ -126,7 +126,7 @@ def test_progress_is_asked_of_a_pipeline_that_has_it(whole_checkpoint: Path) -> 
 
 
 def missing_fonts(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    monkeypatch.setattr("prip.inference.fonts.FILES", names)
+    monkeypatch.setattr("prip.inference.comparison.fonts.FILES", names)
     font_of.cache_clear()
 
 

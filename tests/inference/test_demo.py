@@ -17,8 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from prip.inference.before_after import Workbench
 from prip.inference.cli import main
+from prip.inference.comparison.workbench import Workbench
 from prip.inference.page import markup
 from prip.inference.page.handlers import UNFORESEEN, Handlers
 from prip.inference.page.pictures import Board, Easel, Pair, Picture

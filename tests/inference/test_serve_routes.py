@@ -19,8 +19,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from prip.errors import InputError
-from prip.inference.before_after import Workbench
 from prip.inference.checkpoint_parts import load_rewards
+from prip.inference.comparison.workbench import Workbench
 from prip.inference.guard import API_HEADERS
 from prip.inference.server.access import LEAST_CHARACTERS, read_key
 from prip.inference.server.application import OPEN_FILES, make_application

@@ -13,7 +13,7 @@ from prip.quiet import LINES, hush_imports
 
 DRAWING = (
     "import logging; logging.basicConfig(); "
-    "from prip.inference.before_after import Workbench; from prip.loading import whole_folder; "
+    "from prip.inference.comparison.workbench import Workbench; from prip.loading import whole_folder; "
     "Workbench.load(whole_folder('prip-mini', None), 'cpu')"
 )
 

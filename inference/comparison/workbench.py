@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from prip.errors import require
 from prip.loading import refiner_folder
 
-from .checkpoint_parts import load_rewards
+from ..checkpoint_parts import load_rewards
 from .sheet import Column
 
 if TYPE_CHECKING:
