@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.stages import link, train
-from prip.inference.evaluation.curves import ITERATION, read_curves
+from prip.inference.evaluation.analysis.curves import ITERATION, read_curves
 
 ALGORITHMS = ("ppo", "grpo", "rloo")
 

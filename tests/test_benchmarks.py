@@ -93,7 +93,7 @@ def test_the_ablations_pooled_tests_are_paired_by_seed_and_cluster() -> None:
     pooled, tables, results = (
         imported("ablation.pooled"),
         imported("ablation.tables"),
-        importlib.import_module("prip.inference.evaluation.results"),
+        importlib.import_module("prip.inference.evaluation.analysis.results"),
     )
     texts, clusters = ["a", "b", "c", "d"], ["x", "x", "y", "z"]
     prompts = results.Prompts(np.arange(4), texts, [""] * 4, texts, clusters)

@@ -26,7 +26,7 @@ from benchmarks.ablation.pooled import pooled_lines, pooled_tests
 from benchmarks.ablation.rows import PEERS, ROWS, TABLE_4, Runner
 from benchmarks.ablation.tables import curve_lines, learning_curve, refiner_name, score_lines, test_lines
 from benchmarks.stages import program
-from prip.inference.evaluation.results import read_results
+from prip.inference.evaluation.analysis.results import read_results
 
 FIXED = {
     "random": {"kind": "random-modifiers"},

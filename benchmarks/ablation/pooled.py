@@ -8,8 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.ablation.tables import refiner_name
-from prip.inference.evaluation.results import Results
-from prip.inference.evaluation.statistics import Estimate, Floats, cluster_means, estimate, holm, two_way_means
+from prip.inference.evaluation.analysis.results import Results
+from prip.inference.evaluation.analysis.statistics import (
+    Estimate,
+    Floats,
+    cluster_means,
+    estimate,
+    holm,
+    two_way_means,
+)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from scipy.stats import t as student_t
 
 from prip.errors import InputError
-from prip.inference.evaluation.curves import ITERATION, read_curves
+from prip.inference.evaluation.analysis.curves import ITERATION, read_curves
 
 BOTH = ("warm-up", "RL")
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from prip.errors import require
 
-from ..evaluation.statistics import interval, resampled_means
+from ..evaluation.analysis.statistics import interval, resampled_means
 from .answers import Answer, preferred, read_answers
 from .items import PREFERENCE, RELEVANCE, pair_order, read_rows
 

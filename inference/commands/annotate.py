@@ -70,8 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _tell(arguments: argparse.Namespace) -> int:
     from ..annotation.export import to_csv
     from ..annotation.summary import standing_answers, summarise
-    from ..evaluation.people import people_tables
-    from ..evaluation.table import print_tables
+    from ..evaluation.analysis.people import people_tables
+    from ..evaluation.analysis.table import print_tables
     from ..files import check_target, write_atomically
 
     answers, others = standing_answers(arguments.folder)

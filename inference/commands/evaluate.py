@@ -72,13 +72,13 @@ def run(arguments: argparse.Namespace) -> int:
         require(module, "evaluate")
     from ..annotation.summary import people_summary
     from ..checkpoint_parts import Parts
+    from ..evaluation.analysis.curves import judged_curves
+    from ..evaluation.analysis.summary import summarise
     from ..evaluation.command_line import settings_from
-    from ..evaluation.curves import judged_curves
     from ..evaluation.kinds import Context
     from ..evaluation.report import write_report
     from ..evaluation.run import IMAGES, RESULTS, Evaluation
     from ..evaluation.seeds import check_seed
-    from ..evaluation.summary import summarise
 
     settings = settings_from(arguments)
     seed = check_seed(arguments.seed)

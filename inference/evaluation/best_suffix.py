@@ -14,13 +14,13 @@ from prip.protocols import Generator, Reward
 from prip.rewards.standardised import StandardisedSum
 
 from ..checkpoint_parts import load_rewards
+from .analysis.statistics import Floats
 from .gallery import Gallery
 from .generators import make_diffusers
 from .kinds import Context
 from .refiners import with_modifiers
 from .search import OPEN, State, ascend, modifiers_of
 from .seeds import search_seeds
-from .statistics import Floats
 
 SPLIT = "dev"
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from prip.protocols import Generator, Reward
 
-from .statistics import Floats
+from .analysis.statistics import Floats
 
 _Key = tuple[str, str, int]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from .analysis.results import SCORE
 from .chunks import Numbered
 from .measuring import VECTOR, Measurer
-from .results import SCORE
 
 Tables = Mapping[str, pd.DataFrame]
 """prompt_id, image_index, refined_prompt, error, by refiner."""

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from prip.errors import PripError
 from prip.protocols import Generator, Images, Reward
 
+from .analysis.diversity import mean_pairwise_distance
+from .analysis.results import SCORE
 from .attempts import one_by_one
 from .chunks import Numbered
-from .diversity import mean_pairwise_distance
 from .embedders import Embedder
 from .generators import identity
 from .images import ImageStore, address
-from .results import SCORE
 from .seeds import image_seeds
 from .stopwatch import Stopwatch
 

@@ -16,11 +16,11 @@ import pandas as pd
 from prip.errors import InputError
 
 from ..files import check_target, write_atomically
+from .analysis.results import SCORE
 from .chunks import write_table
 from .identities import Identities, differing
 from .kinds import Context, EvaluationPrompt
 from .measuring import VECTOR
-from .results import SCORE
 from .settings import EvaluationSettings
 
 SETTINGS, REFINED, PARTS = "settings.json", "refined", "parts"

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from prip.errors import InputError
 
 from ..files import write_with
+from .analysis.results import SCORE
 from .chunks import chunk_file, chunks, read_table, write_table
 from .gaps import Gap, Tables, filled, gap_of
 from .images import ImageStore
@@ -37,7 +38,6 @@ from .kinds import (
 from .measuring import VECTOR, Measurer
 from .record import PARTS, REFINED, begin
 from .refining import Refinements, refine_all
-from .results import SCORE
 from .settings import ROLES, Entry, EvaluationSettings, without
 from .stopwatch import Stopwatch
 
@@ -112,7 +112,7 @@ class Evaluation:
         count, seed = self.settings.agreement_renders, self.context.seed
         if not count:
             return None
-        from .agreement import agreement_on_renders
+        from .analysis.agreement import agreement_on_renders
         from .miniature_kinds import judges
 
         truth = judges(self.context).truth

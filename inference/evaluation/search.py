@@ -9,11 +9,11 @@ from prip.miniature.vocabulary import ATTRIBUTES, MODIFIERS
 from prip.options import check_whole
 from prip.protocols import Generator, Reward
 
+from .analysis.statistics import Floats
 from .gallery import Gallery
 from .kinds import BEST_JUDGE, Context
 from .refiners import with_modifiers
 from .seeds import search_seeds
-from .statistics import Floats
 
 State = tuple[str | None, ...]
 """A modifier or None for each attribute, in the order of `vocabulary.ATTRIBUTES`."""

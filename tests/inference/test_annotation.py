@@ -32,8 +32,8 @@ from prip.inference.annotation.summary import (
     summarise,
 )
 from prip.inference.cli import main
+from prip.inference.evaluation.analysis.people import people_tables
 from prip.inference.evaluation.images import ImageStore
-from prip.inference.evaluation.people import people_tables
 from prip.inference.guard import PAGE_HEADERS, Guard
 
 REFINERS = ("none", "rl")

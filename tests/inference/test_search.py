@@ -10,7 +10,7 @@ import torch
 from painters import GOOD, Judge, Painter
 
 from prip.errors import InputError
-from prip.inference.evaluation.agreement import agreement_on_renders
+from prip.inference.evaluation.analysis.agreement import agreement_on_renders
 from prip.inference.evaluation.gallery import Gallery
 from prip.inference.evaluation.kinds import REFINERS, Context, make
 from prip.inference.evaluation.miniature_kinds import RandomRefiner

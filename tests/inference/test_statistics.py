@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from prip.inference.evaluation.diversity import cosine_kernel, mean_pairwise_distance, vendi_score
-from prip.inference.evaluation.statistics import (
+from prip.inference.evaluation.analysis.diversity import cosine_kernel, mean_pairwise_distance, vendi_score
+from prip.inference.evaluation.analysis.statistics import (
     cluster_means,
     correlation,
     estimate,

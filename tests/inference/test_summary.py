@@ -14,12 +14,12 @@ import pytest
 from made_results import ABOUT, COMPARISONS, STYLES, embeddings, make_results
 
 from prip.errors import InputError
-from prip.inference.evaluation.curves import joined, read_curves
-from prip.inference.evaluation.results import failed_rows, read_results, rows_of
-from prip.inference.evaluation.statistics import holm
-from prip.inference.evaluation.summary import main_refiner, main_scorer, summarise
-from prip.inference.evaluation.table import Cell, Column, Table, number, print_tables, to_markdown
-from prip.inference.evaluation.tables import comparison_tables, decimals_of, score_tables, tables
+from prip.inference.evaluation.analysis.curves import joined, read_curves
+from prip.inference.evaluation.analysis.results import failed_rows, read_results, rows_of
+from prip.inference.evaluation.analysis.statistics import holm
+from prip.inference.evaluation.analysis.summary import main_refiner, main_scorer, summarise
+from prip.inference.evaluation.analysis.table import Cell, Column, Table, number, print_tables, to_markdown
+from prip.inference.evaluation.analysis.tables import comparison_tables, decimals_of, score_tables, tables
 
 
 def fails(prompt: int, refiner: str, generator: str, image: int) -> bool:

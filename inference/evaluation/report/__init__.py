@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ...files import write_atomically
+from ..analysis.results import read_results
+from ..analysis.table import print_tables, to_markdown
+from ..analysis.tables import tables
 from ..images import ImageStore
-from ..results import read_results
-from ..table import print_tables, to_markdown
-from ..tables import tables
 from .page import IMAGE_LIMIT, report_page
 
 RESULTS, SUMMARY, TABLES, REPORT = "results.parquet", "summary.json", "tables.md", "report.html"

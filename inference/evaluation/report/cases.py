@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..results import Results, rows_of
+from ..analysis.results import Results, rows_of
+from ..analysis.table import number
 from ..settings import NONE
-from ..table import number
 from .markup import escaped, marked, signed
 from .pictures import Album
 

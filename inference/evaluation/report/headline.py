@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..analysis.summary import main_refiner, main_scorer
+from ..analysis.table import number, number_range, p_value
+from ..analysis.tables import decimals_of, generator_title, percent, rows_of
 from ..settings import NONE
-from ..summary import main_refiner, main_scorer
-from ..table import number, number_range, p_value
-from ..tables import decimals_of, generator_title, percent, rows_of
 
 Record = Mapping[str, Any]
 

@@ -7,7 +7,7 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-from ..table import Cell, Column, Table
+from ..analysis.table import Cell, Column, Table
 
 _WORDS = re.compile(r"\s+|[^\s,.;:!?]+|[,.;:!?]")
 

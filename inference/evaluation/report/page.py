@@ -8,8 +8,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from ..results import Results
-from ..tables import generator_title, images_each
+from ..analysis.results import Results
+from ..analysis.tables import generator_title, images_each
 from .headline import Headline, headline
 from .markup import escaped, signed
 from .pictures import Album

@@ -10,7 +10,7 @@ from typing import Any
 
 from prip.errors import require
 
-from ..table import number
+from ..analysis.table import number
 from .markup import escaped, signed
 
 SIDE = 256

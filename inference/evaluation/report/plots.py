@@ -13,7 +13,7 @@ import numpy as np
 
 from prip.errors import require
 
-from ..statistics import TIE, Floats
+from ..analysis.statistics import TIE, Floats
 
 COLOURS = {
     "ink": "#010101",

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..curves import ITERATION
-from ..people import people_tables
-from ..results import Results, failed_rows
+from ..analysis.curves import ITERATION
+from ..analysis.people import people_tables
+from ..analysis.results import Results, failed_rows
+from ..analysis.summary import ALL, main_refiner, main_scorer
+from ..analysis.table import Cell, Column, Table
+from ..analysis.tables import categories_of, comparison_tables, decimals_of, rows_of, score_tables
 from ..settings import NONE
-from ..summary import ALL, main_refiner, main_scorer
-from ..table import Cell, Column, Table
-from ..tables import categories_of, comparison_tables, decimals_of, rows_of, score_tables
 from . import plots
 from .cases import Cases
 from .markup import escaped, fold, section, table_html

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from prip.errors import InputError
 
+from ..kinds import BEST_JUDGE
+from ..settings import NONE
 from .diversity import vendi_score
-from .kinds import BEST_JUDGE
 from .results import Prompts, Results, read_results
-from .settings import NONE
 from .statistics import (
     Estimate,
     Floats,

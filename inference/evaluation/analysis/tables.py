@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from ..settings import NONE
 from .people import people_tables
-from .settings import NONE
 from .statistics import TIE
 from .summary import ALL
 from .table import Cell, Column, Table, number, number_range, p_value
