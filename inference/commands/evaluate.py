@@ -75,10 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
     from ..evaluation.analysis.curves import judged_curves
     from ..evaluation.analysis.summary import summarise
     from ..evaluation.command_line import settings_from
-    from ..evaluation.kinds import Context
+    from ..evaluation.kinds.registry import Context
+    from ..evaluation.kinds.seeds import check_seed
     from ..evaluation.report import write_report
     from ..evaluation.run import IMAGES, RESULTS, Evaluation
-    from ..evaluation.seeds import check_seed
 
     settings = settings_from(arguments)
     seed = check_seed(arguments.seed)

@@ -11,7 +11,7 @@ from typing import Any
 
 from prip.errors import InputError
 
-from .kinds import PROMPT_SETS, REFINERS
+from .kinds.registry import PROMPT_SETS, REFINERS
 from .settings import EvaluationSettings, read_settings
 
 FILE_KIND = "file"

@@ -11,7 +11,7 @@ from prip.pivot_encoder import load_pivot_encoder
 from prip.protocols import Images
 
 from ..checkpoint_parts import existing
-from .kinds import Context
+from .kinds.registry import Context
 
 Embedder = Callable[[Images], NDArray[np.float32]]
 """Images to vectors (n, width)."""

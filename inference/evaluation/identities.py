@@ -12,7 +12,7 @@ from typing import Any
 
 from ..checkpoint_parts import Parts
 from ..files import file_hash, folder_hash
-from .kinds import BEST_JUDGE, PER_GENERATOR
+from .kinds.registry import BEST_JUDGE, PER_GENERATOR
 from .settings import Entry, EvaluationSettings, without
 
 Identity = dict[str, Any]

@@ -19,9 +19,9 @@ from .analysis.results import SCORE
 from .attempts import one_by_one
 from .chunks import Numbered
 from .embedders import Embedder
-from .generators import identity
 from .images import ImageStore, address
-from .seeds import image_seeds
+from .kinds.generators import identity
+from .kinds.seeds import image_seeds
 from .stopwatch import Stopwatch
 
 VECTOR = "vector"

@@ -19,7 +19,7 @@ from ..files import check_target, write_atomically
 from .analysis.results import SCORE
 from .chunks import write_table
 from .identities import Identities, differing
-from .kinds import Context, EvaluationPrompt
+from .kinds.registry import Context, EvaluationPrompt
 from .measuring import VECTOR
 from .settings import EvaluationSettings
 

@@ -13,8 +13,8 @@ from prip.protocols import PromptRefiner
 
 from .attempts import each, one_by_one
 from .chunks import Numbered, chunk_file, chunks, read_table, write_table
-from .kinds import EvaluationPrompt
-from .seeds import image_seeds
+from .kinds.registry import EvaluationPrompt
+from .kinds.seeds import image_seeds
 from .stopwatch import Stopwatch
 
 _Asked = tuple[int, int, str, int]

@@ -23,7 +23,7 @@ from .analysis.results import SCORE
 from .chunks import chunk_file, chunks, read_table, write_table
 from .gaps import Gap, Tables, filled, gap_of
 from .images import ImageStore
-from .kinds import (
+from .kinds.registry import (
     EMBEDDERS,
     GENERATORS,
     PER_GENERATOR,
@@ -113,7 +113,7 @@ class Evaluation:
         if not count:
             return None
         from .analysis.agreement import agreement_on_renders
-        from .miniature_kinds import judges
+        from .kinds.miniature import judges
 
         truth = judges(self.context).truth
         user_prompts = [prompt.text for prompt in self._prompts()]

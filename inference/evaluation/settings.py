@@ -11,7 +11,7 @@ from typing import Any
 from prip.errors import InputError
 from prip.options import check_whole
 
-from .kinds import EMBEDDERS, GENERATORS, PROMPT_SETS, REFINERS, SCORERS, check_entry
+from .kinds.registry import EMBEDDERS, GENERATORS, PROMPT_SETS, REFINERS, SCORERS, check_entry
 
 Entry = Mapping[str, Any]
 """A kind and its options."""
@@ -27,7 +27,7 @@ _SECTIONS = ("refiners", "generators", "scorers")
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """The settings of an evaluation; `inference/evaluation/kinds.py` says which kinds there are."""
+    """The settings of an evaluation; `inference/evaluation/kinds/registry.py` says which kinds there are."""
 
     prompts: Entry = field(default_factory=lambda: {"kind": "miniature"})
     """The prompt set."""

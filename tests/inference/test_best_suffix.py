@@ -11,9 +11,9 @@ import torch
 
 from prip.errors import InputError
 from prip.inference.checkpoint_parts import Parts
-from prip.inference.evaluation.best_suffix import BestSuffixRefiner
-from prip.inference.evaluation.kinds import REFINERS, Context, make
-from prip.inference.evaluation.seeds import FIRST_SEARCH_SEED
+from prip.inference.evaluation.kinds.best_suffix import BestSuffixRefiner
+from prip.inference.evaluation.kinds.registry import REFINERS, Context, make
+from prip.inference.evaluation.kinds.seeds import FIRST_SEARCH_SEED
 from prip.miniature.prompts import user_prompts
 from prip.miniature.scene import parse
 from prip.miniature.vocabulary import ATTRIBUTES

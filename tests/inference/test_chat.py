@@ -14,7 +14,7 @@ from prip.errors import InputError
 from prip.inference.evaluation.expanders.answers import RefinementError
 from prip.inference.evaluation.expanders.chat import make_chat
 from prip.inference.evaluation.expanders.chat_client import ChatClient, ChatError, retry_after
-from prip.inference.evaluation.kinds import Context
+from prip.inference.evaluation.kinds.registry import Context
 
 CONTEXT = Context(parts=None, device="cpu", seed=5)  # type: ignore[arg-type]
 KEY = "sk-very-secret"

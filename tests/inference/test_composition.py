@@ -12,8 +12,8 @@ from tiny_pipelines import clip_like_tokenizer
 from prip.errors import CheckpointError, InputError
 from prip.generators.diffusion import DiffusersGenerator
 from prip.inference.checkpoint_parts import Parts
-from prip.inference.evaluation.generators import identity, make_diffusers
-from prip.inference.evaluation.kinds import Context
+from prip.inference.evaluation.kinds.generators import identity, make_diffusers
+from prip.inference.evaluation.kinds.registry import Context
 from prip.inference.evaluation.settings import read_settings
 
 

@@ -9,9 +9,9 @@ import torch
 
 from prip.errors import InputError
 from prip.inference.checkpoint_parts import Parts
-from prip.inference.evaluation.compositional import FACTORS_OF, PAIR, AskedFor
-from prip.inference.evaluation.kinds import PROMPT_SETS, SCORERS, Context, make
-from prip.inference.evaluation.seeds import image_seeds
+from prip.inference.evaluation.kinds.compositional import FACTORS_OF, PAIR, AskedFor
+from prip.inference.evaluation.kinds.registry import PROMPT_SETS, SCORERS, Context, make
+from prip.inference.evaluation.kinds.seeds import image_seeds
 from prip.miniature.prompts import combinations
 from prip.miniature.renderer import Renderer
 from prip.miniature.scene import FACTOR_SIZES, FACTORS, parse

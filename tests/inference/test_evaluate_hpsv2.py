@@ -23,7 +23,7 @@ from tiny_rewards import NAMES, tiny_reward
 
 from prip.errors import CheckpointError
 from prip.inference.cli import main
-from prip.inference.evaluation.kinds import SCORERS, Context, make
+from prip.inference.evaluation.kinds.registry import SCORERS, Context, make
 
 STYLES = ("anime", "concept-art", "paintings", "photo")
 SUBJECTS = ("a cat", "a castle by the river")

@@ -8,7 +8,15 @@ import pytest
 
 from prip.errors import InputError
 from prip.inference.evaluation.command_line import prompts_entry, refiner_entry
-from prip.inference.evaluation.kinds import EMBEDDERS, GENERATORS, PROMPT_SETS, REFINERS, SCORERS, Context, make
+from prip.inference.evaluation.kinds.registry import (
+    EMBEDDERS,
+    GENERATORS,
+    PROMPT_SETS,
+    REFINERS,
+    SCORERS,
+    Context,
+    make,
+)
 from prip.inference.evaluation.settings import EvaluationSettings, read_settings
 from prip.miniature.prompts import split_of
 from prip.miniature.scene import parse
@@ -95,7 +103,7 @@ def test_entries_of_the_command_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kinds", [PROMPT_SETS, REFINERS, GENERATORS, SCORERS, EMBEDDERS])
 def test_every_kind_says_what_it_is(kinds: dict[str, str]) -> None:
-    from prip.inference.evaluation.kinds import _function
+    from prip.inference.evaluation.kinds.registry import _function
 
     for kind, place in kinds.items():
         assert (_function(place).__doc__ or "").startswith(f"The kind `{kind}`"), place

@@ -17,7 +17,7 @@ from prip.errors import CheckpointError, InputError, PripWarning
 from prip.inference.evaluation.expanders.answers import RefinementError, Wording
 from prip.inference.evaluation.expanders.decoding import Decoding, RepetitionPenalty
 from prip.inference.evaluation.expanders.language_model import make_causal_lm, make_seq2seq_lm
-from prip.inference.evaluation.kinds import Context
+from prip.inference.evaluation.kinds.registry import Context
 
 FAMILIES = ("gpt2", "llama", "t5")
 TEMPLATE = "{prompt} Rephrase:"

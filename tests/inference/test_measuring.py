@@ -15,11 +15,11 @@ from painters import GOOD, Judge, Painter
 from prip.errors import InputError, PripError
 from prip.inference.evaluation.chunks import write_table
 from prip.inference.evaluation.images import ImageStore, address
-from prip.inference.evaluation.kinds import EvaluationPrompt
+from prip.inference.evaluation.kinds.refiners import PlainRefiner, SuffixRefiner
+from prip.inference.evaluation.kinds.registry import EvaluationPrompt
+from prip.inference.evaluation.kinds.seeds import FIRST_SEARCH_SEED, image_seeds, search_seeds
 from prip.inference.evaluation.measuring import VECTOR, Measurer
-from prip.inference.evaluation.refiners import PlainRefiner, SuffixRefiner
 from prip.inference.evaluation.refining import refine_chunk
-from prip.inference.evaluation.seeds import FIRST_SEARCH_SEED, image_seeds, search_seeds
 
 PROMPTS = list(enumerate([EvaluationPrompt("a cat", "pet"), EvaluationPrompt("a dog in town", "", "dog/city", "dog")]))
 

@@ -10,7 +10,7 @@ import pytest
 
 from prip.errors import CheckpointError, InputError, PripWarning
 from prip.inference.evaluation.command_line import prompts_entry
-from prip.inference.evaluation.kinds import PROMPT_SETS, Context, make
+from prip.inference.evaluation.kinds.registry import PROMPT_SETS, Context, make
 
 CONTEXT = Context(parts=None, device="cpu", seed=0)  # type: ignore[arg-type]
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

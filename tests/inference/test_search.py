@@ -12,11 +12,11 @@ from painters import GOOD, Judge, Painter
 from prip.errors import InputError
 from prip.inference.evaluation.analysis.agreement import agreement_on_renders
 from prip.inference.evaluation.gallery import Gallery
-from prip.inference.evaluation.kinds import REFINERS, Context, make
-from prip.inference.evaluation.miniature_kinds import RandomRefiner
-from prip.inference.evaluation.refiners import with_modifiers
-from prip.inference.evaluation.search import OPEN, BestRefiner, ascend, value_options
-from prip.inference.evaluation.seeds import search_seeds
+from prip.inference.evaluation.kinds.miniature import RandomRefiner
+from prip.inference.evaluation.kinds.refiners import with_modifiers
+from prip.inference.evaluation.kinds.registry import REFINERS, Context, make
+from prip.inference.evaluation.kinds.search import OPEN, BestRefiner, ascend, value_options
+from prip.inference.evaluation.kinds.seeds import search_seeds
 from prip.miniature.scene import parse
 from prip.miniature.vocabulary import ATTRIBUTES, MODIFIERS
 

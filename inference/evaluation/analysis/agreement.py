@@ -14,7 +14,7 @@ from prip.miniature.scene import parse, sample_scene
 from prip.protocols import Reward
 from prip.randomness import random_generator
 
-from ..miniature_kinds import RandomRefiner
+from ..kinds.miniature import RandomRefiner
 from .statistics import correlation
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from prip.errors import InputError
 
-from ..kinds import BEST_JUDGE
+from ..kinds.registry import BEST_JUDGE
 from ..settings import NONE
 from .diversity import vendi_score
 from .results import Prompts, Results, read_results

@@ -11,7 +11,7 @@ from typing import Any
 from prip.errors import InputError, PripError
 from prip.options import check_whole
 
-from ..kinds import Context
+from ..kinds.registry import Context
 from .answers import Wording
 from .chat_client import ChatClient
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prip.errors import CheckpointError, InputError
 
-from ..kinds import Context
+from ..kinds.registry import Context
 from .answers import RefinementError, Wording
 from .decoding import Decoding, padded, processors
 from .loading import load_language_model, load_tokenizer_of

@@ -6,8 +6,8 @@ from prip.errors import InputError
 from prip.protocols import Reward
 from prip.rewards import load_reward
 
-from ..checkpoint_parts import existing
-from .kinds import Context
+from ...checkpoint_parts import existing
+from .registry import Context
 
 
 def make_reward(name: str, context: Context, *, place: str | None = None, dtype: str | None = None) -> Reward:

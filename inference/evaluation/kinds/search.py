@@ -9,10 +9,10 @@ from prip.miniature.vocabulary import ATTRIBUTES, MODIFIERS
 from prip.options import check_whole
 from prip.protocols import Generator, Reward
 
-from .analysis.statistics import Floats
-from .gallery import Gallery
-from .kinds import BEST_JUDGE, Context
+from ..analysis.statistics import Floats
+from ..gallery import Gallery
 from .refiners import with_modifiers
+from .registry import BEST_JUDGE, Context
 from .seeds import search_seeds
 
 State = tuple[str | None, ...]

@@ -22,8 +22,8 @@ from prip.options import check_whole
 from prip.protocols import Images, Reward
 from prip.randomness import random_generator
 
-from .kinds import Context, EvaluationPrompt
-from .miniature_kinds import SPLITS, judges
+from .miniature import SPLITS, judges
+from .registry import Context, EvaluationPrompt
 
 FACTORS_OF = {"all": FACTORS, "subject": ("subject",), "place": ("place",), "attributes": tuple(ATTRIBUTES)}
 """What a scorer looks at, by the option `factor`."""

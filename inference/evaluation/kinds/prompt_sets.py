@@ -9,8 +9,8 @@ from prip.errors import InputError
 from prip.hub.fetch import fetch
 from prip.hub.names import split_revision
 
-from .kinds import Context, EvaluationPrompt
 from .prompt_files import DELIMITERS, as_prompts, read_json_lines, read_json_list, read_lines, read_table
+from .registry import Context, EvaluationPrompt
 
 HPSV2_STYLES = ("anime", "concept-art", "paintings", "photo")
 HPSV2_PLACE = "zhwang/HPDv2"

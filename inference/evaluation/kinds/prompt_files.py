@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from prip.errors import InputError, warn
 from prip.processing import check_user_prompt
 
-from .kinds import EvaluationPrompt
+from .registry import EvaluationPrompt
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _TOLD_LINES = 10

@@ -16,24 +16,24 @@ from typing import Any, Protocol
 from prip.errors import InputError
 from prip.protocols import Generator, PromptRefiner, Reward
 
-from ..checkpoint_parts import Parts
+from ...checkpoint_parts import Parts
 
 PROMPT_SETS = {
-    "miniature": "miniature_kinds:make_prompts",
-    "miniature-compositional": "compositional:make_prompts",
-    "file": "prompt_sets:make_file",
-    "hpsv2": "prompt_sets:make_hpsv2",
-    "parti-prompts": "prompt_sets:make_parti_prompts",
-    "geneval": "prompt_sets:make_geneval",
-    "drawbench": "prompt_sets:make_drawbench",
+    "miniature": "kinds.miniature:make_prompts",
+    "miniature-compositional": "kinds.compositional:make_prompts",
+    "file": "kinds.prompt_sets:make_file",
+    "hpsv2": "kinds.prompt_sets:make_hpsv2",
+    "parti-prompts": "kinds.prompt_sets:make_parti_prompts",
+    "geneval": "kinds.prompt_sets:make_geneval",
+    "drawbench": "kinds.prompt_sets:make_drawbench",
 }
 REFINERS = {
-    "none": "refiners:make_none",
-    "random-modifiers": "miniature_kinds:make_random",
-    "suffix": "refiners:make_suffix",
-    "prip": "refiners:make_prip",
-    "best": "search:make_best",
-    "best-suffix": "best_suffix:make_best_suffix",
+    "none": "kinds.refiners:make_none",
+    "random-modifiers": "kinds.miniature:make_random",
+    "suffix": "kinds.refiners:make_suffix",
+    "prip": "kinds.refiners:make_prip",
+    "best": "kinds.search:make_best",
+    "best-suffix": "kinds.best_suffix:make_best_suffix",
     "causal-lm": "expanders.language_model:make_causal_lm",
     "seq2seq-lm": "expanders.language_model:make_seq2seq_lm",
     "chat": "expanders.chat:make_chat",
@@ -43,18 +43,18 @@ PER_GENERATOR = ("best",)
 BEST_JUDGE = "truth"
 """The scorer that `best` searches with where its entry names none."""
 GENERATORS = {
-    "diffusers": "generators:make_diffusers",
-    "renderer": "miniature_kinds:make_renderer",
+    "diffusers": "kinds.generators:make_diffusers",
+    "renderer": "kinds.miniature:make_renderer",
 }
 SCORERS = {
-    "reward": "scorers:make_reward",
-    "truth": "miniature_kinds:make_truth",
-    "second-reward": "miniature_kinds:make_second_reward",
-    "subject-accuracy": "miniature_kinds:make_subject_accuracy",
-    "asked-for": "compositional:make_asked_for",
+    "reward": "kinds.scorers:make_reward",
+    "truth": "kinds.miniature:make_truth",
+    "second-reward": "kinds.miniature:make_second_reward",
+    "subject-accuracy": "kinds.miniature:make_subject_accuracy",
+    "asked-for": "kinds.compositional:make_asked_for",
 }
 EMBEDDERS = {
-    "pivots": "embedders:make_pivots",
+    "pivots": "kinds.embedders:make_pivots",
 }
 
 
@@ -124,4 +124,4 @@ def make(what: str, name: str, entry: Mapping[str, Any], kinds: Mapping[str, str
 
 def _function(place: str) -> Callable[..., Any]:
     module, _, function = place.partition(":")
-    return getattr(import_module(f".{module}", __package__), function)
+    return getattr(import_module(f"..{module}", __package__), function)

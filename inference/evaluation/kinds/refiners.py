@@ -11,8 +11,8 @@ from prip.processing import PripProcessor
 from prip.protocols import PromptRefiner
 from prip.refiner import Refiner
 
-from ..checkpoint_parts import Parts, load_refiner
-from .kinds import Context
+from ...checkpoint_parts import Parts, load_refiner
+from .registry import Context
 
 STAGES = ("rl", "warmup")
 

@@ -15,9 +15,9 @@ from prip.miniature.scene import parse
 from prip.protocols import Generator, PromptRefiner, Reward
 from prip.randomness import random_generator
 
-from ..checkpoint_parts import existing
-from .kinds import Context, EvaluationPrompt
+from ...checkpoint_parts import existing
 from .refiners import with_modifiers
+from .registry import Context, EvaluationPrompt
 
 SPLITS = ("test", "dev")
 

@@ -8,8 +8,8 @@ from prip.errors import InputError, require
 from prip.frozen import fingerprint
 from prip.protocols import Generator
 
-from ..checkpoint_parts import existing
-from .kinds import Context
+from ...checkpoint_parts import existing
+from .registry import Context
 
 STAGES = ("world", "tune")
 

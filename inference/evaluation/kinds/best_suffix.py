@@ -13,12 +13,12 @@ from prip.options import check_whole
 from prip.protocols import Generator, Reward
 from prip.rewards.standardised import StandardisedSum
 
-from ..checkpoint_parts import load_rewards
-from .analysis.statistics import Floats
-from .gallery import Gallery
+from ...checkpoint_parts import load_rewards
+from ..analysis.statistics import Floats
+from ..gallery import Gallery
 from .generators import make_diffusers
-from .kinds import Context
 from .refiners import with_modifiers
+from .registry import Context
 from .search import OPEN, State, ascend, modifiers_of
 from .seeds import search_seeds
 
