@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..evaluation.kinds.registry import Context
     from ..evaluation.kinds.seeds import check_seed
     from ..evaluation.report import write_report
-    from ..evaluation.run import IMAGES, RESULTS, Evaluation
+    from ..evaluation.work.run import IMAGES, RESULTS, Evaluation
 
     settings = settings_from(arguments)
     seed = check_seed(arguments.seed)

@@ -33,7 +33,7 @@ from prip.inference.annotation.summary import (
 )
 from prip.inference.cli import main
 from prip.inference.evaluation.analysis.people import people_tables
-from prip.inference.evaluation.images import ImageStore
+from prip.inference.evaluation.work.images import ImageStore
 from prip.inference.guard import PAGE_HEADERS, Guard
 
 REFINERS = ("none", "rl")

@@ -16,10 +16,10 @@ from pandas.testing import assert_frame_equal
 
 from prip.errors import InputError, PripError
 from prip.inference.checkpoint_parts import Parts
-from prip.inference.evaluation.identities import PARTS_READ, Identities, differing
 from prip.inference.evaluation.kinds.registry import EMBEDDERS, GENERATORS, REFINERS, SCORERS, Context
-from prip.inference.evaluation.run import Evaluation
 from prip.inference.evaluation.settings import EvaluationSettings
+from prip.inference.evaluation.work.identities import PARTS_READ, Identities, differing
+from prip.inference.evaluation.work.run import Evaluation
 from prip.rewards.prompt_reward import PromptReward
 
 PROMPTS = ["a cat", "a dog in a city", "an apple", "a boat on the sea", "a car"]

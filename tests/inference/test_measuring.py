@@ -13,13 +13,13 @@ import torch
 from painters import GOOD, Judge, Painter
 
 from prip.errors import InputError, PripError
-from prip.inference.evaluation.chunks import write_table
-from prip.inference.evaluation.images import ImageStore, address
 from prip.inference.evaluation.kinds.refiners import PlainRefiner, SuffixRefiner
 from prip.inference.evaluation.kinds.registry import EvaluationPrompt
 from prip.inference.evaluation.kinds.seeds import FIRST_SEARCH_SEED, image_seeds, search_seeds
-from prip.inference.evaluation.measuring import VECTOR, Measurer
-from prip.inference.evaluation.refining import refine_chunk
+from prip.inference.evaluation.work.chunks import write_table
+from prip.inference.evaluation.work.images import ImageStore, address
+from prip.inference.evaluation.work.measuring import VECTOR, Measurer
+from prip.inference.evaluation.work.refining import refine_chunk
 
 PROMPTS = list(enumerate([EvaluationPrompt("a cat", "pet"), EvaluationPrompt("a dog in town", "", "dog/city", "dog")]))
 

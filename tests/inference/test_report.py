@@ -21,12 +21,12 @@ from prip.inference.evaluation.analysis.results import read_results
 from prip.inference.evaluation.analysis.summary import summarise
 from prip.inference.evaluation.analysis.table import to_markdown
 from prip.inference.evaluation.analysis.tables import tables
-from prip.inference.evaluation.images import ImageStore
 from prip.inference.evaluation.report import write_report
 from prip.inference.evaluation.report.headline import headline
 from prip.inference.evaluation.report.markup import marked, signed
 from prip.inference.evaluation.report.page import report_page
 from prip.inference.evaluation.report.plots import before_and_after, curve, dots
+from prip.inference.evaluation.work.images import ImageStore
 
 CURVES = {"iteration": [0, 10, 20], "reward": [1.0, 2.0, 2.5], "kl": [0.0, 0.3, 0.5], "truth": [0.5, None, 0.6]}
 VOID = {"meta", "img", "br", "path", "use"}

@@ -11,7 +11,7 @@ from ...files import write_atomically
 from ..analysis.results import read_results
 from ..analysis.table import print_tables, to_markdown
 from ..analysis.tables import tables
-from ..images import ImageStore
+from ..work.images import ImageStore
 from .page import IMAGE_LIMIT, report_page
 
 RESULTS, SUMMARY, TABLES, REPORT = "results.parquet", "summary.json", "tables.md", "report.html"

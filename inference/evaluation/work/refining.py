@@ -11,10 +11,10 @@ from tqdm import tqdm
 from prip.errors import PripError
 from prip.protocols import PromptRefiner
 
+from ..kinds.registry import EvaluationPrompt
+from ..kinds.seeds import image_seeds
 from .attempts import each, one_by_one
 from .chunks import Numbered, chunk_file, chunks, read_table, write_table
-from .kinds.registry import EvaluationPrompt
-from .kinds.seeds import image_seeds
 from .stopwatch import Stopwatch
 
 _Asked = tuple[int, int, str, int]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .analysis.results import SCORE
+from ..analysis.results import SCORE
 from .chunks import Numbered
 from .measuring import VECTOR, Measurer
 

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from prip.errors import PripError
 from prip.protocols import Generator, Images, Reward
 
-from .analysis.diversity import mean_pairwise_distance
-from .analysis.results import SCORE
+from ..analysis.diversity import mean_pairwise_distance
+from ..analysis.results import SCORE
+from ..embedders import Embedder
+from ..kinds.generators import identity
+from ..kinds.seeds import image_seeds
 from .attempts import one_by_one
 from .chunks import Numbered
-from .embedders import Embedder
 from .images import ImageStore, address
-from .kinds.generators import identity
-from .kinds.seeds import image_seeds
 from .stopwatch import Stopwatch
 
 VECTOR = "vector"

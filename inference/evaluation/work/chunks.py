@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..files import check_target, write_with
-from .kinds.registry import EvaluationPrompt
+from ...files import check_target, write_with
+from ..kinds.registry import EvaluationPrompt
 
 Numbered = Sequence[tuple[int, EvaluationPrompt]]
 """Prompts with their numbers in the whole set."""

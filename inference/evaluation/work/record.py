@@ -15,13 +15,13 @@ import pandas as pd
 
 from prip.errors import InputError
 
-from ..files import check_target, write_atomically
-from .analysis.results import SCORE
+from ...files import check_target, write_atomically
+from ..analysis.results import SCORE
+from ..kinds.registry import Context, EvaluationPrompt
+from ..settings import EvaluationSettings
 from .chunks import write_table
 from .identities import Identities, differing
-from .kinds.registry import Context, EvaluationPrompt
 from .measuring import VECTOR
-from .settings import EvaluationSettings
 
 SETTINGS, REFINED, PARTS = "settings.json", "refined", "parts"
 _FOR_ALL = ("seed", "images_per_prompt", "chunk", "prompts")

@@ -18,12 +18,9 @@ from tqdm import tqdm
 
 from prip.errors import InputError
 
-from ..files import write_with
-from .analysis.results import SCORE
-from .chunks import chunk_file, chunks, read_table, write_table
-from .gaps import Gap, Tables, filled, gap_of
-from .images import ImageStore
-from .kinds.registry import (
+from ...files import write_with
+from ..analysis.results import SCORE
+from ..kinds.registry import (
     EMBEDDERS,
     GENERATORS,
     PER_GENERATOR,
@@ -35,10 +32,13 @@ from .kinds.registry import (
     PerGenerator,
     make,
 )
+from ..settings import ROLES, Entry, EvaluationSettings, without
+from .chunks import chunk_file, chunks, read_table, write_table
+from .gaps import Gap, Tables, filled, gap_of
+from .images import ImageStore
 from .measuring import VECTOR, Measurer
 from .record import PARTS, REFINED, begin
 from .refining import Refinements, refine_all
-from .settings import ROLES, Entry, EvaluationSettings, without
 from .stopwatch import Stopwatch
 
 RESULTS, IMAGES = "results.parquet", "images"
@@ -112,8 +112,8 @@ class Evaluation:
         count, seed = self.settings.agreement_renders, self.context.seed
         if not count:
             return None
-        from .analysis.agreement import agreement_on_renders
-        from .kinds.miniature import judges
+        from ..analysis.agreement import agreement_on_renders
+        from ..kinds.miniature import judges
 
         truth = judges(self.context).truth
         user_prompts = [prompt.text for prompt in self._prompts()]

@@ -14,7 +14,7 @@ import torch
 from prip.errors import InputError, require
 from prip.protocols import Images
 
-from ..comparison.pixels import as_picture
+from ...comparison.pixels import as_picture
 
 _LENGTH = 32
 """Hexadecimal digits of an address: 128 bits."""
