@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prip.errors import InputError
 
-from ..guard import Guard
+from ..network.request_guard import Guard
 from .blinding import NAME_LENGTH
 from .items import RELEVANCE
 from .study import Study

@@ -95,7 +95,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     from ..annotation.items import choose_refiners, draw_sample, read_rows
     from ..annotation.server import serve
     from ..annotation.study import Study
-    from ..listening import LOOPBACK, address, listen
+    from ..network.listening import LOOPBACK, address, listen
 
     folder = arguments.folder
     rows = read_rows(folder)

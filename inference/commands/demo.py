@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until interrupted. Returns 0; errors of ours are for the caller, bad input's before torch is loaded."""
     from prip.loading import whole_folder
 
-    from ..listening import LOOPBACK, address, check_host_names, listen
+    from ..network.listening import LOOPBACK, address, check_host_names, listen
 
     check_host_names(arguments.host_name)
     folder = whole_folder(arguments.checkpoint, arguments.revision)

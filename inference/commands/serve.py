@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     for module in ("fastapi", "fastapi_offline", "uvicorn", "prometheus_client"):
         require(module, "serve")
 
-    from ..listening import LOOPBACK, address, listen
+    from ..network.listening import LOOPBACK, address, listen
     from ..server.access import read_key
     from ..server.settings import ServerSettings
 

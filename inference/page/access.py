@@ -11,7 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from ..guard import Guard, Message, Receive, Send, refuse
+from ..network.request_guard import Guard, Message, Receive, Send, refuse
 
 API = "/gradio_api"
 PATHS = {

@@ -9,7 +9,7 @@ from typing import Any
 
 from prip.errors import InputError
 
-from ..guard import API_HEADERS, Message, Receive, Send, refuse
+from ..network.request_guard import API_HEADERS, Message, Receive, Send, refuse
 
 VARIABLE = "PRIP_API_KEY"
 LEAST_CHARACTERS = 16

@@ -21,7 +21,7 @@ from prip.options import RefineOptions
 from prip.processing import check_user_prompts, modifiers_added, own_words
 from prip.refiner import Refined
 
-from ..guard import API_HEADERS, Guard
+from ..network.request_guard import API_HEADERS, Guard
 from .access import KeyCheck
 from .batching import Refused
 from .engine import Drawing, Engine

@@ -8,7 +8,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ..guard import API_HEADERS, as_pairs, refusal
+from ..network.request_guard import API_HEADERS, as_pairs, refusal
 
 
 class PatientProtocol(H11Protocol):

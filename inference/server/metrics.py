@@ -16,7 +16,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from ..guard import Message, Receive, Send
+from ..network.request_guard import Message, Receive, Send
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)

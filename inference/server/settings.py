@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from prip.errors import InputError
 from prip.options import check_whole
 
-from ..listening import check_host_names
+from ..network.listening import check_host_names
 
 MAX_PROMPTS = 32
 """The most prompts of one request."""

@@ -34,7 +34,7 @@ from prip.inference.annotation.summary import (
 from prip.inference.cli import main
 from prip.inference.evaluation.analysis.people import people_tables
 from prip.inference.evaluation.work.images import ImageStore
-from prip.inference.guard import PAGE_HEADERS, Guard
+from prip.inference.network.request_guard import PAGE_HEADERS, Guard
 
 REFINERS = ("none", "rl")
 _names = itertools.count(1)
@@ -324,7 +324,7 @@ def test_answers_are_exported_and_told(folder: Path, tmp_path: Path, capsys: pyt
 
 
 def test_a_taken_port_and_other_mistakes_are_told(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    from prip.inference.listening import listen
+    from prip.inference.network.listening import listen
 
     taken = listen("127.0.0.1", 0)
     port = str(taken.getsockname()[1])

@@ -160,7 +160,7 @@ def test_a_host_name_with_a_port_is_refused(capsys) -> None:
 
 def test_a_port_that_is_taken_at_the_last_moment_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from prip.errors import InputError
-    from prip.inference.listening import listen
+    from prip.inference.network.listening import listen
     from prip.inference.page.layout import launch
 
     class Blocks:

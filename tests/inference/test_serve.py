@@ -22,8 +22,8 @@ from fastapi.testclient import TestClient
 from server_process import ServerProcess, received, serving
 
 from prip.inference.cli import main
-from prip.inference.guard import API_HEADERS
-from prip.inference.listening import listen
+from prip.inference.network.listening import listen
+from prip.inference.network.request_guard import API_HEADERS
 from prip.refiner import Refiner
 
 POST = b"POST /v1/refine HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"

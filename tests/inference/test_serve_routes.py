@@ -21,7 +21,7 @@ from PIL import Image
 from prip.errors import InputError
 from prip.inference.checkpoint_parts import load_rewards
 from prip.inference.comparison.workbench import Workbench
-from prip.inference.guard import API_HEADERS
+from prip.inference.network.request_guard import API_HEADERS
 from prip.inference.server.access import LEAST_CHARACTERS, read_key
 from prip.inference.server.application import OPEN_FILES, make_application
 from prip.inference.server.engine import Engine
