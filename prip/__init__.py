@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .quiet import hush_imports
+from .import_warnings import hush_imports
 
 if TYPE_CHECKING:
     from . import errors

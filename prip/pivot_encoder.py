@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel, PreTrainedConfig
 
+from .devices import as_device, as_dtype
 from .errors import CheckpointError
 from .loading import read_json, resolve_folder
-from .places import as_device, as_dtype
 from .protocols import Images, PivotEncoder
 from .trunk import ConvTrunk, TrunkModel
 

@@ -14,14 +14,14 @@ import torch
 from .clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
 from .constraints import Constraints
 from .decoding import decode, row_generator
+from .devices import as_device, as_dtype
 from .errors import CheckpointError, InputError, warn
 from .loading import EMBEDDED, read_json, refiner_folder
 from .modeling import PripModel
 from .options import RefineOptions
-from .places import as_device, as_dtype
 from .processing import PripProcessor, check_user_prompts, own_words
 from .quantization import check_quantization, is_quantised, quantize
-from .refining import Refined, Refining, unrefined
+from .refine_batch import Refined, Refining, unrefined
 from .token_counter import TokenCounter
 
 if TYPE_CHECKING:

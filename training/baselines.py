@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from prip.errors import CheckpointError, InputError
+from prip.files import replace_text
 from prip.protocols import Generator, Reward
 
-from .atomic import replace_text
 from .residence import Residence
 
 Pair = tuple[str, int]

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from prip.errors import CheckpointError, PripError
+from prip.files import replace_file, replace_folder
 
-from .atomic import replace_file, replace_folder
 from .processes import process_rank
 from .seeds import seed_everything
 from .settings import LoopSettings

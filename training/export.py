@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from prip.errors import InputError
+from prip.files import replace_folder, replace_text
 from prip.generators.diffusion import DiffusersGenerator
 from prip.miniature.reader import Reader
 from prip.modeling import PreferenceEncoder, PripModel
@@ -18,7 +19,6 @@ from prip.pivot_encoder import QFormerPivotEncoder
 from prip.processing import PripProcessor, load_tokenizer, save_tokenizer
 from prip.rewards.prompt_reward import PromptReward
 
-from .atomic import replace_folder, replace_text
 from .model_card import model_card
 from .refiner_folder import portable, publish_folder, training_record
 from .settings import ExportSettings

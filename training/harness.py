@@ -25,8 +25,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from prip.errors import InputError
+from prip.files import replace_file
 
-from .atomic import replace_file
 from .callbacks import NonFiniteGuard, StageLoop
 from .metrics import CsvLogger
 from .processes import process_rank

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from prip.frozen import modules_inside
+from prip.fingerprints import modules_inside
 
 ADAFACTOR_STATE = 4
 """Bytes of a number in Adafactor's state, which is float32 whatever the weights are"""

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from .atomic import replace_file
+from prip.files import replace_file
 
 
 class CsvLogger(Logger):

@@ -19,9 +19,9 @@ from typing import Any
 import pandas as pd
 
 from prip.errors import InputError, PripError
+from prip.files import replace_text
 from prip.protocols import Generator, PivotEncoder, Reward
 
-from .atomic import replace_text
 from .data.diffusiondb import NO_PROMPT, Sampling, read_diffusiondb
 from .data.drawing import draw_all, plan_drawings
 from .data.evaluation_sets import occurring_in_files

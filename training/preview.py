@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .atomic import replace_file
+from prip.files import replace_file
 
 _SIDE, _GAP, _LINE, _FONT_SIZE = 224, 12, 16, 13
 _BACKGROUND, _PLAIN, _REFINED = "white", "#666666", "#000000"

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from prip.frozen import modules_inside
+from prip.fingerprints import modules_inside
 
 
 class Residence:

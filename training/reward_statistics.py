@@ -10,8 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from prip.errors import CheckpointError, InputError
-
-from .atomic import replace_text
+from prip.files import replace_text
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prip.frozen import fingerprints
+from prip.fingerprints import fingerprints
 from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
 
 from . import ppo, ranks

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from prip.errors import CheckpointError, InputError, PripError
-from prip.frozen import fingerprints
+from prip.fingerprints import fingerprints
 from prip.generators import load_generator
 from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder, PromptDecoderConfig
 from prip.processing import PripProcessor, load_tokenizer

@@ -22,10 +22,10 @@ from transformers import PrinterCallback, TrainerCallback
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from prip.errors import InputError, require
+from prip.files import replace_folder, replace_text
 from prip.modeling import PreferenceEncoder
 
 from . import ranks
-from .atomic import replace_folder, replace_text
 from .callbacks import NonFiniteError
 from .metrics import CsvLogger
 from .optimizers import build_optimizer, learning_rate_factor, train_only

@@ -11,11 +11,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from prip.files import replace_file
 from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
 from prip.refiner import Refiner
 from prip.rewards import StandardisedSum
 
-from .atomic import replace_file
 from .baselines import ImageScorer
 from .residence import Residence
 

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from prip.errors import InputError
+from prip.files import replace_text
 
-from .atomic import replace_text
 from .processes import process_rank
 from .settings import RunSettings
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prip.frozen import check_unchanged, fingerprints, freeze
+from prip.fingerprints import check_unchanged, fingerprints, freeze
 from prip.randomness import random_generator
 
 from . import refl

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from prip.errors import CheckpointError
+from prip.files import replace_file
 from prip.generators import load_generator
 from prip.protocols import Generator, Reward
 from prip.rewards import StandardisedSum, load_reward
 
-from .atomic import replace_file
 from .data.pairs import SYSTEM_PROMPTS
 from .data.splits import read_prompts
 from .reward_statistics import RewardStatistics

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from prip.errors import InputError
-from prip.frozen import check_unchanged, fingerprints, freeze
+from prip.fingerprints import check_unchanged, fingerprints, freeze
 from prip.processing import save_tokenizer
 from prip.refiner import Refiner
 from prip.rewards import StandardisedSum

@@ -24,7 +24,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from prip.training.atomic import replace_text
+from prip.files import replace_text
 from prip.training.cli import parse_settings
 
 NAMES = {

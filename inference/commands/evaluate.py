@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     seed = check_seed(arguments.seed)
     if arguments.training_run is not None and arguments.revision is not None:
         raise InputError("revision must be left out with --run")
-    from prip.places import as_device
+    from prip.devices import as_device
 
     device = str(as_device(arguments.device))
     if arguments.training_run is not None:

@@ -55,8 +55,8 @@ class Workbench:
 
         The arguments and errors are those of `load`, but that the generator is named in any case.
         """
+        from prip.devices import as_device
         from prip.generators import load_generator
-        from prip.places import as_device
 
         place = str(as_device(device))
         drawing = load_generator(generator, device=place)

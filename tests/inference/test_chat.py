@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from chat_endpoint import Endpoint, Reply, said, serving
 
+from prip.chat_client import ChatClient, ChatError, retry_after
 from prip.errors import InputError
 from prip.inference.evaluation.expanders.answers import RefinementError
 from prip.inference.evaluation.expanders.chat import make_chat
-from prip.inference.evaluation.expanders.chat_client import ChatClient, ChatError, retry_after
 from prip.inference.evaluation.kinds.registry import Context
 
 CONTEXT = Context(parts=None, device="cpu", seed=5)  # type: ignore[arg-type]

@@ -16,8 +16,8 @@ from prip.control.faults import faults, unwanted_faults
 from prip.control.styles import styles
 from prip.errors import InputError, PripWarning
 from prip.processing import modifiers_added, own_words
+from prip.refine_batch import first_share
 from prip.refiner import Refiner
-from prip.refining import first_share
 from prip.words import spaced_words
 
 PROMPTS = [

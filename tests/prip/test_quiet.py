@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from prip.quiet import LINES, hush_imports
+from prip.import_warnings import LINES, hush_imports
 
 DRAWING = (
     "import logging; logging.basicConfig(); "
@@ -51,7 +51,7 @@ def test_all_else_is_heard(name: str, caplog: pytest.LogCaptureFixture) -> None:
     hush_imports()
     hush_imports()
     logger = logging.getLogger(name)
-    assert sum(type(one).__module__ == "prip.quiet" for one in logger.filters) == 1
+    assert sum(type(one).__module__ == "prip.import_warnings" for one in logger.filters) == 1
     logger.addHandler(caplog.handler)  # torch's and DeepSpeed's do not hand on
     try:
         logger.warning(LINES[name][0], *["x"] * LINES[name][0].count("%s"))

@@ -14,7 +14,7 @@ from made_rl import GROUP, ROLLOUTS, make_parts, rl_settings, warm_up
 from safetensors.torch import load_file
 from torch import nn
 
-from prip.frozen import modules_inside
+from prip.fingerprints import modules_inside
 from prip.generators import load_generator
 from prip.rewards import load_reward
 from prip.training import rl

@@ -25,7 +25,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from prip.errors import CheckpointError, InputError, PripError
-from prip.frozen import fingerprint
+from prip.fingerprints import fingerprint
 from prip.refiner import Refiner
 from prip.training import ppo, rl
 from prip.training.callbacks import NonFiniteError

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from test_rl import log_rows
 
 from prip.errors import CheckpointError, InputError, PripError
-from prip.frozen import fingerprint
+from prip.fingerprints import fingerprint
 from prip.processing import PripProcessor
 from prip.refiner import Refiner
 from prip.training import decoder, rl

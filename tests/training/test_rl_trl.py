@@ -16,7 +16,7 @@ from made_rl import LOOP, ROLLOUTS, make_parts, rl_settings, warm_up
 from safetensors.torch import load_file
 
 from prip.errors import InputError
-from prip.frozen import fingerprint
+from prip.fingerprints import fingerprint
 from prip.refiner import Refiner
 from prip.training import ppo, rl
 from prip.training.rl_trl import TrlRun, train_by_trl

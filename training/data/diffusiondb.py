@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prip.errors import CheckpointError, InputError
+from prip.files import replace_file, replace_text
 
-from ..atomic import replace_file, replace_text
 from .parts import BadFileError, Part, part_number
 
 PART_SIZE = 1000

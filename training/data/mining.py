@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from prip.errors import InputError
+from prip.files import replace_file
 from prip.rewards import standardised_sum
 
-from ..atomic import replace_file
 from ..reward_statistics import RewardStatistics
 from ..settings import PrepareSettings
 from .pairs import PREFERRED_IMAGES, SYSTEM_PROMPTS

@@ -18,8 +18,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from prip.errors import CheckpointError, InputError
-
-from ..atomic import replace_file
+from prip.files import replace_file
 
 INDEX, SINGLE = "index.parquet", "pivots.safetensors"
 """SINGLE: where the pivots are if the index names no shards."""

@@ -11,9 +11,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from prip.errors import InputError
+from prip.files import replace_file
 from prip.protocols import Reward
 
-from ..atomic import replace_file
 from .parts import Part
 from .workers import Job, Worker, Workers, job_batches
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pandas as pd
 
+from prip.files import replace_folder
 from prip.generators import load_generator
 from prip.loading import quiet
 from prip.miniature.prompts import system_prompt
 from prip.randomness import random_generator
 
-from ..atomic import replace_folder
 from ..data.diffusiondb import Sampling
 from ..data.drawing import draw_all, plan_drawings
 from ..run_folder import stage_folder, write_metrics

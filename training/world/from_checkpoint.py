@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from prip.errors import CheckpointError
+from prip.files import replace_folder
 from prip.generators.diffusion import DiffusersGenerator
 from prip.loading import hub_files, whole_folder
 from prip.miniature.judges import load_judges
@@ -18,7 +19,6 @@ from prip.miniature.reader import Reader
 from prip.pivot_encoder import QFormerPivotEncoder
 from prip.rewards.prompt_reward import PromptReward
 
-from ..atomic import replace_folder
 from ..data.hashing import hash_of
 from ..run_folder import stage_folder, write_metrics
 from ..settings import RunSettings, WorldSettings

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 
+from prip.chat_client import ChatClient
 from prip.errors import InputError, PripError
 from prip.options import check_whole
 
 from ..kinds.registry import Context
 from .answers import Wording
-from .chat_client import ChatClient
 
 _OWN = ("messages", "model", "temperature", "max_tokens", "seed", "stream", "n")
 

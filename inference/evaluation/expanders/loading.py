@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from prip.base_model import load_base_tokenizer
+from prip.devices import as_dtype
 from prip.errors import CheckpointError
 from prip.loading import load_strictly, resolve_folder
-from prip.places import as_dtype
 from prip.untrusted import read_config
 
 _TOKENIZER_FILES = ("*.json", "merges.txt", "vocab.txt", "*.model")

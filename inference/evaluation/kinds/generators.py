@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prip.errors import InputError, require
-from prip.frozen import fingerprint
+from prip.fingerprints import fingerprint
 from prip.protocols import Generator
 
 from ...checkpoint_parts import existing
