@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .alternatives import Job, find_alternatives
 from .control.styles import with_styles
+from .decoding.alternatives import Job, find_alternatives
 from .options import RefineOptions
 from .processing import check_user_prompts
 from .webui_syntax import ends_in_weight

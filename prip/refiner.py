@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
-from .constraints import Constraints
-from .decoding import decode, row_generator
+from .decoding.constraints import Constraints
+from .decoding.decode import decode, row_generator
 from .devices import as_device, as_dtype
 from .errors import CheckpointError, InputError, warn
 from .loading import EMBEDDED, read_json, refiner_folder

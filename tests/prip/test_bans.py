@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from prip.bans import TermsAtWords, WordIndex
-from prip.constraints import Constraints
 from prip.control.artists import artist_names
 from prip.control.attributes import attributes, kept_and_banned, named_values
+from prip.decoding.bans import TermsAtWords, WordIndex
+from prip.decoding.constraints import Constraints
 from prip.processing import PripProcessor, modifiers_added
 from prip.refiner import Refiner
 from prip.words import spaced_words

@@ -10,8 +10,8 @@ import torch
 from tiny_parts import MODIFIERS, USER_PROMPTS, build_tokenizer, system_prompts
 
 from prip.clip_tokens import count_clip_tokens
-from prip.constraint_row import Row
-from prip.constraints import TRIES, Constraints
+from prip.decoding.constraints import TRIES, Constraints
+from prip.decoding.row_state import Row
 from prip.errors import InputError
 from prip.processing import PripProcessor
 from prip.words import words_of

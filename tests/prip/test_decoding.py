@@ -7,10 +7,10 @@ import torch
 from tiny_parts import USER_PROMPTS, llama_config
 from transformers import GPT2Config
 
-from prip.constraints import Constraints
-from prip.decoding import BEGINNINGS, decode, row_generator
+from prip.decoding.constraints import Constraints
+from prip.decoding.decode import BEGINNINGS, decode, row_generator
+from prip.decoding.llama_step import LlamaStep
 from prip.errors import InputError
-from prip.llama_step import LlamaStep
 from prip.modeling import PromptDecoder
 from prip.processing import modifiers_added
 from prip.refiner import Refiner
@@ -69,7 +69,7 @@ def test_log_probabilities_agree_with_the_forward_pass(
     seen: list[list[torch.Tensor]] = [[] for _ in PROMPTS]
     active = list(range(len(PROMPTS)))
 
-    import prip.decoding as decoding
+    import prip.decoding.decode as decoding
 
     original = decoding._Stream
 

@@ -8,10 +8,10 @@ import pytest
 from tiny_parts import MODIFIERS, USER_PROMPTS
 
 from prip.clip_tokens import count_clip_tokens
+from prip.decoding.token_table import normal_bytes
 from prip.errors import InputError
 from prip.refiner import Refiner
 from prip.token_counter import TokenCounter
-from prip.token_table import normal_bytes
 
 
 class Counting:

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ..clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
+from ..control.attributes import Value, values_by_term
+from ..errors import InputError
+from ..options import check_whole, normal_terms
+from ..processing import own_words
+from ..webui_syntax import plain_prompt
+from ..words import words_of
 from .bans import RowBans, TermsAnywhere, TermsAtWords
-from .clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
-from .constraint_row import Place, Row
-from .control.attributes import Value, values_by_term
-from .errors import InputError
-from .options import check_whole, normal_terms
-from .processing import own_words
-from .room import Room
+from .row_state import Place, Row
+from .token_budget import Room
 from .token_table import SEPARATOR, TokenTable
-from .webui_syntax import plain_prompt
-from .words import words_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from .control.artists import artist_beginnings, artist_names
-from .control.attributes import Value, kept_and_banned, together
-from .control.faults import unwanted_faults
+from ..control.artists import artist_beginnings, artist_names
+from ..control.attributes import Value, kept_and_banned, together
+from ..control.faults import unwanted_faults
+from ..words import spaced_words
 from .token_table import TokenTable
-from .words import spaced_words
 
 SHORTEST_HEAD = 3
 """Letters below which the first token of a term does not stand for the term: many words begin so."""

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..control.attributes import Value
 from .bans import TermsAnywhere, TermsAtWords
-from .control.attributes import Value
 
 
 class Place(NamedTuple):

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import DynamicCache, TopPLogitsWarper
 
-from .errors import InputError
+from ..errors import InputError
 from .llama_step import LlamaStep
 
 if TYPE_CHECKING:
-    from .constraint_row import Row
+    from ..modeling import PromptDecoder
     from .constraints import Constraints
-    from .modeling import PromptDecoder
+    from .row_state import Row
 
 COLDEST = 1e-6
 """Temperature below which logits would no longer be finite: it is greedy."""
