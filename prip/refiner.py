@@ -130,8 +130,8 @@ class Refiner:
 
         `private`, `revision` and errors are as in prip.hub.publish; `license` is the Hub's identifier of one.
         """
+        from .hub.model_card import refiner_card
         from .hub.publish import publish
-        from .model_card import refiner_card
 
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from prip.hub.model_card import card_header, evaluation_tables
 from prip.miniature.vocabulary import ATTRIBUTES, NEUTRAL_MODIFIERS, PLACES, SUBJECTS
-from prip.model_card import card_header, evaluation_tables
 
 HEAD = """
 # prip-mini

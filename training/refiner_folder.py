@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from prip.files import replace_folder, replace_text
+from prip.hub.model_card import refiner_card
 from prip.hub.publish import publish
 from prip.loading import read_json
-from prip.model_card import refiner_card
 from prip.modeling import PripModel
 from prip.processing import PripProcessor
 

@@ -275,7 +275,7 @@ def test_what_is_pushed_comes_back(writer: LocalHub, tiny_checkpoint: Path) -> N
 def test_the_card_has_a_header_that_the_hub_reads(tiny_checkpoint: Path) -> None:
     from huggingface_hub import ModelCard
 
-    from prip.model_card import refiner_card
+    from prip.hub.model_card import refiner_card
 
     card = ModelCard(refiner_card(NAME, None, "mit"))
     assert card.data.license == "mit"
