@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prip.errors import CheckpointError, InputError
-from prip.loading import whole_folder
+from prip.loading.folders import whole_folder
 
 if TYPE_CHECKING:
     from prip.protocols import Reward

@@ -15,8 +15,8 @@ import torch
 from transformers import AutoConfig, AutoTokenizer
 
 from .errors import CheckpointError
-from .loading import quiet, resolve_folder
-from .untrusted import check_counts, check_no_adapter, check_shapes, read_config, tensor_shapes, weight_files
+from .loading.folders import quiet, resolve_folder
+from .loading.untrusted import check_counts, check_no_adapter, check_shapes, read_config, tensor_shapes, weight_files
 
 if TYPE_CHECKING:
     import os

@@ -12,7 +12,7 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel, PreTrainedConfig
 
 from .devices import as_device, as_dtype
 from .errors import CheckpointError
-from .loading import read_json, resolve_folder
+from .loading.folders import read_json, resolve_folder
 from .protocols import Images, PivotEncoder
 from .trunk import ConvTrunk, TrunkModel
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import CheckpointError, InputError
-from .loading import refiner_parts, resolve_folder
-from .untrusted import check_inside, read_config
+from .loading.folders import refiner_parts, resolve_folder
+from .loading.untrusted import check_inside, read_config
 from .vocabulary import token_texts
 from .webui_syntax import plain_prompt
 

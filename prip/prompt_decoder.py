@@ -17,7 +17,7 @@ from .base_model import load_base
 from .errors import CheckpointError, InputError
 from .hub.commits import pinned
 from .hub.names import split_revision
-from .loading import check_model_type, part_folder, quiet, weight_files
+from .loading.folders import check_model_type, part_folder, quiet, weight_files
 from .strict_model import StrictModel, load_adapter, nested_config
 
 if TYPE_CHECKING:

@@ -61,7 +61,7 @@ def test_the_checkpoint_refines_and_says_how_it_was_made(smoke_run):
 
 
 def test_the_checkpoint_is_published_whole(smoke_run, tmp_path, monkeypatch):
-    from prip.loading import resolve_folder
+    from prip.loading.folders import resolve_folder
     from prip.training.cli import main
 
     folder = smoke_run[0] / "checkpoint"

@@ -15,7 +15,7 @@ from jsonargparse import Namespace
 
 from prip.command_line import told_warnings
 from prip.errors import InputError, PripError
-from prip.loading import quiet
+from prip.loading.folders import quiet
 
 from .config_files import CONFIGS, presets, with_preset_paths
 from .parser import StageParser, build_settings, stage_parser

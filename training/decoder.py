@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from prip.base_model import load_base_tokenizer
 from prip.errors import require
-from prip.loading import quiet
+from prip.loading.folders import quiet
 from prip.modeling import PripModel, PromptDecoder
 from prip.processing import PripProcessor, load_tokenizer
 

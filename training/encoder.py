@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from prip.base_model import load_base_tokenizer
-from prip.loading import quiet
+from prip.loading.folders import quiet
 from prip.modeling import PreferenceEncoder
 
 from .data.pairs import (

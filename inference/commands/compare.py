@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     The refined prompt keeps to what the generator reads, as its own tokenizer counts.
     """
-    from prip.loading import refiner_folder, whole_folder
+    from prip.loading.folders import refiner_folder, whole_folder
     from prip.options import check_whole
     from prip.processing import check_user_prompt
 

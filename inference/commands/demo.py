@@ -55,7 +55,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until interrupted. Returns 0; errors of ours are for the caller, bad input's before torch is loaded."""
-    from prip.loading import whole_folder
+    from prip.loading.folders import whole_folder
 
     from ..network.listening import LOOPBACK, address, check_host_names, listen
 

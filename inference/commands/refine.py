@@ -149,7 +149,7 @@ def _refine(prompts: list[str], arguments: argparse.Namespace, options: RefineOp
     if options.strength == 0:
         return [[prompt] for prompt in prompts]
 
-    from prip.loading import refiner_folder
+    from prip.loading.folders import refiner_folder
 
     folder = refiner_folder(arguments.model, arguments.revision)
     if arguments.quantization is not None:

@@ -76,7 +76,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load and serve. Returns 0; errors of ours are for the caller, told before torch is loaded where that can be."""
-    from prip.loading import refiner_folder, whole_folder
+    from prip.loading.folders import refiner_folder, whole_folder
     from prip.options import check_whole
 
     for module in ("fastapi", "fastapi_offline", "uvicorn", "prometheus_client"):

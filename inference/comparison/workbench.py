@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prip.errors import require
-from prip.loading import refiner_folder
+from prip.loading.folders import refiner_folder
 
 from ..checkpoint_parts import load_rewards
 from .sheet import Column
@@ -33,7 +33,7 @@ class Workbench:
     def load(cls, folder: Path, device: str | None = None, generator: str | None = None) -> Workbench:
         """Load all that a checkpoint has of these.
 
-        folder: of a whole checkpoint, as `prip.loading.whole_folder` gives it, or of a refiner alone. device: None is a
+        folder: of a whole checkpoint, as `prip.loading.folders.whole_folder` gives it, or of a refiner alone. device: None is a
         GPU where there is one. generator: in place of the checkpoint's own, as `prip.generators.load_generator` names
         it. Without a generator there is nothing to score, and no reward is loaded.
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, InputError
 from ..hub.names import split_revision
-from ..published_files import find_file, read_weights
+from ..loading.published_files import find_file, read_weights
 
 FILES = ("adapter.pt", "adapter.safetensors")
 """What the authors' training leaves at its end; one from its midst is named as a file."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, PreTrainedConfig
 
-from ..published_files import find_file, read_weights
+from ..loading.published_files import find_file, read_weights
 from .clip_scorer import VIT_L_14, clip_folder, inside
 from .linear_head import head_name, linear_head, read_head
 from .preprocessing import clip_pixels

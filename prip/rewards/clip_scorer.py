@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, PreTrainedConfig
 
 from ..errors import CheckpointError
-from ..loading import read_json, resolve_folder, weight_files
-from ..published_files import read_weights
+from ..loading.folders import read_json, resolve_folder, weight_files
+from ..loading.published_files import read_weights
 from ..strict_model import nested_config
 from .clip_text import clip_token_ids
 from .scorer import Scorer

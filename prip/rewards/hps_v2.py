@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from ..published_files import find_file, read_weights
+from ..loading.published_files import find_file, read_weights
 from .clip_scorer import VIT_H_14, ClipScorer, inside
 from .clip_text import clean_text
 from .open_clip_weights import from_open_clip

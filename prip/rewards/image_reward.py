@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import BlipTextConfig, BlipVisionConfig, BlipVisionModel, PreTrainedConfig, PreTrainedTokenizerFast
 from transformers.models.blip.modeling_blip_text import BlipTextModel
 
+from ..loading.published_files import find_file, hub_file, read_weights
 from ..processing import load_tokenizer
-from ..published_files import find_file, hub_file, read_weights
 from .linear_head import head_name, linear_head, read_head
 from .preprocessing import clip_pixels
 from .scorer import Scorer

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from ..errors import CheckpointError
-from ..loading import quiet
+from ..loading.folders import quiet
 from ..protocols import Images
 from ..strict_model import StrictModel
 from .preprocessing import check_float_pairs, check_pairs

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from ..loading import resolve_folder
+from ..loading.folders import resolve_folder
 from ..processing import load_tokenizer, save_tokenizer
 from ..strict_model import StrictModel
 

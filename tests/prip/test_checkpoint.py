@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from prip.errors import CheckpointError
-from prip.loading import resolve_folder
+from prip.loading.folders import resolve_folder
 from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
 from prip.refiner import Refiner
 
@@ -200,7 +200,7 @@ def test_a_file_is_no_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize("environment", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])
 def test_no_network_is_one_clear_line(environment: dict[str, str], tmp_path: Path) -> None:
     code = (
-        "from prip.loading import resolve_folder\n"
+        "from prip.loading.folders import resolve_folder\n"
         "from prip.errors import CheckpointError\n"
         "try:\n    resolve_folder('somebody/some-refiner', 'v1')\n"
         "except CheckpointError as error:\n    print(error)\n"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prip.errors import CheckpointError, InputError
-from prip.loading import whole_folder
+from prip.loading.folders import whole_folder
 from prip.miniature.judges import load_judges
 from prip.miniature.prompts import system_prompt, user_prompts
 from prip.miniature.reader import Reader, ReaderConfig

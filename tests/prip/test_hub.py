@@ -14,7 +14,7 @@ from hub_server import READER, WRITER, Fault, LocalHub, Repository, lfs_hash
 
 from prip.errors import CheckpointError, PripWarning
 from prip.hub.fetch import fetch
-from prip.loading import hub_files, refiner_folder
+from prip.loading.folders import hub_files, refiner_folder
 
 NAME = "someone/some-refiner"
 WEIGHTS = "decoder/model.safetensors"

@@ -13,7 +13,7 @@ from prip.import_warnings import LINES, hush_imports
 
 DRAWING = (
     "import logging; logging.basicConfig(); "
-    "from prip.inference.comparison.workbench import Workbench; from prip.loading import whole_folder; "
+    "from prip.inference.comparison.workbench import Workbench; from prip.loading.folders import whole_folder; "
     "Workbench.load(whole_folder('prip-mini', None), 'cpu')"
 )
 

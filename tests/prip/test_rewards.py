@@ -10,8 +10,8 @@ import torch
 from tiny_rewards import NAMES, bert_tokenizer, tiny_reward
 
 from prip.errors import CheckpointError, InputError
+from prip.loading.published_files import read_weights
 from prip.protocols import Reward
-from prip.published_files import read_weights
 from prip.rewards import REWARDS, StandardisedSum, load_reward, parse_reward
 from prip.rewards.clip_score import ClipScore
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from prip.loading import whole_folder
+from prip.loading.folders import whole_folder
 from prip.miniature.preference import preference_table
 from prip.miniature.prompts import combinations
 from prip.miniature.scene import parse

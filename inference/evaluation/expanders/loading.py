@@ -10,8 +10,8 @@ from typing import Any
 from prip.base_model import load_base_tokenizer
 from prip.devices import as_dtype
 from prip.errors import CheckpointError
-from prip.loading import load_strictly, resolve_folder
-from prip.untrusted import read_config
+from prip.loading.folders import load_strictly, resolve_folder
+from prip.loading.untrusted import read_config
 
 _TOKENIZER_FILES = ("*.json", "merges.txt", "vocab.txt", "*.model")
 _CONVERT = (

@@ -9,16 +9,24 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import CheckpointError, InputError, require
-from .hub.names import is_on_hub, split_revision
-from .untrusted import check_counts, check_model_type, check_shapes, read_config, read_json, tensor_shapes, weight_files
+from ..errors import CheckpointError, InputError, require
+from ..hub.names import is_on_hub, split_revision
+from .untrusted import (
+    check_counts,
+    check_model_type,
+    check_shapes,
+    read_config,
+    read_json,
+    tensor_shapes,
+    weight_files,
+)
 
 if TYPE_CHECKING:
     import os
 
     import torch
 
-    from .hub.fetch import Choose
+    from ..hub.fetch import Choose
 
 __all__ = [
     "EMBEDDED",
@@ -79,7 +87,7 @@ def resolve_folder(model: str | os.PathLike[str], revision: str | None = None, c
         raise CheckpointError(
             f"unknown checkpoint {name!r}: neither embedded ({known}) nor a folder nor an owner/name on the Hub"
         )
-    from .hub.fetch import fetch
+    from ..hub.fetch import fetch
 
     return fetch(name, revision, choose or hub_files)
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError
+from ..errors import CheckpointError
 
 JSON_BYTES = 1 << 28
 """The largest JSON file that is read: some four times the largest tokenizer that is known."""

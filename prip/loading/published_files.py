@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError, InputError
-from .hub.fetch import fetch
-from .hub.names import is_on_hub, split_revision
+from ..errors import CheckpointError, InputError
+from ..hub.fetch import fetch
+from ..hub.names import is_on_hub, split_revision
 
 
 def find_file(place: str, names: tuple[str, ...], revision: str | None = None) -> Path:
