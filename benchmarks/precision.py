@@ -21,7 +21,7 @@ import torch
 from prip import PreferenceEncoder, PripModel, PromptDecoder, Refiner
 from prip.errors import CheckpointError
 from prip.miniature.vocabulary import PLACES, SUBJECTS
-from prip.quantization import weight_bytes
+from prip.modeling.quantization import weight_bytes
 from prip.training.language_models import llama_config, t5_config
 from prip.training.settings import LlamaSizes, T5Sizes
 

@@ -16,9 +16,9 @@ from transformers.models.blip_2.modeling_blip_2 import Blip2PreTrainedModel
 
 from .errors import CheckpointError
 from .lavis_checkpoint import LN_VISION_EPS, read_lavis_checkpoint, rename_lavis_keys
+from .modeling.strict_model import StrictModel
 from .protocols import Images
 from .resizing import resize_bicubic
-from .strict_model import StrictModel
 
 BATCH_SIZE = 64
 

@@ -13,8 +13,8 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel, PreTrainedConfig
 from .devices import as_device, as_dtype
 from .errors import CheckpointError
 from .loading.folders import read_json, resolve_folder
+from .modeling.conv_trunk import ConvTrunk, TrunkModel
 from .protocols import Images, PivotEncoder
-from .trunk import ConvTrunk, TrunkModel
 
 if TYPE_CHECKING:
     from .blip2_pivot_encoder import Blip2PivotEncoder

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from prip.base_model import load_base_tokenizer
 from prip.loading.folders import quiet
-from prip.modeling import PreferenceEncoder
+from prip.modeling.pretrained import load_base_tokenizer
+from prip.modeling.prip_model import PreferenceEncoder
 
 from .data.pairs import (
     PREFERRED_IMAGES,

@@ -15,13 +15,13 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTex
 from prip.errors import InputError
 from prip.generators.diffusion import DiffusersGenerator
 from prip.generators.schedulers import DEFAULT, make_scheduler
-from prip.modeling import PreferenceEncoder, PromptDecoder
+from prip.modeling.prip_model import PreferenceEncoder, PromptDecoder
+from prip.modeling.prompt_decoder import PromptDecoderConfig
+from prip.modeling.strict_model import nested_config
 from prip.processing import PripProcessor
-from prip.prompt_decoder import PromptDecoderConfig
 from prip.rewards.clip_scorer import VIT_L_14
 from prip.rewards.hps_v2 import HpsV2, HpsV2Config
 from prip.rewards.image_reward import ImageReward, ImageRewardConfig
-from prip.strict_model import nested_config
 from prip.training.stand_ins.pictures import CLIP, HEAD, TEXT, VISION, bert_tokenizer, clip_prompt_tokenizer
 from prip.training.tokenizers import train_decoder_tokenizer, train_encoder_tokenizer
 

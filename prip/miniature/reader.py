@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
+from ..modeling.conv_trunk import ConvTrunk, TrunkModel
 from ..protocols import Images
-from ..trunk import ConvTrunk, TrunkModel
 from .scene import FACTOR_SIZES
 
 

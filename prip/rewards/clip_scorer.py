@@ -13,7 +13,7 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedConfig
 from ..errors import CheckpointError
 from ..loading.folders import read_json, resolve_folder, weight_files
 from ..loading.published_files import read_weights
-from ..strict_model import nested_config
+from ..modeling.strict_model import nested_config
 from .clip_text import clip_token_ids
 from .scorer import Scorer
 

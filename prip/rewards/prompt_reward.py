@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
+from ..modeling.conv_trunk import ConvTrunk, TrunkModel
 from ..protocols import Images
-from ..trunk import ConvTrunk, TrunkModel
 from .preprocessing import check_float_pairs
 from .tokenized import TokenizedModel
 

@@ -11,8 +11,8 @@ from transformers import PreTrainedConfig
 
 from ..errors import CheckpointError
 from ..loading.folders import quiet
+from ..modeling.strict_model import StrictModel
 from ..protocols import Images
-from ..strict_model import StrictModel
 from .preprocessing import check_float_pairs, check_pairs
 
 

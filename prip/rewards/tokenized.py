@@ -8,8 +8,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from ..loading.folders import resolve_folder
+from ..modeling.strict_model import StrictModel
 from ..processing import load_tokenizer, save_tokenizer
-from ..strict_model import StrictModel
 
 
 class TokenizedModel(StrictModel):

@@ -33,7 +33,7 @@ def test_unknown_name_is_an_attribute_error() -> None:
 
 def test_core_imports_neither_training_nor_inference() -> None:
     code = (
-        "import sys, prip.refiner, prip.modeling; "
+        "import sys, prip.refiner, prip.modeling.prip_model; "
         "print([name for name in sys.modules if name.startswith(('prip.training', 'prip.inference'))])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

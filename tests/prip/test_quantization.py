@@ -11,7 +11,7 @@ from tiny_parts import USER_PROMPTS
 from torch.nn import functional
 
 from prip.errors import InputError, MissingExtraError
-from prip.quantization import is_quantised, weight_bytes
+from prip.modeling.quantization import is_quantised, weight_bytes
 from prip.refiner import Refiner
 
 

@@ -17,7 +17,7 @@ from tiny_parts import USER_PROMPTS
 import prip
 from prip.clip_tokens import count_clip_tokens
 from prip.errors import InputError, PripWarning
-from prip.modeling import PromptDecoder
+from prip.modeling.prip_model import PromptDecoder
 from prip.options import RefineOptions
 from prip.protocols import PromptRefiner
 from prip.refiner import Refiner, last_change

@@ -18,8 +18,8 @@ from transformers import (
     T5Config,
 )
 
-from prip.modeling import PreferenceEncoder, PreferenceEncoderConfig, PromptDecoder, PromptDecoderConfig
-from prip.strict_model import nested_config
+from prip.modeling.prip_model import PreferenceEncoder, PreferenceEncoderConfig, PromptDecoder, PromptDecoderConfig
+from prip.modeling.strict_model import nested_config
 from prip.training.memory_table import (
     PartMemory,
     Phase,

@@ -7,11 +7,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from prip.base_model import load_base_tokenizer
 from prip.devices import as_dtype
 from prip.errors import CheckpointError
 from prip.loading.folders import load_strictly, resolve_folder
 from prip.loading.untrusted import read_config
+from prip.modeling.pretrained import load_base_tokenizer
 
 _TOKENIZER_FILES = ("*.json", "merges.txt", "vocab.txt", "*.model")
 _CONVERT = (

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
-from .base_model import load_base
-from .errors import CheckpointError, InputError
-from .hub.commits import pinned
-from .hub.names import split_revision
-from .loading.folders import check_model_type, part_folder, quiet, weight_files
+from ..errors import CheckpointError, InputError
+from ..hub.commits import pinned
+from ..hub.names import split_revision
+from ..loading.folders import check_model_type, part_folder, quiet, weight_files
+from .pretrained import load_base
 from .strict_model import StrictModel, load_adapter, nested_config
 
 if TYPE_CHECKING:

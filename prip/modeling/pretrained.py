@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoConfig, AutoTokenizer
 
-from .errors import CheckpointError
-from .loading.folders import quiet, resolve_folder
-from .loading.untrusted import check_counts, check_no_adapter, check_shapes, read_config, tensor_shapes, weight_files
+from ..errors import CheckpointError
+from ..loading.folders import quiet, resolve_folder
+from ..loading.untrusted import check_counts, check_no_adapter, check_shapes, read_config, tensor_shapes, weight_files
 
 if TYPE_CHECKING:
     import os

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedConfig, T5Config, T5Model
 from transformers import initialization as init
 
-from .base_model import load_base
+from .pretrained import load_base
 from .strict_model import StrictModel, nested_config
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from transformers import PreTrainedConfig
 
-from .errors import CheckpointError, InputError
-from .loading.folders import REFINER_TYPE, check_refiner, refiner_parts, resolve_folder
+from ..errors import CheckpointError, InputError
+from ..loading.folders import REFINER_TYPE, check_refiner, refiner_parts, resolve_folder
 from .preference_encoder import PreferenceEncoder, PreferenceEncoderConfig
 from .prompt_decoder import PromptDecoder, PromptDecoderConfig, PromptDecoderOutput
 from .quantization import is_quantised

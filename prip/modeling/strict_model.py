@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from .errors import CheckpointError, require
-from .loading.folders import load_strictly, part_folder, quiet
-from .loading.untrusted import check_inside, read_config, tensor_shapes
+from ..errors import CheckpointError, require
+from ..loading.folders import load_strictly, part_folder, quiet
+from ..loading.untrusted import check_inside, read_config, tensor_shapes
 
 if TYPE_CHECKING:
     import os
