@@ -70,7 +70,7 @@ def test_every_part_has_the_published_size(benchmarks: Any) -> None:
 def test_the_pivot_encoder_has_blip2s_size() -> None:
     from transformers import Blip2Config
 
-    from prip.blip2_pivot_encoder import Blip2PivotEncoder
+    from prip.pivot_encoders.blip2 import Blip2PivotEncoder
 
     with torch.device("meta"):
         encoder = Blip2PivotEncoder(Blip2Config())

@@ -16,7 +16,7 @@ def whole_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: 
     import torch
 
     from prip.miniature.reader import Reader, ReaderConfig
-    from prip.pivot_encoder import QFormerPivotEncoder, QFormerPivotEncoderConfig
+    from prip.pivot_encoders.qformer import QFormerPivotEncoder, QFormerPivotEncoderConfig
     from prip.rewards.prompt_reward import PromptReward, PromptRewardConfig
 
     root = tmp_path_factory.mktemp("whole") / "checkpoint"

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_blip2 import tiny_blip2_config
 
-from prip.blip2_pivot_encoder import Blip2PivotEncoder
+from prip.pivot_encoders.blip2 import Blip2PivotEncoder
 
 GOLDEN = Path(__file__).parent / "lavis" / "golden.safetensors"
 

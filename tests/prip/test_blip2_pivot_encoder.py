@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_blip2 import tiny_blip2_config
 
-from prip.blip2_pivot_encoder import Blip2PivotEncoder
 from prip.errors import CheckpointError, InputError
-from prip.lavis_checkpoint import rename_lavis_keys
-from prip.pivot_encoder import load_pivot_encoder
+from prip.pivot_encoders.blip2 import Blip2PivotEncoder
+from prip.pivot_encoders.lavis import rename_lavis_keys
+from prip.pivot_encoders.qformer import load_pivot_encoder
 from prip.protocols import PivotEncoder
 
 
@@ -206,7 +206,7 @@ TINY = {"depth": 2, "width": 32, "layers": 2, "text": 16, "side": 2}
 @pytest.mark.parametrize("separate_vision", [False, True])
 def test_lavis_files_load(tmp_path, images, monkeypatch, separate_vision):
     file = save_lavis(tmp_path, lavis_state(**TINY), separate_vision)
-    monkeypatch.setattr("prip.blip2_pivot_encoder.Blip2Config", tiny_blip2_config)
+    monkeypatch.setattr("prip.pivot_encoders.blip2.Blip2Config", tiny_blip2_config)
     encoder = load_pivot_encoder(file, device="cpu")
     assert encoder.vision_model.post_layernorm.eps == 1e-5
     bias = encoder.vision_model.encoder.layers[0].self_attn.qkv.bias
@@ -220,7 +220,7 @@ def test_lavis_files_load(tmp_path, images, monkeypatch, separate_vision):
     "key", ["ln_vision.weight", "query_tokens", "Qformer.bert.encoder.layer.0.output_query.dense.bias"]
 )
 def test_lavis_files_are_read_strictly(tmp_path, monkeypatch, key):
-    monkeypatch.setattr("prip.blip2_pivot_encoder.Blip2Config", tiny_blip2_config)
+    monkeypatch.setattr("prip.pivot_encoders.blip2.Blip2Config", tiny_blip2_config)
     shapes = lavis_state(**TINY)
     with pytest.raises(CheckpointError, match="foreign_thing"):
         load_pivot_encoder(save_lavis(tmp_path, shapes | {"foreign_thing": (1,)}, False), device="cpu")

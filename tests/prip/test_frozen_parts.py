@@ -10,7 +10,7 @@ from prip.loading.folders import whole_folder
 from prip.miniature.judges import load_judges
 from prip.miniature.prompts import system_prompt, user_prompts
 from prip.miniature.reader import Reader, ReaderConfig
-from prip.pivot_encoder import QFormerPivotEncoder, QFormerPivotEncoderConfig, load_pivot_encoder
+from prip.pivot_encoders.qformer import QFormerPivotEncoder, QFormerPivotEncoderConfig, load_pivot_encoder
 from prip.protocols import PivotEncoder, Reward
 from prip.randomness import random_generator
 from prip.rewards import StandardisedSum, load_reward

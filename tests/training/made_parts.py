@@ -88,7 +88,7 @@ def write_parts(run: Path) -> None:
     from tiny_diffusion import tiny_pipeline
 
     from prip.generators.diffusion import DiffusersGenerator
-    from prip.pivot_encoder import QFormerPivotEncoder, QFormerPivotEncoderConfig
+    from prip.pivot_encoders.qformer import QFormerPivotEncoder, QFormerPivotEncoderConfig
     from prip.rewards.prompt_reward import PromptReward, PromptRewardConfig
     from prip.training.tokenizers import train_encoder_tokenizer
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers import BertTokenizer, Blip2Config, PreTrainedTokenizerFast
 
-from prip.blip2_pivot_encoder import Blip2PivotEncoder
 from prip.clip_tokens import clip_tokenizer
+from prip.pivot_encoders.blip2 import Blip2PivotEncoder
 from prip.rewards.aesthetic import Aesthetic, AestheticConfig
 from prip.rewards.clip_score import ClipScore, ClipScoreConfig
 from prip.rewards.hps_v2 import HpsV2, HpsV2Config

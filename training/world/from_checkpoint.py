@@ -16,7 +16,7 @@ from prip.generators.diffusion import DiffusersGenerator
 from prip.loading.folders import hub_files, whole_folder
 from prip.miniature.judges import load_judges
 from prip.miniature.reader import Reader
-from prip.pivot_encoder import QFormerPivotEncoder
+from prip.pivot_encoders.qformer import QFormerPivotEncoder
 from prip.rewards.prompt_reward import PromptReward
 
 from ..data.hashing import hash_of

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from prip.miniature.reader import Reader
 from prip.miniature.scene import FACTOR_SIZES
-from prip.pivot_encoder import QFormerPivotEncoder, QFormerPivotEncoderConfig
+from prip.pivot_encoders.qformer import QFormerPivotEncoder, QFormerPivotEncoderConfig
 
 from ..tokenizers import train_encoder_tokenizer
 from .part import Part

@@ -14,11 +14,11 @@ from transformers import initialization as init
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.models.blip_2.modeling_blip_2 import Blip2PreTrainedModel
 
-from .errors import CheckpointError
-from .lavis_checkpoint import LN_VISION_EPS, read_lavis_checkpoint, rename_lavis_keys
-from .modeling.strict_model import StrictModel
-from .protocols import Images
-from .resizing import resize_bicubic
+from ..errors import CheckpointError
+from ..modeling.strict_model import StrictModel
+from ..protocols import Images
+from ..resizing import resize_bicubic
+from .lavis import LN_VISION_EPS, read_lavis_checkpoint, rename_lavis_keys
 
 BATCH_SIZE = 64
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError
+from ..errors import CheckpointError
 
 LN_VISION_EPS = 1e-5
 """Of lavis' norm between the ViT and the Q-Former; the ViT's own norms have 1e-6."""

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel, PreTrainedConfig
 
-from .devices import as_device, as_dtype
-from .errors import CheckpointError
-from .loading.folders import read_json, resolve_folder
-from .modeling.conv_trunk import ConvTrunk, TrunkModel
-from .protocols import Images, PivotEncoder
+from ..devices import as_device, as_dtype
+from ..errors import CheckpointError
+from ..loading.folders import read_json, resolve_folder
+from ..modeling.conv_trunk import ConvTrunk, TrunkModel
+from ..protocols import Images, PivotEncoder
 
 if TYPE_CHECKING:
-    from .blip2_pivot_encoder import Blip2PivotEncoder
+    from .blip2 import Blip2PivotEncoder
 
 
 class QFormerPivotEncoderConfig(PreTrainedConfig):
@@ -110,6 +110,6 @@ def load_pivot_encoder(
 
 
 def _blip2() -> type[Blip2PivotEncoder]:
-    from .blip2_pivot_encoder import Blip2PivotEncoder
+    from .blip2 import Blip2PivotEncoder
 
     return Blip2PivotEncoder
