@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from prip import Refiner
-from prip.clip_tokens import count_clip_tokens
 from prip.errors import InputError
 from prip.miniature.scene import mentioned_subjects
 from prip.processing import own_words
+from prip.text.clip_tokens import count_clip_tokens
 
 TOKEN_BUDGET = 75
 

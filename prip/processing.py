@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from .errors import CheckpointError, InputError
 from .loading.folders import refiner_parts, resolve_folder
 from .loading.untrusted import check_inside, read_config
-from .vocabulary import token_texts
-from .webui_syntax import plain_prompt
+from .text.vocabulary import token_texts
+from .text.webui_syntax import plain_prompt
 
 if TYPE_CHECKING:
     import os

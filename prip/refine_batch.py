@@ -11,7 +11,7 @@ from .control.styles import with_styles
 from .decoding.alternatives import Job, find_alternatives
 from .options import RefineOptions
 from .processing import check_user_prompts
-from .webui_syntax import ends_in_weight
+from .text.webui_syntax import ends_in_weight
 
 if TYPE_CHECKING:
     from .refiner import Refiner

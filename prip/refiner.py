@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
 from .decoding.constraints import Constraints
 from .decoding.decode import decode, row_generator
 from .devices import as_device, as_dtype
@@ -22,7 +21,8 @@ from .modeling.quantization import check_quantization, is_quantised, quantize
 from .options import RefineOptions
 from .processing import PripProcessor, check_user_prompts, own_words
 from .refine_batch import Refined, Refining, unrefined
-from .token_counter import TokenCounter
+from .text.clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
+from .text.token_counter import TokenCounter
 
 if TYPE_CHECKING:
     import os

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from functools import cache, lru_cache
 from importlib.resources import files
 
-from ..words import words_of
+from ..text.words import words_of
 
 NEGATIONS = frozenset(("no", "not", "without", "never", "non"))
 ARTICLES = frozenset(("a", "an", "any", "the"))

@@ -14,7 +14,7 @@ import numpy as np
 from ..control.artists import artist_beginnings, artist_names
 from ..control.attributes import Value, kept_and_banned, together
 from ..control.faults import unwanted_faults
-from ..words import spaced_words
+from ..text.words import spaced_words
 from .token_table import TokenTable
 
 SHORTEST_HEAD = 3

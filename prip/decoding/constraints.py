@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
 from ..control.attributes import Value, values_by_term
 from ..errors import InputError
 from ..options import check_whole, normal_terms
 from ..processing import own_words
-from ..webui_syntax import plain_prompt
-from ..words import words_of
+from ..text.clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
+from ..text.webui_syntax import plain_prompt
+from ..text.words import words_of
 from .bans import RowBans, TermsAnywhere, TermsAtWords
 from .row_state import Place, Row
 from .token_budget import Room

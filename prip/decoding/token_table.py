@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError
-from ..vocabulary import token_texts
-from ..words import words_of
+from ..text.vocabulary import token_texts
+from ..text.words import words_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..clip_tokens import clip_tokenizer
 from ..errors import require
+from ..text.clip_tokens import clip_tokenizer
 
 START_TOKEN, END_TOKEN = 49406, 49407
 

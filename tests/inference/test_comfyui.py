@@ -12,9 +12,9 @@ import pytest
 from comfyui_host import Host, load_custom_node, validated
 
 import prip
-from prip.clip_tokens import count_clip_tokens
 from prip.errors import CheckpointError, InputError
 from prip.inference.cli import main
+from prip.text.clip_tokens import count_clip_tokens
 
 ROOT = Path(__file__).resolve().parents[2]
 

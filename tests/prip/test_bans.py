@@ -14,7 +14,7 @@ from prip.decoding.bans import TermsAtWords, WordIndex
 from prip.decoding.constraints import Constraints
 from prip.processing import PripProcessor, modifiers_added
 from prip.refiner import Refiner
-from prip.words import spaced_words
+from prip.text.words import spaced_words
 
 NAMED = [
     f"a {noun}, {term}"

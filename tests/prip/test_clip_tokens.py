@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import prip
-from prip.clip_tokens import clip_tokenizer, count_clip_tokens
+from prip.text.clip_tokens import clip_tokenizer, count_clip_tokens
 
 TEXTS = [
     "",

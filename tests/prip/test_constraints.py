@@ -9,12 +9,12 @@ import pytest
 import torch
 from tiny_parts import MODIFIERS, USER_PROMPTS, build_tokenizer, system_prompts
 
-from prip.clip_tokens import count_clip_tokens
 from prip.decoding.constraints import TRIES, Constraints
 from prip.decoding.row_state import Row
 from prip.errors import InputError
 from prip.processing import PripProcessor
-from prip.words import words_of
+from prip.text.clip_tokens import count_clip_tokens
+from prip.text.words import words_of
 
 LONG = (
     "a portrait of an old fisherman with a red hat standing on the beach at night in the rain with his dog and a boat"

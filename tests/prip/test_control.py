@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import prip
-from prip.clip_tokens import count_clip_tokens
 from prip.control.attributes import kept_and_banned, named_values
 from prip.control.faults import faults, unwanted_faults
 from prip.control.styles import styles
@@ -18,7 +17,8 @@ from prip.errors import InputError, PripWarning
 from prip.processing import modifiers_added, own_words
 from prip.refine_batch import first_share
 from prip.refiner import Refiner
-from prip.words import spaced_words
+from prip.text.clip_tokens import count_clip_tokens
+from prip.text.words import spaced_words
 
 PROMPTS = [
     "a cat",

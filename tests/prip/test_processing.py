@@ -9,7 +9,7 @@ import pytest
 
 from prip.errors import CheckpointError, InputError
 from prip.processing import MAX_CHARACTERS, PripProcessor, check_user_prompt, load_tokenizer, own_words
-from prip.vocabulary import token_bytes
+from prip.text.vocabulary import token_bytes
 
 UNICODE_PROMPTS = [
     "Ünïcödé 猫 🐈",

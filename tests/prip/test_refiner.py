@@ -15,12 +15,12 @@ import torch
 from tiny_parts import USER_PROMPTS
 
 import prip
-from prip.clip_tokens import count_clip_tokens
 from prip.errors import InputError, PripWarning
 from prip.modeling.prip_model import PromptDecoder
 from prip.options import RefineOptions
 from prip.protocols import PromptRefiner
 from prip.refiner import Refiner, last_change
+from prip.text.clip_tokens import count_clip_tokens
 
 PROMPTS = [*USER_PROMPTS, "Ünïcödé 猫 🐈", "a cat.", "  two   dogs ,", "कुत्ता", "zxqv brrt 7"]
 LONG = "a very long prompt about many things " * 12

@@ -7,11 +7,11 @@ import random
 import pytest
 from tiny_parts import MODIFIERS, USER_PROMPTS
 
-from prip.clip_tokens import count_clip_tokens
 from prip.decoding.token_table import normal_bytes
 from prip.errors import InputError
 from prip.refiner import Refiner
-from prip.token_counter import TokenCounter
+from prip.text.clip_tokens import count_clip_tokens
+from prip.text.token_counter import TokenCounter
 
 
 class Counting:

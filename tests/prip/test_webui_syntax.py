@@ -8,7 +8,7 @@ import timeit
 
 import pytest
 
-from prip.webui_syntax import ends_in_weight, plain_prompt
+from prip.text.webui_syntax import ends_in_weight, plain_prompt
 
 CASES = {
     "a (red:1.2) cat": "a red cat",

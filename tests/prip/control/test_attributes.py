@@ -11,7 +11,7 @@ import pytest
 from prip.control.attributes import attributes, kept_and_banned, named_terms, named_values
 from prip.miniature.prompts import user_prompts
 from prip.miniature.vocabulary import ATTRIBUTES, NEUTRAL_MODIFIERS, PLACES
-from prip.words import words_of
+from prip.text.words import words_of
 
 
 def begins_a_word(term: str, text: str) -> bool:

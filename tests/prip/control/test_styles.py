@@ -7,7 +7,7 @@ import pytest
 from prip.control.artists import artist_beginnings, artist_names
 from prip.control.styles import phrase_of, styles, with_styles
 from prip.processing import check_user_prompt, own_words
-from prip.words import words_of
+from prip.text.words import words_of
 
 
 def test_every_style_has_a_phrase_that_can_be_typed() -> None:
