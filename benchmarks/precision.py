@@ -22,7 +22,7 @@ from prip import PreferenceEncoder, PripModel, PromptDecoder, Refiner
 from prip.errors import CheckpointError
 from prip.miniature.vocabulary import PLACES, SUBJECTS
 from prip.modeling.quantization import weight_bytes
-from prip.training.language_models import llama_config, t5_config
+from prip.training.from_scratch import llama_config, t5_config
 from prip.training.settings import LlamaSizes, T5Sizes
 
 PRECISIONS = (("float32", None), ("float16", None), ("bfloat16", None), ("float32", "int8"), ("bfloat16", "int8"))

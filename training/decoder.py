@@ -32,8 +32,8 @@ from .data.pairs import (
     read_rewrites,
     read_system_prompts,
 )
+from .from_scratch import llama_config
 from .harness import StageModule, train
-from .language_models import llama_config
 from .memory import checkpoint_activations
 from .optimizers import in_float32, scheduled_optimizer, train_only
 from .pins import base_hash, pin_decoder

@@ -24,8 +24,8 @@ from .data.pairs import (
     drop_words,
     read_preferred_images,
 )
+from .from_scratch import t5_config
 from .harness import StageModule, train
-from .language_models import t5_config
 from .memory import checkpoint_activations
 from .optimizers import in_float32, scheduled_optimizer, train_only
 from .pins import base_hash, pin_encoder

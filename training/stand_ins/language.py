@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import LlamaForCausalLM, T5ForConditionalGeneration
 
-from ..language_models import llama_config, t5_config
+from ..from_scratch import llama_config, t5_config
 from ..settings import LlamaSizes, T5Sizes
 from ..tokenizers import train_decoder_tokenizer, train_encoder_tokenizer
 
