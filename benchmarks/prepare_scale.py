@@ -36,7 +36,7 @@ from prip.training.data.diffusiondb import Sampling
 from prip.training.data.drawing import draw_all, plan_drawings
 
 PARTS = Path(checkpoints_file).parent / "prip-mini"
-COMMAND = "import sys; from prip.training.cli import main; sys.exit(main(sys.argv[1:]))"
+COMMAND = "import sys; from prip.training.cli.command import main; sys.exit(main(sys.argv[1:]))"
 IMAGES_PER_PROMPT = 4
 
 

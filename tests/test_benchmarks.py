@@ -134,7 +134,7 @@ def test_a_finished_rl_of_other_iterations_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stage", ["encoder", "decoder", "rl"])
 def test_every_rows_flags_are_those_of_its_stage(stage: str, tmp_path: Path) -> None:
-    from prip.training.cli import parse_settings
+    from prip.training.cli.command import parse_settings
 
     rows, run = imported("ablation.rows").ROWS, ["--config", "smoke", "--run", str(tmp_path)]
     made = {
@@ -247,7 +247,7 @@ def test_alternatives_are_compared() -> None:
 
 @pytest.mark.slow
 def test_ablations_train_what_differs_once_and_print_every_row(tmp_path: Path) -> None:
-    from prip.training.cli import main
+    from prip.training.cli.command import main
 
     source, out = tmp_path / "run", tmp_path / "out"
     for stage in ("world", "prepare"):
@@ -281,7 +281,7 @@ def test_ablations_train_what_differs_once_and_print_every_row(tmp_path: Path) -
 
 @pytest.mark.slow
 def test_judges_are_asked_over_the_whole_of_rl(tmp_path: Path) -> None:
-    from prip.training.cli import main
+    from prip.training.cli.command import main
 
     source = tmp_path / "run"
     stages = {stage: [] for stage in ("world", "prepare", "encoder", "decoder")} | {"rl": ["--loop.keep_parts", "true"]}
@@ -305,7 +305,7 @@ def test_the_evaluators_own_cost_is_measured() -> None:
 
 @pytest.mark.slow
 def test_algorithms_are_compared_at_equal_rollouts(tmp_path: Path) -> None:
-    from prip.training.cli import main
+    from prip.training.cli.command import main
 
     source = tmp_path / "run"
     for stage in ("world", "prepare", "encoder", "decoder"):

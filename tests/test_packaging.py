@@ -108,7 +108,7 @@ def test_the_wheel_carries_licence_notice_and_commands(wheel: Path) -> None:
         for name in ("LICENSE", "NOTICE"):
             assert archive.read(texts[f"licenses/{name}"]) == (ROOT / name).read_bytes()
         commands = archive.read(texts["entry_points.txt"]).decode()
-    assert "prip = prip.inference.cli:main" in commands and "prip-train = prip.training.entry:main" in commands
+    assert "prip = prip.inference.cli:main" in commands and "prip-train = prip.training.cli.entry:main" in commands
 
 
 # What a program run from a folder prints: where prip and its three rooms come from.

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from prip.training.cli import parse_settings
+from prip.training.cli.command import parse_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -17,7 +17,7 @@ STAGES = ("world", "prepare", "encoder", "decoder", "rl")
 @pytest.fixture(scope="module")
 def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     """A finished smoke run, and the seconds that it took."""
-    from prip.training.cli import main
+    from prip.training.cli.command import main
 
     run = tmp_path_factory.mktemp("smoke") / "run"
     began = time.monotonic()
@@ -38,7 +38,7 @@ def test_world_prints_and_stores_obedience(smoke_run):
 
 
 def test_world_is_not_trained_again_on_resume(smoke_run):
-    from prip.training.cli import main
+    from prip.training.cli.command import main
 
     file = smoke_run[0] / "world" / "generator" / "metrics.json"
     before = file.stat().st_mtime_ns
@@ -62,7 +62,7 @@ def test_the_checkpoint_refines_and_says_how_it_was_made(smoke_run):
 
 def test_the_checkpoint_is_published_whole(smoke_run, tmp_path, monkeypatch):
     from prip.loading.folders import resolve_folder
-    from prip.training.cli import main
+    from prip.training.cli.command import main
 
     folder = smoke_run[0] / "checkpoint"
     with serving() as hub:
@@ -97,7 +97,7 @@ def test_the_checkpoint_draws_and_judges_as_its_run_does(smoke_run):
 
 def test_the_checkpoint_gives_its_frozen_parts_to_another_run(smoke_run, tmp_path):
     from prip.inference.cli import main as prip
-    from prip.training.cli import main
+    from prip.training.cli.command import main
 
     source, run = smoke_run[0] / "checkpoint", tmp_path / "run"
     assert main(["world", "--config", "smoke", "--run", str(run), "--checkpoint", str(source)]) == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from benchmarks.stages import link, train
-from prip.training.cli import parse_settings
+from prip.training.cli.command import parse_settings
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from prip.files import replace_text
-from prip.training.cli import parse_settings
+from prip.training.cli.command import parse_settings
 
 NAMES = {
     "encoder": "encoder step",

@@ -36,7 +36,7 @@ from prip.modeling.prip_model import PripModel
 from prip.randomness import random_generator
 from prip.refiner import Refiner
 from prip.rewards.registry import parse_reward
-from prip.training.cli import parse_settings
+from prip.training.cli.command import parse_settings
 from prip.training.data.pairs import Pairs, Splits
 from prip.training.decoder import add_adapters
 from prip.training.harness import train

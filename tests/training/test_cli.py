@@ -13,13 +13,13 @@ import pytest
 import yaml
 
 from prip.errors import InputError
-from prip.training.cli import STAGES, main, parse_settings, presets
+from prip.training.cli.command import STAGES, main, parse_settings, presets
 from prip.training.settings import DecoderSettings, EncoderSettings
 
 
 def test_help_names_every_stage_and_loads_no_model_library() -> None:
     code = (
-        "import sys; from prip.training.cli import main\n"
+        "import sys; from prip.training.cli.command import main\n"
         "try: main(sys.argv[1:])\nexcept SystemExit: print({'torch', 'transformers', 'lightning'} & set(sys.modules))"
     )
     for arguments in (["--help"], ["encoder", "--help"], ["decoder", "--config", "smoke", "--print_config"]):
@@ -155,7 +155,7 @@ def test_what_is_wrong_in_a_file_is_named(
 def test_wrong_settings_are_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     """Neither torch nor transformers is there: what an earlier run holds is seen in its settings.yaml alone."""
     code = (
-        "import sys; from prip.training.cli import main\n"
+        "import sys; from prip.training.cli.command import main\n"
         "status = main(sys.argv[1:]); print({'torch', 'transformers'} & set(sys.modules)); sys.exit(status)"
     )
     (tmp_path / "rl").mkdir()
@@ -192,7 +192,7 @@ def test_a_stage_begins_with_what_differs_from_its_preset(tmp_path: Path, caplog
 def test_an_interrupted_stage_says_how_to_go_on(tmp_path: Path, data: Path) -> None:
     flags = ["--config", "smoke", "--run", str(tmp_path / "a run"), "--data", str(data), "--device", "cpu"]
     arguments = ["encoder", *flags, "--loop.steps", "100000", "--loop.checkpoint_every", "2", "--overwrite"]
-    code = "import sys; from prip.training.cli import main; sys.exit(main())"
+    code = "import sys; from prip.training.cli.command import main; sys.exit(main())"
     command = [sys.executable, "-c", code, *arguments]
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background begins deaf to Ctrl-C
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
@@ -213,7 +213,7 @@ def test_an_interrupted_stage_says_how_to_go_on(tmp_path: Path, data: Path) -> N
 
 def test_a_stage_runs_as_a_command(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["encoder", "--config", "smoke", "--run", str(tmp_path), "--data", str(data), "--loop.steps", "4"]
-    code = "import sys; from prip.training.entry import main; sys.exit(main())"
+    code = "import sys; from prip.training.cli.entry import main; sys.exit(main())"
     command = [sys.executable, "-c", code, *arguments, "--device", "cpu"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -226,7 +226,7 @@ def test_a_stage_runs_as_a_command(tmp_path: Path, data: Path, capsys: pytest.Ca
 
 
 def test_without_the_extra_the_command_says_which(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    from prip.training.entry import main as entry
+    from prip.training.cli.entry import main as entry
 
     monkeypatch.setitem(sys.modules, "jsonargparse", None)
     monkeypatch.setattr(sys, "argv", ["prip-train", "rl", "--help"])
@@ -240,7 +240,7 @@ def test_without_the_extra_the_stages_are_told() -> None:
     code = (
         "import sys\n"
         "for module in ('docstring_parser', 'jsonargparse', 'yaml'): sys.modules[module] = None\n"
-        "from prip.training.entry import main; sys.exit(main())"
+        "from prip.training.cli.entry import main; sys.exit(main())"
     )
     done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and all(stage in done.stdout for stage in STAGES), done.stderr

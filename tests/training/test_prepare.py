@@ -31,7 +31,7 @@ from test_parts import zipped
 
 from prip.errors import CheckpointError, InputError, PripError
 from prip.training import prepare as stage
-from prip.training.cli import main
+from prip.training.cli.command import main
 from prip.training.data.hashing import hash_of
 from prip.training.data.images import read_image
 from prip.training.data.pairs import read_preferred_images, read_system_prompts

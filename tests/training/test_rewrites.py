@@ -19,7 +19,7 @@ from prip.errors import CheckpointError, InputError
 from prip.rewards import StandardisedSum
 from prip.training import rewrites as stage
 from prip.training.baselines import BaselineCache, ImageScorer
-from prip.training.cli import main, parse_settings
+from prip.training.cli.command import main, parse_settings
 from prip.training.data.rewrites import as_rewrite, rewrites_of_sessions
 from prip.training.data.sessions import find_sessions, read_log, shared_words
 from prip.training.data.splits import split_by_prompt
@@ -270,7 +270,7 @@ def test_a_log_becomes_a_table(tmp_path: Path) -> None:
     words = ["--sessions.log", str(tmp_path / "log.parquet"), "--evaluation.similarity", "0", "--dev_share", "0.3"]
     words += ["--evaluation.files", json.dumps([str(tmp_path / "evaluation.txt")])]
     code = f"import sys\nfor name in {FORBIDDEN}:\n    sys.modules['prip.miniature.' + name] = None\n"
-    code += "from prip.training.cli import main\nsys.exit(main(['rewrites', *sys.argv[1:]]))"
+    code += "from prip.training.cli.command import main\nsys.exit(main(['rewrites', *sys.argv[1:]]))"
     command = [sys.executable, "-c", code, "--config", "rew-log", "--run", str(tmp_path / "run"), *words]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "41 sessions" in done.stderr and "39 kept" in done.stderr, done.stderr

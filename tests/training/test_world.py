@@ -18,7 +18,7 @@ from prip.miniature.preference import preference_table
 from prip.miniature.prompts import combinations
 from prip.miniature.scene import parse
 from prip.miniature.vocabulary import PLACES, SUBJECTS
-from prip.training.cli import main, parse_settings
+from prip.training.cli.command import main, parse_settings
 from prip.training.data.diffusiondb import SCHEMA
 from prip.training.data.hashing import hash_of
 from prip.training.data.rewrites import rewrites_of_sessions

@@ -9,7 +9,7 @@ import yaml
 
 from prip.errors import InputError
 
-CONFIGS = Path(__file__).resolve().parent / "configs"
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 def presets(name: str) -> list[str]:

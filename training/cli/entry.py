@@ -21,6 +21,6 @@ def main() -> int:
     except MissingExtraError as error:
         print(f"prip-train {name}: error: {error}", file=sys.stderr)
         return 1
-    from .cli import main as run
+    from .command import main as run
 
     return run()

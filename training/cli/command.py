@@ -17,12 +17,12 @@ from prip.command_line import told_warnings
 from prip.errors import InputError, PripError
 from prip.loading.folders import quiet
 
+from ..processes import process_rank
+from ..run_folder import SETTINGS_FILE, check_folder, flat
+from ..settings import RunSettings
+from ..settings.in_run import in_run
 from .config_files import CONFIGS, presets, with_preset_paths
 from .parser import StageParser, build_settings, stage_parser
-from .processes import process_rank
-from .run_folder import SETTINGS_FILE, check_folder, flat
-from .settings import RunSettings
-from .settings.in_run import in_run
 from .stages import STAGES, top_parser
 
 __all__ = ["CONFIGS", "STAGES", "main", "parse_settings", "presets"]
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             check_folder(settings, name)  # before seconds of imports, and minutes of loading
         with told_warnings(f"prip-train {name}"):
             with quiet():
-                module = importlib.import_module(f".{STAGES[name].module}", __package__)
+                module = importlib.import_module(f"..{STAGES[name].module}", __package__)
             module.run(settings)
     except PripError as error:
         print(f"prip-train {name}: error: {error}", file=sys.stderr)
@@ -67,7 +67,7 @@ def parse_settings(name: str, arguments: Sequence[str]) -> Any:
     Exits as argparse does on --help, --print_config and what it cannot parse. Raises InputError for values that do not
     fit.
     """
-    settings_class = getattr(importlib.import_module(".settings", __package__), STAGES[name].settings)
+    settings_class = getattr(importlib.import_module("..settings", __package__), STAGES[name].settings)
     parser = stage_parser(name, settings_class, _examples(name))
     words = with_preset_paths(name, [_underscored(one) for one in arguments])
     parsed = parser.parse_args(words)
