@@ -20,13 +20,13 @@ from .data.evaluation_sets import occurring_in_files
 from .data.hashing import hash_of, hash_of_named
 from .data.mining import REWARDS, write_table
 from .data.pairs import SYSTEM_PROMPTS
+from .data.reward_statistics import RewardStatistics
 from .data.rewrites import REWRITES, rewrites_of_sessions
 from .data.sessions import find_sessions, read_log
 from .data.splits import check_splits, limit_prompts, read_prompts, split_by_prompt
 from .data.synthetic import Job, from_starts, from_table, gains, image_seeds, known_scores
 from .pins import pin_rewrites
 from .prepare_parts import device_of, load_rewards
-from .reward_statistics import RewardStatistics
 from .run_folder import finished_metrics, stage_folder, write_metrics
 from .settings import RewritesSettings
 

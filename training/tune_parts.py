@@ -18,8 +18,8 @@ from prip.protocols import Generator, Reward
 from prip.rewards import StandardisedSum, load_reward
 
 from .data.pairs import SYSTEM_PROMPTS
+from .data.reward_statistics import RewardStatistics
 from .data.splits import read_prompts
-from .reward_statistics import RewardStatistics
 from .rl_parts import parts_device
 from .seeds import derive_seed, permutation_indices
 from .settings import AnchorSettings, TuneSettings

@@ -16,7 +16,7 @@ from prip.refiner import Refiner
 from prip.rewards import StandardisedSum
 from prip.training import ppo
 from prip.training.baselines import BaselineCache, ImageScorer
-from prip.training.reward_statistics import RewardStatistics
+from prip.training.data.reward_statistics import RewardStatistics
 from prip.training.rollouts import Policy, Refinement, pack_bits, score_refinements, unpack_bits, write_rollouts
 
 PROMPTS = ["a cat", "a dog on the beach.", "two red apples in a bowl", "a cat"]

@@ -15,10 +15,10 @@ from prip.errors import InputError
 from prip.files import replace_file
 from prip.rewards import standardised_sum
 
-from ..reward_statistics import RewardStatistics
 from ..settings import PrepareSettings
 from .pairs import PREFERRED_IMAGES, SYSTEM_PROMPTS
 from .preferred import mine_preferred
+from .reward_statistics import RewardStatistics
 from .splits import check_splits, limit_prompts, split_by_prompt
 from .system_prompts import filter_system_prompts
 
