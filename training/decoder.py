@@ -32,18 +32,18 @@ from .data.pairs import (
     read_rewrites,
     read_system_prompts,
 )
+from .engine.loop import StageModule, train
+from .engine.optimizers import in_float32, scheduled_optimizer, train_only
+from .engine.sharding import holds_float32
+from .engine.step_order import StepOrder
 from .from_scratch import llama_config
-from .harness import StageModule, train
 from .memory import checkpoint_activations
-from .optimizers import in_float32, scheduled_optimizer, train_only
 from .pins import base_hash, pin_decoder
 from .processes import process_rank
 from .refiner_folder import training_record, write_refiner
 from .run_folder import stage_folder
 from .seeds import derive_seed, seed_everything
 from .settings import DecoderSettings, LlamaSizes, LoopSettings, LoraSettings, OptimizerSettings
-from .sharding import holds_float32
-from .step_order import StepOrder
 from .tokenizers import train_decoder_tokenizer
 
 _log = logging.getLogger(__name__)

@@ -10,8 +10,9 @@ import torch
 
 from prip.rewards import StandardisedSum
 
-from . import ppo, ranks
+from . import ppo
 from .baselines import ImageScorer
+from .engine import ranks
 from .preview import Column, write_preview
 from .rl_parts import DEV_SEED
 from .rollouts import Learner, Policy, score_refinements

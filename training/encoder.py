@@ -24,16 +24,16 @@ from .data.pairs import (
     drop_words,
     read_preferred_images,
 )
+from .engine.loop import StageModule, train
+from .engine.optimizers import in_float32, scheduled_optimizer, train_only
+from .engine.sharding import holds_float32
+from .engine.step_order import StepOrder
 from .from_scratch import t5_config
-from .harness import StageModule, train
 from .memory import checkpoint_activations
-from .optimizers import in_float32, scheduled_optimizer, train_only
 from .pins import base_hash, pin_encoder
 from .run_folder import stage_folder
 from .seeds import derive_seed, seed_everything
 from .settings import EncoderSettings, LoopSettings, OptimizerSettings, T5Sizes
-from .sharding import holds_float32
-from .step_order import StepOrder
 from .tokenizers import train_encoder_tokenizer
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from . import ppo, ranks
+from . import ppo
+from .engine import ranks
 from .rollouts import ActionBatch, Learner, Refinement, Scores
 from .seeds import derive_seed
 from .workshop import Workshop

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from prip.fingerprints import fingerprints
 from prip.modeling.prip_model import PreferenceEncoder, PripModel, PromptDecoder
 
-from . import ppo, ranks
+from . import ppo
 from .data.hashing import hash_of_texts
-from .harness import StageModule, train
-from .optimizers import build_optimizer, build_scheduler, train_only, trained_names
+from .engine import ranks
+from .engine.loop import StageModule, train
+from .engine.optimizers import build_optimizer, build_scheduler, train_only, trained_names
+from .engine.sharding import clipped_step, forward
 from .pins import pin_rl
 from .processes import process_rank
 from .refiner_folder import publish_refiner, training_record, write_refiner
@@ -31,7 +33,6 @@ from .rollouts import ActionBatch, Refinement, Scores, write_rollouts
 from .run_folder import stage_folder
 from .seeds import derive_seed
 from .settings import LoopSettings, OptimizerSettings, PpoSettings, RlSettings
-from .sharding import clipped_step, forward
 from .workshop import STAGE, RolloutBatch, Workshop, build_workshop
 
 _log = logging.getLogger(__name__)

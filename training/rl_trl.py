@@ -25,10 +25,10 @@ from prip.errors import InputError, require
 from prip.files import replace_folder, replace_text
 from prip.modeling.prip_model import PreferenceEncoder
 
-from . import ranks
-from .callbacks import NonFiniteError
-from .metrics import CsvLogger
-from .optimizers import build_optimizer, learning_rate_factor, train_only
+from .engine import ranks
+from .engine.callbacks import NonFiniteError
+from .engine.csv_log import CsvLogger
+from .engine.optimizers import build_optimizer, learning_rate_factor, train_only
 from .replay import replay, rollout_metrics
 from .rl_memory import rl_memory
 from .rollouts import write_rollouts

@@ -20,8 +20,9 @@ from prip.randomness import random_generator
 
 from . import refl
 from .data.hashing import hash_of_texts
-from .harness import StageModule, train
-from .optimizers import scheduled_optimizer, train_only
+from .engine.loop import StageModule, train
+from .engine.optimizers import scheduled_optimizer, train_only
+from .engine.step_order import StepOrder
 from .pins import pin_tune
 from .preview import Column, write_preview
 from .processes import process_rank
@@ -30,7 +31,6 @@ from .rl_parts import DEV_SEED, drawing_inputs
 from .run_folder import stage_folder
 from .seeds import derive_seed, permutation_indices
 from .settings import TuneSettings
-from .step_order import StepOrder
 from .tunable import TunableDiffusion
 from .tune_parts import (
     STAGE,

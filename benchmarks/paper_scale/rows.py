@@ -39,7 +39,7 @@ from prip.rewards.registry import parse_reward
 from prip.training.cli.command import parse_settings
 from prip.training.data.pairs import Pairs, Splits
 from prip.training.decoder import add_adapters
-from prip.training.harness import train
+from prip.training.engine.loop import train
 from prip.training.memory import checkpoint_activations
 from prip.training.rl_parts import RlParts
 from prip.training.workshop import build_workshop

@@ -14,10 +14,10 @@ import yaml
 from torch import Tensor, nn
 
 from prip.errors import CheckpointError, InputError
-from prip.training import callbacks
-from prip.training.callbacks import NonFiniteError
-from prip.training.harness import StageModule, train
-from prip.training.optimizers import build_optimizer, build_scheduler, train_only
+from prip.training.engine import callbacks
+from prip.training.engine.callbacks import NonFiniteError
+from prip.training.engine.loop import StageModule, train
+from prip.training.engine.optimizers import build_optimizer, build_scheduler, train_only
 from prip.training.run_folder import stage_folder
 from prip.training.seeds import derive_seed, seed_everything
 from prip.training.settings import LoopSettings, OptimizerSettings, RunSettings

@@ -28,8 +28,8 @@ from prip.errors import CheckpointError, InputError, PripError
 from prip.fingerprints import fingerprint
 from prip.refiner import Refiner
 from prip.training import ppo, rl
-from prip.training.callbacks import NonFiniteError
 from prip.training.data.reward_statistics import RewardStatistics
+from prip.training.engine.callbacks import NonFiniteError
 from prip.training.rl_parts import DEV_SEED, image_seed
 from prip.training.rollouts import score_refinements
 from prip.training.settings import ChunkSettings, OptimizerSettings, PartsSettings, PpoSettings, RolloutSettings

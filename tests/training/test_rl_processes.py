@@ -14,7 +14,7 @@ from made_rl import warm_up
 from processes import run_script
 from safetensors.torch import load_file
 
-from prip.training import ranks
+from prip.training.engine import ranks
 
 STRATEGIES = ["ddp", "deepspeed-2", "deepspeed-3"]
 BASELINES = ["group", "value"]

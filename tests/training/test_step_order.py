@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from prip.training.step_order import StepOrder
+from prip.training.engine.step_order import StepOrder
 
 LENGTHS = [random.Random(place).randint(5, 60) for place in range(96)]
 

@@ -19,8 +19,8 @@ from transformers import AutoTokenizer, T5Config, T5Model
 from prip.errors import InputError
 from prip.modeling.prip_model import PreferenceEncoder, PromptDecoder
 from prip.training import decoder, encoder
-from prip.training.callbacks import NonFiniteError
 from prip.training.data.pairs import read_system_prompts
+from prip.training.engine.callbacks import NonFiniteError
 from prip.training.settings import (
     DecoderSettings,
     EncoderSettings,

@@ -17,7 +17,7 @@ from transformers.optimization import Adafactor
 from prip.errors import InputError
 from prip.modeling.prip_model import PreferenceEncoder, PromptDecoder
 
-from .settings import LoopSettings, OptimizerSettings
+from ..settings import LoopSettings, OptimizerSettings
 
 _log = logging.getLogger(__name__)
 

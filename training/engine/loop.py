@@ -27,11 +27,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from prip.errors import InputError
 from prip.files import replace_file
 
+from ..processes import process_rank
+from ..run_folder import finished_metrics, write_metrics
+from ..settings import LoopSettings, RunSettings, TrainSettings
 from .callbacks import NonFiniteGuard, StageLoop
-from .metrics import CsvLogger
-from .processes import process_rank
-from .run_folder import finished_metrics, write_metrics
-from .settings import LoopSettings, RunSettings, TrainSettings
+from .csv_log import CsvLogger
 from .sharding import build_strategy, number_of_weights, plain_checkpoint, processes_of, stage_of
 
 _log = logging.getLogger(__name__)

@@ -17,13 +17,13 @@ from torch.optim import Optimizer
 from prip.errors import CheckpointError, PripError
 from prip.files import replace_file, replace_folder
 
-from .processes import process_rank
-from .seeds import seed_everything
-from .settings import LoopSettings
+from ..processes import process_rank
+from ..seeds import seed_everything
+from ..settings import LoopSettings
 from .sharding import whole_parameters
 
 if TYPE_CHECKING:
-    from .harness import StageModule
+    from .loop import StageModule
 
 
 class NonFiniteError(PripError):
