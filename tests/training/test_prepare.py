@@ -30,7 +30,6 @@ from test_diffusiondb import REAL_IMAGES
 from test_parts import zipped
 
 from prip.errors import CheckpointError, InputError, PripError
-from prip.training import prepare as stage
 from prip.training.cli.command import main
 from prip.training.data.hashing import hash_of
 from prip.training.data.images import read_image
@@ -40,8 +39,9 @@ from prip.training.data.preferred import mine_preferred
 from prip.training.data.splits import read_prompts, split_by_prompt
 from prip.training.data.system_prompts import filter_system_prompts
 from prip.training.pins import pin_prepare
-from prip.training.prepare import _seconds
-from prip.training.prepare_parts import Parts, input_hashes
+from prip.training.prepare import stage
+from prip.training.prepare.parts import Parts, input_hashes
+from prip.training.prepare.stage import _seconds
 from prip.training.refiner_folder import training_record
 from prip.training.settings import PrepareSettings, SystemPromptSettings
 from prip.training.settings.prepare import EvaluationSetSettings, FilterSettings, RaySettings

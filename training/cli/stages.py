@@ -29,8 +29,10 @@ class Stage:
 STAGES = {
     "world": Stage("world", "WorldSettings", "train the miniature's frozen parts: generator, pivot encoder, rewards"),
     "stand-ins": Stage("stand_ins", "StandInsSettings", "write small random models and a DiffusionDB, for a rehearsal"),
-    "prepare": Stage("prepare", "PrepareSettings", "draw images, choose the preferred ones, cache their pivots"),
-    "rewrites": Stage("rewrites", "RewritesSettings", "make pairs of user and system prompt, for the paper's peers"),
+    "prepare": Stage("prepare.stage", "PrepareSettings", "draw images, choose the preferred ones, cache their pivots"),
+    "rewrites": Stage(
+        "prepare.rewrites", "RewritesSettings", "make pairs of user and system prompt, for the paper's peers"
+    ),
     "encoder": Stage("encoder", "EncoderSettings", "warm up the preference encoder: user prompt to pivot"),
     "decoder": Stage("decoder", "DecoderSettings", "warm up the prompt decoder: pivot to system prompt"),
     "rl": Stage("rl", "RlSettings", "train the encoder end to end by PPO, or the decoder"),

@@ -15,20 +15,20 @@ from prip.errors import CheckpointError
 from prip.generators import load_generator
 from prip.rewards import StandardisedSum
 
-from .baselines import BaselineCache, ImageScorer
-from .data.evaluation_sets import occurring_in_files
-from .data.hashing import hash_of, hash_of_named
-from .data.mining import REWARDS, write_table
-from .data.pairs import SYSTEM_PROMPTS
-from .data.reward_statistics import RewardStatistics
-from .data.rewrites import REWRITES, rewrites_of_sessions
-from .data.sessions import find_sessions, read_log
-from .data.splits import check_splits, limit_prompts, read_prompts, split_by_prompt
-from .data.synthetic import Job, from_starts, from_table, gains, image_seeds, known_scores
-from .pins import pin_rewrites
-from .prepare_parts import device_of, load_rewards
-from .run_folder import finished_metrics, stage_folder, write_metrics
-from .settings import RewritesSettings
+from ..baselines import BaselineCache, ImageScorer
+from ..data.evaluation_sets import occurring_in_files
+from ..data.hashing import hash_of, hash_of_named
+from ..data.mining import REWARDS, write_table
+from ..data.pairs import SYSTEM_PROMPTS
+from ..data.reward_statistics import RewardStatistics
+from ..data.rewrites import REWRITES, rewrites_of_sessions
+from ..data.sessions import find_sessions, read_log
+from ..data.splits import check_splits, limit_prompts, read_prompts, split_by_prompt
+from ..pins import pin_rewrites
+from ..run_folder import finished_metrics, stage_folder, write_metrics
+from ..settings import RewritesSettings
+from .parts import device_of, load_rewards
+from .synthetic import Job, from_starts, from_table, gains, image_seeds, known_scores
 
 STAGE = "rewrites"
 TABLE, LEFT_OUT = "rewrites.parquet", "left_out.parquet"

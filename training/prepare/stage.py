@@ -22,22 +22,22 @@ from prip.errors import InputError, PripError
 from prip.files import replace_text
 from prip.protocols import Generator, PivotEncoder, Reward
 
-from .data.diffusiondb import NO_PROMPT, Sampling, read_diffusiondb
-from .data.drawing import draw_all, plan_drawings
-from .data.evaluation_sets import occurring_in_files
-from .data.filters import filter_rows
-from .data.hashing import hash_of
-from .data.mining import REWARDS, check_reward_names, mine, write_table
-from .data.pairs import MANIFEST, PIVOTS, PREFERRED_IMAGES, SYSTEM_PROMPTS
-from .data.pivots import PivotMaker, make_pivots, plan_shards
-from .data.scoring import Scorer, score_parts
-from .data.source import Source, find_source
-from .data.splits import read_prompts
-from .data.workers import RayWorkers, ThisProcess, Workers
-from .pins import pin_prepare
-from .prepare_parts import Parts, input_hashes, part_paths, parts_of
-from .run_folder import finished_metrics, stage_folder, write_metrics
-from .settings import PrepareSettings
+from ..data.diffusiondb import NO_PROMPT, Sampling, read_diffusiondb
+from ..data.drawing import draw_all, plan_drawings
+from ..data.evaluation_sets import occurring_in_files
+from ..data.filters import filter_rows
+from ..data.hashing import hash_of
+from ..data.mining import REWARDS, check_reward_names, mine, write_table
+from ..data.pairs import MANIFEST, PIVOTS, PREFERRED_IMAGES, SYSTEM_PROMPTS
+from ..data.pivots import PivotMaker, make_pivots, plan_shards
+from ..data.scoring import Scorer, score_parts
+from ..data.source import Source, find_source
+from ..data.splits import read_prompts
+from ..data.workers import RayWorkers, ThisProcess, Workers
+from ..pins import pin_prepare
+from ..run_folder import finished_metrics, stage_folder, write_metrics
+from ..settings import PrepareSettings
+from .parts import Parts, input_hashes, part_paths, parts_of
 
 STAGE = "prepare"
 PROMPTS, SCORES, SET_ASIDE = "prompts.parquet", "scores.parquet", "set_aside.parquet"

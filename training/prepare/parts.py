@@ -16,8 +16,8 @@ from prip.pivot_encoders.qformer import load_pivot_encoder
 from prip.protocols import Generator, PivotEncoder, Reward
 from prip.rewards import load_reward
 
-from .data.hashing import hash_of, hash_of_named
-from .settings import PrepareSettings
+from ..data.hashing import hash_of, hash_of_named
+from ..settings import PrepareSettings
 
 
 @dataclass(frozen=True)

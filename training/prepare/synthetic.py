@@ -14,10 +14,10 @@ from prip.processing import own_words
 from prip.rewards import StandardisedSum
 
 from ..baselines import ImageScorer
+from ..data.drawing import SEEDS
+from ..data.pairs import MANIFEST
+from ..data.rewrites import REWRITES, continued
 from ..seeds import derive_seed
-from .drawing import SEEDS
-from .pairs import MANIFEST
-from .rewrites import REWRITES, continued
 
 Job = tuple[str, str, int]
 """The user prompt that an image is scored for, the prompt that it is drawn from, and its seed."""
