@@ -6,19 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .memory_table import (
-    PartMemory,
-    Phase,
-    cache_bytes,
-    device_capacity,
-    logits_bytes,
-    memory_table,
-    part_memory,
-)
+from .rl.memory import PartMemory, Phase, cache_bytes, device_capacity, logits_bytes, memory_table, part_memory
 from .settings import RolloutSettings
 
 if TYPE_CHECKING:
-    from .workshop import Workshop
+    from .rl.context import Workshop
 
 HEAD_TOKENS = 128
 """Tokens of template, pivot and user prompt that the estimate puts before what is added"""

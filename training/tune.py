@@ -27,7 +27,7 @@ from .pins import pin_tune
 from .preview import Column, write_preview
 from .processes import process_rank
 from .residence import move
-from .rl_parts import DEV_SEED, drawing_inputs
+from .rl.parts import DEV_SEED, drawing_inputs
 from .run_folder import stage_folder
 from .seeds import derive_seed, permutation_indices
 from .settings import TuneSettings

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks.paper_scale.parts import Device
 from prip.training.decoder import DecoderModule
 from prip.training.encoder import EncoderModule
-from prip.training.rl import RlModule
+from prip.training.rl.stage import RlModule
 
 COUNTED = 1
 """The step whose FLOPs are counted; the one before it fills caches and makes the optimizer's state."""

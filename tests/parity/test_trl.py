@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from prip.training.ppo import generalised_advantages, masked_mean, policy_loss, value_loss, whiten
+from prip.training.rl.ppo import generalised_advantages, masked_mean, policy_loss, value_loss, whiten
 
 GOLDEN = Path(__file__).parent / "trl" / "golden.safetensors"
 

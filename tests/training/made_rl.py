@@ -15,7 +15,7 @@ from torch import Tensor
 from prip.modeling.prip_model import PreferenceEncoder, PripModel, PromptDecoder
 from prip.processing import PripProcessor, load_tokenizer
 from prip.training import decoder, encoder
-from prip.training.rl_parts import RlParts
+from prip.training.rl.parts import RlParts
 from prip.training.settings import (
     DecoderSettings,
     EncoderSettings,

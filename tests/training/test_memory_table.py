@@ -20,7 +20,7 @@ from transformers import (
 
 from prip.modeling.prip_model import PreferenceEncoder, PreferenceEncoderConfig, PromptDecoder, PromptDecoderConfig
 from prip.modeling.strict_model import nested_config
-from prip.training.memory_table import (
+from prip.training.rl.memory import (
     PartMemory,
     Phase,
     cache_bytes,

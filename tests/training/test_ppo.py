@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from prip.training import ppo
+from prip.training.rl import ppo
 
 BATCH, LENGTH, VOCAB = 5, 6, 7
 LENGTHS = [6, 3, 1, 0, 5]

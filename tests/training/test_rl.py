@@ -27,10 +27,11 @@ from safetensors.torch import load_file
 from prip.errors import CheckpointError, InputError, PripError
 from prip.fingerprints import fingerprint
 from prip.refiner import Refiner
-from prip.training import ppo, rl
 from prip.training.data.reward_statistics import RewardStatistics
 from prip.training.engine.callbacks import NonFiniteError
-from prip.training.rl_parts import DEV_SEED, image_seed
+from prip.training.rl import ppo
+from prip.training.rl import stage as rl
+from prip.training.rl.parts import DEV_SEED, image_seed
 from prip.training.rollouts import score_refinements
 from prip.training.settings import ChunkSettings, OptimizerSettings, PartsSettings, PpoSettings, RolloutSettings
 
@@ -172,7 +173,7 @@ def test_the_first_process_measures_the_rewards_and_the_others_wait(
     settings, parts = rl_settings(tmp_path), make_parts(warm)
     monkeypatch.setenv("LOCAL_RANK", "1")
     with monkeypatch.context() as patch, pytest.raises(PripError, match="waited 0 s for the first process to measure"):
-        patch.setattr("prip.training.rl_parts.STATISTICS_TIMEOUT_S", 0)
+        patch.setattr("prip.training.rl.parts.STATISTICS_TIMEOUT_S", 0)
         rl.build_module(parts, settings, tmp_path / "rl")
     with ThreadPoolExecutor(1) as waiting:
         other = waiting.submit(rl.build_module, parts, settings, tmp_path / "rl")

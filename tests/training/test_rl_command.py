@@ -19,7 +19,7 @@ from prip.modeling.prip_model import PreferenceEncoder, PromptDecoder
 from prip.processing import save_tokenizer
 from prip.refiner import Refiner
 from prip.training.cli.command import main, parse_settings
-from prip.training.rl_parts import load_parts
+from prip.training.rl.parts import load_parts
 from prip.training.tokenizers import train_decoder_tokenizer, train_encoder_tokenizer
 
 FORBIDDEN = ["renderer", "preference", "reader", "judges"]

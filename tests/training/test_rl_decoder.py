@@ -23,9 +23,10 @@ from prip.errors import CheckpointError, InputError, PripError
 from prip.fingerprints import fingerprint
 from prip.processing import PripProcessor
 from prip.refiner import Refiner
-from prip.training import decoder, rl
+from prip.training import decoder
 from prip.training.decoder import add_adapters
-from prip.training.rl_parts import RlParts, load_parts
+from prip.training.rl import stage as rl
+from prip.training.rl.parts import RlParts, load_parts
 from prip.training.settings import DecoderSettings, LoraSettings
 
 KINDS = ("behind an encoder", "adapters", "alone")

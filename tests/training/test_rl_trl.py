@@ -18,11 +18,12 @@ from safetensors.torch import load_file
 from prip.errors import InputError
 from prip.fingerprints import fingerprint
 from prip.refiner import Refiner
-from prip.training import ppo, rl
-from prip.training.rl_trl import TrlRun, train_by_trl
+from prip.training.rl import ppo
+from prip.training.rl import stage as rl
+from prip.training.rl.context import build_workshop
+from prip.training.rl.trl_policy import NO_LABEL
+from prip.training.rl.trl_trainer import TrlRun, train_by_trl
 from prip.training.settings import ChunkSettings, PpoSettings
-from prip.training.trl_policy import NO_LABEL
-from prip.training.workshop import build_workshop
 
 UPDATES = PpoSettings(epochs=2, minibatch=6, kl=0.03)
 pytest.importorskip("trl", reason="needs trl, from the train extra")

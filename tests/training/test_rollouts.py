@@ -14,9 +14,9 @@ from made_rl import Brightness, Painter
 from prip.errors import CheckpointError, InputError
 from prip.refiner import Refiner
 from prip.rewards import StandardisedSum
-from prip.training import ppo
 from prip.training.baselines import BaselineCache, ImageScorer
 from prip.training.data.reward_statistics import RewardStatistics
+from prip.training.rl import ppo
 from prip.training.rollouts import Policy, Refinement, pack_bits, score_refinements, unpack_bits, write_rollouts
 
 PROMPTS = ["a cat", "a dog on the beach.", "two red apples in a bowl", "a cat"]

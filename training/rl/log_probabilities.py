@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..engine import ranks
+from ..rollouts import ActionBatch, Learner, Refinement, Scores
+from ..seeds import derive_seed
 from . import ppo
-from .engine import ranks
-from .rollouts import ActionBatch, Learner, Refinement, Scores
-from .seeds import derive_seed
-from .workshop import Workshop
+from .context import Workshop
 
 
 @dataclass(frozen=True)

@@ -17,23 +17,23 @@ from torch import Tensor, nn
 from prip.fingerprints import fingerprints
 from prip.modeling.prip_model import PreferenceEncoder, PripModel, PromptDecoder
 
+from ..data.hashing import hash_of_texts
+from ..engine import ranks
+from ..engine.loop import StageModule, train
+from ..engine.optimizers import build_optimizer, build_scheduler, train_only, trained_names
+from ..engine.sharding import clipped_step, forward
+from ..pins import pin_rl
+from ..processes import process_rank
+from ..refiner_folder import publish_refiner, training_record, write_refiner
+from ..rl_memory import rl_memory
+from ..rollouts import ActionBatch, Refinement, Scores, write_rollouts
+from ..run_folder import stage_folder
+from ..seeds import derive_seed
+from ..settings import LoopSettings, OptimizerSettings, PpoSettings, RlSettings
 from . import ppo
-from .data.hashing import hash_of_texts
-from .engine import ranks
-from .engine.loop import StageModule, train
-from .engine.optimizers import build_optimizer, build_scheduler, train_only, trained_names
-from .engine.sharding import clipped_step, forward
-from .pins import pin_rl
-from .processes import process_rank
-from .refiner_folder import publish_refiner, training_record, write_refiner
-from .replay import gather_replay, replay, rollout_metrics
-from .rl_memory import rl_memory
-from .rl_parts import RlParts, drawing_inputs, load_parts, part_folders, prompts_file
-from .rollouts import ActionBatch, Refinement, Scores, write_rollouts
-from .run_folder import stage_folder
-from .seeds import derive_seed
-from .settings import LoopSettings, OptimizerSettings, PpoSettings, RlSettings
-from .workshop import STAGE, RolloutBatch, Workshop, build_workshop
+from .context import STAGE, RolloutBatch, Workshop, build_workshop
+from .log_probabilities import gather_replay, replay, rollout_metrics
+from .parts import RlParts, drawing_inputs, load_parts, part_folders, prompts_file
 
 _log = logging.getLogger(__name__)
 
@@ -270,7 +270,7 @@ def run(settings: RlSettings, parts: RlParts | None = None) -> dict[str, Any]:
         clip = settings.optimizer.clip
         metrics = train(module, settings, settings.loop, folder, monitor="dev_reward", mode="max", clip=clip)
     else:
-        from .rl_trl import train_by_trl
+        from .trl_trainer import train_by_trl
 
         metrics = train_by_trl(build_workshop(parts, settings, folder), settings)
     drawn = (int(metrics["last"][name]) for name in ("images_refined", "images_plain"))

@@ -14,9 +14,9 @@ from transformers.utils import ModelOutput
 from prip.errors import PripError
 from prip.modeling.prip_model import PreferenceEncoder
 
+from ..rollouts import ActionBatch, Policy, Refinement
 from . import ppo
-from .rollouts import ActionBatch, Policy, Refinement
-from .workshop import RolloutBatch
+from .context import RolloutBatch
 
 NO_LABEL = -100
 """Label of a token that is not part of the completion"""

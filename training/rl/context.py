@@ -18,13 +18,13 @@ from prip.processing import save_tokenizer
 from prip.refiner import Refiner
 from prip.rewards import StandardisedSum
 
-from .baselines import BaselineCache, ImageScorer
-from .dev_rewards import DevSplit
-from .residence import Residence
-from .rl_parts import RlParts, image_seed, parts_device, reward_statistics
-from .rollouts import Learner, Policy, Refinement, Scores, score_refinements
-from .seeds import derive_seed, permutation_indices
-from .settings import RlSettings, RolloutSettings
+from ..baselines import BaselineCache, ImageScorer
+from ..residence import Residence
+from ..rollouts import Learner, Policy, Refinement, Scores, score_refinements
+from ..seeds import derive_seed, permutation_indices
+from ..settings import RlSettings, RolloutSettings
+from .dev_split import DevSplit
+from .parts import RlParts, image_seed, parts_device, reward_statistics
 
 STAGE = "rl"
 _log = logging.getLogger(__name__)

@@ -25,18 +25,18 @@ from prip.errors import InputError, require
 from prip.files import replace_folder, replace_text
 from prip.modeling.prip_model import PreferenceEncoder
 
-from .engine import ranks
-from .engine.callbacks import NonFiniteError
-from .engine.csv_log import CsvLogger
-from .engine.optimizers import build_optimizer, learning_rate_factor, train_only
-from .replay import replay, rollout_metrics
-from .rl_memory import rl_memory
-from .rollouts import write_rollouts
-from .run_folder import finished_metrics, write_metrics
-from .seeds import seed_everything
-from .settings import RlSettings
+from ..engine import ranks
+from ..engine.callbacks import NonFiniteError
+from ..engine.csv_log import CsvLogger
+from ..engine.optimizers import build_optimizer, learning_rate_factor, train_only
+from ..rl_memory import rl_memory
+from ..rollouts import write_rollouts
+from ..run_folder import finished_metrics, write_metrics
+from ..seeds import seed_everything
+from ..settings import RlSettings
+from .context import STAGE, Workshop
+from .log_probabilities import replay, rollout_metrics
 from .trl_policy import Rollouts, TrlPolicy
-from .workshop import STAGE, Workshop
 
 _log = logging.getLogger(__name__)
 PROGRESS_FILE = "progress.json"

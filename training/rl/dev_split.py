@@ -10,12 +10,12 @@ import torch
 
 from prip.rewards import StandardisedSum
 
+from ..baselines import ImageScorer
+from ..engine import ranks
+from ..preview import Column, write_preview
+from ..rollouts import Learner, Policy, score_refinements
 from . import ppo
-from .baselines import ImageScorer
-from .engine import ranks
-from .preview import Column, write_preview
-from .rl_parts import DEV_SEED
-from .rollouts import Learner, Policy, score_refinements
+from .parts import DEV_SEED
 
 
 @dataclass(frozen=True)
