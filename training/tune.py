@@ -26,8 +26,8 @@ from .engine.step_order import StepOrder
 from .pins import pin_tune
 from .preview import Column, write_preview
 from .processes import process_rank
-from .residence import move
 from .rl.parts import DEV_SEED, drawing_inputs
+from .rollouts.offloading import move
 from .run_folder import stage_folder
 from .seeds import derive_seed, permutation_indices
 from .settings import TuneSettings

@@ -17,9 +17,9 @@ from torch import nn
 from prip.fingerprints import modules_inside
 from prip.generators import load_generator
 from prip.rewards import load_reward
-from prip.training.residence import Residence, move
 from prip.training.rl import stage as rl
 from prip.training.rl.parts import RlParts
+from prip.training.rollouts.offloading import Residence, move
 
 OFFLOAD = ("generator", "rewards", "decoder")
 

@@ -17,13 +17,13 @@ from test_prepare import FORBIDDEN
 
 from prip.errors import CheckpointError, InputError
 from prip.rewards import StandardisedSum
-from prip.training.baselines import BaselineCache, ImageScorer
 from prip.training.cli.command import main, parse_settings
 from prip.training.data.rewrites import as_rewrite, rewrites_of_sessions
 from prip.training.data.sessions import find_sessions, read_log, shared_words
 from prip.training.data.splits import split_by_prompt
 from prip.training.prepare import rewrites as stage
 from prip.training.prepare.synthetic import from_starts, from_table, gains, image_seeds, known_scores
+from prip.training.rollouts.image_scorer import BaselineCache, ImageScorer
 from prip.training.seeds import derive_seed
 from prip.training.settings import RewritesSettings, SessionSettings, SyntheticSettings
 

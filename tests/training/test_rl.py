@@ -32,7 +32,7 @@ from prip.training.engine.callbacks import NonFiniteError
 from prip.training.rl import ppo
 from prip.training.rl import stage as rl
 from prip.training.rl.parts import DEV_SEED, image_seed
-from prip.training.rollouts import score_refinements
+from prip.training.rollouts.scores import score_refinements
 from prip.training.settings import ChunkSettings, OptimizerSettings, PartsSettings, PpoSettings, RolloutSettings
 
 BASELINES = {"group": GROUP, "value": VALUE}

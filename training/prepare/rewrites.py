@@ -15,7 +15,6 @@ from prip.errors import CheckpointError
 from prip.generators import load_generator
 from prip.rewards import StandardisedSum
 
-from ..baselines import BaselineCache, ImageScorer
 from ..data.evaluation_sets import occurring_in_files
 from ..data.hashing import hash_of, hash_of_named
 from ..data.mining import REWARDS, write_table
@@ -25,6 +24,7 @@ from ..data.rewrites import REWRITES, rewrites_of_sessions
 from ..data.sessions import find_sessions, read_log
 from ..data.splits import check_splits, limit_prompts, read_prompts, split_by_prompt
 from ..pins import pin_rewrites
+from ..rollouts.image_scorer import BaselineCache, ImageScorer
 from ..run_folder import finished_metrics, stage_folder, write_metrics
 from ..settings import RewritesSettings
 from .parts import device_of, load_rewards

@@ -13,10 +13,10 @@ import torch
 from prip.processing import own_words
 from prip.rewards import StandardisedSum
 
-from ..baselines import ImageScorer
 from ..data.drawing import SEEDS
 from ..data.pairs import MANIFEST
 from ..data.rewrites import REWRITES, continued
+from ..rollouts.image_scorer import ImageScorer
 from ..seeds import derive_seed
 
 Job = tuple[str, str, int]

@@ -18,9 +18,9 @@ from prip.processing import save_tokenizer
 from prip.refiner import Refiner
 from prip.rewards import StandardisedSum
 
-from ..baselines import BaselineCache, ImageScorer
-from ..residence import Residence
-from ..rollouts import Learner, Policy, Refinement, Scores, score_refinements
+from ..rollouts.image_scorer import BaselineCache, ImageScorer
+from ..rollouts.offloading import Residence
+from ..rollouts.scores import Learner, Policy, Refinement, Scores, score_refinements
 from ..seeds import derive_seed, permutation_indices
 from ..settings import RlSettings, RolloutSettings
 from .dev_split import DevSplit

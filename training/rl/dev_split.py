@@ -10,10 +10,10 @@ import torch
 
 from prip.rewards import StandardisedSum
 
-from ..baselines import ImageScorer
 from ..engine import ranks
 from ..preview import Column, write_preview
-from ..rollouts import Learner, Policy, score_refinements
+from ..rollouts.image_scorer import ImageScorer
+from ..rollouts.scores import Learner, Policy, score_refinements
 from . import ppo
 from .parts import DEV_SEED
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine import ranks
-from ..rollouts import ActionBatch, Learner, Refinement, Scores
+from ..rollouts.scores import ActionBatch, Learner, Refinement, Scores
 from ..seeds import derive_seed
 from . import ppo
 from .context import Workshop

@@ -26,7 +26,7 @@ from ..pins import pin_rl
 from ..processes import process_rank
 from ..refiner_folder import publish_refiner, training_record, write_refiner
 from ..rl_memory import rl_memory
-from ..rollouts import ActionBatch, Refinement, Scores, write_rollouts
+from ..rollouts.scores import ActionBatch, Refinement, Scores, write_rollouts
 from ..run_folder import stage_folder
 from ..seeds import derive_seed
 from ..settings import LoopSettings, OptimizerSettings, PpoSettings, RlSettings

@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput
 from prip.errors import PripError
 from prip.modeling.prip_model import PreferenceEncoder
 
-from ..rollouts import ActionBatch, Policy, Refinement
+from ..rollouts.scores import ActionBatch, Policy, Refinement
 from . import ppo
 from .context import RolloutBatch
 

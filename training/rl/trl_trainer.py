@@ -30,7 +30,7 @@ from ..engine.callbacks import NonFiniteError
 from ..engine.csv_log import CsvLogger
 from ..engine.optimizers import build_optimizer, learning_rate_factor, train_only
 from ..rl_memory import rl_memory
-from ..rollouts import write_rollouts
+from ..rollouts.scores import write_rollouts
 from ..run_folder import finished_metrics, write_metrics
 from ..seeds import seed_everything
 from ..settings import RlSettings

@@ -16,7 +16,7 @@ from prip.errors import CheckpointError, InputError
 from prip.files import replace_text
 from prip.protocols import Generator, Reward
 
-from .residence import Residence
+from .offloading import Residence
 
 Pair = tuple[str, int]
 """A user prompt and the seed of its image."""

@@ -16,8 +16,8 @@ from prip.modeling.prip_model import PreferenceEncoder, PripModel, PromptDecoder
 from prip.refiner import Refiner
 from prip.rewards import StandardisedSum
 
-from .baselines import ImageScorer
-from .residence import Residence
+from .image_scorer import ImageScorer
+from .offloading import Residence
 
 REPLAYED_AT_ONCE = 16
 """Refinements whose constraints are held as bool (batch, length, vocab) at once"""
