@@ -38,11 +38,11 @@ from .engine.sharding import holds_float32
 from .engine.step_order import StepOrder
 from .from_scratch import llama_config
 from .memory import checkpoint_activations
-from .pins import base_hash, pin_decoder
-from .processes import process_rank
-from .refiner_folder import training_record, write_refiner
-from .run_folder import stage_folder
-from .seeds import derive_seed, seed_everything
+from .runs.pinned_settings import base_hash, pin_decoder
+from .runs.processes import process_rank
+from .runs.refiner_folder import training_record, write_refiner
+from .runs.run_folder import stage_folder
+from .runs.seeds import derive_seed, seed_everything
 from .settings import DecoderSettings, LlamaSizes, LoopSettings, LoraSettings, OptimizerSettings
 from .tokenizers import train_decoder_tokenizer
 

@@ -30,9 +30,9 @@ from .engine.sharding import holds_float32
 from .engine.step_order import StepOrder
 from .from_scratch import t5_config
 from .memory import checkpoint_activations
-from .pins import base_hash, pin_encoder
-from .run_folder import stage_folder
-from .seeds import derive_seed, seed_everything
+from .runs.pinned_settings import base_hash, pin_encoder
+from .runs.run_folder import stage_folder
+from .runs.seeds import derive_seed, seed_everything
 from .settings import EncoderSettings, LoopSettings, OptimizerSettings, T5Sizes
 from .tokenizers import train_encoder_tokenizer
 

@@ -20,7 +20,7 @@ from prip.processing import PripProcessor, load_tokenizer, save_tokenizer
 from prip.rewards.prompt_reward import PromptReward
 
 from .model_card import model_card
-from .refiner_folder import portable, publish_folder, training_record
+from .runs.refiner_folder import portable, publish_folder, training_record
 from .settings import ExportSettings
 from .settings.world import PARTS, TAKEN
 

@@ -23,13 +23,13 @@ from .data.hashing import hash_of_texts
 from .engine.loop import StageModule, train
 from .engine.optimizers import scheduled_optimizer, train_only
 from .engine.step_order import StepOrder
-from .pins import pin_tune
-from .preview import Column, write_preview
-from .processes import process_rank
 from .rl.parts import DEV_SEED, drawing_inputs
 from .rollouts.offloading import move
-from .run_folder import stage_folder
-from .seeds import derive_seed, permutation_indices
+from .runs.pinned_settings import pin_tune
+from .runs.preview import Column, write_preview
+from .runs.processes import process_rank
+from .runs.run_folder import stage_folder
+from .runs.seeds import derive_seed, permutation_indices
 from .settings import TuneSettings
 from .tunable import TunableDiffusion
 from .tune_parts import (

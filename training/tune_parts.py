@@ -21,7 +21,7 @@ from .data.pairs import SYSTEM_PROMPTS
 from .data.reward_statistics import RewardStatistics
 from .data.splits import read_prompts
 from .rl.parts import parts_device
-from .seeds import derive_seed, permutation_indices
+from .runs.seeds import derive_seed, permutation_indices
 from .settings import AnchorSettings, TuneSettings
 from .tunable import TunableDiffusion
 

@@ -18,7 +18,7 @@ from prip.training.data.pairs import drop_prefix_words, drop_words, read_preferr
 from prip.training.data.pivot_cache import PivotCache, is_shard_of, write_index, write_shard
 from prip.training.data.splits import split_by_prompt
 from prip.training.data.system_prompts import filter_system_prompts
-from prip.training.seeds import derive_seed, permutation_indices, seed_everything
+from prip.training.runs.seeds import derive_seed, permutation_indices, seed_everything
 from prip.training.tokenizers import train_decoder_tokenizer, train_encoder_tokenizer
 
 

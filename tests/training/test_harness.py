@@ -18,8 +18,8 @@ from prip.training.engine import callbacks
 from prip.training.engine.callbacks import NonFiniteError
 from prip.training.engine.loop import StageModule, train
 from prip.training.engine.optimizers import build_optimizer, build_scheduler, train_only
-from prip.training.run_folder import stage_folder
-from prip.training.seeds import derive_seed, seed_everything
+from prip.training.runs.run_folder import stage_folder
+from prip.training.runs.seeds import derive_seed, seed_everything
 from prip.training.settings import LoopSettings, OptimizerSettings, RunSettings
 
 STEPS = 7

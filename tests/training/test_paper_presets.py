@@ -12,7 +12,7 @@ from hub_server import LocalHub
 from prip.refiner import Refiner
 from prip.rewards import parse_reward
 from prip.training.cli.command import CONFIGS, main, parse_settings
-from prip.training.pins import pin_decoder, pin_encoder, pin_prepare, pin_rl, pin_tune
+from prip.training.runs.pinned_settings import pin_decoder, pin_encoder, pin_prepare, pin_rl, pin_tune
 
 STAGES = ("prepare", "encoder", "decoder", "rl")
 

@@ -38,11 +38,11 @@ from prip.training.data.pivot_cache import PivotCache
 from prip.training.data.preferred import mine_preferred
 from prip.training.data.splits import read_prompts, split_by_prompt
 from prip.training.data.system_prompts import filter_system_prompts
-from prip.training.pins import pin_prepare
 from prip.training.prepare import stage
 from prip.training.prepare.parts import Parts, input_hashes
 from prip.training.prepare.stage import _seconds
-from prip.training.refiner_folder import training_record
+from prip.training.runs.pinned_settings import pin_prepare
+from prip.training.runs.refiner_folder import training_record
 from prip.training.settings import PrepareSettings, SystemPromptSettings
 from prip.training.settings.prepare import EvaluationSetSettings, FilterSettings, RaySettings
 

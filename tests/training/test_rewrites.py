@@ -24,7 +24,7 @@ from prip.training.data.splits import split_by_prompt
 from prip.training.prepare import rewrites as stage
 from prip.training.prepare.synthetic import from_starts, from_table, gains, image_seeds, known_scores
 from prip.training.rollouts.image_scorer import BaselineCache, ImageScorer
-from prip.training.seeds import derive_seed
+from prip.training.runs.seeds import derive_seed
 from prip.training.settings import RewritesSettings, SessionSettings, SyntheticSettings
 
 

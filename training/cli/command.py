@@ -17,8 +17,8 @@ from prip.command_line import told_warnings
 from prip.errors import InputError, PripError
 from prip.loading.folders import quiet
 
-from ..processes import process_rank
-from ..run_folder import SETTINGS_FILE, check_folder, flat
+from ..runs.processes import process_rank
+from ..runs.run_folder import SETTINGS_FILE, check_folder, flat
 from ..settings import RunSettings
 from ..settings.in_run import in_run
 from .config_files import CONFIGS, presets, with_preset_paths

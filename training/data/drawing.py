@@ -11,7 +11,7 @@ from tqdm import tqdm
 from prip.errors import InputError
 from prip.protocols import Generator
 
-from ..seeds import derive_seed
+from ..runs.seeds import derive_seed
 from .diffusiondb import PART_SIZE, Sampling, image_name, part_folder, write_metadata, write_part_json
 from .images import read_image, write_png
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ..seeds import derive_seed
+from ..runs.seeds import derive_seed
 
 
 def mine_preferred(images: pd.DataFrame, per_prompt: int, seed: int) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from prip.errors import CheckpointError, InputError
 
-from ..seeds import derive_seed
+from ..runs.seeds import derive_seed
 from .evaluation_sets import normalise
 
 _RANK = {"train": 0, "dev": 1, "test": 2}

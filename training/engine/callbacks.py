@@ -17,8 +17,8 @@ from torch.optim import Optimizer
 from prip.errors import CheckpointError, PripError
 from prip.files import replace_file, replace_folder
 
-from ..processes import process_rank
-from ..seeds import seed_everything
+from ..runs.processes import process_rank
+from ..runs.seeds import seed_everything
 from ..settings import LoopSettings
 from .sharding import whole_parameters
 

@@ -27,8 +27,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from prip.errors import InputError
 from prip.files import replace_file
 
-from ..processes import process_rank
-from ..run_folder import finished_metrics, write_metrics
+from ..runs.processes import process_rank
+from ..runs.run_folder import finished_metrics, write_metrics
 from ..settings import LoopSettings, RunSettings, TrainSettings
 from .callbacks import NonFiniteGuard, StageLoop
 from .csv_log import CsvLogger

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..seeds import derive_seed, permutation_indices
+from ..runs.seeds import derive_seed, permutation_indices
 
 
 class StepOrder:

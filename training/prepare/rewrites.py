@@ -23,9 +23,9 @@ from ..data.reward_statistics import RewardStatistics
 from ..data.rewrites import REWRITES, rewrites_of_sessions
 from ..data.sessions import find_sessions, read_log
 from ..data.splits import check_splits, limit_prompts, read_prompts, split_by_prompt
-from ..pins import pin_rewrites
 from ..rollouts.image_scorer import BaselineCache, ImageScorer
-from ..run_folder import finished_metrics, stage_folder, write_metrics
+from ..runs.pinned_settings import pin_rewrites
+from ..runs.run_folder import finished_metrics, stage_folder, write_metrics
 from ..settings import RewritesSettings
 from .parts import device_of, load_rewards
 from .synthetic import Job, from_starts, from_table, gains, image_seeds, known_scores

@@ -34,8 +34,8 @@ from ..data.scoring import Scorer, score_parts
 from ..data.source import Source, find_source
 from ..data.splits import read_prompts
 from ..data.workers import RayWorkers, ThisProcess, Workers
-from ..pins import pin_prepare
-from ..run_folder import finished_metrics, stage_folder, write_metrics
+from ..runs.pinned_settings import pin_prepare
+from ..runs.run_folder import finished_metrics, stage_folder, write_metrics
 from ..settings import PrepareSettings
 from .parts import Parts, input_hashes, part_paths, parts_of
 

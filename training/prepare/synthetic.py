@@ -17,7 +17,7 @@ from ..data.drawing import SEEDS
 from ..data.pairs import MANIFEST
 from ..data.rewrites import REWRITES, continued
 from ..rollouts.image_scorer import ImageScorer
-from ..seeds import derive_seed
+from ..runs.seeds import derive_seed
 
 Job = tuple[str, str, int]
 """The user prompt that an image is scored for, the prompt that it is drawn from, and its seed."""

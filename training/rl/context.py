@@ -21,7 +21,7 @@ from prip.rewards import StandardisedSum
 from ..rollouts.image_scorer import BaselineCache, ImageScorer
 from ..rollouts.offloading import Residence
 from ..rollouts.scores import Learner, Policy, Refinement, Scores, score_refinements
-from ..seeds import derive_seed, permutation_indices
+from ..runs.seeds import derive_seed, permutation_indices
 from ..settings import RlSettings, RolloutSettings
 from .dev_split import DevSplit
 from .parts import RlParts, image_seed, parts_device, reward_statistics

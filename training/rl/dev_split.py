@@ -11,9 +11,9 @@ import torch
 from prip.rewards import StandardisedSum
 
 from ..engine import ranks
-from ..preview import Column, write_preview
 from ..rollouts.image_scorer import ImageScorer
 from ..rollouts.scores import Learner, Policy, score_refinements
+from ..runs.preview import Column, write_preview
 from . import ppo
 from .parts import DEV_SEED
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..engine import ranks
 from ..rollouts.scores import ActionBatch, Learner, Refinement, Scores
-from ..seeds import derive_seed
+from ..runs.seeds import derive_seed
 from . import ppo
 from .context import Workshop
 

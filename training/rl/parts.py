@@ -23,9 +23,9 @@ from prip.rewards import load_reward
 
 from ..data.reward_statistics import RewardStatistics
 from ..data.splits import check_splits, read_prompts
-from ..processes import process_rank
 from ..rollouts.image_scorer import ImageScorer
-from ..seeds import permutation_indices
+from ..runs.processes import process_rank
+from ..runs.seeds import permutation_indices
 from ..settings import RlSettings, RunSettings
 
 _log = logging.getLogger(__name__)

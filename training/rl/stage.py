@@ -22,13 +22,13 @@ from ..engine import ranks
 from ..engine.loop import StageModule, train
 from ..engine.optimizers import build_optimizer, build_scheduler, train_only, trained_names
 from ..engine.sharding import clipped_step, forward
-from ..pins import pin_rl
-from ..processes import process_rank
-from ..refiner_folder import publish_refiner, training_record, write_refiner
 from ..rl_memory import rl_memory
 from ..rollouts.scores import ActionBatch, Refinement, Scores, write_rollouts
-from ..run_folder import stage_folder
-from ..seeds import derive_seed
+from ..runs.pinned_settings import pin_rl
+from ..runs.processes import process_rank
+from ..runs.refiner_folder import publish_refiner, training_record, write_refiner
+from ..runs.run_folder import stage_folder
+from ..runs.seeds import derive_seed
 from ..settings import LoopSettings, OptimizerSettings, PpoSettings, RlSettings
 from . import ppo
 from .context import STAGE, RolloutBatch, Workshop, build_workshop

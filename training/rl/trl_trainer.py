@@ -31,8 +31,8 @@ from ..engine.csv_log import CsvLogger
 from ..engine.optimizers import build_optimizer, learning_rate_factor, train_only
 from ..rl_memory import rl_memory
 from ..rollouts.scores import write_rollouts
-from ..run_folder import finished_metrics, write_metrics
-from ..seeds import seed_everything
+from ..runs.run_folder import finished_metrics, write_metrics
+from ..runs.seeds import seed_everything
 from ..settings import RlSettings
 from .context import STAGE, Workshop
 from .log_probabilities import replay, rollout_metrics

@@ -19,8 +19,8 @@ from prip.randomness import random_generator
 
 from ..data.diffusiondb import Sampling
 from ..data.drawing import draw_all, plan_drawings
-from ..run_folder import stage_folder, write_metrics
-from ..seeds import seed_everything
+from ..runs.run_folder import stage_folder, write_metrics
+from ..runs.seeds import seed_everything
 from ..settings import StandInsSettings
 from .language import write_llama, write_t5
 from .pictures import write_blip2, write_reward, write_stable_diffusion

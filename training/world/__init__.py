@@ -23,7 +23,7 @@ from prip.miniature.reader import Reader
 from prip.randomness import random_generator
 
 from ..data.hashing import hash_of
-from ..run_folder import stage_folder
+from ..runs.run_folder import stage_folder
 from ..settings import WorldSettings
 from ..settings.world import PARTS, TAKEN
 from .from_checkpoint import take_parts

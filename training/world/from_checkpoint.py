@@ -20,7 +20,7 @@ from prip.pivot_encoders.qformer import QFormerPivotEncoder
 from prip.rewards.prompt_reward import PromptReward
 
 from ..data.hashing import hash_of
-from ..run_folder import stage_folder, write_metrics
+from ..runs.run_folder import stage_folder, write_metrics
 from ..settings import RunSettings, WorldSettings
 from ..settings.world import TAKEN
 

@@ -19,7 +19,7 @@ from prip.randomness import random_generator
 
 from ..data.diffusiondb import Sampling, write_metadata
 from ..data.sessions import NOBODY
-from ..seeds import derive_seed
+from ..runs.seeds import derive_seed
 
 BEGIN = datetime(2022, 8, 1, tzinfo=timezone.utc)
 FOLLOWERS = 0.3

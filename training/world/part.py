@@ -10,7 +10,7 @@ from prip.miniature.prompts import SEEN_SPLITS
 
 from ..engine.loop import StageModule, train
 from ..engine.optimizers import scheduled_optimizer, train_only
-from ..seeds import permutation_indices, seed_everything
+from ..runs.seeds import permutation_indices, seed_everything
 from ..settings import LoopSettings, OptimizerSettings, WorldSettings
 from .renders import Renders, make_renders
 

@@ -16,7 +16,7 @@ from prip.miniature.vocabulary import PLACES, SUBJECTS
 from prip.randomness import random_generator
 from prip.rewards.prompt_reward import PromptReward, PromptRewardConfig
 
-from ..seeds import derive_seed
+from ..runs.seeds import derive_seed
 from ..settings import LoopSettings
 from ..tokenizers import train_encoder_tokenizer
 from .part import Part

@@ -9,10 +9,9 @@ from prip.hub.commits import pinned
 from prip.hub.names import is_on_hub
 from prip.rewards import pinned_reward
 
-from .data.evaluation_sets import pinned_file
-from .data.hashing import hash_of
-from .processes import process_rank
-from .settings import (
+from ..data.evaluation_sets import pinned_file
+from ..data.hashing import hash_of
+from ..settings import (
     DecoderSettings,
     DrawingSettings,
     EncoderSettings,
@@ -21,6 +20,7 @@ from .settings import (
     RlSettings,
     TuneSettings,
 )
+from .processes import process_rank
 
 Drawing = TypeVar("Drawing", bound=DrawingSettings)
 

@@ -15,8 +15,8 @@ import yaml
 from prip.errors import InputError
 from prip.files import replace_text
 
+from ..settings import RunSettings
 from .processes import process_rank
-from .settings import RunSettings
 
 SETTINGS_FILE, METRICS_FILE = "settings.yaml", "metrics.json"
 _log = logging.getLogger(__name__)
