@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from prip.training.refl import PREDICTIONS, clean_latents, guided, network_target, noisy_latents, pull_loss
+from prip.training.tune.refl import PREDICTIONS, clean_latents, guided, network_target, noisy_latents, pull_loss
 
 
 def draw(*shape: int, seed: int) -> torch.Tensor:

@@ -22,7 +22,6 @@ from safetensors.torch import load_file
 from prip.errors import CheckpointError, InputError, PripError
 from prip.generators import load_generator
 from prip.generators.diffusion import DiffusersGenerator
-from prip.training import tune
 from prip.training.settings import (
     AnchorSettings,
     LoopSettings,
@@ -31,8 +30,9 @@ from prip.training.settings import (
     TuneDevSettings,
     TuneSettings,
 )
-from prip.training.tunable import TunableDiffusion
-from prip.training.tune_parts import TuneParts, load_tune_parts, scored_for
+from prip.training.tune import stage as tune
+from prip.training.tune.diffusion import TunableDiffusion
+from prip.training.tune.parts import TuneParts, load_tune_parts, scored_for
 
 PROMPTS, SEEDS = ["a cat", "a dog, golden hour"], [3, 4]
 LOOP = LoopSettings(steps=4, batch_size=4, log_every=1, validate_every=4, checkpoint_every=2)

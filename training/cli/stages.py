@@ -36,7 +36,7 @@ STAGES = {
     "encoder": Stage("encoder", "EncoderSettings", "warm up the preference encoder: user prompt to pivot"),
     "decoder": Stage("decoder", "DecoderSettings", "warm up the prompt decoder: pivot to system prompt"),
     "rl": Stage("rl.stage", "RlSettings", "train the encoder end to end by PPO, or the decoder"),
-    "tune": Stage("tune", "TuneSettings", "tune the generator itself on the rewards, as ReFL does"),
+    "tune": Stage("tune.stage", "TuneSettings", "tune the generator itself on the rewards, as ReFL does"),
     "export": Stage("export", "ExportSettings", "put all parts of a run together as one checkpoint"),
 }
 

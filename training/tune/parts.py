@@ -17,13 +17,13 @@ from prip.generators import load_generator
 from prip.protocols import Generator, Reward
 from prip.rewards import StandardisedSum, load_reward
 
-from .data.pairs import SYSTEM_PROMPTS
-from .data.reward_statistics import RewardStatistics
-from .data.splits import read_prompts
-from .rl.parts import parts_device
-from .runs.seeds import derive_seed, permutation_indices
-from .settings import AnchorSettings, TuneSettings
-from .tunable import TunableDiffusion
+from ..data.pairs import SYSTEM_PROMPTS
+from ..data.reward_statistics import RewardStatistics
+from ..data.splits import read_prompts
+from ..rl.parts import parts_device
+from ..runs.seeds import derive_seed, permutation_indices
+from ..settings import AnchorSettings, TuneSettings
+from .diffusion import TunableDiffusion
 
 STAGE = "tune"
 _LATENTS = "latents"

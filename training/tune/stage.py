@@ -18,28 +18,21 @@ from torch import Tensor
 from prip.fingerprints import check_unchanged, fingerprints, freeze
 from prip.randomness import random_generator
 
+from ..data.hashing import hash_of_texts
+from ..engine.loop import StageModule, train
+from ..engine.optimizers import scheduled_optimizer, train_only
+from ..engine.step_order import StepOrder
+from ..rl.parts import DEV_SEED, drawing_inputs
+from ..rollouts.offloading import move
+from ..runs.pinned_settings import pin_tune
+from ..runs.preview import Column, write_preview
+from ..runs.processes import process_rank
+from ..runs.run_folder import stage_folder
+from ..runs.seeds import derive_seed, permutation_indices
+from ..settings import TuneSettings
 from . import refl
-from .data.hashing import hash_of_texts
-from .engine.loop import StageModule, train
-from .engine.optimizers import scheduled_optimizer, train_only
-from .engine.step_order import StepOrder
-from .rl.parts import DEV_SEED, drawing_inputs
-from .rollouts.offloading import move
-from .runs.pinned_settings import pin_tune
-from .runs.preview import Column, write_preview
-from .runs.processes import process_rank
-from .runs.run_folder import stage_folder
-from .runs.seeds import derive_seed, permutation_indices
-from .settings import TuneSettings
-from .tunable import TunableDiffusion
-from .tune_parts import (
-    STAGE,
-    Anchors,
-    TuneParts,
-    load_tune_parts,
-    read_or_draw_anchors,
-    scored_for,
-)
+from .diffusion import TunableDiffusion
+from .parts import STAGE, Anchors, TuneParts, load_tune_parts, read_or_draw_anchors, scored_for
 
 
 class TuneModule(StageModule):
