@@ -38,11 +38,11 @@ from prip.refiner import Refiner
 from prip.rewards.registry import parse_reward
 from prip.training.cli.command import parse_settings
 from prip.training.data.pairs import Pairs, Splits
-from prip.training.decoder import add_adapters
 from prip.training.engine.loop import train
 from prip.training.memory import checkpoint_activations
 from prip.training.rl.context import build_workshop
 from prip.training.rl.parts import RlParts
+from prip.training.warmup.decoder import add_adapters
 
 LORA = ("--lora.rank", "32", "--lora.alpha", "64")
 """What the LoRA row has beside the preset's settings: those of the preset tinyllama."""

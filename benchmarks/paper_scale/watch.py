@@ -12,9 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.paper_scale.parts import Device
-from prip.training.decoder import DecoderModule
-from prip.training.encoder import EncoderModule
 from prip.training.rl.stage import RlModule
+from prip.training.warmup.decoder import DecoderModule
+from prip.training.warmup.encoder import EncoderModule
 
 COUNTED = 1
 """The step whose FLOPs are counted; the one before it fills caches and makes the optimizer's state."""

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from prip.modeling.prip_model import PreferenceEncoder, PripModel, PromptDecoder
 from prip.processing import PripProcessor, load_tokenizer
-from prip.training import decoder, encoder
 from prip.training.rl.parts import RlParts
 from prip.training.settings import (
     DecoderSettings,
@@ -27,6 +26,7 @@ from prip.training.settings import (
     RolloutSettings,
     T5Sizes,
 )
+from prip.training.warmup import decoder, encoder
 
 WANTED = "neon light"
 LLAMA = LlamaSizes(vocab_size=320, hidden_size=48, intermediate_size=96, layers=2, heads=2)

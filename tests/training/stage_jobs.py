@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from prip.training import decoder, encoder
 from prip.training.settings import (
     DecoderSettings,
     EncoderSettings,
@@ -17,6 +16,7 @@ from prip.training.settings import (
     OptimizerSettings,
     T5Sizes,
 )
+from prip.training.warmup import decoder, encoder
 
 T5 = T5Sizes(vocab_size=280, d_model=16, d_ff=16, layers=1, heads=2)
 LLAMA = LlamaSizes(vocab_size=280, hidden_size=16, intermediate_size=16, layers=1, heads=2)

@@ -12,10 +12,10 @@ from made_data import write_data
 from tiny_parts import t5_config
 from transformers import T5ForConditionalGeneration
 
-from prip.training import encoder
 from prip.training.runs.pinned_settings import pin_decoder, pin_encoder, pin_prepare, pin_rl
 from prip.training.settings import DecoderSettings, EncoderSettings, PrepareSettings, RlSettings
 from prip.training.settings.rl import PartsSettings
+from prip.training.warmup import encoder
 
 RUN = Path("r")
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from stage_jobs import STAGES, cut_stage, logged, train_stage
 
 from prip.errors import InputError
-from prip.training import encoder
+from prip.training.warmup import encoder
 
 pytestmark = pytest.mark.slow
 STRATEGIES = ["ddp", "deepspeed-2", "deepspeed-3"]

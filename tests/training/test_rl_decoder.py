@@ -23,11 +23,11 @@ from prip.errors import CheckpointError, InputError, PripError
 from prip.fingerprints import fingerprint
 from prip.processing import PripProcessor
 from prip.refiner import Refiner
-from prip.training import decoder
-from prip.training.decoder import add_adapters
 from prip.training.rl import stage as rl
 from prip.training.rl.parts import RlParts, load_parts
 from prip.training.settings import DecoderSettings, LoraSettings
+from prip.training.warmup import decoder
+from prip.training.warmup.decoder import add_adapters
 
 KINDS = ("behind an encoder", "adapters", "alone")
 

@@ -16,11 +16,11 @@ from torch import nn
 from prip.errors import InputError
 from prip.modeling.prip_model import PreferenceEncoder, PromptDecoder
 from prip.training.data.pairs import read_preferred_images, read_system_prompts
-from prip.training.decoder import build_decoder
-from prip.training.encoder import build_encoder
 from prip.training.engine.loop import StageModule, train
 from prip.training.memory import checkpoint_activations
 from prip.training.settings import EncoderSettings, LoopSettings, OptimizerSettings, RunSettings, TrainSettings
+from prip.training.warmup.decoder import build_decoder
+from prip.training.warmup.encoder import build_encoder
 
 
 def part(run: Path, stage: str) -> dict[str, torch.Tensor]:

@@ -18,7 +18,6 @@ from transformers import AutoTokenizer, T5Config, T5Model
 
 from prip.errors import InputError
 from prip.modeling.prip_model import PreferenceEncoder, PromptDecoder
-from prip.training import decoder, encoder
 from prip.training.data.pairs import read_system_prompts
 from prip.training.engine.callbacks import NonFiniteError
 from prip.training.settings import (
@@ -31,6 +30,7 @@ from prip.training.settings import (
     T5Sizes,
 )
 from prip.training.tokenizers import train_encoder_tokenizer
+from prip.training.warmup import decoder, encoder
 
 LOOP = LoopSettings(steps=6, batch_size=4, log_every=1, validate_every=4, checkpoint_every=2)
 T5 = T5Sizes(vocab_size=280, d_model=16, d_ff=16, layers=1, heads=2, dropout=0.1)

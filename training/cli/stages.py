@@ -33,8 +33,8 @@ STAGES = {
     "rewrites": Stage(
         "prepare.rewrites", "RewritesSettings", "make pairs of user and system prompt, for the paper's peers"
     ),
-    "encoder": Stage("encoder", "EncoderSettings", "warm up the preference encoder: user prompt to pivot"),
-    "decoder": Stage("decoder", "DecoderSettings", "warm up the prompt decoder: pivot to system prompt"),
+    "encoder": Stage("warmup.encoder", "EncoderSettings", "warm up the preference encoder: user prompt to pivot"),
+    "decoder": Stage("warmup.decoder", "DecoderSettings", "warm up the prompt decoder: pivot to system prompt"),
     "rl": Stage("rl.stage", "RlSettings", "train the encoder end to end by PPO, or the decoder"),
     "tune": Stage("tune.stage", "TuneSettings", "tune the generator itself on the rewards, as ReFL does"),
     "export": Stage("export", "ExportSettings", "put all parts of a run together as one checkpoint"),

@@ -14,7 +14,7 @@ from prip.loading.folders import quiet
 from prip.modeling.pretrained import load_base_tokenizer
 from prip.modeling.prip_model import PreferenceEncoder
 
-from .data.pairs import (
+from ..data.pairs import (
     PREFERRED_IMAGES,
     Pairs,
     Splits,
@@ -24,17 +24,17 @@ from .data.pairs import (
     drop_words,
     read_preferred_images,
 )
-from .engine.loop import StageModule, train
-from .engine.optimizers import in_float32, scheduled_optimizer, train_only
-from .engine.sharding import holds_float32
-from .engine.step_order import StepOrder
-from .from_scratch import t5_config
-from .memory import checkpoint_activations
-from .runs.pinned_settings import base_hash, pin_encoder
-from .runs.run_folder import stage_folder
-from .runs.seeds import derive_seed, seed_everything
-from .settings import EncoderSettings, LoopSettings, OptimizerSettings, T5Sizes
-from .tokenizers import train_encoder_tokenizer
+from ..engine.loop import StageModule, train
+from ..engine.optimizers import in_float32, scheduled_optimizer, train_only
+from ..engine.sharding import holds_float32
+from ..engine.step_order import StepOrder
+from ..from_scratch import t5_config
+from ..memory import checkpoint_activations
+from ..runs.pinned_settings import base_hash, pin_encoder
+from ..runs.run_folder import stage_folder
+from ..runs.seeds import derive_seed, seed_everything
+from ..settings import EncoderSettings, LoopSettings, OptimizerSettings, T5Sizes
+from ..tokenizers import train_encoder_tokenizer
 
 
 class EncoderModule(StageModule):

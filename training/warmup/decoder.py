@@ -20,8 +20,8 @@ from prip.modeling.pretrained import load_base_tokenizer
 from prip.modeling.prip_model import PripModel, PromptDecoder
 from prip.processing import PripProcessor, load_tokenizer
 
-from .data.hashing import hash_of
-from .data.pairs import (
+from ..data.hashing import hash_of
+from ..data.pairs import (
     SYSTEM_PROMPTS,
     Pairs,
     Splits,
@@ -32,19 +32,19 @@ from .data.pairs import (
     read_rewrites,
     read_system_prompts,
 )
-from .engine.loop import StageModule, train
-from .engine.optimizers import in_float32, scheduled_optimizer, train_only
-from .engine.sharding import holds_float32
-from .engine.step_order import StepOrder
-from .from_scratch import llama_config
-from .memory import checkpoint_activations
-from .runs.pinned_settings import base_hash, pin_decoder
-from .runs.processes import process_rank
-from .runs.refiner_folder import training_record, write_refiner
-from .runs.run_folder import stage_folder
-from .runs.seeds import derive_seed, seed_everything
-from .settings import DecoderSettings, LlamaSizes, LoopSettings, LoraSettings, OptimizerSettings
-from .tokenizers import train_decoder_tokenizer
+from ..engine.loop import StageModule, train
+from ..engine.optimizers import in_float32, scheduled_optimizer, train_only
+from ..engine.sharding import holds_float32
+from ..engine.step_order import StepOrder
+from ..from_scratch import llama_config
+from ..memory import checkpoint_activations
+from ..runs.pinned_settings import base_hash, pin_decoder
+from ..runs.processes import process_rank
+from ..runs.refiner_folder import training_record, write_refiner
+from ..runs.run_folder import stage_folder
+from ..runs.seeds import derive_seed, seed_everything
+from ..settings import DecoderSettings, LlamaSizes, LoopSettings, LoraSettings, OptimizerSettings
+from ..tokenizers import train_decoder_tokenizer
 
 _log = logging.getLogger(__name__)
 
