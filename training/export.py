@@ -19,10 +19,10 @@ from prip.pivot_encoders.qformer import QFormerPivotEncoder
 from prip.processing import PripProcessor, load_tokenizer, save_tokenizer
 from prip.rewards.prompt_reward import PromptReward
 
-from .model_card import model_card
 from .runs.refiner_folder import portable, publish_folder, training_record
 from .settings import ExportSettings
 from .settings.world import PARTS, TAKEN
+from .world.model_card import model_card
 
 _log = logging.getLogger(__name__)
 RECORDED_STAGES = (*(f"world/{part}" for part in (*PARTS, TAKEN)), "prepare", "encoder", "decoder", "rl")
