@@ -13,8 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import mean
 
-from alternatives import KNOWN
-
+from benchmarks.alternatives import KNOWN
 from prip import Refiner
 from prip.miniature.prompts import user_prompts
 from prip.processing import modifiers_added

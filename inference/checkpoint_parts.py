@@ -81,7 +81,7 @@ def load_refiner(encoder: Path, decoder: Path, name: str, device: str) -> Refine
 
     Raises CheckpointError when a part is missing, or the two do not fit together.
     """
-    from prip.modeling.prip_model import PreferenceEncoder, PripModel, PromptDecoder
+    from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
     from prip.processing import PripProcessor, load_tokenizer
     from prip.refiner import Refiner
 

@@ -14,7 +14,7 @@ from .import_warnings import hush_imports
 if TYPE_CHECKING:
     from . import errors
     from .errors import CheckpointError, InputError, MissingExtraError, PripError, PripWarning
-    from .modeling.prip_model import PreferenceEncoder, PripConfig, PripModel, PromptDecoder
+    from .modeling import PreferenceEncoder, PripConfig, PripModel, PromptDecoder
     from .refiner import Refiner, refine
 
 hush_imports()

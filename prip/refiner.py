@@ -16,7 +16,7 @@ from .decoding.decode import decode, row_generator
 from .devices import as_device, as_dtype
 from .errors import CheckpointError, InputError, warn
 from .loading.folders import EMBEDDED, read_json, refiner_folder
-from .modeling.prip_model import PripModel
+from .modeling import PripModel
 from .modeling.quantization import check_quantization, is_quantised, quantize
 from .options import RefineOptions
 from .processing import PripProcessor, check_user_prompts, own_words

@@ -28,7 +28,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizers_pair) -
     """The folder of a whole refiner with random weights: pivots of 4 x 16."""
     import torch
 
-    from prip.modeling.prip_model import PreferenceEncoder, PripModel, PromptDecoder
+    from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
     from prip.processing import PripProcessor
 
     encoder_tokenizer, decoder_tokenizer = tokenizers_pair
@@ -45,7 +45,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizers_pair) -
 @pytest.fixture(scope="session")
 def tiny_model(tiny_checkpoint: Path):
     """The tiny checkpoint's models; do not change them."""
-    from prip.modeling.prip_model import PripModel
+    from prip.modeling import PripModel
 
     return PripModel.from_pretrained(tiny_checkpoint)
 

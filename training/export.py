@@ -14,7 +14,7 @@ from prip.errors import InputError
 from prip.files import replace_folder, replace_text
 from prip.generators.diffusion import DiffusersGenerator
 from prip.miniature.reader import Reader
-from prip.modeling.prip_model import PreferenceEncoder, PripModel
+from prip.modeling import PreferenceEncoder, PripModel
 from prip.pivot_encoders.qformer import QFormerPivotEncoder
 from prip.processing import PripProcessor, load_tokenizer, save_tokenizer
 from prip.rewards.prompt_reward import PromptReward

@@ -15,7 +15,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTex
 from prip.errors import InputError
 from prip.generators.diffusion import DiffusersGenerator
 from prip.generators.schedulers import DEFAULT, make_scheduler
-from prip.modeling.prip_model import PreferenceEncoder, PromptDecoder
+from prip.modeling import PreferenceEncoder, PromptDecoder
 from prip.modeling.prompt_decoder import PromptDecoderConfig
 from prip.modeling.strict_model import nested_config
 from prip.processing import PripProcessor

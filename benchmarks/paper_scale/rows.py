@@ -32,7 +32,7 @@ from benchmarks.paper_scale.parts import (
 )
 from benchmarks.paper_scale.watch import UNTIMED, Watch, WatchedDecoder, WatchedEncoder, WatchedRl
 from prip.miniature.prompts import system_prompt
-from prip.modeling.prip_model import PripModel
+from prip.modeling import PripModel
 from prip.randomness import random_generator
 from prip.refiner import Refiner
 from prip.rewards.registry import parse_reward

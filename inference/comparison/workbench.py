@@ -33,9 +33,10 @@ class Workbench:
     def load(cls, folder: Path, device: str | None = None, generator: str | None = None) -> Workbench:
         """Load all that a checkpoint has of these.
 
-        folder: of a whole checkpoint, as `prip.loading.folders.whole_folder` gives it, or of a refiner alone. device: None is a
-        GPU where there is one. generator: in place of the checkpoint's own, as `prip.generators.load_generator` names
-        it. Without a generator there is nothing to score, and no reward is loaded.
+        folder: of a whole checkpoint, as `prip.loading.folders.whole_folder` gives it, or of a refiner alone.
+        device: None is a GPU where there is one.
+        generator: in place of the checkpoint's own, as `prip.generators.load_generator` names it.
+        Without a generator there is nothing to score, and no reward is loaded.
 
         Raises CheckpointError for a part that cannot be loaded, MissingExtraError for a generator without diffusers,
         InputError for an unusable device.

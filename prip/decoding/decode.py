@@ -13,7 +13,7 @@ from ..errors import InputError
 from .llama_step import LlamaStep
 
 if TYPE_CHECKING:
-    from ..modeling.prip_model import PromptDecoder
+    from ..modeling import PromptDecoder
     from .constraints import Constraints
     from .row_state import Row
 

@@ -12,8 +12,8 @@ from tiny_parts import llama_config, t5_config
 from transformers import LlamaForCausalLM, T5ForConditionalGeneration
 
 from prip.errors import CheckpointError
+from prip.modeling import PreferenceEncoder, PromptDecoder
 from prip.modeling.pretrained import base_folder, load_base_tokenizer
-from prip.modeling.prip_model import PreferenceEncoder, PromptDecoder
 
 
 def test_a_base_encoder_is_that_of_its_revision(hub: LocalHub, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from prip.errors import CheckpointError
 from prip.loading.folders import resolve_folder
-from prip.modeling.prip_model import PreferenceEncoder, PripModel, PromptDecoder
+from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
 from prip.refiner import Refiner
 
 

@@ -69,6 +69,6 @@ def test_is_additive_over_spaces() -> None:
 
 
 def test_asset_is_small_and_licensed() -> None:
-    assets = Path(prip.__file__).parent / "assets"
+    assets = Path(prip.__file__).parent / "text" / "assets"
     assert (assets / "clip_merges.txt.xz").stat().st_size < 700_000
     assert "MIT License" in (assets / "clip_merges.LICENSE.txt").read_text()

@@ -11,7 +11,7 @@ from prip.decoding.constraints import Constraints
 from prip.decoding.decode import BEGINNINGS, decode, row_generator
 from prip.decoding.llama_step import LlamaStep
 from prip.errors import InputError
-from prip.modeling.prip_model import PromptDecoder
+from prip.modeling import PromptDecoder
 from prip.processing import modifiers_added
 from prip.refiner import Refiner
 

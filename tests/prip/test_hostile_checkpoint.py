@@ -17,7 +17,7 @@ from tiny_parts import llama_config, t5_config
 from transformers import LlamaForCausalLM, T5ForConditionalGeneration
 
 from prip.errors import CheckpointError
-from prip.modeling.prip_model import PreferenceEncoder, PromptDecoder
+from prip.modeling import PreferenceEncoder, PromptDecoder
 from prip.refiner import Refiner
 
 HUGE = 10**12

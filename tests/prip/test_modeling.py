@@ -8,7 +8,7 @@ from tiny_parts import llama_config, t5_config
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, T5ForConditionalGeneration
 
 from prip.errors import CheckpointError, InputError
-from prip.modeling.prip_model import PreferenceEncoder, PreferenceEncoderConfig, PripModel, PromptDecoder
+from prip.modeling import PreferenceEncoder, PreferenceEncoderConfig, PripModel, PromptDecoder
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from tiny_parts import USER_PROMPTS
 
 import prip
 from prip.errors import InputError, PripWarning
-from prip.modeling.prip_model import PromptDecoder
+from prip.modeling import PromptDecoder
 from prip.options import RefineOptions
 from prip.protocols import PromptRefiner
 from prip.refiner import Refiner, last_change

@@ -12,7 +12,7 @@ import torch
 from made_data import DETAILS, LIGHTS, PLACES, SUBJECTS
 from torch import Tensor
 
-from prip.modeling.prip_model import PreferenceEncoder, PripModel, PromptDecoder
+from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
 from prip.processing import PripProcessor, load_tokenizer
 from prip.training.rl.parts import RlParts
 from prip.training.settings import (

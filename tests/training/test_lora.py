@@ -16,7 +16,7 @@ from stage_jobs import train_stage
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from prip.errors import CheckpointError, InputError, MissingExtraError
-from prip.modeling.prip_model import PromptDecoder
+from prip.modeling import PromptDecoder
 from prip.training.data.pairs import read_system_prompts
 from prip.training.settings import LoraSettings
 from prip.training.tokenizers import train_decoder_tokenizer

@@ -18,7 +18,7 @@ from transformers import (
     T5Config,
 )
 
-from prip.modeling.prip_model import PreferenceEncoder, PreferenceEncoderConfig, PromptDecoder, PromptDecoderConfig
+from prip.modeling import PreferenceEncoder, PreferenceEncoderConfig, PromptDecoder, PromptDecoderConfig
 from prip.modeling.strict_model import nested_config
 from prip.training.rl.memory import (
     PartMemory,

@@ -15,7 +15,7 @@ from hub_server import WRITER, serving, stand_in
 from made_parts import system_prompts, user_prompts, write_parts
 from transformers import LlamaConfig, T5Config
 
-from prip.modeling.prip_model import PreferenceEncoder, PromptDecoder
+from prip.modeling import PreferenceEncoder, PromptDecoder
 from prip.processing import save_tokenizer
 from prip.refiner import Refiner
 from prip.training.cli.command import main, parse_settings

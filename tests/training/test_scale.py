@@ -14,7 +14,7 @@ from stage_jobs import LLAMA, STAGES, T5, cut_stage, logged, train_stage
 from torch import nn
 
 from prip.errors import InputError
-from prip.modeling.prip_model import PreferenceEncoder, PromptDecoder
+from prip.modeling import PreferenceEncoder, PromptDecoder
 from prip.training.data.pairs import read_preferred_images, read_system_prompts
 from prip.training.engine.loop import StageModule, train
 from prip.training.memory import checkpoint_activations

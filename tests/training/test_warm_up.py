@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, T5Config, T5Model
 
 from prip.errors import InputError
-from prip.modeling.prip_model import PreferenceEncoder, PromptDecoder
+from prip.modeling import PreferenceEncoder, PromptDecoder
 from prip.training.data.pairs import read_system_prompts
 from prip.training.engine.callbacks import NonFiniteError
 from prip.training.settings import (

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers.optimization import Adafactor
 
 from prip.errors import InputError
-from prip.modeling.prip_model import PreferenceEncoder, PromptDecoder
+from prip.modeling import PreferenceEncoder, PromptDecoder
 
 from ..settings import LoopSettings, OptimizerSettings
 

@@ -16,7 +16,7 @@ import torch
 from prip.errors import CheckpointError, InputError, PripError
 from prip.fingerprints import fingerprints
 from prip.generators import load_generator
-from prip.modeling.prip_model import PreferenceEncoder, PripModel, PromptDecoder, PromptDecoderConfig
+from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder, PromptDecoderConfig
 from prip.processing import PripProcessor, load_tokenizer
 from prip.protocols import Generator, Reward
 from prip.rewards import load_reward

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from prip.fingerprints import fingerprints
-from prip.modeling.prip_model import PreferenceEncoder, PripModel, PromptDecoder
+from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
 
 from ..data.hashing import hash_of_texts
 from ..engine import ranks

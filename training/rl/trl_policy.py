@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from prip.errors import PripError
-from prip.modeling.prip_model import PreferenceEncoder
+from prip.modeling import PreferenceEncoder
 
 from ..rollouts.scores import ActionBatch, Policy, Refinement
 from . import ppo

@@ -23,7 +23,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from prip.errors import InputError, require
 from prip.files import replace_folder, replace_text
-from prip.modeling.prip_model import PreferenceEncoder
+from prip.modeling import PreferenceEncoder
 
 from ..engine import ranks
 from ..engine.callbacks import NonFiniteError

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from prip.files import replace_file
-from prip.modeling.prip_model import PreferenceEncoder, PripModel, PromptDecoder
+from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
 from prip.refiner import Refiner
 from prip.rewards import StandardisedSum
 

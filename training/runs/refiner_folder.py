@@ -15,7 +15,7 @@ from prip.files import replace_folder, replace_text
 from prip.hub.model_card import refiner_card
 from prip.hub.publish import publish
 from prip.loading.folders import read_json
-from prip.modeling.prip_model import PripModel
+from prip.modeling import PripModel
 from prip.processing import PripProcessor
 
 logger = logging.getLogger(__name__)

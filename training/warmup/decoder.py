@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerFast
 
 from prip.errors import require
 from prip.loading.folders import quiet
+from prip.modeling import PripModel, PromptDecoder
 from prip.modeling.pretrained import load_base_tokenizer
-from prip.modeling.prip_model import PripModel, PromptDecoder
 from prip.processing import PripProcessor, load_tokenizer
 
 from ..data.hashing import hash_of

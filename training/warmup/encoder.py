@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from prip.loading.folders import quiet
+from prip.modeling import PreferenceEncoder
 from prip.modeling.pretrained import load_base_tokenizer
-from prip.modeling.prip_model import PreferenceEncoder
 
 from ..data.pairs import (
     PREFERRED_IMAGES,
