@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,22 @@ def tiny_processor(tiny_checkpoint: Path):
     from prip.processing import PripProcessor
 
     return PripProcessor.from_pretrained(tiny_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Callable[[str], Path]:
+    """Find a file or folder of real prompts and images, which lie in ../shared/data and not in this repository.
+
+    This is the only fixture that reads outside of the repository. A test that asks for what is not there is skipped.
+    """
+
+    def find(name: str) -> Path:
+        path = Path(__file__).resolve().parents[2] / "shared" / "data" / name
+        if not path.exists():
+            pytest.skip(f"real data: {name} is not in ../shared/data")
+        return path
+
+    return find
 
 
 @pytest.fixture

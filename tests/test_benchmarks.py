@@ -8,13 +8,13 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTI_PROMPTS = ROOT.parent / "shared" / "data" / "PartiPrompts.tsv"
 
 
 def run(name: str, *arguments: str) -> str:
@@ -155,9 +155,8 @@ def test_each_zeroth_encoder_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not PARTI_PROMPTS.is_file(), reason="PartiPrompts.tsv is not beside the checkout")
-def test_parti_prompts() -> None:
-    found = shares(run("parti_prompts", str(PARTI_PROMPTS)))
+def test_parti_prompts(real_data: Callable[[str], Path]) -> None:
+    found = shares(run("parti_prompts", str(real_data("PartiPrompts.tsv"))))
     assert found["something was added"] > 0.99
     assert found["the user's words verbatim"] == 1
     assert found["no repeated modifier"] == 1

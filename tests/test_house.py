@@ -135,3 +135,11 @@ def test_no_crumb_of_a_file() -> None:
 @pytest.mark.parametrize("module", sorted(SMALL_FILES))
 def test_an_excuse_is_still_needed(module: str) -> None:
     assert module in modules() and len(modules()[module].read_text(encoding="utf-8").splitlines()) < LEAST_LINES
+
+
+def test_one_fixture_reads_outside_of_the_repository() -> None:
+    tests = [path for path in (ROOT / "tests").rglob("*.py") if path.name not in ("conftest.py", Path(__file__).name)]
+    outside = [
+        path.name for path in tests if "parents[3]" in path.read_text("utf-8") or "../shared" in path.read_text("utf-8")
+    ]
+    assert outside == [], "take the fixture real_data"

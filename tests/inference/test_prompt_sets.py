@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,6 @@ from prip.inference.evaluation.command_line import prompts_entry
 from prip.inference.evaluation.kinds.registry import PROMPT_SETS, Context, make
 
 CONTEXT = Context(parts=None, device="cpu", seed=0)  # type: ignore[arg-type]
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 STYLES = ("anime", "concept-art", "paintings", "photo")
 
 
@@ -173,13 +173,12 @@ def test_benchmarks_come_from_the_hub(tmp_path: Path, monkeypatch: pytest.Monkey
             read({"kind": "hpsv2", "place": "nateraw/parti-prompts"})
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"real prompts are not in {DATA}")
-def test_real_files() -> None:
-    parti = read({"kind": "parti-prompts", "place": str(DATA / "PartiPrompts.tsv")})
+def test_real_files(real_data: Callable[[str], Path]) -> None:
+    parti = read({"kind": "parti-prompts", "place": str(real_data("PartiPrompts.tsv"))})
     assert len(parti) == 1632 and len({category for _, category in parti}) == 12
     assert sum(text.startswith('"') for text, _ in parti) == 1
     for name, most in (("diffusiondb_prompts.txt", 8297), ("imagereward_refl_prompts.txt", 9192)):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PripWarning)
-            rows = read({"kind": "file", "place": str(DATA / name)})
+            rows = read({"kind": "file", "place": str(real_data(name))})
         assert most * 0.9 < len(rows) <= most and len(set(rows)) == len(rows)

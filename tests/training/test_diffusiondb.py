@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +22,6 @@ from prip.training.data.drawing import draw_all, plan_drawings
 from prip.training.data.images import BadImageError, read_batches, read_image, write_png
 from prip.training.data.source import find_source
 
-REAL_IMAGES = Path(__file__).resolve().parents[3] / "shared" / "data" / "generated_images"
 COLUMNS = {
     "image_name": "string",
     "prompt": "string",
@@ -214,12 +214,12 @@ def test_images_are_read_in_batches_of_one_size(tmp_path: Path, monkeypatch: pyt
         read_image(paths[1])
 
 
-@pytest.mark.skipif(not REAL_IMAGES.is_dir(), reason="real images are not beside the repository")
-def test_real_images_in_diffusiondbs_layout() -> None:
-    found = read(REAL_IMAGES)
+def test_real_images_in_diffusiondbs_layout(real_data: Callable[[str], Path]) -> None:
+    images = real_data("generated_images")
+    found = read(images)
     assert len(found.rows) == 74 and found.set_aside.empty
     assert found.rows["prompt"].nunique() == 54 and found.rows["drawing"].is_unique
-    part = REAL_IMAGES / "part-000001"
+    part = images / "part-000001"
     paths = [part / name for name in found.rows["image_name"]]
     bad: dict[int, str] = {}
     batches = read_batches(lambda place: paths[place].read_bytes(), len(paths), 16, bad)

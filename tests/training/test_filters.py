@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ from prip.errors import CheckpointError, InputError
 from prip.training.data.evaluation_sets import jaccard, ngrams, normalise, occurring, read_evaluation_prompts
 from prip.training.data.filters import filter_rows
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 OPTIONS = {"similarity": 0.8, "ngram": 5, "permutations": 128}
 
 
@@ -127,10 +127,9 @@ def test_prompts_that_occur_exactly_and_nearly() -> None:
     assert occurring(prompts, [], **OPTIONS).empty and occurring([], evaluation, **OPTIONS).empty
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="real prompts are not beside the repository")
-def test_near_duplicates_among_real_prompts_are_those_of_an_exact_search() -> None:
-    evaluation = read_evaluation_prompts(SHARED / "diffusiondb_prompts.txt", "prompt")[:400]
-    prompts = read_evaluation_prompts(SHARED / "diffusiondb_prompts.txt", "prompt")[400:1400]
+def test_near_duplicates_among_real_prompts_are_those_of_an_exact_search(real_data: Callable[[str], Path]) -> None:
+    evaluation = read_evaluation_prompts(real_data("diffusiondb_prompts.txt"), "prompt")[:400]
+    prompts = read_evaluation_prompts(real_data("diffusiondb_prompts.txt"), "prompt")[400:1400]
     own = {text: ngrams(normalise(text), 5) for text in {*evaluation, *prompts}}
     wanted = {prompt for prompt in prompts if max(jaccard(own[prompt], own[other]) for other in evaluation) >= 0.8}
     found = occurring(prompts, evaluation, **OPTIONS)
@@ -138,6 +137,5 @@ def test_near_duplicates_among_real_prompts_are_those_of_an_exact_search() -> No
     assert len(set(found["prompt"])) >= 0.95 * len(wanted) and len(wanted) >= 10, (len(found), len(wanted))
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="real prompts are not beside the repository")
-def test_parti_prompts_are_read() -> None:
-    assert len(read_evaluation_prompts(SHARED / "PartiPrompts.tsv", "prompt")) >= 1600
+def test_parti_prompts_are_read(real_data: Callable[[str], Path]) -> None:
+    assert len(read_evaluation_prompts(real_data("PartiPrompts.tsv"), "prompt")) >= 1600

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +17,7 @@ import torch
 from hub_server import LocalHub, serving
 from made_parts import ColourPivots, ColourReward
 from PIL import Image
-from test_diffusiondb import REAL_IMAGES, read, write
+from test_diffusiondb import read, write
 
 from prip.errors import CheckpointError, InputError
 from prip.training.data import drawing
@@ -66,9 +67,8 @@ def test_zips_hold_what_folders_hold(tmp_path: Path, small_parts: None, prefix: 
     ], "nothing is unpacked"
 
 
-@pytest.mark.skipif(not REAL_IMAGES.is_dir(), reason="real images are not beside the repository")
-def test_real_images_as_lossless_webp_in_a_zip(tmp_path: Path) -> None:
-    part = REAL_IMAGES / "part-000001"
+def test_real_images_as_lossless_webp_in_a_zip(real_data: Callable[[str], Path], tmp_path: Path) -> None:
+    part = real_data("generated_images") / "part-000001"
     entries = json.loads((part / "part-000001.json").read_text(encoding="utf-8"))
     names = list(entries)[:6]
     folder = tmp_path / "png" / "images" / "part-000001"

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ from made_parts import (
     write_parts,
     write_prompts,
 )
-from test_diffusiondb import REAL_IMAGES
 from test_parts import zipped
 
 from prip.errors import CheckpointError, InputError, PripError
@@ -431,10 +431,11 @@ def test_a_rerun_makes_the_missing_shards_alone(tmp_path: Path, monkeypatch: pyt
     assert hashes[0] == hashes[1]
 
 
-@pytest.mark.skipif(not REAL_IMAGES.is_dir(), reason="real images are not beside the repository")
-def test_real_images_are_mined_as_they_are(tmp_path: Path) -> None:
+def test_real_images_are_mined_as_they_are(real_data: Callable[[str], Path], tmp_path: Path) -> None:
     system = SystemPromptSettings(keep_share=0.6)
-    metrics = run_made(tmp_path, diffusiondb=REAL_IMAGES, dev_share=0.3, system=system, preferred_per_prompt=2)
+    metrics = run_made(
+        tmp_path, diffusiondb=real_data("generated_images"), dev_share=0.3, system=system, preferred_per_prompt=2
+    )
     assert metrics["counts"]["images"] == 74 and metrics["counts"]["system_prompts"] == 54
     preferred, kept = table(tmp_path, "preferred_images"), table(tmp_path, "system_prompts")
     assert preferred["user_prompt"].nunique() == 16 and len(preferred) == 32 and 31 <= len(kept) <= 34
