@@ -39,7 +39,7 @@ from prip.rewards.registry import parse_reward
 from prip.training.cli.command import parse_settings
 from prip.training.data.pairs import Pairs, Splits
 from prip.training.engine.loop import train
-from prip.training.memory import checkpoint_activations
+from prip.training.engine.optimizers import checkpoint_activations
 from prip.training.rl.context import build_workshop
 from prip.training.rl.parts import RlParts
 from prip.training.warmup.decoder import add_adapters

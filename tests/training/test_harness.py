@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from prip.errors import CheckpointError, InputError
 from prip.training.engine import callbacks
 from prip.training.engine.callbacks import NonFiniteError
-from prip.training.engine.loop import StageModule, train
+from prip.training.engine.loop import train
 from prip.training.engine.optimizers import build_optimizer, build_scheduler, train_only
+from prip.training.engine.stage_module import StageModule
 from prip.training.runs.run_folder import stage_folder
 from prip.training.runs.seeds import derive_seed, seed_everything
 from prip.training.settings import LoopSettings, OptimizerSettings, RunSettings

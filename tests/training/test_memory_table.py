@@ -29,8 +29,9 @@ from prip.training.rl.memory import (
     optimizer_state,
     part_memory,
     phase_bytes,
+    rl_parts_memory,
+    rl_phases,
 )
-from prip.training.rl_memory import rl_parts_memory, rl_phases
 from prip.training.settings import ChunkSettings, RolloutSettings
 
 

@@ -17,14 +17,8 @@ from prip.rewards import StandardisedSum
 from prip.training.data.reward_statistics import RewardStatistics
 from prip.training.rl import ppo
 from prip.training.rollouts.image_scorer import BaselineCache, ImageScorer
-from prip.training.rollouts.scores import (
-    Policy,
-    Refinement,
-    pack_bits,
-    score_refinements,
-    unpack_bits,
-    write_rollouts,
-)
+from prip.training.rollouts.policy import Policy, Refinement, pack_bits, unpack_bits
+from prip.training.rollouts.scores import score_refinements, write_rollouts
 
 PROMPTS = ["a cat", "a dog on the beach.", "two red apples in a bowl", "a cat"]
 
@@ -107,7 +101,7 @@ def test_rows_are_chosen_together(policy: Policy) -> None:
 def test_constraints_are_held_as_bits(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     """An eighth of their bytes, replayed a few refinements at a time."""
     refinements = policy.refine(PROMPTS)
-    monkeypatch.setattr("prip.training.rollouts.scores.REPLAYED_AT_ONCE", 2)
+    monkeypatch.setattr("prip.training.rollouts.policy.REPLAYED_AT_ONCE", 2)
     batch = policy.collate(refinements)
     actions = [one.actions for one in refinements]
     expected = policy.refiner.constraints.replay(PROMPTS, actions, policy.token_budget, policy.max_new_tokens)

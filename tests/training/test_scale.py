@@ -16,8 +16,9 @@ from torch import nn
 from prip.errors import InputError
 from prip.modeling import PreferenceEncoder, PromptDecoder
 from prip.training.data.pairs import read_preferred_images, read_system_prompts
-from prip.training.engine.loop import StageModule, train
-from prip.training.memory import checkpoint_activations
+from prip.training.engine.loop import train
+from prip.training.engine.optimizers import checkpoint_activations
+from prip.training.engine.stage_module import StageModule
 from prip.training.settings import EncoderSettings, LoopSettings, OptimizerSettings, RunSettings, TrainSettings
 from prip.training.warmup.decoder import build_decoder
 from prip.training.warmup.encoder import build_encoder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -21,9 +21,7 @@ from ..runs.processes import process_rank
 from ..runs.seeds import seed_everything
 from ..settings import LoopSettings
 from .sharding import whole_parameters
-
-if TYPE_CHECKING:
-    from .loop import StageModule
+from .stage_module import StageModule
 
 
 class NonFiniteError(PripError):

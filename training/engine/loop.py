@@ -12,16 +12,14 @@ import logging
 import shutil
 import sys
 import warnings
-from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from prip.errors import InputError
@@ -33,9 +31,9 @@ from ..settings import LoopSettings, RunSettings, TrainSettings
 from .callbacks import NonFiniteGuard, StageLoop
 from .csv_log import CsvLogger
 from .sharding import build_strategy, number_of_weights, plain_checkpoint, processes_of, stage_of
+from .stage_module import StageModule
 
 _log = logging.getLogger(__name__)
-_Item = TypeVar("_Item")
 _ACCELERATORS = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}
 _EXPECTED_WARNINGS = (
     ".*does not have many workers.*",
@@ -45,65 +43,6 @@ _EXPECTED_WARNINGS = (
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
 )
-
-
-class StageModule(L.LightningModule):
-    """A stage: which batch stands at which step, how it is measured, and what it leaves behind.
-
-    Subclasses add training_step and configure_optimizers as Lightning wants them, with automatic or manual
-    optimization. Parameters that do not require gradients are left out of the checkpoints: __init__ must bring them
-    back.
-    """
-
-    stage: ClassVar[str]
-    """Name of the stage: its folder in the run, and part of every seed."""
-    starts_trained: ClassVar[bool] = False
-    """Whether what it trains comes from an earlier stage: it is then measured before the first step, as step 0."""
-
-    @abstractmethod
-    def batch_at(self, step: int) -> Any:
-        """Returns the batch of `step`, on the CPU: a pure function of the seed, the stage, the step and the rank.
-
-        With loop.accumulate, batches are counted: those of step s are s * accumulate and the accumulate - 1 after it.
-        """
-
-    @abstractmethod
-    def evaluate(self) -> dict[str, float]:
-        """Measures the module on the dev split. Called in eval mode, without gradients, in all processes at once:
-        each must return the same."""
-
-    @abstractmethod
-    def export(self, folder: Path) -> None:
-        """Writes the trained part into the empty folder `folder`. Called in the first process alone."""
-
-    def facts(self) -> dict[str, float]:
-        """Returns what metrics.json is to say of the finished stage beside its measures on the dev split."""
-        return {}
-
-    def log_step(self, name: str, value: Tensor, prog_bar: bool = False) -> None:
-        """Logs what a batch gives for its step: the mean over the step's batches and over the processes."""
-        values = self.__dict__.setdefault("_of_the_step", {}).setdefault(name, [])
-        values.append(value.detach())
-        if len(values) == self.trainer.accumulate_grad_batches:
-            mean = torch.stack(values).mean() if len(values) > 1 else values[0]
-            values.clear()
-            self.log(name, mean, prog_bar=prog_bar, sync_dist=self.trainer.world_size > 1)
-
-    def my_share(self, batches: Sequence[_Item]) -> list[tuple[_Item, bool]]:
-        """Returns the batches of the dev split that this process measures, each with whether it counts.
-
-        All processes get equally many, as those that share the weights out must call them together: where there is
-        none left for a process, it repeats the first, which then does not count.
-        """
-        processes, count = self.trainer.world_size, len(batches)
-        places = range(self.global_rank, -(-count // processes) * processes, processes)
-        return [(batches[place], True) if place < count else (batches[0], False) for place in places]
-
-    def summed(self, value: Tensor) -> Tensor:
-        """Returns the sum of a tensor over the processes, on the CPU."""
-        if self.trainer.world_size == 1:
-            return value.cpu()
-        return self.trainer.strategy.reduce(value.to(self.device), reduce_op="sum").cpu()
 
 
 def train(

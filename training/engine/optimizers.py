@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from transformers import PreTrainedModel
 from transformers.optimization import Adafactor
 
 from prip.errors import InputError
@@ -54,6 +55,18 @@ def in_float32(parameters: Iterable[nn.Parameter]) -> None:
     """Puts what is trained into 32 bits: in 16, steps much smaller than a weight are lost in rounding."""
     for parameter in parameters:
         parameter.data = parameter.data.float()
+
+
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Makes the layers of `model` forget their activations in training and compute them again for the gradient.
+
+    transformers does so in training mode alone.
+    """
+    how = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):  # transformers 5.23 or newer, where the other name warns
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=how)
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
 
 
 def build_optimizer(settings: OptimizerSettings, parameters: Iterable[nn.Parameter], fused: bool = True) -> Optimizer:

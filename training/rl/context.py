@@ -20,7 +20,8 @@ from prip.rewards import StandardisedSum
 
 from ..rollouts.image_scorer import BaselineCache, ImageScorer
 from ..rollouts.offloading import Residence
-from ..rollouts.scores import Learner, Policy, Refinement, Scores, score_refinements
+from ..rollouts.policy import Learner, Policy, Refinement
+from ..rollouts.scores import Scores, score_refinements
 from ..runs.seeds import derive_seed, permutation_indices
 from ..settings import RlSettings, RolloutSettings
 from .dev_split import DevSplit

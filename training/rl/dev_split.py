@@ -12,7 +12,8 @@ from prip.rewards import StandardisedSum
 
 from ..engine import ranks
 from ..rollouts.image_scorer import ImageScorer
-from ..rollouts.scores import Learner, Policy, score_refinements
+from ..rollouts.policy import Learner, Policy
+from ..rollouts.scores import score_refinements
 from ..runs.preview import Column, write_preview
 from . import ppo
 from .parts import DEV_SEED

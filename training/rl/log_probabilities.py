@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..engine import ranks
-from ..rollouts.scores import ActionBatch, Learner, Refinement, Scores
+from ..rollouts.policy import ActionBatch, Learner, Refinement
+from ..rollouts.scores import Scores
 from ..runs.seeds import derive_seed
 from . import ppo
 from .context import Workshop

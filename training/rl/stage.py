@@ -19,11 +19,12 @@ from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
 
 from ..data.hashing import hash_of_texts
 from ..engine import ranks
-from ..engine.loop import StageModule, train
+from ..engine.loop import train
 from ..engine.optimizers import build_optimizer, build_scheduler, train_only, trained_names
 from ..engine.sharding import clipped_step, forward
-from ..rl_memory import rl_memory
-from ..rollouts.scores import ActionBatch, Refinement, Scores, write_rollouts
+from ..engine.stage_module import StageModule
+from ..rollouts.policy import ActionBatch, Refinement
+from ..rollouts.scores import Scores, write_rollouts
 from ..runs.pinned_settings import pin_rl
 from ..runs.processes import process_rank
 from ..runs.refiner_folder import publish_refiner, training_record, write_refiner
@@ -33,6 +34,7 @@ from ..settings import LoopSettings, OptimizerSettings, PpoSettings, RlSettings
 from . import ppo
 from .context import STAGE, RolloutBatch, Workshop, build_workshop
 from .log_probabilities import gather_replay, replay, rollout_metrics
+from .memory import rl_memory
 from .parts import RlParts, drawing_inputs, load_parts, part_folders, prompts_file
 
 _log = logging.getLogger(__name__)

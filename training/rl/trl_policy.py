@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput
 from prip.errors import PripError
 from prip.modeling import PreferenceEncoder
 
-from ..rollouts.scores import ActionBatch, Policy, Refinement
+from ..rollouts.policy import ActionBatch, Policy, Refinement
 from . import ppo
 from .context import RolloutBatch
 

@@ -29,13 +29,13 @@ from ..engine import ranks
 from ..engine.callbacks import NonFiniteError
 from ..engine.csv_log import CsvLogger
 from ..engine.optimizers import build_optimizer, learning_rate_factor, train_only
-from ..rl_memory import rl_memory
 from ..rollouts.scores import write_rollouts
 from ..runs.run_folder import finished_metrics, write_metrics
 from ..runs.seeds import seed_everything
 from ..settings import RlSettings
 from .context import STAGE, Workshop
 from .log_probabilities import replay, rollout_metrics
+from .memory import rl_memory
 from .trl_policy import Rollouts, TrlPolicy
 
 _log = logging.getLogger(__name__)

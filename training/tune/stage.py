@@ -19,8 +19,9 @@ from prip.fingerprints import check_unchanged, fingerprints, freeze
 from prip.randomness import random_generator
 
 from ..data.hashing import hash_of_texts
-from ..engine.loop import StageModule, train
+from ..engine.loop import train
 from ..engine.optimizers import scheduled_optimizer, train_only
+from ..engine.stage_module import StageModule
 from ..engine.step_order import StepOrder
 from ..rl.parts import DEV_SEED, drawing_inputs
 from ..rollouts.offloading import move

@@ -32,12 +32,12 @@ from ..data.pairs import (
     read_rewrites,
     read_system_prompts,
 )
-from ..engine.loop import StageModule, train
-from ..engine.optimizers import in_float32, scheduled_optimizer, train_only
+from ..engine.loop import train
+from ..engine.optimizers import checkpoint_activations, in_float32, scheduled_optimizer, train_only
 from ..engine.sharding import holds_float32
+from ..engine.stage_module import StageModule
 from ..engine.step_order import StepOrder
 from ..from_scratch import llama_config
-from ..memory import checkpoint_activations
 from ..runs.pinned_settings import base_hash, pin_decoder
 from ..runs.processes import process_rank
 from ..runs.refiner_folder import training_record, write_refiner

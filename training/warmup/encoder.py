@@ -24,12 +24,12 @@ from ..data.pairs import (
     drop_words,
     read_preferred_images,
 )
-from ..engine.loop import StageModule, train
-from ..engine.optimizers import in_float32, scheduled_optimizer, train_only
+from ..engine.loop import train
+from ..engine.optimizers import checkpoint_activations, in_float32, scheduled_optimizer, train_only
 from ..engine.sharding import holds_float32
+from ..engine.stage_module import StageModule
 from ..engine.step_order import StepOrder
 from ..from_scratch import t5_config
-from ..memory import checkpoint_activations
 from ..runs.pinned_settings import base_hash, pin_encoder
 from ..runs.run_folder import stage_folder
 from ..runs.seeds import derive_seed, seed_everything

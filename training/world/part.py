@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Literal
 from prip.errors import InputError
 from prip.miniature.prompts import SEEN_SPLITS
 
-from ..engine.loop import StageModule, train
+from ..engine.loop import train
 from ..engine.optimizers import scheduled_optimizer, train_only
+from ..engine.stage_module import StageModule
 from ..runs.seeds import permutation_indices, seed_everything
 from ..settings import LoopSettings, OptimizerSettings, WorldSettings
 from .renders import Renders, make_renders
