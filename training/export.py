@@ -41,11 +41,11 @@ def run(settings: ExportSettings) -> dict[str, Any]:
         parts / "rewards",
     ):
         if not folder.exists():
-            raise InputError(f"run: wanted a run with all its stages done, but {folder} is missing")
+            raise InputError(f"run: expected a run with all its stages done, but {folder} is missing")
     if settings.evaluation is not None and not settings.evaluation.is_file():
-        raise InputError(f"evaluation: wanted summary.json of prip evaluate, there is none at {settings.evaluation}")
+        raise InputError(f"evaluation: expected summary.json of prip evaluate, there is none at {settings.evaluation}")
     if settings.to.exists() and any(settings.to.iterdir()) and not (settings.to / "training.json").is_file():
-        raise InputError(f"to: wanted a new folder or an earlier checkpoint to replace, {settings.to} is neither")
+        raise InputError(f"to: expected a new folder or an earlier checkpoint to replace, {settings.to} is neither")
     evaluation = settings.evaluation or settings.run / "evaluation" / "summary.json"
     figures = json.loads(evaluation.read_text(encoding="utf-8")) if evaluation.is_file() else None
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from prip.errors import InputError
-from prip.training.cli.command import STAGES, main, parse_settings, presets
+from prip.training.cli.command import STAGES, main, parse_settings, preset_files
 from prip.training.settings import DecoderSettings, EncoderSettings
 
 
@@ -42,7 +42,9 @@ def test_stage_help_explains_fields_and_gives_examples(stage: str, capsys: pytes
 @pytest.mark.parametrize("stage", ["encoder", "decoder"])
 def test_printed_configs_come_back_as_they_were(stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     peers = {"encoder": [], "decoder": ["rew-log", "rew-syn"]}[stage]
-    assert presets(stage) == sorted(["miniature", "modern", "paper", "paper-dry", "smoke", "tinyllama", *peers])
+    assert list(preset_files(stage)) == sorted(
+        ["miniature", "modern", "paper", "paper-dry", "smoke", "tinyllama", *peers]
+    )
     with pytest.raises(SystemExit):
         parse_settings(stage, ["--config", "miniature", "--run", "runs/x", "--loop.steps", "7", "--print_config"])
     path = tmp_path / "mine.yaml"
@@ -77,7 +79,7 @@ def test_a_config_extends_another(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="mine.yaml extends itself"):
         parse_settings("encoder", ["--config", str(tmp_path / "mine.yaml"), "--run", "r"])
     (tmp_path / "base.yaml").write_text("a: [")
-    with pytest.raises(InputError, match="base.yaml cannot be read as YAML"):
+    with pytest.raises(InputError, match="base.yaml is not valid YAML"):
         parse_settings("encoder", ["--config", str(tmp_path / "base.yaml"), "--run", "r"])
 
 
@@ -97,26 +99,29 @@ def test_flags_may_be_spelled_with_dashes(flag: str) -> None:
 
 def test_wrong_settings_are_one_line_not_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["encoder", "--run", str(tmp_path), "--loop.steps", "0"]) == 2
-    assert "prip-train encoder: error: loop.steps: wanted at least 1, got 0" in capsys.readouterr().err
+    assert "prip-train encoder: error: loop.steps: expected at least 1, got 0" in capsys.readouterr().err
     assert main(["rl", "--run", str(tmp_path), "--rollouts.chunk.update", "0"]) == 2
-    assert "error: rollouts.chunk.update: wanted at least 1, got 0" in capsys.readouterr().err
+    assert "error: rollouts.chunk.update: expected at least 1, got 0" in capsys.readouterr().err
     assert main(["world", "--run", str(tmp_path), "--unet.patch_size", "6"]) == 2
-    assert "error: unet.patch_size: wanted a power of two, got 6" in capsys.readouterr().err
+    assert "error: unet.patch_size: expected a power of two, got 6" in capsys.readouterr().err
     assert main(["encoder", "--run", str(tmp_path)]) == 1
     assert "prip-train prepare wrote" in capsys.readouterr().err
-    with pytest.raises(InputError, match=r"config: wanted a preset \(miniature, .*\) or a YAML file, got 'minature'"):
+    with pytest.raises(InputError, match=r"config: expected a preset \(miniature, .*\) or a YAML file, got 'minature'"):
         parse_settings("encoder", ["--config", "minature", "--run", "r"])
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["encoder", "--run", "r", "--images", "best"], "images: wanted preferred or random, got 'best'"),
+        (["encoder", "--run", "r", "--images", "best"], "images: expected preferred or random, got 'best'"),
         (["encoder", "--run", "r", "--lop.steps", "3"], "unknown argument --lop.steps; did you mean --loop.steps?"),
-        (["encoder", "--run", "r", "--loop.steps", "few"], "loop.steps: wanted a whole number, got 'few'"),
-        (["encoder", "--run", "r", "--optimizer.lr", "fast"], "optimizer.lr: wanted a number, got 'fast'"),
-        (["world", "--run", "r", "--parts", "trunk"], "parts: wanted a list such as '[\"one\", \"two\"]', got 'trunk'"),
-        (["encoder"], "run: wanted a folder, as in --run FOLDER, got none"),
+        (["encoder", "--run", "r", "--loop.steps", "few"], "loop.steps: expected an integer, got 'few'"),
+        (["encoder", "--run", "r", "--optimizer.lr", "fast"], "optimizer.lr: expected a number, got 'fast'"),
+        (
+            ["world", "--run", "r", "--parts", "trunk"],
+            "parts: expected a list such as '[\"one\", \"two\"]', got 'trunk'",
+        ),
+        (["encoder"], "run: expected a folder, as in --run FOLDER, got none"),
         (
             ["encode"],
             "encoder, decoder, rl, tune or export, got 'encode'; did you mean encoder?",
@@ -135,8 +140,8 @@ def test_what_cannot_be_parsed_is_named(arguments: list[str], message: str, caps
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("loop: {stepps: 3}", "unknown argument --loop.stepps; did you mean --loop.steps?"),
-        ("loop: 3", "loop: wanted settings by name, got 3"),
+        ("loop: {stepps: 3}", "unknown setting loop.stepps; did you mean loop.steps?"),
+        ("loop: 3", "loop: expected a mapping of settings, got 3"),
         ("- 3", "got list"),
         ("", "got nothing"),
     ],
@@ -165,7 +170,7 @@ def test_wrong_settings_are_refused_before_anything_is_loaded(tmp_path: Path) ->
         (["rl", "--config", "nonexistent"], "got 'nonexistent'"),
         (run, "add --resume to continue it"),
         ([*run, "--resume"], "seed was 7, is 0"),
-        ([*run, "--loop.steps", "0"], "loop.steps: wanted at least 1"),
+        ([*run, "--loop.steps", "0"], "loop.steps: expected at least 1"),
     ):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
         assert done.returncode == 2 and message in done.stderr and done.stdout == "set()\n", done.stderr
@@ -180,12 +185,12 @@ def test_a_stage_begins_with_what_differs_from_its_preset(tmp_path: Path, caplog
     parse_settings("rl", ["--run", "runs/x", "--offload", '["generator"]', "--parts.generator", "RUN/g"])
     parse_settings("export", ["--run", "runs/x", "--to", "there", "--private"])
     assert caplog.messages == [
-        "prip-train encoder, preset miniature, but for:\n  loop.steps: 7\n  word_dropout: 0.25\n"
+        "prip-train encoder, preset miniature, except:\n  loop.steps: 7\n  word_dropout: 0.25\n"
         "all settings: runs/x/encoder/settings.yaml, or --print_config",
         "prip-train encoder, preset miniature\nall settings: runs/x/encoder/settings.yaml, or --print_config",
-        'prip-train rl, the defaults, but for:\n  offload: ["generator"]\n  parts.generator: RUN/g\n'
+        'prip-train rl, the defaults, except:\n  offload: ["generator"]\n  parts.generator: RUN/g\n'
         "all settings: runs/x/rl/settings.yaml, or --print_config",
-        "prip-train export, the defaults, but for:\n  private: true",
+        "prip-train export, the defaults, except:\n  private: true",
     ]
 
 
@@ -217,7 +222,7 @@ def test_a_stage_runs_as_a_command(tmp_path: Path, data: Path, capsys: pytest.Ca
     command = [sys.executable, "-c", code, *arguments, "--device", "cpu"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "preset smoke, but for:" in done.stderr and "  loop.steps: 4\n" in done.stderr
+    assert "preset smoke, except:" in done.stderr and "  loop.steps: 4\n" in done.stderr
     assert "vocab_size: 300" in (tmp_path / "encoder" / "settings.yaml").read_text()
     assert "vocab_size" not in done.stderr and "best dev_loss" in done.stderr and "Warning" not in done.stderr
     assert (tmp_path / "encoder" / "part" / "model.safetensors").exists()

@@ -93,7 +93,7 @@ def test_what_cannot_be_stored_is_refused(tmp_path: Path) -> None:
         write_index(tmp_path, {"0.safetensors": ["a"], "1.safetensors": ["a"]})
     with pytest.raises(InputError, match="each image once"):
         write_shard(path, ["a", "a"], torch.zeros(2, 2, 3))
-    with pytest.raises(InputError, match=re.escape("wanted (2, pivot_length, pivot_width)")):
+    with pytest.raises(InputError, match=re.escape("expected (2, pivot_length, pivot_width)")):
         write_shard(path, ["b", "c"], torch.zeros(1, 2, 3))
     with pytest.raises(InputError, match="fp16"):
         write_shard(path, ["b"], torch.full((1, 2, 3), 1e6))

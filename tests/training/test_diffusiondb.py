@@ -181,7 +181,7 @@ def test_the_large_set_and_a_part_of_the_metadata(tmp_path: Path, small_parts: N
 
 
 def test_folders_that_are_no_diffusiondb(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="diffusiondb: wanted a folder with parts"):
+    with pytest.raises(InputError, match="diffusiondb: expected a folder with parts"):
         read(tmp_path)
     write(tmp_path)
     (tmp_path / "metadata.parquet").write_bytes(b"no table")

@@ -89,7 +89,7 @@ def test_evaluation_sets_in_all_their_kinds(tmp_path: Path, name: str, content: 
         ("a.csv", "text\na cat\n", InputError, "no column 'prompt', but text"),
         ("a.json", "{", CheckpointError, "cannot be read"),
         ("a.json", '{"a": "b"}', InputError, "holds no prompts"),
-        ("a.xlsx", "", InputError, "wanted .txt, .tsv, .csv or .json"),
+        ("a.xlsx", "", InputError, "expected .txt, .tsv, .csv or .json"),
         ("a.txt", None, CheckpointError, "is missing"),
     ],
 )

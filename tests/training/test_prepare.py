@@ -253,7 +253,7 @@ def test_filtering_by_hand() -> None:
     assert filter_system_prompts(images, 1.0, {"aesthetic": 4.0})["image_name"].tolist() == ["a1", "b1", "c1"]
     images.loc[images["prompt"].isin(["a", "c"]), "split"] = "dev"
     assert filter_system_prompts(images, 0.5, {})["system_prompt"].tolist() == ["a", "d"]
-    with pytest.raises(InputError, match="thresholds: wanted names of rewards that are used, got clip"):
+    with pytest.raises(InputError, match="thresholds: expected names of rewards that are used, got clip"):
         filter_system_prompts(images, 0.5, {"clip": 0.28})
 
 
@@ -263,7 +263,7 @@ def test_prompts_keep_their_splits_apart(tmp_path: Path) -> None:
     pd.DataFrame(rows, columns=["user_prompt", "split"]).to_parquet(path)
     found = read_prompts(path, "user_prompt", 0, 0)
     assert found.to_numpy().tolist() == [["a", "train"], ["b", "dev"], ["c", "dev"]]
-    with pytest.raises(InputError, match="wanted prompts of the split"):
+    with pytest.raises(InputError, match="expected prompts of the split"):
         read_prompts(path, "user_prompt", 1, 0)
     with pytest.raises(CheckpointError, match="columns are missing: system_prompt"):
         read_prompts(path, "system_prompt", 0, 0)
@@ -285,12 +285,12 @@ def test_bad_images_are_set_aside_up_to_a_share(tmp_path: Path) -> None:
     files[0].write_bytes(b"")
     files[1].unlink()
     parts = made(rewards=[ColourReward("mini-reward", 0, shift=float("nan")), *made_rewards()[1:]])
-    with pytest.raises(PripError, match="max_bad_share: wanted at most 0.01, but 1 of 76 images are bad"):
+    with pytest.raises(PripError, match="max_bad_share: expected at most 0.01, but 1 of 76 images are bad"):
         run_made(tmp_path / "early", diffusiondb=source)
     assert not (tmp_path / "early" / "prepare" / "scores").exists(), "too many files are missing"
-    with pytest.raises(PripError, match="max_bad_share: wanted at most 0.02, but 76 of 76 images are bad"):
+    with pytest.raises(PripError, match="max_bad_share: expected at most 0.02, but 76 of 76 images are bad"):
         run_made(tmp_path / "nan", parts, diffusiondb=source, max_bad_share=0.02)
-    with pytest.raises(PripError, match="max_bad_share: wanted at most 0.02, but 2 of 76 images are bad"):
+    with pytest.raises(PripError, match="max_bad_share: expected at most 0.02, but 2 of 76 images are bad"):
         run_made(tmp_path / "run", diffusiondb=source, dev_share=0.4, max_bad_share=0.02)
     metrics = run_made(tmp_path / "run", diffusiondb=source, dev_share=0.4, max_bad_share=0.03, overwrite=True)
     aside = table(tmp_path / "run", "set_aside").set_index("image_name")["reason"].to_dict()
@@ -339,9 +339,12 @@ def best_by(scores: pd.DataFrame, prompts: pd.DataFrame, reward: str) -> pd.Seri
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"preferred_by": ("image-reward",)}, "preferred_by: wanted names among mini-reward, mini-hps, got image-rew"),
-        ({"system": SystemPromptSettings(thresholds={"clip": 0.28})}, "system.thresholds: wanted names among"),
-        ({"system": SystemPromptSettings(ranked_by=("clip",))}, "system.ranked_by: wanted names among"),
+        (
+            {"preferred_by": ("image-reward",)},
+            "preferred_by: expected names among mini-reward, mini-hps, got image-rew",
+        ),
+        ({"system": SystemPromptSettings(thresholds={"clip": 0.28})}, "system.thresholds: expected names among"),
+        ({"system": SystemPromptSettings(ranked_by=("clip",))}, "system.ranked_by: expected names among"),
     ],
 )
 def test_a_reward_that_is_not_there_is_told_after_the_first_part(
@@ -404,7 +407,7 @@ def test_evaluation_prompts_come_from_the_hub(tmp_path: Path, hub: LocalHub) -> 
         CheckpointError, match=r"evaluation.files: none.json of dataset 'zhwang/HPDv2'.* none of the fi"
     ):
         run_made(tmp_path / "other", evaluation=missing)
-    with pytest.raises(InputError, match="evaluation.files: wanted hf://datasets/OWNER/NAME/PATH"):
+    with pytest.raises(InputError, match="evaluation.files: expected hf://datasets/OWNER/NAME/PATH"):
         EvaluationSetSettings(files=("hf://datasets/zhwang/HPDv2",))
 
 
@@ -449,20 +452,23 @@ def test_real_images_are_mined_as_they_are(real_data: Callable[[str], Path], tmp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"images_per_user_prompt": 1}, "images_per_user_prompt: wanted at least 2, got 1"),
-        ({"preferred_per_prompt": 9}, r"preferred_per_prompt: wanted at most images_per_user_prompt \(8\), got 9"),
-        ({"max_bad_share": 1.5}, "max_bad_share: wanted a number between 0 and 1, got 1.5"),
-        ({"diffusiondb": Path("x"), "system": SystemPromptSettings(scored_for="start")}, "scored_for: wanted 'prompt'"),
+        ({"images_per_user_prompt": 1}, "images_per_user_prompt: expected at least 2, got 1"),
+        ({"preferred_per_prompt": 9}, r"preferred_per_prompt: expected at most images_per_user_prompt \(8\), got 9"),
+        ({"max_bad_share": 1.5}, "max_bad_share: expected a number between 0 and 1, got 1.5"),
+        (
+            {"diffusiondb": Path("x"), "system": SystemPromptSettings(scored_for="start")},
+            "scored_for: expected 'prompt'",
+        ),
     ],
 )
 def test_settings_that_do_not_fit(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         PrepareSettings(run=Path("r"), **options)
-    with pytest.raises(InputError, match="keep_share: wanted more than 0, got 0"):
+    with pytest.raises(InputError, match="keep_share: expected more than 0, got 0"):
         SystemPromptSettings(keep_share=0)
-    with pytest.raises(InputError, match="ray.workers: wanted at least 1 where ray.address is given"):
+    with pytest.raises(InputError, match="ray.workers: expected at least 1 where ray.address is given"):
         RaySettings(address="auto")
-    with pytest.raises(InputError, match="max_image_nsfw: wanted a number between 0 and 1, got 2"):
+    with pytest.raises(InputError, match="max_image_nsfw: expected a number between 0 and 1, got 2"):
         FilterSettings(max_image_nsfw=2)
 
 

@@ -86,9 +86,9 @@ def test_a_log_is_read_without_what_tells_nothing(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="columns are missing: user_name"):
         read_log(path)
     path.write_bytes(b"PAR1")
-    with pytest.raises(CheckpointError, match="wanted DiffusionDB's metadata, but it cannot be read"):
+    with pytest.raises(CheckpointError, match="expected DiffusionDB's metadata, but it cannot be read"):
         read_log(path)
-    with pytest.raises(CheckpointError, match=r"sessions.log: wanted .* is missing"):
+    with pytest.raises(CheckpointError, match=r"sessions.log: expected .* is missing"):
         read_log(tmp_path / "none.parquet")
 
 
@@ -288,7 +288,7 @@ def test_what_comes_first_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert main(["rewrites", "--config", preset, "--run", str(tmp_path)]) == 1
         told = capsys.readouterr().err
         assert missing in told and "do prip-train world and prepare come first?" in told
-    with pytest.raises(InputError, match="gap_minutes: wanted at least 0"):
+    with pytest.raises(InputError, match="gap_minutes: expected at least 0"):
         SessionSettings(gap_minutes=-1)
 
 

@@ -415,9 +415,9 @@ def test_the_generators_own_tokens_bound_the_prompt(tmp_path: Path, warm: Path) 
     ("make", "message"),
     [
         (lambda: RolloutSettings(images_per_prompt=9), r"images_per_prompt: wanted at most seed_pool \(8\), got 9"),
-        (lambda: RolloutSettings(token_budget=0), "token_budget: wanted at least 1, got 0"),
+        (lambda: RolloutSettings(token_budget=0), "token_budget: expected at least 1, got 0"),
         (lambda: PpoSettings(ratio_clip=0.0), "ratio_clip: wanted a number above 0"),
-        (lambda: PpoSettings(trace=1.5), "trace: wanted a number between 0 and 1"),
+        (lambda: PpoSettings(trace=1.5), "trace: expected a number between 0 and 1"),
         (
             lambda: rl_settings(Path("r"), rollouts=RolloutSettings(samples_per_prompt=1)),
             "samples_per_prompt: wanted at least 2 for baseline: group, got 1",

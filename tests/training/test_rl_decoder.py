@@ -231,7 +231,7 @@ def test_an_encoder_that_is_wanted_must_be_there(peer: Path, warm: Path, tmp_pat
     ("options", "message"),
     [
         ({"algorithm": "grpo"}, "algorithm: wanted ppo for learns: decoder, got grpo"),
-        ({"strategy": "deepspeed-2"}, "strategy: wanted auto or ddp for learns: decoder, got deepspeed-2"),
+        ({"strategy": "deepspeed-2"}, "strategy: expected auto or ddp for learns: decoder, got deepspeed-2"),
         ({"offload": ("generator", "decoder")}, "offload: wanted no decoder for learns: decoder, got generator, dec"),
     ],
 )
@@ -241,7 +241,7 @@ def test_settings_that_cannot_be_are_refused(options: dict[str, Any], message: s
 
 
 def test_rewrites_go_without_pivots(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="pivot: wanted none where rewrites is given, got image"):
+    with pytest.raises(InputError, match="pivot: expected none where rewrites is given, got image"):
         DecoderSettings(run=tmp_path, rewrites=tmp_path / "rewrites.parquet")
     settings = DecoderSettings(run=tmp_path, rewrites=tmp_path / "rewrites.parquet", pivot="none")
     with pytest.raises(CheckpointError, match=r"rewrites: wanted a table .*rewrites.parquet is missing"):

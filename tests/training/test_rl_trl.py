@@ -173,7 +173,7 @@ def test_micro_batches_are_divisors(tmp_path: Path, warm: Path) -> None:
         ({"algorithm": "rloo", "offload": ("decoder",)}, "offload: wanted none for algorithm: rloo, got decoder"),
         (
             {"algorithm": "grpo", "strategy": "deepspeed-2"},
-            "strategy: wanted auto or ddp for algorithm: grpo, got deepspeed-2",
+            "strategy: expected auto or ddp for algorithm: grpo, got deepspeed-2",
         ),
     ],
 )

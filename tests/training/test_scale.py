@@ -159,13 +159,13 @@ def test_buckets_leave_less_padding_and_the_share_is_told(tmp_path: Path, data: 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: TrainSettings(run=Path("r"), devices=0), "devices: wanted at least 1, got 0"),
-        (lambda: LoopSettings(accumulate=0), "accumulate: wanted at least 1, got 0"),
+        (lambda: TrainSettings(run=Path("r"), devices=0), "devices: expected at least 1, got 0"),
+        (lambda: LoopSettings(accumulate=0), "accumulate: expected at least 1, got 0"),
         (
             lambda: EncoderSettings(
                 run=Path("r"), strategy="deepspeed-2", optimizer=OptimizerSettings(name="adafactor")
             ),
-            "optimizer.name: wanted adamw with strategy: deepspeed-2, got adafactor",
+            "optimizer.name: expected adamw with strategy: deepspeed-2, got adafactor",
         ),
     ],
 )

@@ -266,10 +266,10 @@ def test_what_is_missing_is_told(made: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: PullSettings(last_steps=0), "last_steps: wanted at least 1"),
-        (lambda: AnchorSettings(prompt_dropout=2.0), "prompt_dropout: wanted a number between 0 and 1"),
-        (lambda: TuneDevSettings(images_per_prompt=1), "images_per_prompt: wanted at least 2"),
-        (lambda: TuneSettings(run=Path("r"), strategy="deepspeed-2"), "strategy: wanted auto or ddp for tune"),
+        (lambda: PullSettings(last_steps=0), "last_steps: expected at least 1"),
+        (lambda: AnchorSettings(prompt_dropout=2.0), "prompt_dropout: expected a number between 0 and 1"),
+        (lambda: TuneDevSettings(images_per_prompt=1), "images_per_prompt: expected at least 2"),
+        (lambda: TuneSettings(run=Path("r"), strategy="deepspeed-2"), "strategy: expected auto or ddp for tune"),
         (lambda: TuneSettings(run=Path("r"), loop=LoopSettings(precision="bf16-true")), "loop.precision: wanted"),
     ],
 )

@@ -233,16 +233,16 @@ def test_nan_in_a_stage_stops_it(tmp_path: Path, data: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LoopSettings(steps=0), "steps: wanted at least 1, got 0"),
-        (lambda: OptimizerSettings(lr=-1.0), "lr: wanted at least 0"),
-        (lambda: OptimizerSettings(lr=float("nan")), "lr: wanted at least 0, got nan"),
-        (lambda: T5Sizes(d_model=10, heads=4), r"d_model: wanted a multiple of heads \(4\), got 10"),
-        (lambda: LlamaSizes(vocab_size=100), "vocab_size: wanted at least 260"),
-        (lambda: LoraSettings(alpha=0.0), "alpha: wanted a number above 0"),
-        (lambda: EncoderSettings(run=Path("r"), word_dropout=1.5), "word_dropout: wanted a number between 0 and 1"),
-        (lambda: EncoderSettings(run=Path("r"), seed=-1), "seed: wanted at least 0"),
-        (lambda: DecoderSettings(run=Path("r"), template="none"), "template: wanted {pivot} in it once"),
-        (lambda: DecoderSettings(run=Path("r"), resume=True, overwrite=True), "resume, overwrite: wanted one"),
+        (lambda: LoopSettings(steps=0), "steps: expected at least 1, got 0"),
+        (lambda: OptimizerSettings(lr=-1.0), "lr: expected at least 0"),
+        (lambda: OptimizerSettings(lr=float("nan")), "lr: expected at least 0, got nan"),
+        (lambda: T5Sizes(d_model=10, heads=4), r"d_model: expected a multiple of heads \(4\), got 10"),
+        (lambda: LlamaSizes(vocab_size=100), "vocab_size: expected at least 260"),
+        (lambda: LoraSettings(alpha=0.0), "alpha: expected a number above 0"),
+        (lambda: EncoderSettings(run=Path("r"), word_dropout=1.5), "word_dropout: expected a number between 0 and 1"),
+        (lambda: EncoderSettings(run=Path("r"), seed=-1), "seed: expected at least 0"),
+        (lambda: DecoderSettings(run=Path("r"), template="none"), "template: expected {pivot} in it once"),
+        (lambda: DecoderSettings(run=Path("r"), resume=True, overwrite=True), "resume, overwrite: expected one"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(make: Any, message: str) -> None:

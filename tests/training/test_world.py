@@ -73,14 +73,14 @@ def test_a_finished_part_is_kept_only_under_the_settings_it_was_made_with(
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--unet.patch_size=6", "unet.patch_size: wanted a power of two, got 6"),
-        ("--unet.latent_channels=4000", "unet.latent_channels: wanted at most"),
-        ("--unet.channels=[24]", "unet.channels: wanted multiples of 16"),
-        ("--unet.channels=[16,16,16,16,16]", "unet.channels: wanted at most as many levels"),
-        ("--unet.text_width=30", "unet.text_width: wanted a multiple"),
-        ("--trunk_width=40", "trunk_width: wanted a multiple of 16"),
-        ("--label_noise=0", "label_noise: wanted a number above 0"),
-        ("--image_size=36", "image_size: wanted a multiple of 8"),
+        ("--unet.patch_size=6", "unet.patch_size: expected a power of two, got 6"),
+        ("--unet.latent_channels=4000", "unet.latent_channels: expected at most"),
+        ("--unet.channels=[24]", "unet.channels: expected multiples of 16"),
+        ("--unet.channels=[16,16,16,16,16]", "unet.channels: expected at most as many levels"),
+        ("--unet.text_width=30", "unet.text_width: expected a multiple"),
+        ("--trunk_width=40", "trunk_width: expected a multiple of 16"),
+        ("--label_noise=0", "label_noise: expected a number above 0"),
+        ("--image_size=36", "image_size: expected a multiple of 8"),
     ],
 )
 def test_sizes_that_cannot_be_built_are_told_at_once(
@@ -187,9 +187,9 @@ def test_a_run_has_its_parts_from_one_origin(tmp_path: Path, capsys: pytest.Capt
     assert "holds text_encoder" in capsys.readouterr().err and not (trained / "parts" / "generator").exists()
     assert main(["world", *FLAGS, "--run", str(taken), "--checkpoint", "prip-mini"]) == 0
     assert world(taken, "text_encoder", "--overwrite") == 2
-    assert "wanted one without parts of a checkpoint" in capsys.readouterr().err
+    assert "expected one without parts of a checkpoint" in capsys.readouterr().err
     assert world(tmp_path / "both", "text_encoder", "--checkpoint=prip-mini") == 2
-    assert "parts, checkpoint: wanted one of them at most" in capsys.readouterr().err
+    assert "parts, checkpoint: expected one of them at most" in capsys.readouterr().err
 
 
 def test_a_checkpoint_that_lacks_a_part_or_is_broken_leaves_no_run(
@@ -203,6 +203,6 @@ def test_a_checkpoint_that_lacks_a_part_or_is_broken_leaves_no_run(
     shutil.rmtree(broken / "readers")
     (broken / "generator" / "obedience.json").unlink()
     assert main(["world", *FLAGS, "--run", str(run), f"--checkpoint={broken}"]) == 1
-    assert "lacks readers, generator/obedience.json: wanted what prip-train export" in capsys.readouterr().err
+    assert "lacks readers, generator/obedience.json: expected what prip-train export" in capsys.readouterr().err
     assert main(["world", *FLAGS, "--run", str(run), "--checkpoint=prip-mega"]) == 1
     assert "unknown checkpoint 'prip-mega'" in capsys.readouterr().err and not run.exists()

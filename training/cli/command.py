@@ -7,32 +7,32 @@ import json
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 from jsonargparse import Namespace
 
 from prip.command_line import told_warnings
+from prip.config_files import EXTENDS, read_config_chain
 from prip.errors import InputError, PripError
 from prip.loading.folders import quiet
+from prip.settings_parser import SettingsParser, build_settings, check_names
 
 from ..runs.processes import process_rank
 from ..runs.run_folder import SETTINGS_FILE, check_folder, flat
-from ..settings import RunSettings
+from ..settings import ExportSettings, PrepareSettings, RlSettings, RunSettings
 from ..settings.in_run import in_run
-from .config_files import CONFIGS, presets, with_preset_paths
-from .parser import StageParser, build_settings, stage_parser
-from .stages import STAGES, top_parser
+from .stages import CONFIGS, STAGES, preset_files, top_parser
 
-__all__ = ["CONFIGS", "STAGES", "main", "parse_settings", "presets"]
-_NO_SETTINGS = ("config", "extends", "run", "to", "resume", "overwrite", "progress")
-"""What the summary leaves out: it says where a stage runs, not what it does."""
+__all__ = ["CONFIGS", "STAGES", "main", "parse_settings", "preset_files"]
+_NO_SETTINGS = ("config", EXTENDS, "run", "to", "resume", "overwrite", "progress")
+"""Options that the summary leaves out: they say where and how a stage runs, not what it does."""
 _log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one stage; returns the exit status: 0, 1 for a failed stage, 2 for wrong settings, 130 for Ctrl-C."""
+    """Run one stage and return the exit status: 0 done, 1 failed, 2 wrong settings, 130 interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     name = top_parser().parse_args(arguments[:1]).stage
     logging.basicConfig(format="%(message)s")
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = parse_settings(name, arguments[1:])
         if isinstance(settings, RunSettings) and name != "world" and not process_rank():
-            check_folder(settings, name)  # before seconds of imports, and minutes of loading
+            check_folder(settings, name)  # before imports and loading, which take seconds to minutes
         with told_warnings(f"prip-train {name}"):
             with quiet():
                 module = importlib.import_module(f"..{STAGES[name].module}", __package__)
@@ -50,55 +50,90 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
         if not process_rank():
-            print(f"\nprip-train {name}: interrupted; to continue: {_continuing(arguments)}", file=sys.stderr)
+            command = _resuming_command(arguments)
+            print(f"\nprip-train {name}: interrupted; to continue: {command}", file=sys.stderr)
         return 130
     return 0
 
 
-def _continuing(arguments: Sequence[str]) -> str:
-    """Returns the command that goes on where this one stopped: of export, which is quick, the same."""
+def _resuming_command(arguments: Sequence[str]) -> str:
+    """Return the command that continues an interrupted one; export starts over."""
     kept = [argument for argument in arguments if argument not in ("--overwrite", "--resume")]
     return shlex.join(["prip-train", *kept, *([] if kept[0] == "export" else ["--resume"])])
 
 
-def parse_settings(name: str, arguments: Sequence[str]) -> Any:
-    """Returns the settings of the stage `name`, from a config and flags, and logs them.
+@overload
+def parse_settings(name: Literal["rl"], arguments: Sequence[str]) -> RlSettings: ...
+@overload
+def parse_settings(name: Literal["prepare"], arguments: Sequence[str]) -> PrepareSettings: ...
+@overload
+def parse_settings(name: str, arguments: Sequence[str]) -> RunSettings | ExportSettings: ...
+def parse_settings(name: str, arguments: Sequence[str]) -> RunSettings | ExportSettings:
+    """Return the settings of a stage from configs and flags, and log how they differ from the preset's.
 
-    Exits as argparse does on --help, --print_config and what it cannot parse. Raises InputError for values that do not
-    fit.
+    Exit as argparse does on --help, --print_config and arguments that do not parse.
+
+    Args:
+        name: the stage.
+        arguments: the command line after the stage's name.
+
+    Raises:
+        InputError: if a config cannot be read or a value is out of range.
     """
     settings_class = getattr(importlib.import_module("..settings", __package__), STAGES[name].settings)
-    parser = stage_parser(name, settings_class, _examples(name))
-    words = with_preset_paths(name, [_underscored(one) for one in arguments])
+    presets = preset_files(name)
+    known = [f"a preset ({', '.join(presets)})"] if presets else []
+    parser = SettingsParser(
+        settings_class,
+        prog=f"prip-train {name}",
+        epilog=_examples(name),
+        config_help=f"{' or '.join([*known, 'the path of a YAML file'])}, which may extend another: `extends: NAME`",
+    )
+    words = _with_extended_configs([_underscored(argument) for argument in arguments], settings_class, presets)
     parsed = parser.parse_args(words)
-    built = build_settings(settings_class, parsed, parser.instantiate)
+    built = build_settings(parser, settings_class, parsed)
     settings = in_run(built, built.run)
     _log.info("%s", _summary(name, parser, words, parsed))
     return settings
 
 
-def _summary(name: str, parser: StageParser, words: Sequence[str], parsed: Namespace) -> str:
-    """In words: where all settings of a stage will lie, and which of them differ from the preset's, or the defaults."""
-    used = [word for word in words if word.startswith(str(CONFIGS))]
-    preset = f"preset {Path(used[-1]).parent.name}" if used else "the defaults"
+def _with_extended_configs(arguments: Sequence[str], settings_class: type, presets: Mapping[str, Path]) -> list[str]:
+    """Replace each --config by the file that it names, after the files which that one extends."""
+    result: list[str] = []
+    words = iter(arguments)
+    for argument in words:
+        flag, equals, value = argument.partition("=")
+        if flag == "--config":
+            for file in read_config_chain(value if equals else next(words, ""), presets):
+                check_names(settings_class, file.values)
+                result += ["--config", str(file.path)]
+        else:
+            result.append(argument)
+    return result
+
+
+def _summary(name: str, parser: SettingsParser, words: Sequence[str], parsed: Namespace) -> str:
+    """Say which settings differ from the preset's, or from the defaults, and where all of them are saved."""
+    configs = [word for word in words if word.startswith(str(CONFIGS))]
+    source = f"preset {Path(configs[-1]).parent.name}" if configs else "the defaults"
     required = [f"--{field}={parsed[field]}" for field in ("run", "to") if field in parsed]
-    base = parser.parse_args([text for path in used for text in ("--config", path)] + required)
-    before, now = (flat(one.as_dict()) for one in (base, parsed))
+    base = parser.parse_args([text for path in configs for text in ("--config", path)] + required)
+    before, now = (flat(namespace.as_dict()) for namespace in (base, parsed))
     changed = [key for key in now if now[key] != before.get(key) and key.partition(".")[0] not in _NO_SETTINGS]
-    place = {"world": "world/*", "export": None}.get(name, name)
-    lines = [f"prip-train {name}, {preset}" + (", but for:" if changed else "")]
-    lines += [f"  {key}: {_shown(now[key])}" for key in changed]
-    lines += [] if place is None else [f"all settings: {Path(parsed.run) / place / SETTINGS_FILE}, or --print_config"]
+    folder = {"world": "world/*", "export": None}.get(name, name)
+    lines = [f"prip-train {name}, {source}" + (", except:" if changed else "")]
+    lines += [f"  {key}: {_typed(now[key])}" for key in changed]
+    lines += [] if folder is None else [f"all settings: {Path(parsed.run) / folder / SETTINGS_FILE}, or --print_config"]
     return "\n".join(lines)
 
 
-def _shown(value: Any) -> str:
-    """Returns a value as it could be typed."""
+def _typed(value: Any) -> str:
+    """Return a value as one would type it."""
     return str(value) if isinstance(value, (str, Path)) else json.dumps(value, default=str)
 
 
 def _underscored(argument: str) -> str:
-    """Makes --push-to-hub the flag --push_to_hub; values stay as they are."""
+    """Turn --push-to-hub into --push_to_hub, and leave values as they are."""
     flag, equals, value = argument.partition("=")
     return f"--{flag[2:].replace('-', '_')}{equals}{value}" if flag.startswith("--") else argument
 

@@ -1,4 +1,4 @@
-"""The command prip-train, where the extra `train` may be missing."""
+"""Entry point of prip-train, which runs without the extra `train` to say that it is missing."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from .stages import top_parser
 
 
 def main() -> int:
-    """Runs `prip-train`; returns its exit status, 1 where a package that it needs is not installed.
-
-    What stages there are, it tells without any.
-    """
+    """Run `prip-train` and return its exit status, 1 if a package of the extra `train` is missing."""
     name = top_parser().parse_args(sys.argv[1:2]).stage
     try:
         for module in ("docstring_parser", "jsonargparse", "yaml"):

@@ -155,7 +155,7 @@ def read_diffusiondb(parts: Sequence[Part], metadata: Sequence[Path]) -> Diffusi
     Raises InputError if there is no part, CheckpointError for metadata that cannot be read.
     """
     if not parts:
-        raise InputError("diffusiondb: wanted a folder with parts such as part-000001 or part-000001.zip, got none")
+        raise InputError("diffusiondb: expected a folder with parts such as part-000001 or part-000001.zip, got none")
     table = _read_metadata(metadata, [part_number(part.name) for part in parts])
     places = table.groupby("part_id").indices if len(table) else {}
     seen: set[str] = set()
@@ -183,7 +183,7 @@ def _read_metadata(paths: Sequence[Path], numbers: list[int]) -> pd.DataFrame:
             wanted = [column for column in columns if column in known or column in _REQUIRED]
             frame = pd.read_parquet(path, columns=wanted, filters=[("part_id", "in", numbers)])
         except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{path}: wanted DiffusionDB's metadata, but it cannot be read: {error}") from error
+            raise CheckpointError(f"{path}: expected DiffusionDB's metadata, but it cannot be read: {error}") from error
         frames.append(frame.reindex(columns=columns))
     filled = [frame for frame in frames if len(frame)] or frames[:1]
     return pd.concat(filled, ignore_index=True)

@@ -65,7 +65,7 @@ def _draw_batch(prompts: list[str], seeds: list[int], generator: Generator, part
     images = generator(prompts, seeds)
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[:2] != (len(prompts), 3):
         raise InputError(
-            f"generator: wanted uint8 ({len(prompts)}, 3, height, width), got {images.dtype} {tuple(images.shape)}"
+            f"generator: expected uint8 ({len(prompts)}, 3, height, width), got {images.dtype} {tuple(images.shape)}"
         )
     for path, image in zip(paths, images, strict=True):
         write_png(path, image)

@@ -69,7 +69,7 @@ def read_evaluation_prompts(path: Path, column: str) -> list[str]:
         elif path.suffix == ".json":
             found = list(_from_json(json.loads(text), column, path))
         else:
-            raise InputError(f"evaluation.files: wanted .txt, .tsv, .csv or .json, got {path}")
+            raise InputError(f"evaluation.files: expected .txt, .tsv, .csv or .json, got {path}")
     except FileNotFoundError as error:
         raise CheckpointError(f"evaluation.files: {path} is missing") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:

@@ -55,7 +55,7 @@ def check_reward_names(settings: PrepareSettings, names: Sequence[str]) -> None:
     for setting, given in asked.items():
         foreign = sorted(set(given) - set(names))
         if foreign:
-            raise InputError(f"{setting}: wanted names among {', '.join(names)}, got {', '.join(foreign)}")
+            raise InputError(f"{setting}: expected names among {', '.join(names)}, got {', '.join(foreign)}")
 
 
 def mine(settings: PrepareSettings, images: pd.DataFrame, prompts: pd.DataFrame | None, names: Sequence[str]) -> Mined:

@@ -82,7 +82,7 @@ def read_rewrites(table: Path) -> Splits:
     Raises CheckpointError if the file or a column is missing, or a split is empty.
     """
     if not table.is_file():
-        raise CheckpointError(f"rewrites: wanted a table such as prip-train rewrites makes, but {table} is missing")
+        raise CheckpointError(f"rewrites: expected a table such as prip-train rewrites makes, but {table} is missing")
     frame = pd.read_parquet(table)
     columns = ("user_prompt", "system_prompt", "split")
     parts = _by_split(frame.assign(image_name=""), table, "system_prompt", "image_name", columns)
@@ -91,7 +91,7 @@ def read_rewrites(table: Path) -> Splits:
 
 def _read(data: Path, table: str, text_column: str, image_column: str) -> Splits:
     if not (data / table).is_file():
-        raise CheckpointError(f"data: wanted a folder that prip-train prepare wrote, but {data / table} is missing")
+        raise CheckpointError(f"data: expected a folder that prip-train prepare wrote, but {data / table} is missing")
     frame = pd.read_parquet(data / table)
     parts = _by_split(frame, data / table, text_column, image_column, (text_column, image_column, "split"))
     pivots = PivotCache(data / PIVOTS)

@@ -198,7 +198,7 @@ def by_number(parts: Iterable[Part], place: str) -> list[Part]:
     ordered = sorted(parts, key=lambda part: part.name)
     for one, other in zip(ordered, ordered[1:], strict=False):
         if one.name == other.name:
-            raise InputError(f"diffusiondb: wanted parts whose names differ, but {place} holds two {one.name}")
+            raise InputError(f"diffusiondb: expected parts whose names differ, but {place} holds two {one.name}")
     return ordered
 
 

@@ -108,12 +108,12 @@ def write_shard(path: Path, names: Sequence[str], pivots: np.ndarray | Tensor) -
     """
     given = torch.as_tensor(pivots).detach().cpu()
     if given.ndim != 3 or len(names) != len(given) or not len(names):
-        raise InputError(f"pivots: wanted ({len(names)}, pivot_length, pivot_width), got {tuple(given.shape)}")
+        raise InputError(f"pivots: expected ({len(names)}, pivot_length, pivot_width), got {tuple(given.shape)}")
     if len(set(names)) < len(names):
-        raise InputError(f"names: wanted each image once, got {len(names) - len(set(names))} again")
+        raise InputError(f"names: expected each image once, got {len(names) - len(set(names))} again")
     stored = given.to(torch.float16)
     if not stored.isfinite().all():
-        raise InputError("pivots: wanted numbers that fp16 can hold, got nan, inf or more than 65,504")
+        raise InputError("pivots: expected numbers that fp16 can hold, got nan, inf or more than 65,504")
     content = save({"pivots": np.ascontiguousarray(stored.numpy())}, {"names": _hash(names)})
     replace_file(path, lambda temporary: _write(temporary, content))
 
@@ -136,10 +136,10 @@ def write_index(folder: Path, shards: Mapping[str, Sequence[str]]) -> None:
     ]
     index = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"image_name": []})
     if index.empty:
-        raise InputError("pivots: wanted at least one image, got none")
+        raise InputError("pivots: expected at least one image, got none")
     twice = index["image_name"].duplicated()
     if twice.any():
-        raise InputError(f"names: wanted each image once, got {index['image_name'][twice].iloc[0]!r} again")
+        raise InputError(f"names: expected each image once, got {index['image_name'][twice].iloc[0]!r} again")
     replace_file(folder / INDEX, lambda temporary: index.to_parquet(temporary, index=False))
     for path in folder.glob("*.safetensors"):
         if path.name not in shards:

@@ -28,7 +28,9 @@ class RewardStatistics:
         deviations = {name: values.std(correction=0).item() for name, values in exact.items()}
         for name, deviation in deviations.items():
             if not deviation > 0:
-                raise InputError(f"rewards: wanted scores that differ from image to image, {name} gave one value only")
+                raise InputError(
+                    f"rewards: expected scores that differ from image to image, {name} gave one value only"
+                )
         return cls({name: values.mean().item() for name, values in exact.items()}, deviations)
 
     @classmethod
@@ -42,7 +44,7 @@ class RewardStatistics:
         except KeyError:
             return None
         except (ValueError, TypeError) as error:
-            raise CheckpointError(f"{path}: wanted means and deviations by reward, got {error}") from error
+            raise CheckpointError(f"{path}: expected means and deviations by reward, got {error}") from error
         return cls(*tables)
 
     def write(self, path: Path) -> None:

@@ -27,7 +27,7 @@ class Scorer:
         """threads: how many of them read images. Raises InputError for two rewards of one name."""
         names = [reward.name for reward in rewards]
         if len(set(names)) < len(names):
-            raise InputError(f"rewards: wanted names that differ, got {', '.join(names)}")
+            raise InputError(f"rewards: expected names that differ, got {', '.join(names)}")
         self._rewards, self._batch_size, self._threads = rewards, batch_size, threads
 
     def __call__(self, job: Job) -> pd.DataFrame:

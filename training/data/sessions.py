@@ -26,13 +26,13 @@ def read_log(path: Path, max_prompt_nsfw: float = 1.0) -> tuple[pd.DataFrame, di
     Raises CheckpointError for a table that is missing, cannot be read, or lacks a column.
     """
     if not path.is_file():
-        raise CheckpointError(f"sessions.log: wanted DiffusionDB's metadata, but {path} is missing")
+        raise CheckpointError(f"sessions.log: expected DiffusionDB's metadata, but {path} is missing")
     try:
         known = pq.read_schema(path).names
         columns = _COLUMNS + [name for name in ("prompt_nsfw",) if name in known]
         frame = pd.read_parquet(path, columns=columns) if set(_COLUMNS) <= set(known) else pd.DataFrame()
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: wanted DiffusionDB's metadata, but it cannot be read: {error}") from error
+        raise CheckpointError(f"{path}: expected DiffusionDB's metadata, but it cannot be read: {error}") from error
     missing = [name for name in _COLUMNS if name not in known]
     if missing:
         raise CheckpointError(f"{path}: columns are missing: {', '.join(missing)}")

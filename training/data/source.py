@@ -44,5 +44,5 @@ def find_source(
     chosen = [part for part in parts if part_number(part.name) >= first_part][: part_limit or None]
     if not chosen:
         wanted = f"parts such as part-000001 or part-000001.zip, from number {first_part} on"
-        raise InputError(f"diffusiondb: wanted a folder with {wanted}, got {place}")
+        raise InputError(f"diffusiondb: expected a folder with {wanted}, got {place}")
     return Source(chosen, metadata)

@@ -22,14 +22,16 @@ def read_prompts(path: Path, column: str, limit: int, seed: int) -> pd.DataFrame
     Raises CheckpointError if the table or a column is missing, InputError for another split or if one stays empty.
     """
     if not path.is_file():
-        raise CheckpointError(f"prompts: wanted the table {path}, but it is missing; does prip-train world come first?")
+        raise CheckpointError(
+            f"prompts: expected the table {path}, but it is missing; does prip-train world come first?"
+        )
     frame = pd.read_parquet(path)
     missing = {column, "split"} - set(frame.columns)
     if missing:
         raise CheckpointError(f"{path}: columns are missing: {', '.join(sorted(missing))}")
     foreign = sorted(set(frame["split"]) - _RANK.keys())
     if foreign:
-        raise InputError(f"{path}: split: wanted one of {', '.join(_RANK)}, got {', '.join(map(str, foreign))}")
+        raise InputError(f"{path}: split: expected one of {', '.join(_RANK)}, got {', '.join(map(str, foreign))}")
     frame = frame.assign(rank=frame["split"].map(_RANK))
     held = frame.sort_values("rank", ascending=False, kind="stable").drop_duplicates(column).sort_index()
     held = held[held["split"] != "test"]
@@ -59,4 +61,4 @@ def check_splits(frame: pd.DataFrame, name: str) -> None:
     """Raises InputError unless the column `split` has rows of train and of dev."""
     for split in ("train", "dev"):
         if not (frame["split"] == split).any():
-            raise InputError(f"{name}: wanted prompts of the split {split!r}, got none")
+            raise InputError(f"{name}: expected prompts of the split {split!r}, got none")

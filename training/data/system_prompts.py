@@ -19,7 +19,7 @@ def filter_system_prompts(images: pd.DataFrame, keep_share: float, thresholds: M
     """
     foreign = sorted(set(thresholds) - set(images.columns))
     if foreign:
-        raise InputError(f"thresholds: wanted names of rewards that are used, got {', '.join(foreign)}")
+        raise InputError(f"thresholds: expected names of rewards that are used, got {', '.join(foreign)}")
     for name, threshold in thresholds.items():
         images = images[images[name] > threshold]
     ordered = images.sort_values(["prompt", "score", "image_name"], ascending=[True, False, True])

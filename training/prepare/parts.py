@@ -74,7 +74,7 @@ def part_paths(settings: PrepareSettings) -> dict[str, str]:
     rewards = settings.reward_places(settings.run)
     paths = {f"rewards/{_short(reward)}": reward for reward in rewards}
     if len(paths) < len(rewards):
-        raise InputError(f"rewards: wanted names that differ, got {', '.join(rewards)}")
+        raise InputError(f"rewards: expected names that differ, got {', '.join(rewards)}")
     if settings.diffusiondb is None:
         paths["user_prompts"] = str(settings.user_prompts or parts / "prompts" / "user_prompts.parquet")
         paths["system_prompts"] = str(settings.system_prompts or parts / "prompts" / "system_prompts.parquet")

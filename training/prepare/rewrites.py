@@ -106,7 +106,7 @@ def _synthetic(
     names = [reward.name for reward in rewards]
     statistics = RewardStatistics.read(Path(paths["statistics"]), names)
     if statistics is None:
-        raise CheckpointError(f"{paths['statistics']}: wanted the means and deviations of {', '.join(names)}")
+        raise CheckpointError(f"{paths['statistics']}: expected the means and deviations of {', '.join(names)}")
     drawn_with = {name: value for name, value in hashes.items() if name == "generator" or name.startswith("rewards/")}
     known = known_scores(Path(paths["statistics"]).parent, drawn_with, names)
     generator = load_generator(paths["generator"], device=device, **chosen.generator_options)

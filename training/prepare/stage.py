@@ -240,7 +240,7 @@ def _check_bad(settings: PrepareSettings, bad: int, total: int, set_aside: pd.Da
     write_table(path, set_aside)
     if bad > settings.max_bad_share * total:
         raise PripError(
-            f"max_bad_share: wanted at most {settings.max_bad_share:g}, but {bad} of {total} images are bad; "
+            f"max_bad_share: expected at most {settings.max_bad_share:g}, but {bad} of {total} images are bad; "
             f"the reasons are in {path}"
         )
     if bad:

@@ -60,7 +60,7 @@ class LoraSettings:
         check_at_least(self, 0, "rank")
         check_fraction(self, "dropout")
         if not self.alpha > 0:
-            raise InputError(f"alpha: wanted a number above 0, got {self.alpha!r}")
+            raise InputError(f"alpha: expected a number above 0, got {self.alpha!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +123,6 @@ class DecoderSettings(TrainSettings):
         check_at_least(self, 2, "max_tokens")
         check_at_least(self, 0, "pivot_noise", "bucket_window")
         if self.rewrites is not None and self.pivot != "none":
-            raise InputError(f"pivot: wanted none where rewrites is given, got {self.pivot}")
+            raise InputError(f"pivot: expected none where rewrites is given, got {self.pivot}")
         if self.template.count("{pivot}") != 1:
-            raise InputError(f"template: wanted {{pivot}} in it once, got {self.template!r}")
+            raise InputError(f"template: expected {{pivot}} in it once, got {self.template!r}")

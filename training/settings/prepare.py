@@ -32,7 +32,7 @@ class SystemPromptSettings:
     def __post_init__(self) -> None:
         check_fraction(self, "keep_share")
         if not self.keep_share > 0:
-            raise InputError("keep_share: wanted more than 0, got 0")
+            raise InputError("keep_share: expected more than 0, got 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +127,7 @@ class RaySettings:
     def __post_init__(self) -> None:
         check_at_least(self, 0, "workers", "num_cpus", "num_gpus")
         if self.address is not None and not self.workers:
-            raise InputError("ray.workers: wanted at least 1 where ray.address is given, got 0")
+            raise InputError("ray.workers: expected at least 1 where ray.address is given, got 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,8 +203,8 @@ class PrepareSettings(DrawingSettings, RunSettings):
         check_fraction(self, "dev_share", "max_bad_share")
         if self.preferred_per_prompt > self.images_per_user_prompt:
             raise InputError(
-                f"preferred_per_prompt: wanted at most images_per_user_prompt ({self.images_per_user_prompt}), "
+                f"preferred_per_prompt: expected at most images_per_user_prompt ({self.images_per_user_prompt}), "
                 f"got {self.preferred_per_prompt}"
             )
         if self.diffusiondb is not None and self.system.scored_for != "prompt":
-            raise InputError("scored_for: wanted 'prompt' where diffusiondb is given, got 'start'")
+            raise InputError("scored_for: expected 'prompt' where diffusiondb is given, got 'start'")

@@ -14,7 +14,7 @@ def check_at_least(settings: object, minimum: float, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if not value >= minimum:
-            raise InputError(f"{name}: wanted at least {minimum:g}, got {value!r}")
+            raise InputError(f"{name}: expected at least {minimum:g}, got {value!r}")
 
 
 def check_fraction(settings: object, *names: str) -> None:
@@ -22,13 +22,13 @@ def check_fraction(settings: object, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if not 0 <= value <= 1:
-            raise InputError(f"{name}: wanted a number between 0 and 1, got {value!r}")
+            raise InputError(f"{name}: expected a number between 0 and 1, got {value!r}")
 
 
 def check_heads(width_name: str, width: int, heads: int) -> None:
     """Raises InputError unless the width can be shared out among the attention heads."""
     if width % heads:
-        raise InputError(f"{width_name}: wanted a multiple of heads ({heads}), got {width}")
+        raise InputError(f"{width_name}: expected a multiple of heads ({heads}), got {width}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class RunSettings:
     def __post_init__(self) -> None:
         check_at_least(self, 0, "seed")
         if self.resume and self.overwrite:
-            raise InputError("resume, overwrite: wanted one of them at most, got both")
+            raise InputError("resume, overwrite: expected one of them at most, got both")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,12 +141,14 @@ class TrainSettings(RunSettings):
         super().__post_init__()
         check_at_least(self, 1, "devices")
         if self.strategy.startswith("deepspeed") and self.optimizer.name != "adamw":
-            raise InputError(f"optimizer.name: wanted adamw with strategy: {self.strategy}, got {self.optimizer.name}")
+            raise InputError(
+                f"optimizer.name: expected adamw with strategy: {self.strategy}, got {self.optimizer.name}"
+            )
 
     def check_unsharded(self, what: str) -> None:
         """Raises InputError where the strategy shares out weights or states. what: that cannot do with it."""
         if self.strategy not in ("auto", "ddp"):
-            raise InputError(f"strategy: wanted auto or ddp for {what}, got {self.strategy}")
+            raise InputError(f"strategy: expected auto or ddp for {what}, got {self.strategy}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,4 +27,4 @@ class StandInsSettings(RunSettings):
         check_at_least(self, 8, "prompts")
         check_at_least(self, 2, "images_per_prompt")
         if self.image_size < 16 or self.image_size % 16:
-            raise InputError(f"image_size: wanted a multiple of 16, got {self.image_size}")
+            raise InputError(f"image_size: expected a multiple of 16, got {self.image_size}")

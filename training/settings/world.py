@@ -75,14 +75,14 @@ class UnetSizes:
         check_at_least(self, 3, "max_tokens")
         check_fraction(self, "prompt_dropout")
         if self.patch_size & (self.patch_size - 1):
-            raise InputError(f"unet.patch_size: wanted a power of two, got {self.patch_size}")
+            raise InputError(f"unet.patch_size: expected a power of two, got {self.patch_size}")
         if self.latent_channels > 3 * self.patch_size**2:
             raise InputError(
-                f"unet.latent_channels: wanted at most the {3 * self.patch_size**2} values of a patch, "
+                f"unet.latent_channels: expected at most the {3 * self.patch_size**2} values of a patch, "
                 f"got {self.latent_channels}"
             )
         if not self.channels or any(width < 16 or width % 16 for width in self.channels):
-            raise InputError(f"unet.channels: wanted multiples of 16, got {list(self.channels)}")
+            raise InputError(f"unet.channels: expected multiples of 16, got {list(self.channels)}")
         check_heads("unet.text_width", self.text_width, TEXT_HEADS)
 
 
@@ -165,21 +165,21 @@ class WorldSettings(RunSettings):
         super().__post_init__()
         unknown = sorted(set(self.parts) - set(PARTS))
         if unknown:
-            raise InputError(f"parts: wanted some of {', '.join(PARTS)}, got {', '.join(unknown)}")
+            raise InputError(f"parts: expected some of {', '.join(PARTS)}, got {', '.join(unknown)}")
         if self.checkpoint is not None and tuple(self.parts) != PARTS:
-            raise InputError("parts, checkpoint: wanted one of them at most, got both")
+            raise InputError("parts, checkpoint: expected one of them at most, got both")
         check_at_least(self, 64, "renders", "generator_renders")
         check_at_least(self, 1, "system_prompts", "user_phrasings", "obedience_drawings", "trunk_width")
         check_at_least(self, 1, "log_users", "log_sessions")
         check_at_least(self, 1, "image_size", "pivot_length", "pivot_width")
         if not self.label_noise > 0:
-            raise InputError(f"label_noise: wanted a number above 0, got {self.label_noise!r}")
+            raise InputError(f"label_noise: expected a number above 0, got {self.label_noise!r}")
         if self.trunk_width % 16:
-            raise InputError(f"trunk_width: wanted a multiple of 16, got {self.trunk_width}")
+            raise InputError(f"trunk_width: expected a multiple of 16, got {self.trunk_width}")
         if self.image_size % self.unet.patch_size or self.image_size % 8:
-            raise InputError(f"image_size: wanted a multiple of 8 and of unet.patch_size, got {self.image_size}")
+            raise InputError(f"image_size: expected a multiple of 8 and of unet.patch_size, got {self.image_size}")
         if (self.image_size // self.unet.patch_size) % 2 ** (len(self.unet.channels) - 1):
             raise InputError(
-                f"unet.channels: wanted at most as many levels as image_size / patch_size can be halved for, "
+                f"unet.channels: expected at most as many levels as image_size / patch_size can be halved for, "
                 f"got {len(self.unet.channels)}"
             )

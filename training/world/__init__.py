@@ -105,10 +105,12 @@ def check_origin(settings: WorldSettings) -> None:
     """Raises InputError if the run's parts are trained and the settings name a checkpoint, or the other way round."""
     world = settings.run / "world"
     if settings.checkpoint is None and (world / TAKEN).exists():
-        raise InputError(f"run: wanted one without parts of a checkpoint, to train them, but there is {world / TAKEN}")
+        raise InputError(
+            f"run: expected one without parts of a checkpoint, to train them, but there is {world / TAKEN}"
+        )
     trained = [name for name in PARTS if (world / name).exists()]
     if settings.checkpoint is not None and trained:
-        raise InputError(f"checkpoint: wanted a run without trained parts, {world} holds {', '.join(trained)}")
+        raise InputError(f"checkpoint: expected a run without trained parts, {world} holds {', '.join(trained)}")
 
 
 def write_texts(settings: WorldSettings) -> None:

@@ -49,7 +49,7 @@ def take_parts(settings: WorldSettings, checkpoint: str) -> dict[str, float]:
     missing = [path.relative_to(root).as_posix() for path in needed if not path.exists()]
     if missing:
         raise CheckpointError(
-            f"checkpoint {checkpoint!r} lacks {', '.join(missing)}: wanted what prip-train export writes"
+            f"checkpoint {checkpoint!r} lacks {', '.join(missing)}: expected what prip-train export writes"
         )
     check_parts(root)
     taken = TakenSettings(

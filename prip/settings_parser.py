@@ -1,0 +1,207 @@
+"""Settings dataclasses from YAML and flags, by jsonargparse, with errors of one line that name the setting."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import docstring_parser
+from jsonargparse import (
+    ActionConfigFile,
+    ActionYesNo,
+    ArgumentParser,
+    DefaultHelpFormatter,
+    Namespace,
+    set_parsing_settings,
+)
+
+from .command_line import any_of, meant, unknown_flag
+from .config_files import EXTENDS
+from .errors import InputError
+
+Settings = TypeVar("Settings")
+_TYPE_WORDS: dict[Any, str] = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "a string",
+    Path: "a path",
+    tuple: 'a list such as \'["one", "two"]\'',
+    dict: "a mapping such as '{\"name\": 1}'",
+}
+
+
+class _Formatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Show types in words, and keep the line breaks of the examples."""
+
+    def _get_type_str(self, action: argparse.Action) -> str | None:
+        if action.choices is not None or isinstance(action, ActionYesNo):
+            return None
+        kind = getattr(action, "_typehint", None)
+        if kind is None or get_origin(kind) is Literal:
+            return None
+        return _type_words(kind).partition(" such as")[0].removeprefix("a ").removeprefix("an ")
+
+
+class SettingsParser(ArgumentParser):
+    """A parser with a flag for every field of a settings class; errors exit with status 2 after one line."""
+
+    def __init__(self, settings_class: type, *, prog: str, epilog: str = "", config_help: str = "") -> None:
+        """Add the flags.
+
+        Args:
+            settings_class: a dataclass with a docstring under each field; its bools become --flag / --no_flag.
+            prog: the command, as it is typed.
+            epilog: examples, which follow the options in the help.
+            config_help: what --config takes.
+        """
+        set_parsing_settings(docstring_parse_attribute_docstrings=True)
+        required = [field.name for field in fields(settings_class) if _is_required(field)]
+        usage = " ".join([prog, "[--config CONFIG]", *(f"--{name} {name.upper()}" for name in required), "[options]"])
+        super().__init__(
+            prog=prog,
+            usage=usage,
+            description=inspect.cleandoc(settings_class.__doc__ or ""),
+            epilog=epilog,
+            formatter_class=_Formatter,
+        )
+        self._required_names = required
+        self.add_argument("--config", action=ActionConfigFile, help=config_help)
+        self._actions[-1].help = "Print all settings as YAML, with the other arguments applied, and exit."
+        self.add_argument(f"--{EXTENDS}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # for files alone
+        switches = {field.name: field for field in fields(settings_class) if field.type in ("bool", bool)}
+        self.add_class_arguments(settings_class, as_group=False, skip=set(switches))
+        docstrings = _field_docstrings(settings_class)
+        for name, field in switches.items():
+            default = False if field.default is MISSING else field.default
+            self.add_argument(f"--{name}", action=ActionYesNo(no_prefix="no_"), default=default, help=docstrings[name])
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the message and exit with status 2."""
+        text = " ".join(message.split())
+        print(f"{self.prog}: error: {text} (all settings: {self.prog} --help)", file=sys.stderr)
+        self.exit(2)
+
+    def parse_args(self, *args: Any, **options: Any) -> Namespace:  # type: ignore[override]
+        """Return the parsed settings, not yet built. Exit with status 2 on what does not parse."""
+        try:
+            return super().parse_args(*args, **options)
+        except InputError as error:
+            self.error(str(error), error)
+
+    # The hooks below know which argument is wrong, so that no message of the library has to be taken apart.
+
+    def _parse_known_args(self, *args: Any, **options: Any) -> Any:
+        try:
+            namespace, unknown = super()._parse_known_args(*args, **options)
+        except argparse.ArgumentError as error:
+            raise InputError(f"{error.argument_name}: {error.message}") from error
+        except TypeError as error:
+            raise _wrong_value(self._current, self._current.dest, self._current_value) from error
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            raise InputError(unknown_flag(unknown[0].partition("=")[0], flags))
+        return namespace, unknown
+
+    def _match_argument(self, action: argparse.Action, arg_strings_pattern: str) -> int:
+        try:
+            return super()._match_argument(action, arg_strings_pattern)
+        except argparse.ArgumentError as error:
+            raise InputError(f"{'/'.join(action.option_strings)}: expected a value, got none") from error
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        self._current, self._current_value = action, super()._get_values(action, arg_strings)
+        return self._current_value
+
+    def _check_value_key(self, action: argparse.Action, value: Any, key: str, *args: Any, **options: Any) -> Any:
+        try:
+            return super()._check_value_key(action, value, key, *args, **options)
+        except TypeError as error:
+            raise _wrong_value(action, key, value) from error
+
+    def validate(self, namespace: Namespace, *args: Any, **options: Any) -> None:
+        """Raise InputError for a missing or wrong value."""
+        for name in self._required_names:
+            if namespace.get(name) is None:
+                raise InputError(f"{name}: expected a folder, as in --{name} FOLDER, got none")
+        super().validate(namespace, *args, **options)
+
+
+def build_settings(parser: SettingsParser, settings_class: type[Settings], parsed: Namespace) -> Settings:
+    """Return the settings that were parsed. Raise InputError that names the dotted field of a wrong value."""
+    values = parsed.as_dict()
+    try:
+        built = vars(parser.instantiate(parsed))
+    except InputError:
+        for name, group in _groups(settings_class).items():
+            _build(group, values[name], f"{name}.")
+        raise
+    return settings_class(**{field.name: built[field.name] for field in fields(settings_class)})  # type: ignore[arg-type]
+
+
+def check_names(settings_class: type, values: Mapping[str, Any], prefix: str = "") -> None:
+    """Raise InputError for a name in `values` that is no setting, or for a group that is no mapping.
+
+    Args:
+        settings_class: the dataclass whose fields are known.
+        values: settings by name, groups as mappings.
+        prefix: the dotted name of `values`, with a dot at its end.
+    """
+    known = [field.name for field in fields(settings_class)]
+    unknown = next((str(name) for name in values if name not in known), None)
+    if unknown is not None:
+        hint = meant(f"{prefix}{unknown}", [f"{prefix}{name}" for name in known])
+        raise InputError(f"unknown setting {prefix}{unknown}{hint}")
+    for name, group in _groups(settings_class).items():
+        if name in values:
+            if not isinstance(values[name], Mapping):
+                raise InputError(f"{prefix}{name}: expected a mapping of settings, got {values[name]!r}")
+            check_names(group, values[name], f"{prefix}{name}.")
+
+
+def _wrong_value(action: argparse.Action, key: str, value: object) -> InputError:
+    """Return the error for a value that is not of the type of an argument."""
+    kind = getattr(action, "_typehint", None)
+    expected = "a mapping of settings or the path of a YAML file" if kind is None else _type_words(kind)
+    return InputError(f"{key}: expected {expected}, got {value!r}")
+
+
+def _is_required(field: Any) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _type_words(kind: Any) -> str:
+    """Return a type in words: "an integer", "preferred or random"."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return any_of([str(value) for value in arguments])
+    if origin in (Union, types.UnionType):
+        return any_of(["null" if one is type(None) else _type_words(one) for one in arguments])
+    return _TYPE_WORDS.get(origin or kind, getattr(kind, "__name__", str(kind)))
+
+
+def _field_docstrings(settings_class: type) -> dict[str, str]:
+    """Return the docstrings under the fields of a settings class and of its bases."""
+    parsed = [docstring_parser.parse_from_object(base) for base in reversed(settings_class.__mro__[:-1])]
+    return {param.arg_name: param.description or "" for docstring in parsed for param in docstring.params}
+
+
+def _groups(settings_class: type) -> dict[str, Any]:
+    """Return the classes of the fields that hold settings of their own."""
+    return {name: kind for name, kind in get_type_hints(settings_class).items() if is_dataclass(kind)}
+
+
+def _build(settings_class: type, values: Mapping[str, Any], prefix: str) -> object:
+    """Return a group of settings. Raise InputError with `prefix` before the name of the wrong field."""
+    built = {name: _build(group, values[name], f"{prefix}{name}.") for name, group in _groups(settings_class).items()}
+    try:
+        return settings_class(**{**values, **built})
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if text.startswith(prefix) else f"{prefix}{text}") from error
