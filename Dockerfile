@@ -1,6 +1,6 @@
-# `prip serve` with the embedded default, on the CPU:
+# Runs `prip serve` with the embedded default on the CPU:
 #   docker build -t prip . && docker run --rm -p 127.0.0.1:8000:8000 -e PRIP_API_KEY prip
-# Another checkpoint: docker run ... prip --model owner/name (behind the name come flags of `prip serve`).
+# For another checkpoint: docker run ... prip --model owner/name (arguments after the image name go to `prip serve`).
 FROM python:3.12-slim AS build
 RUN python -m venv /opt/prip
 ENV PATH=/opt/prip/bin:$PATH

@@ -1,4 +1,5 @@
 PYTHON ?= python
+CONFIG ?= miniature
 RUN ?= runs/miniature
 PARITY ?= $(sort $(notdir $(patsubst %/requirements.txt,%,$(wildcard tests/parity/*/requirements.txt))))
 PARITY_ENVS ?= $(HOME)/.cache/prip-parity
@@ -7,35 +8,35 @@ PARITY_ENVS ?= $(HOME)/.cache/prip-parity
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1: \2/p' Makefile
 
-install:  ## install the checkout, editable, with everything that a contributor needs
+install:  ## install the checkout in editable mode, with all development tools
 	$(PYTHON) -m pip install -e ".[dev]"
 
-test:  ## the default tests
+test:  ## run the default tests
 	$(PYTHON) -m pytest
 
-test-slow:  ## the tests that take minutes
+test-slow:  ## run the tests that take minutes
 	$(PYTHON) -m pytest -m slow
 
-lint:  ## ruff and codespell
+lint:  ## run ruff and codespell
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	codespell
 
-format:  ## mend what ruff can mend
+format:  ## apply ruff's fixes and formatting
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
-types:  ## mypy
+types:  ## run mypy
 	$(PYTHON) -m mypy
 
-wheel:  ## build dist/prip-*.whl (build/ is removed first: setuptools would pack what an older build left there)
+wheel:  ## build dist/prip-*.whl (removes build/ first: setuptools would pack stale files from an earlier build)
 	rm -rf build
 	$(PYTHON) -m build --wheel
 
-site:  ## build the documentation's pages into site/
+site:  ## build the documentation site into site/
 	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
 
-parity:  ## make the golden files anew, each by the real package in an environment of its own (PARITY="hpsv2": only those)
+parity:  ## regenerate the golden files, each with the original package in its own environment (PARITY="hpsv2" selects some)
 	set -e; for package in $(PARITY); do \
 		folder=tests/parity/$$package; environment=$(PARITY_ENVS)/$$package; \
 		echo "== $$package"; \
@@ -47,11 +48,11 @@ parity:  ## make the golden files anew, each by the real package in an environme
 		$$environment/bin/python $$folder/make_golden.py; \
 	done
 
-miniature:  ## train all of PRIP in the miniature from scratch, and measure it
-	prip-train world --config miniature --run $(RUN)
-	prip-train prepare --config miniature --run $(RUN)
-	prip-train encoder --config miniature --run $(RUN)
-	prip-train decoder --config miniature --run $(RUN)
-	prip-train rl --config miniature --run $(RUN)
-	prip evaluate --config miniature --out $(RUN)/evaluation --run $(RUN)
+miniature:  ## train and evaluate the whole miniature from scratch (CONFIG=smoke: a one-minute rehearsal)
+	prip-train world --config $(CONFIG) --run $(RUN)
+	prip-train prepare --config $(CONFIG) --run $(RUN)
+	prip-train encoder --config $(CONFIG) --run $(RUN)
+	prip-train decoder --config $(CONFIG) --run $(RUN)
+	prip-train rl --config $(CONFIG) --run $(RUN)
+	prip evaluate --config $(CONFIG) --out $(RUN)/evaluation --run $(RUN)
 	prip-train export --run $(RUN) --to $(RUN)/checkpoint

@@ -1,8 +1,9 @@
-"""The documents: commands run, flags exist, Python runs, messages are as shown, links lead on, the site builds."""
+"""The documents: commands and Python run, flags exist, messages are as shown, links resolve, the site builds."""
 
 from __future__ import annotations
 
 import ast
+import doctest
 import functools
 import os
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from documents import DOCUMENTS, NOT_RUN, ROOT, Command, commands, fences
+from documents import DOCUMENTS, NOT_RUN, ROOT, Command, commands, fences, inline_commands
 
 import prip
 
@@ -25,8 +26,8 @@ SERVERS = re.compile(r"^prip (serve|demo|annotate(?!.*--(summary|export)))\b")
 """Commands that run until they are stopped."""
 PYTHON_NOT_RUN = re.compile(r"with_refiner\(pipe\)|owner/name|stable-diffusion|cuda|push_to_hub")
 OF_A_PIPELINE = "docs/diffusers.md"
-"""A page whose Python wants a pipeline; tests/prip/test_docs_diffusers.py gives it one."""
-SLOW = {"README.md", "docs/paper.md", "docs/evaluate.md", "docs/annotate.md", "docs/page.md", "docs/server.md"}
+"""A page whose Python needs a pipeline; tests/prip/test_docs_diffusers.py gives it one."""
+SLOW = {f"docs/{page}.md" for page in ("annotate", "evaluate", "page", "paper", "results", "server", "training")}
 """Pages on which something is trained, drawn or measured."""
 PAGES = [
     pytest.param(document, marks=[pytest.mark.slow] if document in SLOW else [])
@@ -36,9 +37,10 @@ PAGES = [
 
 
 def commands_of(*programs: str) -> list[tuple[str, ...]]:
-    """Every simple command of these programs in the documents, each once."""
-    found = {tuple(words): None for name in DOCUMENTS for one in commands(name) for words in one.simple}
-    return [words for words in found if words[0] in programs]
+    """Return every simple command of these programs in the documents, each once."""
+    shown = [command for name in DOCUMENTS for command in (*commands(name), *inline_commands(name))]
+    words_of = {tuple(words): None for command in shown for words in command.simple}
+    return [words for words in words_of if words[0] in programs]
 
 
 @functools.cache
@@ -70,7 +72,7 @@ def test_every_reason_not_to_run_a_command_is_used() -> None:
 
 @pytest.fixture
 def room(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment of a reader: our commands first on the path, a home that holds two hosts' folders, no network."""
+    """Return a reader's environment: our commands first on the path, a home with two hosts' folders, no network."""
     for host in ("ComfyUI/custom_nodes", "stable-diffusion-webui/extensions"):
         (tmp_path / "home" / host).mkdir(parents=True)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -104,7 +106,7 @@ def test_the_commands_of_a_page_run_one_after_the_other(document: str, room: dic
 
 
 def serve(command: Command, room: dict[str, str], place: Path) -> subprocess.Popen[str]:
-    """Starts a server as it is shown, and waits until it tells its address."""
+    """Start a server as it is shown, and wait until it prints its address."""
     assert command.runs is not None
     quiet = command.runs + (" --no-open" if command.line.startswith("prip demo") else "")
     log = place / f"server-{len(list(place.glob('server-*')))}.log"
@@ -118,11 +120,11 @@ def serve(command: Command, room: dict[str, str], place: Path) -> subprocess.Pop
         assert process.poll() is None, log.read_text(encoding="utf-8")
         time.sleep(0.2)
     process.kill()
-    raise AssertionError(f"{command.line} told no address within two minutes: {log.read_text(encoding='utf-8')}")
+    raise AssertionError(f"{command.line} printed no address within two minutes: {log.read_text(encoding='utf-8')}")
 
 
 def stop(servers: list[subprocess.Popen[str]]) -> None:
-    """Ends what still serves, as Ctrl-C does."""
+    """Stop the servers that are still running, as Ctrl-C does."""
     while servers:
         process = servers.pop()
         process.send_signal(signal.SIGTERM)
@@ -138,8 +140,23 @@ def test_the_python_lines_of_a_page_run(document: str, tmp_path: Path, monkeypat
             exec(compile(block, document, "exec"), names)
 
 
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if fences(name, "pycon")])
+def test_the_python_sessions_of_a_page_print_what_they_show(document: str) -> None:
+    session = "\n".join(fences(document, "pycon"))
+    test = doctest.DocTestParser().get_doctest(session, {}, document, document, 0)
+    assert test.examples
+    results = doctest.DocTestRunner().run(test)
+    assert results.failed == 0
+
+
+def test_the_readme_is_short_and_has_the_marked_commands() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.encode()) <= 9_000
+    assert re.findall(r"^<!-- \.ci/run: (\w+) -->\n```sh\npython3 -m venv", text, re.M) == ["try", "tests"]
+
+
 def shown_failures(document: str) -> list[tuple[str, str]]:
-    """Returns the commands of a page's console fences, each with the message under it."""
+    """Return the commands of a page's console fences, each with the message below it."""
     return [tuple(fence.removeprefix("$ ").strip().split("\n", 1)) for fence in fences(document, "console")]
 
 
@@ -152,15 +169,18 @@ def test_what_goes_wrong_says_what_the_page_says(line: str, message: str, room: 
 
 
 def test_make_targets_exist() -> None:
-    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
-    assert {target for words in commands_of("make") for target in words[1:]} <= targets
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets, variables = (set(re.findall(pattern, makefile, re.M)) for pattern in (r"^([\w-]+):", r"^(\w+) \?="))
+    arguments = {argument for words in commands_of("make") for argument in words[1:]}
+    assert {argument for argument in arguments if "=" not in argument} <= targets
+    assert {argument.split("=")[0] for argument in arguments if "=" in argument} <= variables
 
 
-def test_the_makefile_trains_as_the_readme_says() -> None:
+def test_the_makefile_trains_as_the_page_says() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("$(RUN)", "runs/miniature")
+    makefile = makefile.replace("$(CONFIG)", "miniature")
     recipe = makefile.split("\nminiature:")[1].split("\n\n")[0].splitlines()[1:]
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").split("## Train the miniature")[1]
-    shown = readme.split("```sh\n")[2].split("```")[0].splitlines()
+    shown = fences("docs/training.md", "sh")[1].splitlines()
     assert [line.strip() for line in recipe] == shown
 
 
@@ -168,7 +188,7 @@ def test_relative_links_lead_somewhere() -> None:
     broken = []
     for document in DOCUMENTS:
         text = (ROOT / document).read_text(encoding="utf-8")
-        for target in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"<img[^>]+src=\"([^\"]+)\"", text):
+        for target in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"(?:src|srcset)=\"([^\"]+)\"", text):
             relative = target.split("#")[0]
             if relative and "://" not in relative and not ((ROOT / document).parent / relative).exists():
                 broken.append(f"{document}: {target}")
@@ -177,7 +197,7 @@ def test_relative_links_lead_somewhere() -> None:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site as `make site` builds it, without a warning."""
+    """Build the site as `make site` does, without a warning."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
@@ -191,7 +211,8 @@ def test_the_site_has_every_page_with_its_pictures_and_fetches_nothing(site: Pat
     for page in (ROOT / "docs").glob("*.md"):
         built = (site / page.name).with_suffix(".html").read_text(encoding="utf-8")
         assert "<math" in built or page.stem != "method"
-        pictures = [one for one in re.findall(r"<img[^>]+src=\"([^\"]+)\"", built) if not one.startswith("data:")]
+        pictures = [one for one in re.findall(r"<(?:img|source)[^>]+src(?:set)?=\"([^\"]+)\"", built)]
+        pictures = [one for one in pictures if not one.startswith("data:")]
         assert [one for one in pictures if not (site / one).is_file()] == [], page.name
     pages = "".join(path.read_text(encoding="utf-8") for path in site.rglob("*.html"))
     assert not re.findall(r"(?:src|href)=\"https?://[^\"]+\.(?:js|css|woff2?)\"", pages)
@@ -208,16 +229,18 @@ def test_the_reference_has_every_public_name(site: Path) -> None:
     for document in DOCUMENTS:
         for block in fences(document, "python"):
             wanted |= {name for name in imported(block) if not name.startswith(("prip.training", "prip.inference"))}
+        for session in fences(document, "pycon"):
+            wanted |= imported("\n".join(re.findall(r"^>>> (from .*)", session, re.M)))
         named = re.findall(r"`(prip(?:\.\w+)+)", (ROOT / document).read_text(encoding="utf-8"))
         wanted |= {name for name in named if name.split(".")[1] not in ("training", "inference", "checkpoints")}
     assert {"prip.diffusers.with_refiner", "prip.processing.modifiers_added"} <= wanted
     assert sorted(name for name in wanted - anchors if name != "prip.errors") == []
-    for public in ("control", "options.RefineOptions", "webui_syntax", "protocols", "quantization"):
+    for public in ("control", "options.RefineOptions", "text.webui_syntax", "protocols", "modeling.quantization"):
         assert any(anchor.startswith(f"prip.{public}") for anchor in anchors), public
 
 
 def imported(code: str) -> set[str]:
-    """The names of ours that Python code imports."""
+    """Return the public names that Python code imports from this project."""
     statements = [one for one in ast.walk(ast.parse(code)) if isinstance(one, ast.ImportFrom)]
     ours = [one for one in statements if one.module is not None and one.module.split(".")[0] == "prip"]
     return {f"{one.module}.{name.name}" for one in ours for name in one.names}

@@ -1,4 +1,4 @@
-"""The documents as a reader follows them: their commands and their Python, page by page, in the order of each."""
+"""The commands and Python of the documents, page by page and in reading order."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ IN_PLACE_OF = (
     (r"--config miniature\b", "--config smoke"),
     (r"--config precision\b", "--config smoke"),
 )
-"""What is run in place of what is shown: the same command at its smallest settings."""
+"""Replacements in a shown command before it runs: the same command at its smallest settings."""
 
 NOT_RUN = {
-    r"python3 -m venv|pip install": "installs: .ci/run does as README.md says",
-    r"^(make|pytest|pre-commit|mkdocs)\b": "the tests themselves, and training at full size",
-    r"owner/name|owner/miniature|hf auth|hf download|huggingface": "wants the Hub",
-    r"--config (paper|hpsv2|tinyllama|modern)\b": "wants published weights",
-    r"--device cuda": "wants a GPU",
-    r"rew-syn|prip-train tune|--config composition": "goes on from a trained run: tests/training does, on small ones",
-    r"annotate evaluation --(summary|export)": "wants people's answers: test_annotate_page.py gives some",
+    r"python3 -m venv|pip install": "installs packages: .ci/run does so as README.md says",
+    r"^(make|pytest|pre-commit|mkdocs)\b": "runs the tests themselves, or trains at full size",
+    r"owner/name|owner/miniature|hf auth|hf download|huggingface": "needs the Hub",
+    r"--config (paper|hpsv2|tinyllama|modern)\b": "needs published weights",
+    r"--device cuda": "needs a GPU",
+    r"rew-syn|prip-train tune|--config composition": "continues a trained run: tests/training does so on small ones",
+    r"annotate evaluation --(summary|export)": "needs people's answers: test_annotate_page.py gives some",
     r"my-checkpoint|my-refiner": "the reader's own checkpoint",
-    r"^docker\b": "wants a container engine",
-    r"-m benchmarks\.(?!refine_speed)": "minutes to hours: tests/test_benchmarks.py runs them small",
+    r"^docker\b": "needs a container engine",
+    r"-m benchmarks\.(?!refine_speed)": "takes minutes to hours: tests/test_benchmarks.py runs them at small sizes",
 }
-"""Commands that are not run, by what they hold, and why. Their flags are checked all the same."""
+"""Patterns of commands that are not run, each with its reason. Their flags are checked all the same."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """One line of a document's shell fence."""
+    """One line of a document's shell fence, or one inline command."""
 
     document: str
     line: str
 
     @property
     def simple(self) -> list[list[str]]:
-        """The commands that `&&` and pipes join, split into words."""
+        """The commands joined by `&&` and pipes, split into words."""
         parts = re.split(r"&&|\|(?!\|)", self.line)
         return [words for part in parts if (words := shlex.split(part, comments=True))]
 
     @property
     def runs(self) -> str | None:
-        """What is run in its place; None for what is not run."""
+        """The line that is run in its place, or None if it is not run."""
         if any(re.search(pattern, self.line) for pattern in NOT_RUN):
             return None
         line = self.line
@@ -56,16 +56,24 @@ class Command:
 
 
 def fences(document: str, language: str) -> list[str]:
-    """Returns the contents of a document's code fences in a language."""
+    """Return the contents of a document's code fences in a language."""
     text = (ROOT / document).read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
 
 
 def commands(document: str) -> list[Command]:
-    """Returns the lines of a document's shell fences that are not only a comment; one that ends in \\ is continued."""
+    """Return the lines of a document's shell fences, without comments; a line that ends in \\ is continued."""
     lines = []
     for fence in fences(document, "sh"):
         for line in fence.replace("\\\n", " ").splitlines():
             if shlex.split(line, comments=True):
                 lines.append(Command(document, line))
     return lines
+
+
+def inline_commands(document: str) -> list[Command]:
+    """Return the commands of ours that a document's prose and tables show in backticks, with their arguments."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    spans = re.findall(r"`(prip(?:-train)? [a-z]+ [^`|]+)`", prose)
+    return [Command(document, span) for span in spans]
