@@ -85,10 +85,10 @@ def load_refiner(encoder: Path, decoder: Path, name: str, device: str) -> Refine
     from prip.processing import PripProcessor, load_tokenizer
     from prip.refiner import Refiner
 
-    model = [PreferenceEncoder.from_pretrained(existing(encoder)), PromptDecoder.from_pretrained(existing(decoder))]
+    parts = PreferenceEncoder.from_pretrained(existing(encoder)), PromptDecoder.from_pretrained(existing(decoder))
     try:
         processor = PripProcessor(load_tokenizer(encoder), load_tokenizer(decoder))
-        return Refiner(PripModel(*model).to(device), processor, name=name)
+        return Refiner(PripModel(*parts).to(device), processor, name=name)
     except InputError as error:
         raise CheckpointError(f"{encoder} and {decoder}: {error}") from error
 

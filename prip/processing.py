@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import CheckpointError, InputError
-from .loading.folders import refiner_parts, resolve_folder
+from .loading.folders import RefinerFolder
 from .loading.untrusted import check_inside, read_config
 from .text.vocabulary import token_texts
 from .text.webui_syntax import plain_prompt
@@ -150,15 +150,15 @@ class PripProcessor:
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str], *, revision: str | None = None
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | RefinerFolder, *, revision: str | None = None
     ) -> PripProcessor:
-        """Load the tokenizers of a checkpoint. Raises CheckpointError when a file is missing or foreign."""
-        folder = resolve_folder(pretrained_model_name_or_path, revision)
+        """Load the tokenizers of a refiner. Raises CheckpointError if a file is missing or foreign."""
+        folder = RefinerFolder.open(pretrained_model_name_or_path, revision)
+        tokenizers = {name: load_tokenizer(part.path) for name, part in folder.parts.items()}
         try:
-            encoder_tokenizer = load_tokenizer(folder / "encoder") if "encoder" in refiner_parts(folder) else None
-            return cls(encoder_tokenizer, load_tokenizer(folder / "decoder"))
+            return cls(tokenizers.get("encoder"), tokenizers["decoder"])
         except InputError as error:
-            raise CheckpointError(f"{folder}: {error}") from error
+            raise CheckpointError(f"{folder.path}: {error}") from error
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | os.PathLike[str]) -> None:

@@ -15,9 +15,10 @@ from .decoding.constraints import Constraints
 from .decoding.decode import decode, row_generator
 from .devices import as_device, as_dtype
 from .errors import CheckpointError, InputError, warn
-from .loading.folders import EMBEDDED, read_json, refiner_folder
+from .loading.folders import EMBEDDED, RefinerFolder
+from .loading.untrusted import read_json
 from .modeling import PripModel
-from .modeling.quantization import check_quantization, is_quantised, quantize
+from .modeling.quantization import check_quantization, is_quantized, quantize
 from .options import RefineOptions
 from .processing import PripProcessor, check_user_prompts, own_words
 from .refine_batch import Refined, Refining, unrefined
@@ -77,7 +78,7 @@ class Refiner:
     @classmethod
     def from_pretrained(
         cls,
-        model: str | os.PathLike[str] = "prip-mini",
+        model: str | os.PathLike[str] | RefinerFolder = "prip-mini",
         revision: str | None = None,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
@@ -94,15 +95,16 @@ class Refiner:
         """
         check_quantization(quantization)
         place = as_device(device)
-        folder = refiner_folder(model, revision)
+        folder = RefinerFolder.open(model, revision)
         if dtype is None:
             dtype = "float32" if place.type == "cpu" else "auto"
         loaded = PripModel.from_pretrained(folder, dtype=dtype)
         try:
-            record = read_json(folder / RECORD_FILE) if (folder / RECORD_FILE).is_file() else None
+            record_file = folder.path / RECORD_FILE
+            record = read_json(record_file) if record_file.is_file() else None
             refiner = cls(loaded.to(place), PripProcessor.from_pretrained(folder), record=record)
         except InputError as error:
-            raise CheckpointError(f"{folder}: {error}") from error
+            raise CheckpointError(f"{folder.path}: {error}") from error
         if quantization is not None:
             quantize(loaded, quantization)
         if compile:
@@ -151,7 +153,7 @@ class Refiner:
         in int8 moves as it is, and takes no other dtype; a compiled one is compiled anew for the first prompts after.
         Raises InputError for a device that cannot be used, and for the dtype of a quantised refiner.
         """
-        if dtype is not None and is_quantised(self.model):
+        if dtype is not None and is_quantized(self.model):
             raise InputError(f"dtype must be left out for a quantised refiner, which keeps its own; {dtype!r} came")
         self.model.to(as_device(device), None if dtype is None else as_dtype(dtype))
         return self

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..devices import as_device, as_dtype
 from ..errors import InputError
-from ..loading.folders import quiet
+from ..loading.strict import quiet
 from .families import FAMILIES, PipelineTokens, PromptEncodings, denoiser, family_of, native_size
 from .pipelines import DEFAULTS_FILE, default_guidance, load_pipeline, load_upscaler
 from .seeded import STREAMS, no_other_randomness, seeded

@@ -14,7 +14,7 @@ import torch
 
 from ..errors import CheckpointError, InputError, require
 from ..hub.names import split_revision
-from ..loading.folders import quiet
+from ..loading.strict import quiet
 from .schedulers import DEFAULT, STORED, make_scheduler, matches_flows
 
 DEFAULTS_FILE = "generator.json"

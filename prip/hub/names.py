@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -10,6 +12,9 @@ from ..errors import InputError
 
 RepositoryType = Literal["model", "dataset"]
 """What a repository holds: huggingface_hub's repo_type."""
+
+HUB_FILES = ("*.json", "*.safetensors", "*README.md")
+"""The files of a checkpoint that are fetched from the Hub and published there: no pickles."""
 
 DATASET_FILE = "hf://datasets/"
 """With this begins the name of a file of a dataset."""
@@ -26,6 +31,11 @@ class DatasetFile(NamedTuple):
     repository: str
     revision: str | None
     path: str
+
+
+def hub_files(names: Sequence[str]) -> list[str]:
+    """Return those names of a repository's files that match HUB_FILES."""
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in HUB_FILES)]
 
 
 def is_on_hub(place: str | Path) -> bool:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..errors import CheckpointError
-from ..loading.folders import HUB_FILES
+from .names import HUB_FILES
 from .problems import explain, may_be_the_token
 
 

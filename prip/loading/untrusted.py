@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 JSON_BYTES = 1 << 28
 """The largest JSON file that is read: some four times the largest tokenizer that is known."""
@@ -41,7 +44,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} should hold a JSON object, it holds a {type(value).__name__}")
+        raise CheckpointError(f"{path}: expected a JSON object, got a {type(value).__name__}")
     return value
 
 
@@ -59,13 +62,11 @@ def read_config(path: Path, ignored: Collection[str] = ()) -> dict[str, Any]:
     return config
 
 
-def check_model_type(folder: Path, model_type: str) -> None:
-    """Raise CheckpointError unless `folder`/config.json is that of a `model_type`, and a harmless one."""
-    path = folder / "config.json"
-    found = read_config(path).get("model_type")
+def check_model_type(config: Mapping[str, Any], model_type: str, file: Path) -> None:
+    """Raise CheckpointError unless a config, read from `file`, is that of a `model_type`."""
+    found = config.get("model_type")
     if found != model_type:
-        raise CheckpointError(f"{path} is foreign: model_type {model_type!r} expected, {found!r} found")
-    check_no_adapter(folder)
+        raise CheckpointError(f"{file} is foreign: expected model_type {model_type!r}, got {found!r}")
 
 
 def check_no_adapter(folder: Path) -> None:
@@ -74,39 +75,55 @@ def check_no_adapter(folder: Path) -> None:
         raise CheckpointError(f"{folder / 'adapter_config.json'} is foreign: it would load another model in its place")
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a saved model after opening each one.
+class Weights(Mapping[str, "Tensor"]):
+    """The tensors in safetensors files, by name: headers are read and checked at once, a tensor when it is used."""
 
-    Raises CheckpointError, naming the file, when one is missing, damaged or outside of the folder, or a pickle.
-    """
+    def __init__(self, files: Sequence[Path]) -> None:
+        """Open each file. Raises CheckpointError, which names the file, if one is damaged, a pickle, or a link that
+        leads out of its folder."""
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._files: dict[str, Any] = {}
+        for file in files:
+            check_inside(file)
+            tensors = _open_tensors(file)
+            for name in tensors.keys():  # noqa: SIM118
+                self.shapes[name] = tuple(tensors.get_slice(name).get_shape())
+                self._files[name] = tensors
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._files[name].get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def open_weights(folder: Path) -> Weights:
+    """Return the weights of a saved model. Raises CheckpointError as `Weights` does, and for a missing file."""
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if single.is_file() or not index.is_file():
         files = [single]
     else:
         names = read_json(index).get("weight_map")
         if not isinstance(names, dict) or not names:
-            raise CheckpointError(f"{index} holds no weight_map")
+            raise CheckpointError(f"{index}: expected a weight_map")
         files = [folder / _shard_name(name, index) for name in sorted(set(map(str, names.values())))]
     for file in files:
         if not file.is_file():
             pickles = [path.name for path in folder.glob("*.bin")] + [path.name for path in folder.glob("*.pt")]
             hint = f" ({', '.join(sorted(pickles))} is a pickle: none is ever loaded)" if pickles else ""
             raise CheckpointError(f"{file} is missing{hint}")
-        check_inside(file)
-        tensor_shapes(file)
-    return files
+    return Weights(files)
 
 
-def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes that a safetensors file's header tells, checked against the file's length.
-
-    Raises CheckpointError, naming the file, when it is damaged or a pickle under another name.
-    """
+def _open_tensors(file: Path) -> Any:
+    """Open a safetensors file, whose header is checked against the length of the file."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(file, framework="pt") as tensors:
-            return {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
+        return safe_open(file, framework="pt")
     except (SafetensorError, OSError, RecursionError) as error:
         with file.open("rb") as stream:
             is_pickle = _PICKLE_START.match(stream.read(4))

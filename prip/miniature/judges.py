@@ -65,5 +65,5 @@ def load_judges(readers: str | Path, device: str | None = None) -> Judges:
 
     readers: the folder readers/ of a checkpoint. Raises CheckpointError where a part is missing.
     """
-    reader = Reader.from_pretrained(Path(readers) / "b").to(device or "cpu").eval()
+    reader = Reader.from_pretrained(Path(readers) / "b").to(device or "cpu").eval()  # type: ignore[arg-type]
     return Judges(Truth(reader), load_reward(Path(readers) / "c", device), SubjectAccuracy(reader))

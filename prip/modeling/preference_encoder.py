@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedConfig, T5Config, T5Model
 from transformers import initialization as init
 
+from ..loading.folders import PART_TYPES
 from .pretrained import load_base
 from .strict_model import StrictModel, nested_config
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 class PreferenceEncoderConfig(PreTrainedConfig):
     """Shape of E: `t5` is the dict of a T5Config, the pivot is `(pivot_length, pivot_width)`."""
 
-    model_type = "prip_preference_encoder"
+    model_type = PART_TYPES["encoder"]
 
     t5: dict | None = None
     pivot_length: int = 32
@@ -69,7 +70,7 @@ class PreferenceEncoder(StrictModel):
             return cls(
                 PreferenceEncoderConfig(t5=nested_config(t5), pivot_length=pivot_length, pivot_width=pivot_width)
             )
-        pretrained = load_base(T5Model, t5, **options)
+        pretrained: Any = load_base(T5Model, t5, **options)
         config = PreferenceEncoderConfig(
             t5=nested_config(pretrained.config), pivot_length=pivot_length, pivot_width=pivot_width
         )

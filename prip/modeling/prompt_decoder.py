@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from ..errors import CheckpointError, InputError
 from ..hub.commits import pinned
 from ..hub.names import split_revision
-from ..loading.folders import check_model_type, part_folder, quiet, weight_files
+from ..loading.folders import PART_TYPES, PartFolder
+from ..loading.strict import checkpoint_errors, quiet
+from ..loading.untrusted import open_weights
 from .pretrained import load_base
 from .strict_model import StrictModel, load_adapter, nested_config
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import os
 
     from transformers import PreTrainedTokenizerFast
+    from typing_extensions import Self
 
 
 class PromptDecoderConfig(PreTrainedConfig):
@@ -35,7 +38,7 @@ class PromptDecoderConfig(PreTrainedConfig):
     not in it: the projection, and LoRA weights in adapter/.
     """
 
-    model_type = "prip_prompt_decoder"
+    model_type = PART_TYPES["decoder"]
 
     lm: dict | None = None
     pivot_length: int = 32
@@ -119,7 +122,7 @@ class PromptDecoder(StrictModel):
         }
         if isinstance(lm, PreTrainedConfig):
             return cls(PromptDecoderConfig(lm=nested_config(lm), **shape))
-        pretrained = load_base(AutoModelForCausalLM, lm, **options)
+        pretrained: Any = load_base(AutoModelForCausalLM, lm, **options)
         model = cls._around(pretrained, PromptDecoderConfig(lm=nested_config(pretrained.config), **shape))
         name, revision = split_revision(pinned(str(lm)))
         model.base = {"name": name, "revision": revision}
@@ -130,7 +133,7 @@ class PromptDecoder(StrictModel):
         return model
 
     @classmethod
-    def _around(cls, lm: Any, config: PromptDecoderConfig) -> PromptDecoder:
+    def _around(cls, lm: Any, config: PromptDecoderConfig) -> Self:
         """Build around a loaded LM, in its dtype, with a projection of arbitrary weights."""
         with torch.device("meta"):  # the LM of random weights that __init__ makes is never there
             model = cls(config)
@@ -233,49 +236,53 @@ class PromptDecoder(StrictModel):
     @classmethod
     def from_pretrained(  # type: ignore[override]
         cls,
-        pretrained_model_name_or_path: str | os.PathLike[str],
+        pretrained_model_name_or_path: str | os.PathLike[str] | PartFolder,
         *,
         revision: str | None = None,
         subfolder: str = "",
         **options: Any,
-    ) -> PromptDecoder:
-        """Load as every part does; a LoRA adapter in adapter/ is put on the LM (this needs peft).
+    ) -> Self:
+        """Load as `StrictModel.from_pretrained` does, with the LoRA adapter in adapter/ if there is one (needs peft).
 
-        A checkpoint that names a base takes the LM from there: a folder, or the Hub at the revision that it names.
+        If the checkpoint names a base, the language model is loaded from that folder or Hub revision.
         """
-        folder = part_folder(pretrained_model_name_or_path, revision, subfolder)
-        check_model_type(folder, PromptDecoderConfig.model_type)
-        config = PromptDecoderConfig.from_pretrained(folder)
-        if config.base is None:
-            model: PromptDecoder = super().from_pretrained(folder, **options)
+        part = cls._open(pretrained_model_name_or_path, revision, subfolder)
+        if part.config.get("base") is None:
+            model = super().from_pretrained(part, **options)
         else:
-            model = cls._from_base(folder, config, **options)
-        if (folder / "adapter").is_dir():
-            model.lm = load_adapter(model.lm, folder / "adapter")
+            model = cls._from_base(part, **options)
+        if (part.path / "adapter").is_dir():
+            model.lm = load_adapter(model.lm, part.path / "adapter")
         return model.eval()
 
     @classmethod
     def _from_base(
-        cls, folder: Path, config: PromptDecoderConfig, dtype: str | torch.dtype | None = None, device_map: Any = None
-    ) -> PromptDecoder:
-        """Load the LM that the checkpoint names, and the projection from the checkpoint."""
-        (weights,) = weight_files(folder)
-        name, revision = (config.base or {}).get("name"), (config.base or {}).get("revision")
+        cls,
+        part: PartFolder,
+        dtype: str | torch.dtype | None = None,
+        device_map: str | dict[str, Any] | None = None,
+    ) -> Self:
+        """Load the language model that the checkpoint names, and the projection from the checkpoint."""
+        with checkpoint_errors(part.path):
+            config = PromptDecoderConfig.from_dict(copy.deepcopy(part.config))
+        base = config.base or {}
+        name, revision = base.get("name"), base.get("revision")
         if not isinstance(name, str):
-            raise CheckpointError(f"{folder / 'config.json'}: base should name a language model, it is {config.base!r}")
+            raise CheckpointError(f"{part.path / 'config.json'}: base: expected a language model's name, got {base!r}")
+        weights = open_weights(part.path)
         if dtype is None:
             dtype = "float32" if device_map is None or str(device_map) == "cpu" else "auto"
         wanted = {"dtype": dtype} | ({"device_map": device_map} if device_map is not None else {})
         lm = load_base(AutoModelForCausalLM, name if revision is None else f"{name}@{revision}", **wanted)
         model = cls._around(lm, config)
         got, want = nested_config(lm.config), config.lm or {}
-        other = [f"{key} was {want.get(key)}, is {got.get(key)}" for key in _SIZES if got.get(key) != want.get(key)]
+        other = [f"{key} was {want.get(key)}, is now {got.get(key)}" for key in _SIZES if got.get(key) != want.get(key)]
         if other:
-            raise CheckpointError(f"{folder}: its base {name!r} is another model than it was: {'; '.join(other)}")
-        own, shapes = load_file(weights), {key: value.shape for key, value in model.projection.state_dict().items()}
-        if {key: value.shape for key, value in own.items()} != {f"projection.{key}": s for key, s in shapes.items()}:
-            raise CheckpointError(f"{weights} does not hold the projection's weight and bias, but {', '.join(own)}")
-        model.projection.load_state_dict({key.removeprefix("projection."): value for key, value in own.items()})
+            raise CheckpointError(f"{part.path}: its base {name!r} has changed: {'; '.join(other)}")
+        state = model.projection.state_dict(prefix="projection.")
+        if weights.shapes != {key: tuple(value.shape) for key, value in state.items()}:
+            raise CheckpointError(f"{part.path}: expected weights of the projection alone, got {weights.shapes}")
+        model.projection.load_state_dict({key.removeprefix("projection."): weights[key] for key in state})
         return model
 
 

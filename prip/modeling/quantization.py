@@ -32,7 +32,7 @@ def quantize(model: nn.Module, quantization: str) -> None:
     quantize_(model, Int8WeightOnlyConfig())
 
 
-def is_quantised(model: nn.Module) -> bool:
+def is_quantized(model: nn.Module) -> bool:
     """Return whether any weight of a model is quantised."""
     return any(hasattr(weight, "__tensor_flatten__") for weight in model.parameters())
 

@@ -12,7 +12,8 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel, PreTrainedConfig
 
 from ..devices import as_device, as_dtype
 from ..errors import CheckpointError
-from ..loading.folders import read_json, resolve_folder
+from ..loading.folders import resolve_folder
+from ..loading.untrusted import read_json
 from ..modeling.conv_trunk import ConvTrunk, TrunkModel
 from ..protocols import Images, PivotEncoder
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import CheckpointError, InputError
 from ..hub.commits import pinned
 from ..hub.names import split_revision
-from ..loading.folders import read_json, resolve_folder
+from ..loading.folders import resolve_folder
+from ..loading.untrusted import read_json
 from ..protocols import Reward
 
 if TYPE_CHECKING:

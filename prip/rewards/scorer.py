@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from ..errors import CheckpointError
-from ..loading.folders import quiet
+from ..loading.strict import quiet
 from ..modeling.strict_model import StrictModel
 from ..protocols import Images
 from .preprocessing import check_float_pairs, check_pairs

@@ -215,11 +215,11 @@ def test_json_that_is_none(copy: Path, name: str) -> None:
         (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "nested too deeply"),
         (b"\xff\xfe{}", "cannot be read as JSON"),
         (b'{"a": ' + b"9" * 10_000 + b"}", "cannot be read as JSON"),
-        (b"[]", "should hold a JSON object, it holds a list"),
+        (b"[]", "expected a JSON object, got a list"),
         (b"", "cannot be read as JSON"),
     ):
         (copy / name).write_bytes(text)
-        refused(copy, f"{copy / name} .*{message}|{copy / name} {message}")
+        refused(copy, f"{copy / name}.* {message}")
     (copy / name).unlink()
     (copy / name).mkdir()
     refused(copy, f"{copy / name} cannot be read as JSON")

@@ -14,7 +14,8 @@ from hub_server import READER, WRITER, Fault, LocalHub, Repository, lfs_hash
 
 from prip.errors import CheckpointError, PripWarning
 from prip.hub.fetch import fetch
-from prip.loading.folders import hub_files, refiner_folder
+from prip.hub.names import hub_files
+from prip.loading.folders import refiner_folder
 
 NAME = "someone/some-refiner"
 WEIGHTS = "decoder/model.safetensors"

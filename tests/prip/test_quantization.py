@@ -11,7 +11,7 @@ from tiny_parts import USER_PROMPTS
 from torch.nn import functional
 
 from prip.errors import InputError, MissingExtraError
-from prip.modeling.quantization import is_quantised, weight_bytes
+from prip.modeling.quantization import is_quantized, weight_bytes
 from prip.refiner import Refiner
 
 
@@ -51,8 +51,8 @@ def test_the_embedded_default_takes_less_than_half_the_memory_and_says_nearly_th
 
 def test_a_quantised_model_is_not_saved_as_if_it_were_whole(tiny_checkpoint: Path, tmp_path: Path) -> None:
     refiner = Refiner.from_pretrained(tiny_checkpoint, device="cpu", quantization="int8")
-    assert is_quantised(refiner.model)
-    with pytest.raises(InputError, match="quantised model cannot be saved"):
+    assert is_quantized(refiner.model)
+    with pytest.raises(InputError, match="quantized model cannot be saved"):
         refiner.save_pretrained(tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
@@ -64,7 +64,7 @@ def test_a_quantised_refiner_moves_as_it_is(tiny_checkpoint: Path) -> None:
         refiner.to("cpu", torch.bfloat16)
     assert refiner.to("cpu").refine(USER_PROMPTS) == before
     moved = refiner.to("meta").model
-    assert is_quantised(moved) and {weight.device.type for weight in moved.parameters()} == {"meta"}
+    assert is_quantized(moved) and {weight.device.type for weight in moved.parameters()} == {"meta"}
 
 
 def test_bad_settings_are_named(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,7 +175,7 @@ def test_places_without_weights(tmp_path):
     with pytest.raises(CheckpointError, match="no/where"):
         load_reward("pick-score=no/where")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(CheckpointError, match="foreign: model_type 'clip' expected, 'bert' found"):
+    with pytest.raises(CheckpointError, match="foreign: expected model_type 'clip', got 'bert'"):
         load_reward(f"clip-score={tmp_path}")
     with pytest.raises(CheckpointError, match="foreign: a reward's model_type expected, 'bert' found"):
         load_reward(tmp_path)

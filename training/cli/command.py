@@ -16,7 +16,7 @@ from jsonargparse import Namespace
 from prip.command_line import told_warnings
 from prip.config_files import EXTENDS, read_config_chain
 from prip.errors import InputError, PripError
-from prip.loading.folders import quiet
+from prip.loading.strict import quiet
 from prip.settings_parser import SettingsParser, build_settings, check_names
 
 from ..runs.processes import process_rank

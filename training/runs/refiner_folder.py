@@ -14,7 +14,7 @@ import yaml
 from prip.files import replace_folder, replace_text
 from prip.hub.model_card import refiner_card
 from prip.hub.publish import publish
-from prip.loading.folders import read_json
+from prip.loading.untrusted import read_json
 from prip.modeling import PripModel
 from prip.processing import PripProcessor
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from prip.files import replace_folder
 from prip.generators import load_generator
-from prip.loading.folders import quiet
+from prip.loading.strict import quiet
 from prip.miniature.prompts import system_prompt
 from prip.randomness import random_generator
 

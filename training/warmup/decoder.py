@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast
 
 from prip.errors import require
-from prip.loading.folders import quiet
+from prip.loading.strict import quiet
 from prip.modeling import PripModel, PromptDecoder
 from prip.modeling.pretrained import load_base_tokenizer
 from prip.processing import PripProcessor, load_tokenizer
@@ -299,7 +299,7 @@ def build_decoder(
     """
     shape = {"pivot_length": splits.pivots.pivot_length, "pivot_width": splits.pivots.pivot_width}
     if base is not None:
-        tokenizer: PreTrainedTokenizerFast = load_base_tokenizer(base)
+        tokenizer = cast(PreTrainedTokenizerFast, load_base_tokenizer(base))
         return PromptDecoder.from_lm(base, tokenizer, template=template, **shape, **options), tokenizer
     tokenizer = train_decoder_tokenizer(splits.train.texts, sizes.vocab_size)
     config = llama_config(tokenizer, sizes, tie_word_embeddings=True)

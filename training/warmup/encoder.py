@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from prip.loading.folders import quiet
+from prip.loading.strict import quiet
 from prip.modeling import PreferenceEncoder
 from prip.modeling.pretrained import load_base_tokenizer
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from prip.errors import CheckpointError
 from prip.files import replace_folder
 from prip.generators.diffusion import DiffusersGenerator
-from prip.loading.folders import hub_files, whole_folder
+from prip.hub.names import hub_files
+from prip.loading.folders import whole_folder
 from prip.miniature.judges import load_judges
 from prip.miniature.reader import Reader
 from prip.pivot_encoders.qformer import QFormerPivotEncoder

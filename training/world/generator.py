@@ -14,7 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from prip.generators.autoencoder import PatchAutoencoder
 from prip.generators.diffusion import DiffusersGenerator
-from prip.loading.folders import quiet
+from prip.loading.strict import quiet
 from prip.miniature.scene import FACTOR_SIZES
 
 from ..settings import LoopSettings, OptimizerSettings, UnetSizes

@@ -9,7 +9,8 @@ from typing import Any
 
 from prip.devices import as_dtype
 from prip.errors import CheckpointError
-from prip.loading.folders import load_strictly, resolve_folder
+from prip.loading.folders import resolve_folder
+from prip.loading.strict import load_strictly
 from prip.loading.untrusted import read_config
 from prip.modeling.pretrained import load_base_tokenizer
 
@@ -43,7 +44,7 @@ def load_language_model(place: str, kind: str, dtype: str, device: str) -> Any:
     if model_type not in CONFIG_MAPPING or CONFIG_MAPPING[model_type] not in mapping:
         raise CheckpointError(f"{folder} is no {kind} language model that transformers knows: {model_type!r}")
     cls = mapping[CONFIG_MAPPING[model_type]]
-    model = load_strictly(cls, cls.from_pretrained, folder, wanted)
+    model = load_strictly(cls, folder, wanted)
     return model.to(device).requires_grad_(False).eval()
 
 
