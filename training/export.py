@@ -1,4 +1,4 @@
-"""`prip-train export`: a run's parts as one checkpoint in fp16, with the record of its making and a model card."""
+"""`prip-train export`: a run's parts as one checkpoint in fp16, with a training record and a model card."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import torch
 from prip.errors import InputError
 from prip.files import replace_folder, replace_text
 from prip.generators.diffusion import DiffusersGenerator
+from prip.hub.model_card import card_header, evaluation_tables
 from prip.miniature.reader import Reader
+from prip.miniature.vocabulary import ATTRIBUTES, NEUTRAL_MODIFIERS, PLACES, SUBJECTS
 from prip.modeling import PreferenceEncoder, PripModel
 from prip.pivot_encoders.qformer import QFormerPivotEncoder
 from prip.processing import PripProcessor, load_tokenizer, save_tokenizer
@@ -22,14 +24,29 @@ from prip.rewards.prompt_reward import PromptReward
 from .runs.refiner_folder import portable, publish_folder, training_record
 from .settings import ExportSettings
 from .settings.world import PARTS, TAKEN
-from .world.model_card import model_card
 
 _log = logging.getLogger(__name__)
 RECORDED_STAGES = (*(f"world/{part}" for part in (*PARTS, TAKEN)), "prepare", "encoder", "decoder", "rl")
+CARD = """
+# prip-mini
+
+A complete PRIP in miniature: preference encoder, prompt decoder, and the frozen parts that they were trained against,
+all small and trained from scratch by `prip-train` in a synthetic world. It is the embedded default of `prip.refine`.
+
+## Intended use
+
+First steps with PRIP, offline; development and tests on a CPU; ablations in minutes. It adds modifiers that many image
+models know ("golden hour", "sharp focus"); its effect on them has not been measured.
+
+## Out of scope
+
+Refining prompts for a real image model where the result matters: it has never seen a photograph, and its preferences
+are those of a synthetic world. It knows English only. For unknown subjects it adds what is preferred on average.
+"""
 
 
 def run(settings: ExportSettings) -> dict[str, Any]:
-    """Writes the checkpoint and returns its size in MB. Raises InputError where a part of the run is missing."""
+    """Write the checkpoint and return its size in MB. Raise InputError if a part of the run is missing."""
     refiner, parts = settings.run / "rl" / "refiner", settings.run / "parts"
     for folder in (
         refiner,
@@ -41,11 +58,11 @@ def run(settings: ExportSettings) -> dict[str, Any]:
         parts / "rewards",
     ):
         if not folder.exists():
-            raise InputError(f"run: expected a run with all its stages done, but {folder} is missing")
+            raise InputError(f"run: expected a run with all stages done, got none: {folder} is missing")
     if settings.evaluation is not None and not settings.evaluation.is_file():
-        raise InputError(f"evaluation: expected summary.json of prip evaluate, there is none at {settings.evaluation}")
+        raise InputError(f"evaluation: expected summary.json of prip evaluate, got none at {settings.evaluation}")
     if settings.to.exists() and any(settings.to.iterdir()) and not (settings.to / "training.json").is_file():
-        raise InputError(f"to: expected a new folder or an earlier checkpoint to replace, {settings.to} is neither")
+        raise InputError(f"to: expected a new folder or an earlier checkpoint to replace, got {settings.to}")
     evaluation = settings.evaluation or settings.run / "evaluation" / "summary.json"
     figures = json.loads(evaluation.read_text(encoding="utf-8")) if evaluation.is_file() else None
 
@@ -74,9 +91,9 @@ def run(settings: ExportSettings) -> dict[str, Any]:
         if figures is not None:
             record["evaluation"] = portable(figures, settings.run)
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-        for place in (folder, folder / "refiner"):
-            replace_text(place / "training.json", text)
-            replace_text(place / "README.md", model_card(obedience, figures))
+        for target in (folder, folder / "refiner"):
+            replace_text(target / "training.json", text)
+            replace_text(target / "README.md", model_card(obedience, figures))
 
     replace_folder(settings.to, write)
     if settings.push_to_hub is not None:
@@ -87,10 +104,32 @@ def run(settings: ExportSettings) -> dict[str, Any]:
 
 
 def write_generator(source: Path, target: Path) -> None:
-    """Copies a generator with its networks in fp16, and the file of its obedience."""
+    """Copy a generator with its networks in fp16, and its obedience.json."""
     generator = DiffusersGenerator.from_pretrained(str(source), device="cpu")
     for part in generator.pipeline.components.values():
         if isinstance(part, torch.nn.Module):
             part.half()
     generator.save_pretrained(target)
     shutil.copy(source / "obedience.json", target / "obedience.json")
+
+
+def model_card(obedience: dict[str, float], evaluation: dict[str, Any] | None) -> str:
+    """Return the model card in Markdown.
+
+    Args:
+        obedience: share of drawings that follow their prompt, by factor.
+        evaluation: the content of summary.json of `prip evaluate`, if there is one.
+    """
+    lines = [card_header("apache-2.0") + CARD, "## Vocabulary", ""]
+    lines.append(f"- {len(SUBJECTS)} subjects: {', '.join(subject.name for subject in SUBJECTS)}")
+    lines.append(f"- {len(PLACES)} places: {', '.join(place.name for place in PLACES)}")
+    for attribute, values in ATTRIBUTES.items():
+        modifiers = ", ".join(modifier for value in values for modifier in value.modifiers)
+        lines.append(f"- {attribute}: {modifiers}")
+    lines.append(f"- without effect: {', '.join(NEUTRAL_MODIFIERS)}")
+    lines += ["", "## Prompt following of its generator", "", "| factor | share of drawings |", "| --- | --- |"]
+    lines += [f"| {factor} | {share:.3f} |" for factor, share in obedience.items()]
+    if evaluation is not None:
+        lines += ["", "## Evaluation", "", evaluation_tables(evaluation).rstrip()]
+    lines += ["", "`training.json` has the settings, seeds and data hashes of its training.", ""]
+    return "\n".join(lines)

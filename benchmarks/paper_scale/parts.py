@@ -22,8 +22,8 @@ from prip.processing import PripProcessor
 from prip.rewards.clip_scorer import VIT_L_14
 from prip.rewards.hps_v2 import HpsV2, HpsV2Config
 from prip.rewards.image_reward import ImageReward, ImageRewardConfig
+from prip.training.from_scratch import train_decoder_tokenizer, train_encoder_tokenizer
 from prip.training.stand_ins.pictures import CLIP, HEAD, TEXT, VISION, bert_tokenizer, clip_prompt_tokenizer
-from prip.training.tokenizers import train_decoder_tokenizer, train_encoder_tokenizer
 
 PEAK_BF16 = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 """Dense bf16 FLOPs a second by what the device's name holds, from the makers' data sheets."""

@@ -96,11 +96,7 @@ def encoder_row(job: Job) -> dict[str, Any]:
         encoder,
         build_processor(user_prompts(50)).encoder_tokenizer,
         no_data(batch),
-        seed=settings.seed,
-        word_dropout=settings.word_dropout,
-        max_tokens=settings.max_tokens,
-        loop=settings.loop,
-        optimizer=settings.optimizer,
+        settings,
     )
     ids = job.ids(job.sizes.t5["vocab_size"], batch, min(job.sizes.user_tokens, settings.max_tokens))
     module.made = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "target": job.pivots(batch)}
@@ -120,13 +116,7 @@ def decoder_row(job: Job, *flags: str) -> dict[str, Any]:
         decoder,
         build_processor(user_prompts(50)).decoder_tokenizer,
         no_data(batch),
-        use_pivot=settings.pivot == "image",
-        seed=settings.seed,
-        word_dropout=settings.word_dropout,
-        pivot_noise=settings.pivot_noise,
-        max_tokens=settings.max_tokens,
-        loop=settings.loop,
-        optimizer=settings.optimizer,
+        replace(settings, bucket_window=0),
     )
     ids = job.ids(job.sizes.llama["vocab_size"], batch, min(job.sizes.system_tokens, settings.max_tokens))
     module.made = {

@@ -90,7 +90,7 @@ def write_parts(run: Path) -> None:
     from prip.generators.diffusion import DiffusersGenerator
     from prip.pivot_encoders.qformer import QFormerPivotEncoder, QFormerPivotEncoderConfig
     from prip.rewards.prompt_reward import PromptReward, PromptRewardConfig
-    from prip.training.tokenizers import train_encoder_tokenizer
+    from prip.training.from_scratch import train_encoder_tokenizer
 
     write_prompts(run)
     tokenizer = train_encoder_tokenizer(system_prompts()["system_prompt"].tolist(), 300)

@@ -14,12 +14,12 @@ from made_data import PIVOT_LENGTH, PIVOT_WIDTH, write_data, write_pivots
 from safetensors.torch import load_file
 
 from prip.errors import CheckpointError, InputError
+from prip.training.data.mining import filter_system_prompts
 from prip.training.data.pairs import drop_prefix_words, drop_words, read_preferred_images, read_system_prompts
 from prip.training.data.pivot_cache import PivotCache, is_shard_of, write_index, write_shard
 from prip.training.data.splits import split_by_prompt
-from prip.training.data.system_prompts import filter_system_prompts
+from prip.training.from_scratch import train_decoder_tokenizer, train_encoder_tokenizer
 from prip.training.runs.seeds import derive_seed, permutation_indices, seed_everything
-from prip.training.tokenizers import train_decoder_tokenizer, train_encoder_tokenizer
 
 
 def test_pivots_come_back_by_name_in_any_order(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from prip.errors import CheckpointError, InputError, MissingExtraError
 from prip.modeling import PromptDecoder
 from prip.training.data.pairs import read_system_prompts
+from prip.training.from_scratch import train_decoder_tokenizer
 from prip.training.settings import LoraSettings
-from prip.training.tokenizers import train_decoder_tokenizer
 from prip.training.warmup import decoder
 
 IDS, PIVOT = torch.tensor([[5, 6, 7]]), torch.ones(1, PIVOT_LENGTH, PIVOT_WIDTH)

@@ -33,11 +33,10 @@ from prip.errors import CheckpointError, InputError, PripError
 from prip.training.cli.command import main
 from prip.training.data.hashing import hash_of
 from prip.training.data.images import read_image
+from prip.training.data.mining import filter_system_prompts, mine_preferred
 from prip.training.data.pairs import read_preferred_images, read_system_prompts
 from prip.training.data.pivot_cache import PivotCache
-from prip.training.data.preferred import mine_preferred
 from prip.training.data.splits import read_prompts, split_by_prompt
-from prip.training.data.system_prompts import filter_system_prompts
 from prip.training.prepare import stage
 from prip.training.prepare.parts import Parts, input_hashes
 from prip.training.prepare.stage import _seconds
@@ -253,7 +252,7 @@ def test_filtering_by_hand() -> None:
     assert filter_system_prompts(images, 1.0, {"aesthetic": 4.0})["image_name"].tolist() == ["a1", "b1", "c1"]
     images.loc[images["prompt"].isin(["a", "c"]), "split"] = "dev"
     assert filter_system_prompts(images, 0.5, {})["system_prompt"].tolist() == ["a", "d"]
-    with pytest.raises(InputError, match="thresholds: expected names of rewards that are used, got clip"):
+    with pytest.raises(InputError, match="thresholds: expected names of rewards in use, got clip"):
         filter_system_prompts(images, 0.5, {"clip": 0.28})
 
 

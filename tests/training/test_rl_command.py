@@ -19,8 +19,8 @@ from prip.modeling import PreferenceEncoder, PromptDecoder
 from prip.processing import save_tokenizer
 from prip.refiner import Refiner
 from prip.training.cli.command import main, parse_settings
+from prip.training.from_scratch import train_decoder_tokenizer, train_encoder_tokenizer
 from prip.training.rl.parts import load_parts
-from prip.training.tokenizers import train_decoder_tokenizer, train_encoder_tokenizer
 
 FORBIDDEN = ["renderer", "preference", "reader", "judges"]
 COMMAND = f"""

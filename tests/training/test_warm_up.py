@@ -20,6 +20,7 @@ from prip.errors import InputError
 from prip.modeling import PreferenceEncoder, PromptDecoder
 from prip.training.data.pairs import read_system_prompts
 from prip.training.engine.callbacks import NonFiniteError
+from prip.training.from_scratch import train_encoder_tokenizer
 from prip.training.settings import (
     DecoderSettings,
     EncoderSettings,
@@ -29,7 +30,6 @@ from prip.training.settings import (
     OptimizerSettings,
     T5Sizes,
 )
-from prip.training.tokenizers import train_encoder_tokenizer
 from prip.training.warmup import decoder, encoder
 
 LOOP = LoopSettings(steps=6, batch_size=4, log_every=1, validate_every=4, checkpoint_every=2)
@@ -162,19 +162,8 @@ def test_the_encoder_starts_from_a_pretrained_t5(tmp_path: Path, data: Path) -> 
 def make_decoder_module(data: Path, max_tokens: int = 128, **options) -> decoder.DecoderModule:
     splits = read_system_prompts(data)
     model, tokenizer = decoder.build_decoder(None, LLAMA, "{pivot}", splits)
-    return decoder.DecoderModule(
-        model,
-        tokenizer,
-        splits,
-        use_pivot=True,
-        seed=0,
-        word_dropout=0.0,
-        pivot_noise=0.0,
-        max_tokens=max_tokens,
-        loop=LOOP,
-        optimizer=OptimizerSettings(),
-        **options,
-    )
+    settings = DecoderSettings(run=Path("r"), loop=LOOP, word_dropout=0.0, max_tokens=max_tokens, **options)
+    return decoder.DecoderModule(model, tokenizer, splits, settings)
 
 
 def test_a_prefix_that_is_not_learned_is_read_and_gives_no_loss(data: Path) -> None:

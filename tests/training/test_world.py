@@ -24,9 +24,8 @@ from prip.training.data.hashing import hash_of
 from prip.training.data.rewrites import rewrites_of_sessions
 from prip.training.data.sessions import find_sessions, read_log
 from prip.training.settings import LoopSettings, WorldSettings
-from prip.training.world.generator import GeneratorPart
+from prip.training.world.generator import GeneratorPart, held_out_prompts
 from prip.training.world.log import write_log
-from prip.training.world.obedience import held_out_prompts
 from prip.training.world.renders import OPEN, make_renders, requested
 from prip.training.world.rewards import OPEN_PLACE, RewardPart
 

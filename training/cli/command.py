@@ -22,7 +22,7 @@ from prip.settings_parser import SettingsParser, build_settings, check_names
 from ..runs.processes import process_rank
 from ..runs.run_folder import SETTINGS_FILE, check_folder, flat
 from ..settings import ExportSettings, PrepareSettings, RlSettings, RunSettings
-from ..settings.in_run import in_run
+from ..settings.shared import in_run
 from .stages import CONFIGS, STAGES, preset_files, top_parser
 
 __all__ = ["CONFIGS", "STAGES", "main", "parse_settings", "preset_files"]

@@ -15,12 +15,11 @@ from prip.errors import InputError
 from prip.files import replace_file
 from prip.rewards import standardised_sum
 
+from ..runs.seeds import derive_seed
 from ..settings import PrepareSettings
 from .pairs import PREFERRED_IMAGES, SYSTEM_PROMPTS
-from .preferred import mine_preferred
 from .reward_statistics import RewardStatistics
 from .splits import check_splits, limit_prompts, split_by_prompt
-from .system_prompts import filter_system_prompts
 
 REWARDS = "rewards.json"
 
@@ -81,6 +80,66 @@ def mine(settings: PrepareSettings, images: pd.DataFrame, prompts: pd.DataFrame 
     write_table(data / PREFERRED_IMAGES, preferred)
     write_table(data / SYSTEM_PROMPTS, kept)
     return Mined(user, system, preferred, kept, statistics)
+
+
+def mine_preferred(images: pd.DataFrame, per_prompt: int, seed: int) -> pd.DataFrame:
+    """Return the preferred images of each user prompt (Eq. 6's i*), sorted by prompt and then best first.
+
+    Args:
+        images: prompt, image_name, score, split. Prompts with a single image are dropped.
+        per_prompt: rows per prompt at most.
+        seed: of the random images.
+
+    Returns:
+        user_prompt, image_name, random_image_name, split. The random images are drawn without replacement from the
+        prompt's own, as a function of the seed and the names alone.
+    """
+    counts = images.groupby("prompt")["image_name"].transform("size")
+    frame = images[counts >= 2]
+    chance = [derive_seed(seed, "random image", name) for name in frame["image_name"]]
+    frame = frame.assign(chance=pd.Series(chance, index=frame.index, dtype="uint64"))
+    best = _first(frame, ["score", "image_name"], [False, True], per_prompt)
+    random = _first(frame, ["chance", "image_name"], [True, True], per_prompt)
+    return pd.DataFrame(
+        {
+            "user_prompt": best["prompt"].to_numpy(),
+            "image_name": best["image_name"].to_numpy(),
+            "random_image_name": random["image_name"].to_numpy(),
+            "split": best["split"].to_numpy(),
+        }
+    )
+
+
+def _first(frame: pd.DataFrame, by: list[str], ascending: list[bool], count: int) -> pd.DataFrame:
+    """Return the first `count` rows of each prompt in this order, sorted by prompt."""
+    ordered = frame.sort_values(["prompt", *by], ascending=[True, *ascending])
+    return ordered[ordered.groupby("prompt").cumcount() < count]
+
+
+def filter_system_prompts(images: pd.DataFrame, keep_share: float, thresholds: Mapping[str, float]) -> pd.DataFrame:
+    """Return the system prompts to learn from, each with its best image, sorted by prompt.
+
+    Args:
+        images: prompt, image_name, score, split, and raw scores in a column for each reward in `thresholds`.
+        keep_share: share of the prompts of each split that is kept, by the score of their best image.
+        thresholds: raw scores that an image must exceed, by reward.
+
+    Returns:
+        system_prompt, image_name, split.
+
+    Raises:
+        InputError: if a threshold names a reward that was not measured.
+    """
+    foreign = sorted(set(thresholds) - set(images.columns))
+    if foreign:
+        raise InputError(f"thresholds: expected names of rewards in use, got {', '.join(foreign)}")
+    for name, threshold in thresholds.items():
+        images = images[images[name] > threshold]
+    ordered = images.sort_values(["prompt", "score", "image_name"], ascending=[True, False, True])
+    best = ordered.drop_duplicates("prompt")
+    least = best.groupby("split")["score"].transform(lambda scores: scores.quantile(1 - keep_share))
+    chosen = best[best["score"] >= least]
+    return chosen[["prompt", "image_name", "split"]].rename(columns={"prompt": "system_prompt"}).reset_index(drop=True)
 
 
 def _tensors(images: pd.DataFrame, names: Sequence[str]) -> dict[str, Tensor]:

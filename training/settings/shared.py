@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from prip.errors import InputError
+
+Settings = TypeVar("Settings")
+_MARK = "RUN/"
 
 
 def check_at_least(settings: object, minimum: float, *names: str) -> None:
@@ -174,3 +177,22 @@ class DrawingSettings:
         """Returns the rewards, those in the run's folder where none is named; none where there is no such folder."""
         folders = (path for path in (run / "parts" / "rewards").glob("*") if path.is_dir())
         return list(self.rewards) or sorted(map(str, folders))
+
+
+def in_run(settings: Settings, run: Path) -> Settings:
+    """Return the settings with each string or path RUN/..., or NAME=RUN/..., moved into the folder `run`."""
+    return _in_run(settings, run)
+
+
+def _in_run(value: Any, run: Path) -> Any:
+    if isinstance(value, (str, Path)):
+        name, equals, path = str(value).rpartition("=")
+        moved = f"{name}{equals}{run / path.removeprefix(_MARK)}"
+        return type(value)(moved) if path.startswith(_MARK) else value
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: _in_run(getattr(value, field.name), run) for field in fields(value)})
+    if isinstance(value, dict):
+        return {key: _in_run(item, run) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_in_run(item, run) for item in value)
+    return value

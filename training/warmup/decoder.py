@@ -37,14 +37,13 @@ from ..engine.optimizers import checkpoint_activations, in_float32, scheduled_op
 from ..engine.sharding import holds_float32
 from ..engine.stage_module import StageModule
 from ..engine.step_order import StepOrder
-from ..from_scratch import llama_config
+from ..from_scratch import llama_config, train_decoder_tokenizer
 from ..runs.pinned_settings import base_hash, pin_decoder
 from ..runs.processes import process_rank
 from ..runs.refiner_folder import training_record, write_refiner
 from ..runs.run_folder import stage_folder
 from ..runs.seeds import derive_seed, seed_everything
-from ..settings import DecoderSettings, LlamaSizes, LoopSettings, LoraSettings, OptimizerSettings
-from ..tokenizers import train_decoder_tokenizer
+from ..settings import DecoderSettings, LlamaSizes, LoraSettings
 
 _log = logging.getLogger(__name__)
 
@@ -71,31 +70,33 @@ class DecoderModule(StageModule):
         decoder: PromptDecoder,
         tokenizer: PreTrainedTokenizerFast,
         splits: Splits,
-        *,
-        use_pivot: bool,
-        seed: int,
-        word_dropout: float,
-        pivot_noise: float,
-        max_tokens: int,
-        loop: LoopSettings,
-        optimizer: OptimizerSettings,
-        bucket_window: int = 0,
-        merge: bool = False,
-        learn_prefix: bool = True,
+        settings: DecoderSettings,
     ) -> None:
+        """Train all of the language model, or its adapters if it has some, and the projection if a pivot is read.
+
+        Args:
+            decoder: the prompt decoder, on the CPU.
+            tokenizer: its tokenizer.
+            splits: system prompts and pivots.
+            settings: the stage's settings.
+        """
         super().__init__()
-        self.decoder, self.tokenizer, self.splits = decoder, tokenizer, splits
-        self.use_pivot, self.seed, self.word_dropout, self.max_tokens = use_pivot, seed, word_dropout, max_tokens
-        self.pivot_noise, self.loop, self.optimizer = pivot_noise, loop, optimizer
-        self.merge, self.learn_prefix = merge, learn_prefix
-        lengths = self._lengths(splits.train.texts) if bucket_window else []
+        self.decoder, self.tokenizer, self.splits, self.settings = decoder, tokenizer, splits, settings
+        self.loop, self.use_pivot = settings.loop, settings.pivot == "image"
+        lengths = self._lengths(splits.train.texts) if settings.bucket_window else []
         self.order = StepOrder(
-            len(splits.train), loop.batch_size, loop.accumulate, seed, self.stage, bucket_window, lengths
+            len(splits.train),
+            self.loop.batch_size,
+            self.loop.accumulate,
+            settings.seed,
+            self.stage,
+            settings.bucket_window,
+            lengths,
         )
         self._read = {"tokens": 0, "places": 0}
         self._step: tuple[int, list[Row], list[str]] | None = None
         language_model = "decoder.lm.*lora_*" if hasattr(decoder.lm, "peft_config") else "decoder.lm.*"
-        self.trained = train_only(self, language_model, *(["decoder.projection.*"] if use_pivot else []))
+        self.trained = train_only(self, language_model, *(["decoder.projection.*"] if self.use_pivot else []))
 
     def setup(self, stage: str) -> None:
         if holds_float32(self.loop.precision, self.trainer.strategy):
@@ -121,16 +122,16 @@ class DecoderModule(StageModule):
     def _rows_of(self, step: int, processes: int) -> tuple[list[Row], list[str]]:
         """Returns all rows of a step, those of every process, and the names of their images."""
         pairs = choose(self.splits.train, self.order.examples(step, processes))
-        words = random.Random(derive_seed(self.seed, self.stage, "words", step, 0))
-        dropped = [drop_prefix_words(text, self.word_dropout, words) for text in pairs.texts]
+        words = random.Random(derive_seed(self.settings.seed, self.stage, "words", step, 0))
+        dropped = [drop_prefix_words(text, self.settings.word_dropout, words) for text in pairs.texts]
         texts, skipped = [text for text, _ in dropped], [unlearned for _, unlearned in dropped]
-        return self.encode(texts, skipped if self.learn_prefix else prefix_lengths(texts)), pairs.image_names
+        return self.encode(texts, skipped if self.settings.learn_prefix else prefix_lengths(texts)), pairs.image_names
 
     def _lengths(self, texts: list[str]) -> list[int]:
         """Returns the number of tokens that each text is trained on."""
         chunks = [texts[start : start + 10_000] for start in range(0, len(texts), 10_000)]
         encoded = (self.tokenizer(chunk, add_special_tokens=False, verbose=False)["input_ids"] for chunk in chunks)
-        return [min(self.max_tokens, len(ids) + 1) for chunk in encoded for ids in chunk]
+        return [min(self.settings.max_tokens, len(ids) + 1) for chunk in encoded for ids in chunk]
 
     def encode(self, texts: list[str], skipped: list[int]) -> list[Row]:
         """Returns the tokens of these texts, of whose leading characters `skipped` give no loss."""
@@ -138,7 +139,7 @@ class DecoderModule(StageModule):
         encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         rows = []
         for ids, offsets, skip in zip(encoded["input_ids"], encoded["offset_mapping"], skipped, strict=True):
-            tokens = ids[: self.max_tokens] if len(ids) > self.max_tokens else [*ids, eos]
+            tokens = ids[: self.settings.max_tokens] if len(ids) > self.settings.max_tokens else [*ids, eos]
             rows.append(Row(tokens, sum(end <= skip for _, end in offsets[: len(tokens)])))
         return rows
 
@@ -169,8 +170,8 @@ class DecoderModule(StageModule):
         return cross_entropy(output.logits.float().transpose(1, 2), batch["input_ids"], reduction="none")
 
     def training_step(self, batch: dict[str, Any], step: int) -> Tensor:
-        if self.use_pivot and self.pivot_noise:
-            batch["pivot"] = batch["pivot"] + self.pivot_noise * torch.randn_like(batch["pivot"])
+        if self.use_pivot and self.settings.pivot_noise:
+            batch["pivot"] = batch["pivot"] + self.settings.pivot_noise * torch.randn_like(batch["pivot"])
         losses = self.token_losses(batch)[batch["learned"]]
         loss = losses.mean() * batch["factor"] if len(losses) else losses.sum()
         self.log_step("loss", loss, prog_bar=True)
@@ -196,7 +197,7 @@ class DecoderModule(StageModule):
         self._read = dict(checkpoint["read"])
 
     def configure_optimizers(self) -> Any:
-        return scheduled_optimizer(self.optimizer, self.trained, self.loop)
+        return scheduled_optimizer(self.settings.optimizer, self.trained, self.loop)
 
     def evaluate(self) -> dict[str, float]:
         """Returns, in nats per token: dev_loss, over all; dev_modifier_loss, over what follows the first comma, as
@@ -232,7 +233,8 @@ class DecoderModule(StageModule):
 
     def export(self, folder: Path) -> None:
         with quiet():
-            save = self.decoder.save_merged if self.merge else self.decoder.save_pretrained
+            lora = self.settings.lora
+            save = self.decoder.save_merged if lora.rank and lora.save == "merged" else self.decoder.save_pretrained
             save(folder)
         self.tokenizer.save_pretrained(folder)
 
@@ -262,21 +264,7 @@ def run(settings: DecoderSettings) -> dict[str, Any]:
         add_adapters(decoder, settings.lora)
     if settings.gradient_checkpointing:
         checkpoint_activations(decoder)
-    module = DecoderModule(
-        decoder,
-        tokenizer,
-        splits,
-        use_pivot=settings.pivot == "image",
-        seed=settings.seed,
-        word_dropout=settings.word_dropout,
-        pivot_noise=settings.pivot_noise,
-        max_tokens=settings.max_tokens,
-        loop=settings.loop,
-        optimizer=settings.optimizer,
-        bucket_window=settings.bucket_window,
-        merge=bool(settings.lora.rank) and settings.lora.save == "merged",
-        learn_prefix=settings.learn_prefix,
-    )
+    module = DecoderModule(decoder, tokenizer, splits, settings)
     table = settings.rewrites
     read = data_hashes(data, SYSTEM_PROMPTS) if table is None else {"rewrites": hash_of(table)}
     folder = stage_folder(settings, module.stage, read | base_hash(settings.base))

@@ -29,12 +29,11 @@ from ..engine.optimizers import checkpoint_activations, in_float32, scheduled_op
 from ..engine.sharding import holds_float32
 from ..engine.stage_module import StageModule
 from ..engine.step_order import StepOrder
-from ..from_scratch import t5_config
+from ..from_scratch import t5_config, train_encoder_tokenizer
 from ..runs.pinned_settings import base_hash, pin_encoder
 from ..runs.run_folder import stage_folder
 from ..runs.seeds import derive_seed, seed_everything
-from ..settings import EncoderSettings, LoopSettings, OptimizerSettings, T5Sizes
-from ..tokenizers import train_encoder_tokenizer
+from ..settings import EncoderSettings, T5Sizes
 
 
 class EncoderModule(StageModule):
@@ -47,18 +46,13 @@ class EncoderModule(StageModule):
         encoder: PreferenceEncoder,
         tokenizer: PreTrainedTokenizerBase,
         splits: Splits,
-        *,
-        seed: int,
-        word_dropout: float,
-        max_tokens: int,
-        loop: LoopSettings,
-        optimizer: OptimizerSettings,
+        settings: EncoderSettings,
     ) -> None:
+        """Train all of the encoder on `splits` (user prompts and pivots), as `settings` say."""
         super().__init__()
-        self.encoder, self.tokenizer, self.splits = encoder, tokenizer, splits
-        self.seed, self.word_dropout, self.max_tokens = seed, word_dropout, max_tokens
-        self.loop, self.optimizer = loop, optimizer
-        self.order = StepOrder(len(splits.train), loop.batch_size, loop.accumulate, seed, self.stage)
+        self.encoder, self.tokenizer, self.splits, self.settings = encoder, tokenizer, splits, settings
+        self.loop = settings.loop
+        self.order = StepOrder(len(splits.train), self.loop.batch_size, self.loop.accumulate, settings.seed, self.stage)
         self.trained = train_only(self, "encoder.*")
 
     def setup(self, stage: str) -> None:
@@ -74,16 +68,15 @@ class EncoderModule(StageModule):
         step, part = divmod(step, self.loop.accumulate)
         processes = self.trainer.world_size
         pairs = choose(self.splits.train, self.order.examples(step, processes))
-        words = random.Random(derive_seed(self.seed, self.stage, "words", step, 0))
-        texts = [drop_words(text, self.word_dropout, words) for text in pairs.texts]
+        words = random.Random(derive_seed(self.settings.seed, self.stage, "words", step, 0))
+        texts = [drop_words(text, self.settings.word_dropout, words) for text in pairs.texts]
         share = self.order.share(part, self.global_rank, processes)
         return self.collate(Pairs(pairs.texts[share], pairs.image_names[share]), texts[share])
 
     def collate(self, pairs: Pairs, texts: list[str]) -> dict[str, Tensor]:
-        """Returns the batch of these texts with the pivots of the pairs' images."""
-        encoded = self.tokenizer(
-            texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt", verbose=False
-        )
+        """Return the batch of these texts with the pivots of the pairs' images."""
+        cut = {"truncation": True, "max_length": self.settings.max_tokens}
+        encoded = self.tokenizer(texts, padding=True, return_tensors="pt", verbose=False, **cut)
         target = self.splits.pivots[pairs.image_names]
         return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "target": target}
 
@@ -94,7 +87,7 @@ class EncoderModule(StageModule):
         return loss
 
     def configure_optimizers(self) -> Any:
-        return scheduled_optimizer(self.optimizer, self.trained, self.loop)
+        return scheduled_optimizer(self.settings.optimizer, self.trained, self.loop)
 
     def evaluate(self) -> dict[str, float]:
         """Returns dev_loss, and dev_r2: the share of the targets' variance that the encoder explains."""
@@ -131,16 +124,7 @@ def run(settings: EncoderSettings) -> dict[str, Any]:
     encoder, tokenizer = build_encoder(settings.base, settings.sizes, splits)
     if settings.gradient_checkpointing:
         checkpoint_activations(encoder)
-    module = EncoderModule(
-        encoder,
-        tokenizer,
-        splits,
-        seed=settings.seed,
-        word_dropout=settings.word_dropout,
-        max_tokens=settings.max_tokens,
-        loop=settings.loop,
-        optimizer=settings.optimizer,
-    )
+    module = EncoderModule(encoder, tokenizer, splits, settings)
     folder = stage_folder(settings, module.stage, data_hashes(data, PREFERRED_IMAGES) | base_hash(settings.base))
     clip = settings.optimizer.clip
     return train(module, settings, settings.loop, folder, monitor="dev_loss", mode="min", clip=clip)

@@ -27,12 +27,10 @@ from ..runs.run_folder import stage_folder
 from ..settings import WorldSettings
 from ..settings.world import PARTS, TAKEN
 from .from_checkpoint import take_parts
-from .generator import GeneratorPart, TextEncoderPart
+from .generator import GeneratorPart, TextEncoderPart, measure_obedience
 from .log import write_log
-from .obedience import measure_obedience
 from .part import Part, part_folder
-from .pivots import PivotEncoderPart
-from .readers import ReaderPart
+from .pivots import PivotEncoderPart, ReaderPart
 from .rewards import HpsLikeRewardPart, RewardPart
 
 _log = logging.getLogger(__name__)

@@ -15,11 +15,15 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 from prip.generators.autoencoder import PatchAutoencoder
 from prip.generators.diffusion import DiffusersGenerator
 from prip.loading.strict import quiet
-from prip.miniature.scene import FACTOR_SIZES
+from prip.miniature.prompts import combinations, sample_modifiers, system_subject
+from prip.miniature.reader import Reader
+from prip.miniature.scene import FACTOR_SIZES, FACTORS, parse
+from prip.protocols import Generator
+from prip.randomness import random_generator
 
+from ..from_scratch import train_encoder_tokenizer
 from ..settings import LoopSettings, OptimizerSettings, UnetSizes
 from ..settings.world import TEXT_HEADS
-from ..tokenizers import train_encoder_tokenizer
 from .part import Part
 from .renders import OPEN, Renders, requested
 
@@ -216,3 +220,26 @@ class GeneratorPart(Part):
         self.generator().save_pretrained(folder)
         for parameter in wants_gradient:
             parameter.requires_grad_(True)
+
+
+def held_out_prompts(count: int) -> list[str]:
+    """Return system prompts of test combinations, each with two to five attributes."""
+    pairs = combinations("test")
+    prompts = []
+    for index in range(count):
+        generator = random_generator("obedience", index)
+        subject, place = pairs[index % len(pairs)]
+        prompts.append(", ".join([system_subject(subject, place), *sample_modifiers(generator)]))
+    return prompts
+
+
+def measure_obedience(generator: Generator, reader: Reader, drawings: int) -> dict[str, float]:
+    """Return the share of drawings that show what their prompt names, by factor, as seen by the reader."""
+    prompts = held_out_prompts(drawings)
+    found = [p.argmax(1).tolist() for p in reader.read(generator(prompts, range(drawings)))]
+    shares = {}
+    for column, factor in enumerate(FACTORS):
+        asked = [(row, parse(prompt)[factor]) for row, prompt in enumerate(prompts)]
+        right = [found[column][row] == value for row, value in asked if value is not None]
+        shares[factor] = sum(right) / max(1, len(right))
+    return shares

@@ -1,4 +1,4 @@
-"""The pivot encoder: a Q-Former over the frozen trunk, trained to tell what images show and to find their captions."""
+"""The readers, and the pivot encoder: a Q-Former over a frozen trunk, trained on factors and captions of renders."""
 
 from __future__ import annotations
 
@@ -8,19 +8,45 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prip.miniature.reader import Reader
+from prip.miniature.reader import Reader, ReaderConfig
 from prip.miniature.scene import FACTOR_SIZES
 from prip.pivot_encoders.qformer import QFormerPivotEncoder, QFormerPivotEncoderConfig
 
-from ..tokenizers import train_encoder_tokenizer
+from ..from_scratch import train_encoder_tokenizer
 from .part import Part
 from .renders import augment
 
 CONTRAST_WIDTH, TEMPERATURE = 64, 0.07
 
 
+class ReaderPart(Part):
+    """A classifier of renders: a reader, or the trunk that the rewards and the pivot encoder start from."""
+
+    monitor = "accuracy"
+
+    def build(self) -> None:
+        grid = (self.settings.image_size // 8) ** 2
+        self.model = Reader(ReaderConfig(trunk_width=self.settings.trunk_width, grid=grid))
+        self.draw(self.settings.renders)
+
+    def training_step(self, batch: list[int], step: int) -> Tensor:
+        images = augment(self.renders.images[batch]).to(self.device)
+        scenes = self.renders.scenes[batch].to(self.device)
+        losses = [F.cross_entropy(logits, scenes[:, i]) for i, logits in enumerate(self.model(images))]
+        loss = torch.stack(losses).sum()
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def evaluate(self) -> dict[str, float]:
+        """Return the accuracy of each factor, and their mean."""
+        return self.dev_renders.accuracy(self.model.read(self.dev_renders.images))
+
+    def export(self, folder: Path) -> None:
+        self.model.save_pretrained(folder)
+
+
 class PivotEncoderPart(Part):
-    """Cross-entropy of every factor, read from the pivot by one linear layer, and an image-text contrastive loss."""
+    """A linear layer reads every factor from the pivot (cross-entropy); an image-text contrastive loss is added."""
 
     monitor = "accuracy"
     trained = (
@@ -67,7 +93,7 @@ class PivotEncoderPart(Part):
         return classification + contrast
 
     def evaluate(self) -> dict[str, float]:
-        """Accuracy of each factor as the linear layer reads it from the pivot, and their mean."""
+        """Return the accuracy of each factor, read from the pivot by the linear layer, and their mean."""
         pivots = self.model(self.dev_renders.images).flatten(1).to(self.device)
         return self.dev_renders.accuracy(self.factors(pivots).split(FACTOR_SIZES, 1))
 

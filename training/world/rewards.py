@@ -16,9 +16,9 @@ from prip.miniature.vocabulary import PLACES, SUBJECTS
 from prip.randomness import random_generator
 from prip.rewards.prompt_reward import PromptReward, PromptRewardConfig
 
+from ..from_scratch import train_encoder_tokenizer
 from ..runs.seeds import derive_seed
 from ..settings import LoopSettings
-from ..tokenizers import train_encoder_tokenizer
 from .part import Part
 from .renders import Renders, augment
 
