@@ -1,4 +1,4 @@
-"""Settings of every stage: frozen dataclasses, checked when they are made."""
+"""Settings of every stage: frozen dataclasses that check their values."""
 
 from __future__ import annotations
 

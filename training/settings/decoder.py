@@ -13,13 +13,13 @@ from .shared import TrainSettings, check_at_least, check_fraction, check_heads
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaSizes:
-    """Sizes of a Llama that is built from scratch."""
+    """Sizes of a Llama built from scratch."""
 
     vocab_size: int = 1024
-    """Entries of the byte-level BPE tokenizer that is trained on the system prompts; at least 260."""
+    """Entries of the byte-level BPE tokenizer, which is trained on the system prompts; at least 260."""
 
     hidden_size: int = 128
-    """Width of the hidden states."""
+    """Hidden width."""
 
     intermediate_size: int = 384
     """Width of the feed-forward layers."""
@@ -38,23 +38,23 @@ class LlamaSizes:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraSettings:
-    """Low-rank adapters (peft) on the language model, in place of full fine-tuning."""
+    """LoRA on the language model (peft) instead of full fine-tuning."""
 
     rank: int = 0
     """Rank of the adapters; 0 trains all weights instead."""
 
     alpha: float = 16.0
-    """The adapters' output is scaled by alpha / rank."""
+    """Scale: the output of the adapters is multiplied by alpha / rank."""
 
     dropout: float = 0.0
     """Dropout probability before the adapters."""
 
     modules: tuple[str, ...] = ()
-    """Names of the linear layers that get an adapter; empty means every linear layer but the output."""
+    """Names of the linear layers with an adapter; empty means all but the output layer."""
 
     save: Literal["adapter", "merged"] = "adapter"
-    """adapter: the part holds the adapters and names the base, which must be at hand wherever it is loaded. merged: the
-    adapters are added to the weights, all of which the part then holds."""
+    """What the part contains: adapter stores the adapters and the name of the base, which is needed to load them;
+    merged adds the adapters to the weights and stores these."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "rank")
@@ -65,57 +65,57 @@ class LoraSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderSettings(TrainSettings):
-    """Decoder warm-up: from the pivot of an image to the system prompt that it was made from (Eq. 7)."""
+    """Warm up the prompt decoder: from the pivot of an image to the system prompt it was made from (Eq. 7)."""
 
     data: Path | None = None
-    """Folder that prepare wrote; null means RUN/data."""
+    """Folder written by prepare; null means RUN/data."""
 
     rewrites: Path | None = None
-    """Table of rewrites (user_prompt, system_prompt, split), as prip-train rewrites makes it, whose system prompts are
-    learnt in place of those in `data`. The decoder then reads no pivot at all, wants pivot: none, and becomes a refiner
-    without an encoder, in RUN/decoder/refiner."""
+    """Table of rewrites (user_prompt, system_prompt, split) of prip-train rewrites, whose system prompts replace those
+    in `data`. It requires pivot: none; the result is a refiner without an encoder, in RUN/decoder/refiner."""
 
     pivot: Literal["image", "none"] = "image"
-    """image: the decoder reads the image's pivot. none: plain language modelling; without rewrites, the soft tokens
-    then enter later through a projection that was never trained (ablation)."""
+    """image conditions the decoder on the image's pivot; none is plain language modelling (the paper's ablation), where
+    without rewrites the soft tokens later come from an untrained projection."""
 
     base: str | None = None
-    """Pretrained causal language model by folder or ID[@REVISION] on the Hub; null builds a Llama from `sizes`, with a
-    tokenizer of its own."""
+    """Pretrained causal language model, as a folder or ID[@REVISION] on the Hub; null builds a Llama from `sizes`, with
+    its own tokenizer."""
 
     base_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of what stays frozen of the base (with lora); auto is the one it was saved in. What is trained is
-    in 32 bits, unless loop.precision is bf16-true."""
+    """Number format of the frozen weights of the base, with lora; auto is the format it was saved in. Trained weights
+    are in fp32, unless loop.precision is bf16-true."""
 
     gradient_checkpointing: bool = False
-    """Compute the layers' activations twice and keep none of them: less memory, about a third more time."""
+    """Recompute activations in the backward pass: less memory, about a third more time."""
 
     bucket_window: int = 0
-    """Steps whose examples are sorted by length before they are shared out, so that a batch holds prompts of like
-    length and little padding; 0 leaves them as the shuffle has them."""
+    """Steps within which examples are sorted by length, so that batches need little padding; 0 keeps the shuffled
+    order."""
 
     sizes: LlamaSizes = field(default_factory=LlamaSizes)
-    """Sizes of the Llama where base is null."""
+    """Sizes of the Llama if base is null."""
 
     template: str = "{pivot}"
-    """Fixed text around the soft tokens; {pivot} marks their place."""
+    """Fixed text around the soft tokens; {pivot} marks their position."""
 
     lora: LoraSettings = field(default_factory=LoraSettings)
     """Low-rank adapters."""
 
     word_dropout: float = 0.05
-    """Probability that a word before the first comma is replaced by a pseudo-word of random letters."""
+    """Probability that a word before the first comma is replaced by a pseudo-word of random letters, so that modifiers
+    are not tied to known subjects."""
 
     learn_prefix: bool = True
-    """Whether what stands before the first comma gives a loss as all of the system prompt does (Eq. 7). Else it is read
-    alone, as it is when the decoder is deployed, which finishes a prefix and never writes one (ablation)."""
+    """Whether the text before the first comma contributes to the loss, as in Eq. 7; otherwise it is only read, as at
+    inference, where the decoder continues a prefix (ablation)."""
 
     pivot_noise: float = 0.0
-    """Deviation of the noise that training adds to the pivots: it keeps a decoder of few images from learning each by
-    heart, and the encoder's pivots, which are averages, are not foreign to it."""
+    """Standard deviation of the noise added to pivots in training; it keeps the decoder from memorising single images,
+    and prepares it for the encoder's smoother pivots."""
 
     max_tokens: int = 128
-    """Longer system prompts are cut here, without an end."""
+    """Maximum length of system prompts; longer ones are truncated, without an end token."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,19 +11,19 @@ from .shared import TrainSettings, check_at_least, check_fraction, check_heads
 
 @dataclass(frozen=True, kw_only=True)
 class T5Sizes:
-    """Sizes of a T5 that is built from scratch."""
+    """Sizes of a T5 built from scratch."""
 
     vocab_size: int = 1024
-    """Entries of the byte-level BPE tokenizer that is trained on the user prompts; at least 260."""
+    """Entries of the byte-level BPE tokenizer, which is trained on the user prompts; at least 260."""
 
     d_model: int = 128
-    """Width of the hidden states."""
+    """Hidden width."""
 
     d_ff: int = 256
     """Width of the feed-forward layers."""
 
     layers: int = 2
-    """Layers of the encoder, and again of the decoder."""
+    """Layers of the encoder, and of the decoder."""
 
     heads: int = 4
     """Attention heads."""
@@ -40,29 +40,29 @@ class T5Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings(TrainSettings):
-    """Encoder warm-up: from a user prompt to the pivot of its preferred image (Eq. 6)."""
+    """Warm up the preference encoder: from a user prompt to the pivot of its preferred image (Eq. 6)."""
 
     data: Path | None = None
-    """Folder that prepare wrote; null means RUN/data."""
+    """Folder written by prepare; null means RUN/data."""
 
     images: Literal["preferred", "random"] = "preferred"
-    """Whose pivot is the target: the preferred image's, or that of any image of the same prompt (ablation)."""
+    """Target pivot: that of the preferred image, or of a random image of the same prompt (the paper's ablation)."""
 
     base: str | None = None
-    """Pretrained T5 by folder or ID[@REVISION] on the Hub; null builds one from `sizes`, with a tokenizer of its
-    own."""
+    """Pretrained T5, as a folder or ID[@REVISION] on the Hub; null builds one from `sizes`, with its own tokenizer."""
 
     gradient_checkpointing: bool = False
-    """Compute the layers' activations twice and keep none of them: less memory, about a third more time."""
+    """Recompute activations in the backward pass: less memory, about a third more time."""
 
     sizes: T5Sizes = field(default_factory=T5Sizes)
-    """Sizes of the T5 where base is null."""
+    """Sizes of the T5 if base is null."""
 
     word_dropout: float = 0.05
-    """Probability that a word of the user prompt is replaced by a pseudo-word of random letters."""
+    """Probability that a word of the user prompt is replaced by a pseudo-word of random letters, against overfitting to
+    known subjects."""
 
     max_tokens: int = 128
-    """Longer user prompts are cut here in training."""
+    """Maximum length of user prompts in training; longer ones are truncated."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""Settings of the stage that makes the data of the warm-ups."""
+"""Settings of the stage that makes the warm-ups' data."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class SystemPromptSettings:
     """Which system prompts the decoder learns from: those whose own image scores well."""
 
     keep_share: float = 0.5
-    """Share of the system prompts that is kept: those whose image has the highest standardised sum of rewards."""
+    """Share of the system prompts to keep, by the standardised sum of rewards of their best image."""
 
     ranked_by: tuple[str, ...] = ()
-    """Names of the rewards in that sum, which also chooses among several images of a prompt; empty means all."""
+    """Rewards in that sum, which also picks among several images of a prompt; empty means all."""
 
     thresholds: dict[str, float] = field(default_factory=dict)
-    """Reward name to the raw score that the image must exceed as well, for each reward named."""
+    """Raw scores that the image must also exceed, by reward."""
 
     scored_for: Literal["prompt", "start"] = "prompt"
-    """What the image is scored for: its whole prompt, or what stands before the first comma there (what a user might
-    have typed, for rewards that know user prompts only)."""
+    """Text that the image is scored for: its whole prompt, or the text before the first comma (for rewards trained on
+    user prompts only)."""
 
     def __post_init__(self) -> None:
         check_fraction(self, "keep_share")
@@ -40,16 +40,16 @@ class SourceSettings:
     """Which parts of `diffusiondb` are read."""
 
     subset: Literal["2m", "large"] = "2m"
-    """Which of the two sets of a repository on the Hub; of a folder all parts are read, whichever they are of."""
+    """Set of a repository on the Hub; of a local folder all parts are read."""
 
     first_part: int = 1
     """Number of the first part."""
 
     part_limit: int = 0
-    """At most so many parts from there on; 0 reads all."""
+    """Maximum number of parts; 0 reads all."""
 
     keep: bool = False
-    """Keep the zips in the Hub's cache, so that the pivots do not fetch them again: 1.6 TB for all of 2m."""
+    """Keep the zips in the Hub's cache, so that the pivots need no second download; all of 2m takes 1.6 TB."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "first_part")
@@ -58,19 +58,19 @@ class SourceSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class FilterSettings:
-    """Which images are passed over, as the metadata tells: what it does not tell passes."""
+    """Which images are skipped, by their metadata; images without metadata are kept."""
 
     max_image_nsfw: float = 1.0
-    """Images whose image_nsfw is larger are passed over; 1 keeps all, as scores lie between 0 and 1."""
+    """Skip images with a larger image_nsfw; scores range from 0 to 1, so 1 keeps all."""
 
     max_prompt_nsfw: float = 1.0
-    """Images whose prompt_nsfw is larger are passed over; 1 keeps all."""
+    """Skip images with a larger prompt_nsfw; 1 keeps all."""
 
     keep_blurred: bool = False
-    """Keep images that were blurred before they were published (image_nsfw 2)."""
+    """Keep images that were blurred before publication (image_nsfw 2)."""
 
     keep_duplicates: bool = False
-    """Keep images drawn again: of the same prompt, seed, steps, guidance, sampler and size."""
+    """Keep repeated images of the same prompt, seed, steps, guidance, sampler and size."""
 
     def __post_init__(self) -> None:
         check_fraction(self, "max_image_nsfw", "max_prompt_nsfw")
@@ -78,23 +78,24 @@ class FilterSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSetSettings:
-    """Evaluation sets, whose prompts must not be learnt from."""
+    """Evaluation sets whose prompts are removed from the training data."""
 
     files: tuple[str | Path, ...] = ()
-    """Files of prompts: .txt (one a line), .tsv, .csv or .json, here or as hf://datasets/OWNER/NAME[@REVISION]/PATH."""
+    """Files of prompts: .txt (one per line), .tsv, .csv or .json, local or as
+    hf://datasets/OWNER/NAME[@REVISION]/PATH."""
 
     column: str = "prompt"
-    """Column of tables, or key of JSON objects, that holds the prompts."""
+    """Column of tables, or key of JSON objects, with the prompts."""
 
     similarity: float = 0.8
-    """Prompts whose n-grams agree to this Jaccard index or more with those of an evaluation prompt are removed like
-    those that are the same; 0 removes only the same."""
+    """Minimum Jaccard index of character n-grams at which a prompt counts as a near-duplicate and is removed too; 0
+    removes exact matches only."""
 
     ngram: int = 5
-    """Characters in an n-gram."""
+    """Characters per n-gram."""
 
     permutations: int = 128
-    """Permutations of MinHash: more of them miss fewer near-duplicates, in more time."""
+    """Permutations of MinHash; more take longer and miss fewer near-duplicates."""
 
     def __post_init__(self) -> None:
         for file in self.files:
@@ -110,19 +111,19 @@ class EvaluationSetSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RaySettings:
-    """Scoring and pivots on Ray Data instead of in this process; the results are the same."""
+    """Scoring and pivots with Ray Data instead of in this process; the results are the same."""
 
     workers: int = 0
-    """Actors, each with the frozen parts loaded once; 0 does without Ray."""
+    """Actors, each of which loads the frozen parts once; 0 does not use Ray."""
 
     address: str | None = None
-    """Address of a Ray cluster, "auto" for the one that this machine belongs to; null starts Ray on this machine."""
+    """Address of a Ray cluster, or "auto" for the cluster of this machine; null starts Ray locally."""
 
     num_cpus: float = 1.0
-    """CPUs of each actor, and threads that it computes with, unless OMP_NUM_THREADS says another number."""
+    """CPUs per actor, and threads that it computes with unless OMP_NUM_THREADS is set."""
 
     num_gpus: float = 0.0
-    """GPUs of each actor; a fraction lets several share one."""
+    """GPUs per actor; a fraction shares one."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "workers", "num_cpus", "num_gpus")
@@ -132,20 +133,21 @@ class RaySettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareSettings(DrawingSettings, RunSettings):
-    """Draw images, choose the preferred ones and the system prompts, cache their pivots."""
+    """Make the warm-ups' data: draw or read images, score them, choose preferred images and system prompts, cache
+    pivots."""
 
     diffusiondb: str | Path | None = None
-    """Folder in DiffusionDB's layout to mine, its parts as folders or zips, or a dataset on the Hub such as
-    poloclub/diffusiondb or poloclub/diffusiondb@REVISION; null draws a folder at RUN/data/diffusiondb."""
+    """Folder in DiffusionDB's layout, with parts as folders or zips, or a dataset on the Hub such as
+    poloclub/diffusiondb[@REVISION]; null draws images into RUN/data/diffusiondb."""
 
     source: SourceSettings = field(default_factory=SourceSettings)
-    """Which parts of diffusiondb are read."""
+    """Parts of diffusiondb to read."""
 
     filters: FilterSettings = field(default_factory=FilterSettings)
-    """Which images are passed over."""
+    """Images to skip."""
 
     evaluation: EvaluationSetSettings = field(default_factory=EvaluationSetSettings)
-    """Whose prompts are removed."""
+    """Evaluation sets whose prompts are removed."""
 
     user_prompts: Path | None = None
     """Table of user prompts to draw (user_prompt, split); null means RUN/parts/prompts/user_prompts.parquet."""
@@ -154,46 +156,46 @@ class PrepareSettings(DrawingSettings, RunSettings):
     """Table of system prompts to draw (system_prompt, split); null means RUN/parts/prompts/system_prompts.parquet."""
 
     pivot_encoder: str | None = None
-    """Pivot encoder by folder or ID[@REVISION] on the Hub; null means RUN/parts/pivot_encoder."""
+    """Pivot encoder, as a folder or ID[@REVISION] on the Hub; null means RUN/parts/pivot_encoder."""
 
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Number format of rewards and pivot encoder; null leaves it to them. Pivots are kept in float16."""
+    """Number format of rewards and pivot encoder; null uses their own. Pivots are stored in fp16."""
 
     images_per_user_prompt: int = 8
-    """Images drawn for each user prompt, among which the preferred one is chosen."""
+    """Images drawn per user prompt, from which the preferred one is chosen."""
 
     preferred_by: tuple[str, ...] = ()
-    """Names of the rewards whose standardised sum chooses the preferred images; empty means all."""
+    """Rewards whose standardised sum chooses the preferred images; empty means all."""
 
     preferred_per_prompt: int = 1
-    """How many of a user prompt's best images become a row of their own."""
+    """Best images of a user prompt that each become a training pair."""
 
     system: SystemPromptSettings = field(default_factory=SystemPromptSettings)
-    """Which system prompts are kept."""
+    """System prompts to keep."""
 
     user_prompt_limit: int = 0
-    """At most so many user prompts are drawn, or mined from diffusiondb, chosen at random; 0 takes all."""
+    """Maximum number of user prompts drawn or mined, chosen at random; 0 takes all."""
 
     system_prompt_limit: int = 0
-    """At most so many system prompts are drawn, or kept of diffusiondb, chosen at random; 0 takes all."""
+    """Maximum number of system prompts drawn or mined, chosen at random; 0 takes all."""
 
     dev_share: float = 0.05
-    """Share of the prompts of `diffusiondb` that becomes the dev split; tables of prompts hold splits of their own."""
+    """Share of the prompts of diffusiondb in the dev split; tables of prompts have their own splits."""
 
     max_bad_share: float = 0.01
-    """The stage fails where a larger share of the images is missing or broken."""
+    """Maximum share of missing or broken images, above which the stage fails."""
 
     batch_size: int = 64
-    """Images that are drawn, scored or encoded at once."""
+    """Images drawn, scored or encoded at once."""
 
     read_threads: int = 1
-    """Threads that read and decode images, one batch ahead, in this process or in each actor."""
+    """Threads that read and decode images, one batch ahead, per process or actor."""
 
     pivot_shard: int = 1024
-    """Images whose pivots share a file, at most; a run that is killed loses one such file."""
+    """Maximum number of images per pivot file; an interrupted run loses at most one file."""
 
     ray: RaySettings = field(default_factory=RaySettings)
-    """Who scores images and makes pivots."""
+    """Ray actors that score images and make pivots."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

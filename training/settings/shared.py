@@ -13,7 +13,7 @@ _MARK = "RUN/"
 
 
 def check_at_least(settings: object, minimum: float, *names: str) -> None:
-    """Raises InputError for the first of the fields `names` that is less than `minimum`."""
+    """Raise InputError for the first of the fields `names` below `minimum`."""
     for name in names:
         value = getattr(settings, name)
         if not value >= minimum:
@@ -21,7 +21,7 @@ def check_at_least(settings: object, minimum: float, *names: str) -> None:
 
 
 def check_fraction(settings: object, *names: str) -> None:
-    """Raises InputError for the first of the fields `names` that lies outside [0, 1]."""
+    """Raise InputError for the first of the fields `names` outside [0, 1]."""
     for name in names:
         value = getattr(settings, name)
         if not 0 <= value <= 1:
@@ -29,29 +29,29 @@ def check_fraction(settings: object, *names: str) -> None:
 
 
 def check_heads(width_name: str, width: int, heads: int) -> None:
-    """Raises InputError unless the width can be shared out among the attention heads."""
+    """Raise InputError unless the width is a multiple of the number of attention heads."""
     if width % heads:
         raise InputError(f"{width_name}: expected a multiple of heads ({heads}), got {width}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """Which run this is and where it happens. The settings of every stage extend this."""
+    """The run and its hardware. Base of the settings of every stage."""
 
     run: Path
-    """Folder of the run. Each stage writes into a folder of its own name inside it."""
+    """Folder of the run; each stage writes to a subfolder of its own name."""
 
     seed: int = 0
     """Seed of all randomness and of the data order."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto takes a GPU if there is one."""
+    """Device to run on; auto picks a GPU if there is one."""
 
     resume: bool = False
-    """Continue this stage of the run where it stopped."""
+    """Continue this stage where it stopped; its settings must be the same."""
 
     overwrite: bool = False
-    """Throw away what this stage of the run holds already, and start anew."""
+    """Delete the results of this stage and start over."""
 
     progress: bool = True
     """Show a progress bar."""
@@ -64,32 +64,32 @@ class RunSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
-    """Length and rhythm of a stage's training loop."""
+    """Length and intervals of a training loop."""
 
     steps: int = 2000
-    """Training steps in all."""
+    """Optimizer steps in total."""
 
     batch_size: int = 64
-    """Examples in a batch, on each device."""
+    """Examples per batch and device."""
 
     accumulate: int = 1
-    """Batches whose gradients make one step, on each device: what does not fit into memory at once."""
+    """Batches per step and device whose gradients are accumulated, for batches that do not fit into memory."""
 
     log_every: int = 10
-    """Steps between two rows of the training log."""
+    """Steps between rows of the training log."""
 
     validate_every: int = 200
-    """Steps between two measurements on the dev split; the last step is always measured."""
+    """Steps between evaluations on the dev split; the last step is always evaluated."""
 
     checkpoint_every: int = 200
-    """Steps between two checkpoints to resume from."""
+    """Steps between checkpoints to resume from."""
 
     keep_parts: bool = False
-    """Keep the trained part of every measurement, in STAGE/history, and not the best alone."""
+    """Keep the trained part of every evaluation, in STAGE/history, and not only the best."""
 
     precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "32-true"
-    """Number format. 32-true: 32 bits throughout. bf16-mixed: what is trained is held in 32 bits, the computation is in
-    16. bf16-true: 16 bits throughout, but for the weights that DeepSpeed's optimizer holds in 32."""
+    """Number format: 32-true uses fp32 throughout; bf16-mixed keeps trained weights in fp32 and computes in bf16;
+    bf16-true uses bf16 throughout, except for the fp32 weights of DeepSpeed's optimizer."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "steps", "batch_size", "accumulate", "log_every", "validate_every", "checkpoint_every")
@@ -100,22 +100,22 @@ class OptimizerSettings:
     """The optimizer and its learning rate."""
 
     name: Literal["adafactor", "adamw"] = "adamw"
-    """adafactor: without parameter scaling or relative steps, as for T5. adamw: betas 0.9 and 0.999."""
+    """adafactor runs without parameter scaling and relative steps, as usual for T5; adamw has betas 0.9 and 0.999."""
 
     lr: float = 1e-3
-    """Highest learning rate."""
+    """Peak learning rate."""
 
     weight_decay: float = 0.0
     """Decoupled weight decay."""
 
     warmup_steps: int = 0
-    """Steps over which the learning rate rises from 0 to lr."""
+    """Steps of linear warm-up from 0 to lr."""
 
     schedule: Literal["constant", "cosine"] = "constant"
-    """What the learning rate does after the warm-up; cosine falls to 0 at the last step."""
+    """Learning rate after the warm-up: constant, or cosine decay to 0 at the last step."""
 
     clip: float = 1.0
-    """Largest norm of the gradient of all that is trained, to which it is scaled down; 0 switches this off."""
+    """Maximum norm of the gradient, to which it is clipped; 0 disables clipping."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "lr", "weight_decay", "warmup_steps", "clip")
@@ -126,19 +126,19 @@ class TrainSettings(RunSettings):
     """A run whose stage may train in several processes."""
 
     devices: int = 1
-    """Processes that train together, each on a device of its own. A step takes devices x loop.accumulate x
-    loop.batch_size examples; as long as that product stays, a run may be resumed on another number of devices."""
+    """Processes, each with its own device. A step takes devices x loop.accumulate x loop.batch_size examples; a run can
+    be resumed on another number of devices if that product stays the same."""
 
     strategy: Literal["auto", "ddp", "deepspeed-2", "deepspeed-3"] = "auto"
-    """How the processes share the work. auto: ddp for several. ddp: each holds everything. deepspeed-2: the optimizer's
-    states and the gradients are shared out (ZeRO-2). deepspeed-3: the weights too (ZeRO-3). Both want adamw: any other
-    optimizer would see slices of all weights in one row."""
+    """How several processes share the work: ddp replicates everything (auto means ddp), deepspeed-2 shards optimizer
+    states and gradients (ZeRO-2), deepspeed-3 also the weights (ZeRO-3). DeepSpeed requires adamw, as it hands the
+    optimizer flattened slices of the weights."""
 
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    """The optimizer."""
+    """Optimizer."""
 
     loop: LoopSettings = field(default_factory=LoopSettings)
-    """The training loop."""
+    """Training loop."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,32 +149,31 @@ class TrainSettings(RunSettings):
             )
 
     def check_unsharded(self, what: str) -> None:
-        """Raises InputError where the strategy shares out weights or states. what: that cannot do with it."""
+        """Raise InputError if the strategy shards weights or states, which `what` does not support."""
         if self.strategy not in ("auto", "ddp"):
             raise InputError(f"strategy: expected auto or ddp for {what}, got {self.strategy}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DrawingSettings:
-    """What draws and what scores."""
+    """The generator and the rewards."""
 
     generator: str | None = None
-    """The generator, by folder or ID[@REVISION] on the Hub; null means RUN/parts/generator."""
+    """Generator, as a folder or ID[@REVISION] on the Hub; null means RUN/parts/generator."""
 
     generator_options: dict[str, Any] = field(default_factory=dict)
-    """What the generator is loaded with, arguments of `prip.generators.load_generator`: steps, guidance, scheduler and
-    batch_size of a diffusion pipeline, say."""
+    """Arguments of prip.generators.load_generator, such as steps, guidance, scheduler and batch_size."""
 
     rewards: tuple[str, ...] = ()
-    """The rewards, each a folder, ID[@REVISION] on the Hub or a registered name (NAME, NAME@REVISION,
+    """Rewards, each as a folder, ID[@REVISION] on the Hub or a registered name (NAME, NAME@REVISION,
     NAME=PLACE@REVISION); empty means every folder in RUN/parts/rewards."""
 
     def generator_place(self, run: Path) -> str:
-        """Returns the folder or the Hub id of the generator."""
+        """Return the folder or Hub ID of the generator."""
         return self.generator or str(run / "parts" / "generator")
 
     def reward_places(self, run: Path) -> list[str]:
-        """Returns the rewards, those in the run's folder where none is named; none where there is no such folder."""
+        """Return the rewards: those named, or the folders in the run's RUN/parts/rewards."""
         folders = (path for path in (run / "parts" / "rewards").glob("*") if path.is_dir())
         return list(self.rewards) or sorted(map(str, folders))
 

@@ -1,4 +1,4 @@
-"""Settings of the rehearsal's stand-ins."""
+"""Settings of the stand-ins for a rehearsal."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from .shared import RunSettings, check_at_least
 
 @dataclass(frozen=True, kw_only=True)
 class StandInsSettings(RunSettings):
-    """Write small models with random weights in the paper's places, and a small DiffusionDB, to rehearse a preset."""
+    """Write tiny random models in place of the paper's, and a small DiffusionDB, to rehearse the preset paper."""
 
     image_size: int = 64
-    """Side of the generator's images in pixels."""
+    """Side of the images in pixels; a multiple of 16."""
 
     prompts: int = 24
     """Prompts in the DiffusionDB."""
 
     images_per_prompt: int = 3
-    """Images of each prompt in the DiffusionDB."""
+    """Images per prompt in the DiffusionDB."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -20,13 +20,13 @@ PARTS = (
     "text_encoder",
     "generator",
 )
-"""The parts in the order in which they are trained: each needs some of those before it."""
+"""The parts, in training order: each may need earlier ones."""
 
 TEXT_HEADS = 4
 """Attention heads of the generator's text encoder."""
 
 TAKEN = "checkpoint"
-"""Stands in RUN/world in place of the parts, where they were taken from a checkpoint."""
+"""Folder in RUN/world that replaces those of the parts if they come from a checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +34,13 @@ class UnetSizes:
     """Sizes of the generator."""
 
     channels: tuple[int, ...] = (256,)
-    """Channels of the UNet's levels; each further level halves the resolution."""
+    """Channels of the UNet per level; each further level halves the resolution."""
 
     patch_size: int = 16
-    """Side of the image patches that become one latent position."""
+    """Side in pixels of the image patch behind one latent position; a power of two."""
 
     latent_channels: int = 192
-    """Principal components kept of a patch."""
+    """Principal components kept per patch."""
 
     text_width: int = 128
     """Width of the text encoder."""
@@ -52,22 +52,22 @@ class UnetSizes:
     """Entries of its byte-level BPE tokenizer."""
 
     max_tokens: int = 77
-    """Length of its texts, begin and end included."""
+    """Maximum text length in tokens, with begin and end."""
 
     steps: int = 8
     """Sampling steps."""
 
     guidance: float = 2.0
-    """Strength of classifier-free guidance."""
+    """Classifier-free guidance scale."""
 
     prompt_dropout: float = 0.1
-    """Probability that training leaves the prompt out, for guidance."""
+    """Probability of dropping the prompt in training, for guidance."""
 
     subject_weight: float = 4.0
-    """How much more the loss counts the subject's pixels than the others."""
+    """Extra weight of the subject's pixels in the loss."""
 
     noise_power: float = 1.5
-    """Above 1, training sees more of the noisy steps, where the prompt decides."""
+    """Exponent of the timestep distribution; above 1, training favours noisy steps, where the prompt matters most."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "patch_size", "latent_channels", "text_width", "text_layers", "vocab_size", "steps")
@@ -88,50 +88,51 @@ class UnetSizes:
 
 @dataclass(frozen=True, kw_only=True)
 class WorldSettings(RunSettings):
-    """The miniature's frozen parts: generator, pivot encoder, two rewards, three readers, and its prompts."""
+    """Train the miniature's frozen parts (generator, pivot encoder, two rewards, three readers), and write its
+    prompts."""
 
     parts: tuple[str, ...] = PARTS
-    """Which parts to train; those that a part needs must be there or be named too."""
+    """Parts to train; the parts they need must exist or be listed too."""
 
     checkpoint: str | None = None
-    """Take the parts from this whole checkpoint instead of training them: an embedded name (prip-mini), a folder as
-    prip-train export writes it, or owner/name on the Hub, with @REVISION where one is wanted."""
+    """Checkpoint to take the parts from instead of training them: an embedded name (prip-mini), a folder of prip-train
+    export, or owner/name[@REVISION] on the Hub."""
 
     image_size: int = 32
-    """Side of the images in pixels."""
+    """Side of the images in pixels; a multiple of 8 and of unet.patch_size."""
 
     renders: int = 12000
-    """Renders on which each reader, reward and the pivot encoder learns; each has its own."""
+    """Training renders of each reader, each reward and the pivot encoder; no two share any."""
 
     generator_renders: int = 40000
-    """Renders on which the generator learns."""
+    """Training renders of the generator."""
 
     trunk_width: int = 128
-    """Width of the vision trunks."""
+    """Width of the vision trunks; a multiple of 16."""
 
     pivot_length: int = 8
-    """Vectors in a pivot."""
+    """Vectors per pivot."""
 
     pivot_width: int = 64
     """Width of a pivot's vectors."""
 
     label_noise: float = 0.06
-    """Temperature of the preference labels from which rewards learn: larger, and more of them are wrong."""
+    """Temperature of the preference labels that the rewards learn from; a larger one makes more labels wrong."""
 
     system_prompts: int = 6000
     """System prompts written for prepare."""
 
     user_phrasings: int = 4
-    """User prompts written for each subject-place combination."""
+    """User prompts written per subject-place combination."""
 
     log_users: int = 600
-    """Users in the log of prompts."""
+    """Users in the prompt log."""
 
     log_sessions: int = 4
-    """Sessions of each of them."""
+    """Sessions per user in the prompt log."""
 
     obedience_drawings: int = 500
-    """Drawings of held-out prompts by which the generator's obedience is measured."""
+    """Drawings of held-out prompts that measure the generator's prompt following."""
 
     unet: UnetSizes = field(default_factory=UnetSizes)
     """Sizes of the generator."""
@@ -154,12 +155,12 @@ class WorldSettings(RunSettings):
     loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(steps=1000, validate_every=500, checkpoint_every=250)
     )
-    """Training loop of readers, trunk, pivot encoder and the text encoder's pre-training."""
+    """Training loop of the readers, the trunk, the pivot encoder and the text encoder."""
 
     reward_loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(steps=3000, batch_size=192, validate_every=500, checkpoint_every=500)
     )
-    """Training loop of the rewards; an example is a pair."""
+    """Training loop of the rewards; an example is a pair of images."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
