@@ -19,8 +19,8 @@ from prip.generators import load_generator
 from prip.inference.checkpoint_parts import Parts
 from prip.miniature.prompts import user_prompts
 from prip.miniature.vocabulary import ATTRIBUTES, MODIFIERS, NEUTRAL_MODIFIERS, POOR
-from prip.processing import modifiers_added
 from prip.rewards import load_reward
+from prip.text.prompts import modifiers_added
 
 KNOWN = {*MODIFIERS, *NEUTRAL_MODIFIERS}
 HARMFUL = {modifier for values in ATTRIBUTES.values() for modifier in values[POOR].modifiers}

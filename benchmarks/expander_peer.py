@@ -21,6 +21,7 @@ from transformers.utils import logging
 
 from prip import Refiner
 from prip.miniature.vocabulary import PLACES, SUBJECTS
+from prip.options import RefineOptions
 
 PROMPTS = [f"a {subject.name} {place.user_phrases[0]}" for subject in SUBJECTS for place in PLACES]
 
@@ -28,7 +29,7 @@ PROMPTS = [f"a {subject.name} {place.user_phrases[0]}" for subject in SUBJECTS f
 def added_tokens(refiner: Refiner, prompts: Sequence[str]) -> dict[str, int]:
     """Returns how many tokens of its decoder the refiner adds to each prompt, the end token included."""
     seeds = [(0, 0)] * len(prompts)
-    actions = refiner.actions(prompts, seeds, 0.0, 60, refiner.token_limit)
+    actions = refiner.sampler.sample(prompts, seeds, RefineOptions(allow_faults=True))
     return {prompt: len(tokens) for prompt, tokens in zip(prompts, actions, strict=True)}
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from prip import Refiner
 from prip.errors import InputError
 from prip.miniature.scene import mentioned_subjects
-from prip.processing import own_words
 from prip.text.clip_tokens import count_clip_tokens
+from prip.text.prompts import own_words
 
 TOKEN_BUDGET = 75
 

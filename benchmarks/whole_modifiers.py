@@ -16,7 +16,8 @@ from statistics import mean
 from benchmarks.alternatives import KNOWN
 from prip import Refiner
 from prip.miniature.prompts import user_prompts
-from prip.processing import modifiers_added
+from prip.options import RefineOptions
+from prip.text.prompts import modifiers_added
 
 BUDGETS = [10, 12, 16, 20, 75]
 """In CLIP's tokens, the user prompt's included."""
@@ -32,10 +33,10 @@ def main() -> None:
 
     def modifiers(whole: bool, budget: int, banned: Sequence[str]) -> list[list[str]]:
         """Those of each prompt that gained some."""
-        found = refiner.actions(
-            prompts, [(0, 0)] * len(prompts), 0.0, 60, budget, banned_terms=banned, whole_modifiers=whole
-        )
-        texts = [(user, refiner.text(user, actions)) for user, actions in zip(prompts, found, strict=True) if actions]
+        options = RefineOptions(token_budget=budget, banned_terms=banned, allow_faults=True)
+        seeds = [(0, 0)] * len(prompts)
+        sampler, found = refiner.sampler, refiner.sampler.sample(prompts, seeds, options, whole_modifiers=whole)
+        texts = [(user, sampler.text(user, actions)) for user, actions in zip(prompts, found, strict=True) if actions]
         return [modifiers_added(user, text) for user, text in texts]
 
     print(f"{len(prompts)} prompts; spoiled: share of texts with a modifier that the miniature does not know")

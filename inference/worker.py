@@ -1,7 +1,7 @@
-"""Refines for a host that cannot load PRIP itself: a request a line on standard input, a reply a line on the output.
+"""Refining for a host that cannot load PRIP itself: JSON lines, requests on standard input, replies on standard output.
 
-A request is {"prompts", "seeds", "model", "options"}: one seed for each prompt, options of Refiner.refine but the seed.
-A reply is {"refined", "added", "warnings"}, the first two with one entry for each prompt, or {"error"}. All is JSON.
+A request is {"prompts", "seeds", "model", "options"}, with one seed per prompt and RefineOptions without the seed.
+A reply is {"refined", "added", "warnings"}, the first two with one entry per prompt, or {"error"}.
 """
 
 from __future__ import annotations
@@ -11,25 +11,24 @@ import sys
 from typing import Any
 
 from prip.errors import PripError, collected_warnings
+from prip.options import RefineOptions
+from prip.text.prompts import check_user_prompts, modifiers_added
 
 
 def reply_to(line: str) -> dict[str, Any]:
-    """Return the reply to a request; what PRIP complains of is part of it."""
+    """Return the reply to a request; errors and warnings of PRIP are part of it."""
     try:
         with collected_warnings() as notes:
             request = json.loads(line)
             refined = _refined(request["prompts"], request["seeds"], request["model"], request["options"])
-            added = _added(request["prompts"], refined)
+            added = [modifiers_added(*pair) for pair in zip(request["prompts"], refined, strict=True)]
     except PripError as error:
         return {"error": str(error)}
     return {"refined": refined, "added": added, "warnings": notes}
 
 
 def _refined(prompts: list[str], seeds: list[int], model: str, options: dict[str, Any]) -> list[str]:
-    """Return the text of each prompt by its own seed; strength 0 loads no refiner."""
-    from prip.options import RefineOptions
-    from prip.processing import check_user_prompts
-
+    """Return the refined prompt for each user prompt and seed; strength 0 loads no refiner."""
     chosen = RefineOptions(**options)
     if chosen.strength == 0:
         return check_user_prompts(prompts)
@@ -38,14 +37,8 @@ def _refined(prompts: list[str], seeds: list[int], model: str, options: dict[str
     return loaded(model, "cpu")(prompts, seeds, chosen)
 
 
-def _added(prompts: list[str], refined: list[str]) -> list[list[str]]:
-    from prip.processing import modifiers_added
-
-    return [modifiers_added(prompt, text) for prompt, text in zip(prompts, refined, strict=True)]
-
-
 def main() -> None:
-    """Answer until standard input ends; what libraries print goes to the error stream."""
+    """Answer requests until standard input ends; what libraries print goes to standard error."""
     replies, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
         print(json.dumps(reply_to(line)), file=replies, flush=True)

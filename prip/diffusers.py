@@ -6,12 +6,12 @@ import functools
 import inspect
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError, require
 from .options import RefineOptions
-from .processing import check_user_prompts, own_words
+from .text.prompts import check_user_prompts, own_words
 
 if TYPE_CHECKING:
     import torch
@@ -80,11 +80,11 @@ class _Refinement:
         budget = options.token_budget
         if budget is None and max_sequence_length is not None:
             budget = max(1, min(self.refiner.token_limit, max_sequence_length - self.frame))
-        chosen = {**vars(options), "token_budget": budget}
+        options = replace(options, token_budget=budget)
         if isinstance(prompt, str) or not isinstance(prompt, Sequence):
-            return prompt if _is_wordless(prompt) else self.refiner.refine(prompt, **chosen)
+            return prompt if _is_wordless(prompt) else self.refiner.refine(prompt, options)
         check_user_prompts(["-" if _is_wordless(one) else one for one in prompt])  # tells places in the whole list
-        refined = iter(self.refiner.refine([one for one in prompt if not _is_wordless(one)], **chosen))
+        refined = iter(self.refiner.refine([one for one in prompt if not _is_wordless(one)], options))
         return [one if _is_wordless(one) else next(refined) for one in prompt]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from .errors import CheckpointError, InputError
 from .loading.folders import RefinerFolder
 from .loading.untrusted import check_inside, read_config
+from .text import prompts
+from .text.prompts import MAX_CHARACTERS, check_user_prompt, check_user_prompts, modifiers_added, own_words
 from .text.vocabulary import token_texts
 from .text.webui_syntax import plain_prompt
 
@@ -20,67 +21,19 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerFast
 
-MAX_CHARACTERS = 10_000
+__all__ = [
+    "MAX_CHARACTERS",
+    "PripProcessor",
+    "check_user_prompt",
+    "check_user_prompts",
+    "load_tokenizer",
+    "modifiers_added",
+    "own_words",
+    "save_tokenizer",
+]
+"""The names of prip.text.prompts among them are importable from here as well."""
+
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-
-
-def check_user_prompt(user_prompt: object) -> str:
-    """Return the user prompt when it can be refined.
-
-    Raises InputError when it is not a string, is empty, blank or only full stops and commas, is longer than
-    MAX_CHARACTERS, or holds control characters (but tabs and line breaks) or unpaired surrogates.
-    """
-    if not isinstance(user_prompt, str):
-        raise InputError(f"prompt must be a string, a {type(user_prompt).__name__} came")
-    if len(user_prompt) > MAX_CHARACTERS:
-        raise InputError(f"prompt may have {MAX_CHARACTERS:,} characters, it has {len(user_prompt):,}")
-    for place, character in enumerate(user_prompt):
-        category = unicodedata.category(character)
-        if category in ("Cc", "Cs") and character not in "\t\n\r":
-            what = "control character" if category == "Cc" else "unpaired surrogate"
-            raise InputError(f"prompt may hold no {what}: U+{ord(character):04X} stands at character {place + 1}")
-    if not own_words(user_prompt):
-        blank = "is empty" if not user_prompt else "is blank" if user_prompt.isspace() else f"is only {user_prompt!r}"
-        raise InputError(f"prompt must hold at least one word, it {blank}")
-    return user_prompt
-
-
-def own_words(user_prompt: str) -> str:
-    """Return the user prompt less its trailing spaces, full stops and commas."""
-    end = len(user_prompt)
-    while end and (user_prompt[end - 1] in ".," or user_prompt[end - 1].isspace()):
-        end -= 1
-    return user_prompt[:end]
-
-
-def check_user_prompts(prompt: object) -> list[str]:
-    """Return the user prompts of a string, or of a list of them, when each can be refined.
-
-    Raises InputError as check_user_prompt does, and for anything else than strings.
-    """
-    if isinstance(prompt, str):
-        return [check_user_prompt(prompt)]
-    if not isinstance(prompt, Sequence) or isinstance(prompt, bytes | bytearray):
-        raise InputError(f"prompt must be a string or a list of strings, a {type(prompt).__name__} came")
-    for place, one in enumerate(prompt):
-        try:
-            check_user_prompt(one)
-        except InputError as error:
-            raise InputError(f"prompt[{place}]: {error}") from error
-    return list(prompt)
-
-
-def modifiers_added(user_prompt: str, refined_prompt: str) -> list[str]:
-    """Return what a refined prompt adds to its user prompt, modifier by modifier, styles included.
-
-    Raises InputError when it does not begin with the user's own words and a comma, nor is the user prompt itself.
-    """
-    if refined_prompt == user_prompt:
-        return []
-    prefix = PripProcessor.prefix(user_prompt)
-    if not refined_prompt.startswith(prefix):
-        raise InputError(f"refined_prompt must begin with {prefix!r}, it is {refined_prompt!r}")
-    return [modifier.strip() for modifier in refined_prompt[len(prefix) :].split(",") if modifier.strip()]
 
 
 class PripProcessor:
@@ -102,6 +55,8 @@ class PripProcessor:
         self._texts = token_texts(decoder_tokenizer)
 
     check_user_prompt = staticmethod(check_user_prompt)
+    prefix = staticmethod(prompts.prefix)
+    join = staticmethod(prompts.join)
 
     def encode_user_prompts(self, user_prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return int64 (input_ids, attention_mask), `(batch, length)`, padded on the right: what E reads.
@@ -123,11 +78,6 @@ class PripProcessor:
         )
         return encoded["input_ids"], encoded["attention_mask"]
 
-    @staticmethod
-    def prefix(user_prompt: str) -> str:
-        """Return what D's text is joined to: the user's own words and a comma."""
-        return own_words(user_prompt) + ","
-
     def prefix_ids(self, user_prompt: str) -> list[int]:
         """Return what D continues, the prefix without webui syntax, as D's tokens without special tokens."""
         prefix = self.prefix(plain_prompt(user_prompt))
@@ -136,11 +86,6 @@ class PripProcessor:
     def decode(self, tokens: Iterable[int]) -> str:
         """Return what D's tokens spell, leading space kept, special tokens left out."""
         return "".join(self._texts[token] or "" for token in tokens)
-
-    @classmethod
-    def join(cls, user_prompt: str, continuation: str) -> str:
-        """Return the refined prompt: the user's own characters, a comma, and what D added."""
-        return cls.prefix(user_prompt) + continuation
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
         """Write encoder/tokenizer.json and decoder/tokenizer.json (with their tokenizer_config.json) into a folder."""

@@ -1,41 +1,47 @@
-"""R, the refiner: user prompt to system prompt, by way of E's pivot and D."""
+"""Refiner: turns user prompts into system prompts (preference encoder, then prompt decoder)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, overload
 
 import torch
 
-from .decoding.constraints import Constraints
-from .decoding.decode import decode, row_generator
+from .decoding.sampler import PromptSampler
 from .devices import as_device, as_dtype
 from .errors import CheckpointError, InputError, warn
 from .loading.folders import EMBEDDED, RefinerFolder
 from .loading.untrusted import read_json
 from .modeling import PripModel
 from .modeling.quantization import check_quantization, is_quantized, quantize
-from .options import RefineOptions
-from .processing import PripProcessor, check_user_prompts, own_words
-from .refine_batch import Refined, Refining, unrefined
-from .text.clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
+from .options import OneTextOptionsDict, RefineOptions, RefineOptionsDict, lists_options
+from .processing import PripProcessor
+from .refine_batch import Refined, refine_batch, shortcomings
+from .text.prompts import check_user_prompts
 from .text.token_counter import TokenCounter
 
 if TYPE_CHECKING:
     import os
 
+    from typing_extensions import Unpack
+
     from .protocols import CountsTokens
 
+Model: TypeAlias = "str | os.PathLike[str]"
+Several = Literal[2, 3, 4, 5, 6, 7, 8]
+"""Values of num_alternatives for which type checkers know that each prompt gives a list."""
+
 RECORD_FILE = "training.json"
-"""How a checkpoint was made, beside its parts."""
+"""Record of a checkpoint's training, beside its parts."""
 
 
 class Refiner:
-    """Loads once, refines many. As a `PromptRefiner` it is called with user prompts and seeds."""
+    """Refines prompts with one loaded model; as a `PromptRefiner` it is called with user prompts and seeds."""
 
     def __init__(
         self,
@@ -45,35 +51,23 @@ class Refiner:
         record: dict[str, Any] | None = None,
         counter: TokenCounter | None = None,
     ) -> None:
-        """`model` is put into evaluation mode: refining knows no dropout. `name` is what tables call it, `record` what
-        is known of its training, as training.json holds it. `counter` counts the token budget and bounds it by default;
-        None counts as CLIP.
+        """Build a refiner from a model and its tokenizers.
 
-        Raises CheckpointError when a part knows fewer tokens than its tokenizer has, or has none.
+        Args:
+            model: Preference encoder and prompt decoder; it is put into evaluation mode.
+            processor: Their tokenizers.
+            name: The refiner's name in tables.
+            record: What is known of its training, as in training.json.
+            counter: Counts the token budget, and is its default limit. None counts as CLIP does.
+
+        Raises:
+            CheckpointError: A part of the model has no tokenizer, or a smaller vocabulary than its tokenizer.
         """
         self.model = model.eval()
         self.processor = processor
         self.name = name
         self.record = record
-        self.counter = counter
-        self.token_limit = CLIP_TOKEN_LIMIT if counter is None else counter.limit
-        for part, tokens, read in (
-            ("encoder", processor.encoder_tokenizer, model.encoder and model.encoder.t5),
-            ("decoder", processor.decoder_tokenizer, model.decoder.lm),
-        ):
-            if (tokens is None) != (read is None):
-                raise CheckpointError(f"the {part} and its tokenizer should both be there, or neither")
-            if tokens is None or read is None:
-                continue
-            known: int = read.get_input_embeddings().num_embeddings  # type: ignore[assignment]
-            if len(tokens) > known:
-                raise CheckpointError(f"the {part} knows {known:,} tokens, its tokenizer has {len(tokens):,}")
-        self.constraints = Constraints(
-            processor.decoder_tokenizer,
-            count_tokens=count_clip_tokens if counter is None else counter,
-            modifier_tokens=model.decoder.config.modifier_tokens,
-            vocabulary_size=model.decoder.lm.get_output_embeddings().weight.shape[0],
-        )
+        self.sampler = PromptSampler(model, processor, counter)
 
     @classmethod
     def from_pretrained(
@@ -158,200 +152,232 @@ class Refiner:
         self.model.to(as_device(device), None if dtype is None else as_dtype(dtype))
         return self
 
-    def __reduce__(self) -> Any:
-        """Copied and pickled by what it was made of: nothing is looked up or loaded again."""
-        return Refiner, (self.model, self.processor, self.name, self.record, self.counter)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle the parts; nothing is resolved or loaded again."""
+        return Refiner, (self.model, self.processor, self.name, self.record, self.sampler.counter)
+
+    @property
+    def token_limit(self) -> int:
+        """Token budget of options that set none: what the generator's text encoder reads."""
+        return self.sampler.token_limit
 
     def counted_by(self, generator: CountsTokens) -> Refiner:
-        """Return a refiner with the same models whose token budget is counted by the generator's own tokenizer.
+        """Return a refiner with the same models that counts the token budget by a generator's own tokenizer.
 
-        Its budget is what the generator reads, where none is given.
+        Without a token budget in the options, it is all that the generator reads.
         """
         return Refiner(self.model, self.processor, self.name, self.record, TokenCounter.of(generator))
 
+    @overload
+    def refine(  # type: ignore[overload-overlap]
+        self, prompt: str, options: None = None, **changes: Unpack[OneTextOptionsDict]
+    ) -> str: ...
+    @overload
+    def refine(
+        self, prompt: Sequence[str], options: None = None, **changes: Unpack[OneTextOptionsDict]
+    ) -> list[str]: ...
+    @overload
+    def refine(  # type: ignore[overload-overlap]
+        self,
+        prompt: str,
+        options: RefineOptions | None = None,
+        *,
+        num_alternatives: Several,
+        **changes: Unpack[OneTextOptionsDict],
+    ) -> list[str]: ...
+    @overload
+    def refine(
+        self,
+        prompt: Sequence[str],
+        options: RefineOptions | None = None,
+        *,
+        num_alternatives: Several,
+        **changes: Unpack[OneTextOptionsDict],
+    ) -> list[list[str]]: ...
+    @overload
+    def refine(
+        self, prompt: str | Sequence[str], options: RefineOptions | None = None, **changes: Unpack[RefineOptionsDict]
+    ) -> str | list[str] | list[list[str]]: ...
+    @lists_options
     def refine(
         self,
         prompt: str | Sequence[str],
-        num_alternatives: int = 1,
-        seed: int = 0,
-        temperature: float = 0.0,
-        top_p: float = 0.9,
-        max_new_tokens: int = 60,
-        token_budget: int | None = None,
-        banned_terms: Sequence[str] = (),
-        batch_size: int = 256,
-        styles: Sequence[str] = (),
-        keep_attributes: bool = True,
-        no_artists: bool = False,
-        allow_faults: bool = False,
-        strength: float = 1.0,
-    ) -> Any:
-        """Return the refined prompt (str) of a string, the list of them (list[str]) for a list.
+        options: RefineOptions | None = None,
+        **changes: Unpack[RefineOptionsDict],
+    ) -> str | list[str] | list[list[str]]:
+        """Refine a prompt, or a list of prompts.
 
-        The user's words come back verbatim at the start, less trailing spaces, full stops and commas. A text depends
-        on its prompt, `seed` and these options alone; the batch it is in changes none in float32, and in a lower
-        precision few.
-        `temperature` 0 is greedy; above it tokens are sampled, from the likeliest with a probability of `top_p`
-        together. `token_budget` bounds the whole prompt in CLIP's tokens, or in those of `counted_by`;
-        None is all that the text encoder reads, 75 of CLIP's. `max_new_tokens` bounds what the decoder adds, in its
-        own; a prompt that leaves no room for a modifier returns unchanged, with a PripWarning.
-        `banned_terms` never come about in what is added, in any casing. `styles`, names of prip.control.styles or any
-        phrases, stand right behind the user's own words, as if typed. With `keep_attributes` no other value is added of
-        an attribute (medium, light, color, ...) that the user or a style names; with `no_artists` no artist's name;
-        without `allow_faults` nothing like "badly cropped" that the user does not name.
-        `strength` adds that share of the modifiers, from the first on; 0 returns each prompt as it is.
-        With `num_alternatives` above 1 each prompt gives a list[str] of so many distinct texts, the one that would come
-        alone first; the others are sampled, at 1 where `temperature` is 0; fewer come, with a PripWarning, when there
-        are no more.
-        Raises InputError for a prompt or an option that cannot be used.
+        Each prompt keeps its own words at the start, without trailing periods and commas. It gets modifiers that fit
+        the token budget, repeat none of its words, and respect the options. The result for a prompt depends on that
+        prompt and the options only, not on the rest of the batch; in float16, bfloat16 or int8, a few depend on it.
+        A prompt without room for a modifier is returned unchanged, with a PripWarning.
+
+        Args:
+            prompt: One prompt, or several.
+            options: Options to start from; None stands for the defaults.
+            **changes: Single options, which override `options`:
+
+        Returns:
+            The refined prompt for a string, a list of them for a list. With `num_alternatives` of 2 or more, a list of
+            distinct texts takes the place of each refined prompt; it is shorter, with a PripWarning, if there are no
+            more.
+
+        Raises:
+            InputError: A prompt cannot be refined, or an option is invalid.
         """
-        options = RefineOptions.among(locals())
-        prompts = check_user_prompts(prompt)
-        results = self._refined_with_warnings(prompts, [seed] * len(prompts), options)
-        found = [result.texts[0] if num_alternatives == 1 else result.texts for result in results]
-        return found[0] if isinstance(prompt, str) else found
+        options = replace(options or RefineOptions(), **changes)
+        user_prompts = check_user_prompts(prompt)
+        results = self._refine_with_warnings(user_prompts, [options.seed] * len(user_prompts), options)
+        return as_asked(prompt, [result.texts for result in results], options)
 
     def __call__(
         self, user_prompts: Sequence[str], seeds: Sequence[int], options: RefineOptions | None = None
     ) -> list[str]:
-        """Return the first text of each prompt by a seed of its own: the `PromptRefiner` protocol.
+        """Return the first text of each prompt with its own seed, as the `PromptRefiner` protocol asks.
 
-        options: those of `refine`, whose seed is not read; None is the defaults, but faults are allowed: what is
-        measured is what the model itself has learned.
+        Args:
+            user_prompts: The prompts.
+            seeds: One for each prompt; `options.seed` is not read.
+            options: None stands for the defaults with `allow_faults`, so that what is measured is the model's own.
         """
-        prompts = check_user_prompts(user_prompts)
-        results = self._refined_with_warnings(prompts, seeds, options or RefineOptions(allow_faults=True))
+        options = options or RefineOptions(allow_faults=True)
+        results = self._refine_with_warnings(check_user_prompts(user_prompts), seeds, options)
         return [result.texts[0] for result in results]
 
     def refine_each(self, user_prompts: Sequence[str], seeds: Sequence[int], options: RefineOptions) -> list[Refined]:
-        """Return what `refine` makes of each prompt with a seed of its own, under the same options.
+        """Return what `refine` makes of each prompt with its own seed, without warnings: see `shortcomings`.
 
-        `options.seed` is not read. What `refine` would warn of is in the results, and in words from `shortcomings`.
-        Raises InputError for a prompt that cannot be refined.
+        Args:
+            user_prompts: The prompts.
+            seeds: One for each prompt; `options.seed` is not read.
+            options: The same for all prompts.
+
+        Raises:
+            InputError: A prompt cannot be refined, or the numbers of prompts and seeds differ.
         """
         prompts = check_user_prompts(user_prompts)
         if len(seeds) != len(prompts):
-            raise InputError(f"seeds must be one for each of the {len(prompts)} user prompts, {len(seeds)} came")
-        if options.strength == 0:
-            return [Refined([prompt]) for prompt in prompts]
-        return Refining(self, options).results(prompts, seeds)
+            raise InputError(f"seeds: expected one for each of the {len(prompts)} user prompts, got {len(seeds)}")
+        return refine_batch(self.sampler, prompts, seeds, options)
 
     def shortcomings(
         self, user_prompts: Sequence[str], results: Sequence[Refined], options: RefineOptions
     ) -> list[str]:
-        """Return a sentence for each way in which results are less than was asked for; none when all is well."""
-        return Refining(self, options).shortcomings(results, user_prompts)
+        """Return a sentence for each way in which results fall short of the options; `refine` warns with these."""
+        return shortcomings(user_prompts, results, options, self.token_limit)
 
-    def _refined_with_warnings(
-        self, prompts: Sequence[str], seeds: Sequence[int], options: RefineOptions
+    def _refine_with_warnings(
+        self, user_prompts: Sequence[str], seeds: Sequence[int], options: RefineOptions
     ) -> list[Refined]:
-        results = self.refine_each(prompts, seeds, options)
-        for sentence in self.shortcomings(prompts, results, options):
+        results = self.refine_each(user_prompts, seeds, options)
+        for sentence in self.shortcomings(user_prompts, results, options):
             warn(sentence)
         return results
 
-    @torch.no_grad()
-    def actions(
-        self,
-        user_prompts: Sequence[str],
-        seeds: Sequence[tuple[int, int]],
-        temperature: float,
-        max_new_tokens: int,
-        token_budget: int,
-        banned_terms: Sequence[str] = (),
-        keep_attributes: bool = True,
-        no_artists: bool = False,
-        allow_faults: bool = True,
-        top_p: float = 1.0,
-        whole_modifiers: bool = True,
-    ) -> list[list[int]]:
-        """Return the tokens that the decoder adds to each prompt, the end token included; none where there is no room.
 
-        `seeds` are a (seed, number of the alternative) for each prompt, `top_p` and `whole_modifiers` are decode's, and
-        the other arguments are those of Constraints.begin. Reinforcement learning samples with this too.
-        """
-        rows = self.constraints.begin(
-            user_prompts, token_budget, max_new_tokens, banned_terms, keep_attributes, no_artists, allow_faults
-        )
-        prefixes = [self.processor.prefix_ids(prompt) for prompt in user_prompts]
-        fitting = [
-            number
-            for number, (row, ids) in enumerate(zip(rows, prefixes, strict=True))
-            if not row.full and self._fits(len(ids) + max_new_tokens)
-        ]
-        found: list[list[int]] = [[] for _ in user_prompts]
-        if not fitting:
-            return found
-        input_ids, mask = self.processor.encode_user_prompts([user_prompts[number] for number in fitting])
-        pivot = self.model.pivot(input_ids.to(self.model.device), mask.to(self.model.device))
-        decoded = decode(
-            self.model.decoder,
-            pivot,
-            [prefixes[number] for number in fitting],
-            self.constraints,
-            [rows[number] for number in fitting],
-            temperature,
-            [row_generator(seeds[number][0], own_words(user_prompts[number]), seeds[number][1]) for number in fitting],
-            top_p,
-            whole_modifiers,
-        )
-        for number, tokens in zip(fitting, decoded, strict=True):
-            found[number] = tokens
-        return found
-
-    def text(self, user_prompt: str, actions: Sequence[int]) -> str:
-        """Return the refined prompt that these actions make of a user prompt; no actions leave it as it is."""
-        return self.processor.join(user_prompt, self.processor.decode(list(actions))) if actions else user_prompt
-
-    def has_room(self, user_prompts: Sequence[str], max_new_tokens: int, token_budget: int) -> list[bool]:
-        """Return which prompts leave room for a modifier."""
-        rows = self.constraints.begin(user_prompts, token_budget, max_new_tokens)
-        lengths = [len(self.processor.prefix_ids(prompt)) for prompt in user_prompts]
-        return [not row.full and self._fits(length + max_new_tokens) for row, length in zip(rows, lengths, strict=True)]
-
-    def _fits(self, tokens: int) -> bool:
-        """Whether the decoder has positions for so many tokens behind its template and soft tokens."""
-        config = self.model.decoder.config
-        head = len(config.template_before_ids or ()) + len(config.template_after_ids or ()) + config.pivot_length
-        positions = getattr(self.model.decoder.lm.config, "max_position_embeddings", None)
-        return positions is None or head + tokens <= positions
+def as_asked(
+    prompt: str | Sequence[str], texts: list[list[str]], options: RefineOptions
+) -> str | list[str] | list[list[str]]:
+    """Return the texts of each prompt in the form that `refine` returns."""
+    if options.num_alternatives > 1:
+        return texts[0] if isinstance(prompt, str) else texts
+    return texts[0][0] if isinstance(prompt, str) else [alternatives[0] for alternatives in texts]
 
 
+class LoadingDict(TypedDict, total=False):
+    """Keyword arguments of `Refiner.from_pretrained`."""
+
+    device: str | None
+    revision: str | None
+    dtype: str | None
+    quantization: str | None
+    compile: bool
+
+
+class _OneText(LoadingDict, OneTextOptionsDict, total=False):
+    pass
+
+
+class _AllOptions(LoadingDict, RefineOptionsDict, total=False):
+    pass
+
+
+@overload
+def refine(  # type: ignore[overload-overlap]
+    prompt: str, model: Model = ..., *, options: None = None, **changes: Unpack[_OneText]
+) -> str: ...
+@overload
+def refine(
+    prompt: Sequence[str], model: Model = ..., *, options: None = None, **changes: Unpack[_OneText]
+) -> list[str]: ...
+@overload
+def refine(  # type: ignore[overload-overlap]
+    prompt: str,
+    model: Model = ...,
+    *,
+    options: RefineOptions | None = None,
+    num_alternatives: Several,
+    **changes: Unpack[_OneText],
+) -> list[str]: ...
+@overload
+def refine(
+    prompt: Sequence[str],
+    model: Model = ...,
+    *,
+    options: RefineOptions | None = None,
+    num_alternatives: Several,
+    **changes: Unpack[_OneText],
+) -> list[list[str]]: ...
+@overload
 def refine(
     prompt: str | Sequence[str],
-    model: str | os.PathLike[str] = "prip-mini",
+    model: Model = ...,
+    *,
+    options: RefineOptions | None = None,
+    **changes: Unpack[_AllOptions],
+) -> str | list[str] | list[list[str]]: ...
+@lists_options
+def refine(
+    prompt: str | Sequence[str],
+    model: Model = "prip-mini",
+    *,
     device: str | None = None,
     revision: str | None = None,
-    num_alternatives: int = 1,
-    seed: int = 0,
-    temperature: float = 0.0,
-    top_p: float = 0.9,
-    max_new_tokens: int = 60,
-    token_budget: int | None = None,
-    banned_terms: Sequence[str] = (),
-    batch_size: int = 256,
-    styles: Sequence[str] = (),
-    keep_attributes: bool = True,
-    no_artists: bool = False,
-    allow_faults: bool = False,
-    strength: float = 1.0,
     dtype: str | None = None,
     quantization: str | None = None,
     compile: bool = False,
-) -> Any:
-    """Refine a prompt, or a list of them, by Refiner.from_pretrained and Refiner.refine, whose arguments these are.
-
-    A loaded model is kept for next time; `strength` 0 loads none.
+    options: RefineOptions | None = None,
+    **changes: Unpack[RefineOptionsDict],
+) -> str | list[str] | list[list[str]]:
+    """Refine a prompt, or a list of prompts, with a model that is loaded once and kept.
 
     ```python
     refine("a cat")  # "a cat, golden hour, balanced composition, painted on paper, warm sunlight, highly detailed"
     ```
+
+    Args:
+        prompt: One prompt, or several.
+        model: An embedded checkpoint, a folder, or "owner/name" on the Hub. It is not loaded if `strength` is 0.
+        device: Where the model computes; None takes a GPU if there is one.
+        revision: Branch, tag or commit on the Hub.
+        dtype: "float32", "float16", "bfloat16" or "auto"; None is float32 on the CPU, the checkpoint's own on a GPU.
+        quantization: "int8" keeps linear layers in 8 bits (extra `quantize`).
+        compile: Compile the model with torch.compile; the first prompts then take minutes.
+        options: Options to start from; None stands for the defaults.
+        **changes: Single options, which override `options`:
+
+    Returns:
+        The refined prompt for a string, a list of them for a list. With `num_alternatives` of 2 or more, a list of
+        distinct texts takes the place of each refined prompt.
+
+    Raises:
+        InputError: A prompt cannot be refined, or an option is invalid.
+        CheckpointError: The checkpoint cannot be loaded.
     """
-    options = RefineOptions.among(locals())
+    options = replace(options or RefineOptions(), **changes)
     if options.strength == 0:
-        return unrefined(prompt, options)
-    refiner = loaded(model, device, revision, dtype, quantization, compile)
-    return refiner.refine(prompt, **vars(options))
+        return as_asked(prompt, [[user_prompt] for user_prompt in check_user_prompts(prompt)], options)
+    return loaded(model, device, revision, dtype, quantization, compile).refine(prompt, options)
 
 
 def loaded(

@@ -233,7 +233,7 @@ def test_the_reference_has_every_public_name(site: Path) -> None:
             wanted |= imported("\n".join(re.findall(r"^>>> (from .*)", session, re.M)))
         named = re.findall(r"`(prip(?:\.\w+)+)", (ROOT / document).read_text(encoding="utf-8"))
         wanted |= {name for name in named if name.split(".")[1] not in ("training", "inference", "checkpoints")}
-    assert {"prip.diffusers.with_refiner", "prip.processing.modifiers_added"} <= wanted
+    assert {"prip.diffusers.with_refiner", "prip.text.prompts.modifiers_added"} <= wanted
     assert sorted(name for name in wanted - anchors if name != "prip.errors") == []
     for public in ("control", "options.RefineOptions", "text.webui_syntax", "protocols", "modeling.quantization"):
         assert any(anchor.startswith(f"prip.{public}") for anchor in anchors), public

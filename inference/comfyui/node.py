@@ -129,7 +129,7 @@ def _refined(
 def _added(prompt: str, text: str) -> list[str]:
     """Return what a text adds to a prompt; nothing where an edit has changed the prompt's own words."""
     try:
-        return _prip("processing").modifiers_added(prompt, text)
+        return _prip("text.prompts").modifiers_added(prompt, text)
     except _prip("errors").InputError:
         return []
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction
 from importlib.metadata import entry_points
+from typing import Any
+
+from prip.options import option_fields
 
 DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla", "maia", "ipu", "hip", "ve", "vulkan", "privateuseone")
 """What torch computes on, by kind."""
@@ -30,6 +33,36 @@ def add_refiner(parser: ArgumentParser) -> None:
         "in others a few do",
     )
     parser.add_argument("--quantization", choices=["int8"], help="linear layers in 8 bits (extra quantize)")
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Add a flag for each option of `refine`, with the field's default and documentation."""
+    for option in option_fields():
+        flag = f"--{option.name.replace('_', '-')}"
+        default = (
+            f" (default {option.default})"
+            if option.default or option.kind in (int, float) and not option.is_optional
+            else ""
+        )
+        help_text = f"{option.doc[0].lower()}{option.doc[1:].rstrip('.')}{default}".replace("%", "%%")
+        if option.is_list:
+            flag = flag.removesuffix("s")
+            parser.add_argument(
+                flag,
+                dest=option.name,
+                action="append",
+                type=text,
+                default=[],
+                metavar=flag.rpartition("-")[2].upper(),
+                help=f"{help_text}; may be repeated",
+            )
+        elif option.kind is bool:
+            switch: Any = BooleanOptionalAction if option.default else "store_true"
+            parser.add_argument(flag, action=switch, default=option.default, help=help_text)
+        else:
+            flags = ["-n", flag] if option.name == "num_alternatives" else [flag]
+            metavar = "N" if option.kind is int else "X"
+            parser.add_argument(*flags, type=option.kind, default=option.default, metavar=metavar, help=help_text)
 
 
 def add_revision(parser: ArgumentParser) -> None:

@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from prip.loading.folders import refiner_folder, whole_folder
     from prip.options import check_whole
-    from prip.processing import check_user_prompt
+    from prip.text.prompts import check_user_prompt
 
     from ..checkpoint_parts import existing
     from ..comparison.fonts import left_out

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from prip.errors import InputError, require
 
-from .arguments import add_refiner, text
+from .arguments import add_options, add_refiner, text
 
 if TYPE_CHECKING:
     from prip.options import RefineOptions
@@ -46,58 +46,21 @@ def add_parser(subparsers: Any) -> None:
         help="prompts; none, or -, reads lines from stdin (a blank one stays)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON list of {user_prompt, refined_prompts}")
-    parser.add_argument("-n", "--num-alternatives", type=int, default=1, metavar="N", help="distinct texts a prompt")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same text (default 0)")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default); above it samples")
-    parser.add_argument(
-        "--top-p", type=float, default=0.9, metavar="P", help="sample from the likeliest tokens alone (default 0.9)"
-    )
-    parser.add_argument("--max-new-tokens", type=int, default=60, metavar="N", help="tokens to add (default 60)")
-    parser.add_argument("--token-budget", type=int, metavar="N", help="CLIP tokens of the whole prompt (default 75)")
-    parser.add_argument(
-        "--banned-term",
-        dest="banned_terms",
-        action="append",
-        type=text,
-        default=[],
-        metavar="TERM",
-        help="never add this; may be repeated",
-    )
-    parser.add_argument(
-        "--style",
-        dest="styles",
-        action="append",
-        type=text,
-        default=[],
-        metavar="STYLE",
-        help="stands behind your words, as if typed: a name (docs/control.md) or any phrase; may be repeated",
-    )
-    parser.add_argument(
-        "--keep-attributes",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="add nothing that overrides the medium, light, color ... that you name (default: keep them)",
-    )
-    parser.add_argument("--no-artists", action="store_true", help="add no artist's name")
-    parser.add_argument("--allow-faults", action="store_true", help='let "badly cropped" and the like be added')
-    parser.add_argument(
-        "--strength", type=float, default=1.0, help="share of the modifiers to add, 0 adds nothing (default 1)"
-    )
-    parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="prompts at a time (default 256)")
+    add_options(parser)
     add_refiner(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Refine and print. Returns 0; errors of ours are for the caller, and told before torch is loaded."""
-    from prip.options import RefineOptions
+    from prip.options import RefineOptions, option_fields
 
     piped = arguments.prompts in ([], ["-"])
     if not arguments.prompts and sys.stdin.isatty():
         raise InputError('give a prompt, as in: prip refine "a cat"')
     lines = read_lines() if piped else arguments.prompts
     prompts = _checked(lines, piped)
-    options = RefineOptions.among(vars(arguments))
+    options = RefineOptions(**{option.name: getattr(arguments, option.name) for option in option_fields()})
     for line in [] if piped else lines:
         if os.path.isfile(line):
             how = f"prip refine < {shlex.quote(line)}"
@@ -132,7 +95,7 @@ def read_lines() -> list[str]:
 
 def _checked(lines: list[str], piped: bool) -> list[str]:
     """Return the prompts among the lines: from standard input, blank ones are none."""
-    from prip.processing import check_user_prompt
+    from prip.text.prompts import check_user_prompt
 
     prompts = []
     for place, line in enumerate(lines, start=1):
@@ -160,5 +123,5 @@ def _refine(prompts: list[str], arguments: argparse.Namespace, options: RefineOp
     refiner = Refiner.from_pretrained(
         folder, device=arguments.device, dtype=arguments.dtype, quantization=arguments.quantization
     )
-    texts = refiner.refine(prompts, **vars(options))
-    return [[one] if isinstance(one, str) else one for one in texts]
+    refined = refiner.refine(prompts, options)
+    return [[texts] if isinstance(texts, str) else texts for texts in refined]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from prip.errors import InputError
-from prip.processing import modifiers_added, own_words
+from prip.text.prompts import modifiers_added, own_words
 
 from .pictures import Board, Pair, Picture
 from .session import Entry, Notice, Session

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from prip.control.styles import with_styles
-from prip.errors import InputError, PripError, collected_warnings
+from prip.errors import InputError, PripError
 from prip.options import RefineOptions, check_whole
-from prip.processing import check_user_prompt
+from prip.text.prompts import check_user_prompt
 
 if TYPE_CHECKING:
     from prip.refiner import Refiner
@@ -106,11 +106,10 @@ def refine(refiner: Refiner, session: Session, form: Form) -> Session:
     """Refine the form's prompt: its first alternative is chosen."""
     try:
         prompt, options = form.user_prompt(), form.options()
-        with collected_warnings():  # the notice below tells it in the words of the page
-            found = refiner.refine(prompt, **vars(options))
+        [result] = refiner.refine_each([prompt], [options.seed], options)
     except PripError as error:
         return failed(session, error)
-    texts = (found,) if isinstance(found, str) else tuple(found)
+    texts = tuple(result.texts)
     notice = None
     if options.strength > 0:
         notice = _what_is_missing(refiner, with_styles(prompt, options.styles), texts, options)
@@ -180,7 +179,7 @@ def history_from_json(kept: Any) -> tuple[Entry, ...]:
 
 def _what_is_missing(refiner: Refiner, prompt: str, texts: Sequence[str], options: RefineOptions) -> Notice | None:
     """Return a notice where less was found than was asked for."""
-    if not refiner.has_room([prompt], options.max_new_tokens, refiner.token_limit)[0]:
+    if not refiner.sampler.has_room([prompt], options)[0]:
         return Notice(f"Your prompt fills the {refiner.token_limit} tokens that are read: no room to add more.")
     if texts[0] == prompt:
         return Notice("Nothing was added at this strength and with these terms.")

@@ -18,8 +18,8 @@ from starlette.exceptions import HTTPException
 
 from prip.errors import InputError
 from prip.options import RefineOptions
-from prip.processing import check_user_prompts, modifiers_added, own_words
 from prip.refiner import Refined
+from prip.text.prompts import check_user_prompts, modifiers_added, own_words
 
 from ..network.request_guard import API_HEADERS, Guard
 from .access import KeyCheck

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from prip.options import RefineOptions
-from prip.processing import MAX_CHARACTERS
+from prip.text.prompts import MAX_CHARACTERS
 
 from .settings import MAX_IMAGES, MAX_PROMPTS
 

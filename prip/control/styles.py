@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
-from ..processing import own_words
+from ..text.prompts import own_words
 from .attributes import names
 
 

@@ -15,9 +15,9 @@ import torch
 
 from ..control.attributes import Value, values_by_term
 from ..errors import InputError
-from ..options import check_whole, normal_terms
-from ..processing import own_words
+from ..options import RefineOptions, check_whole, normal_terms
 from ..text.clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
+from ..text.prompts import own_words
 from ..text.webui_syntax import plain_prompt
 from ..text.words import words_of
 from .bans import RowBans, TermsAnywhere, TermsAtWords
@@ -49,47 +49,45 @@ class Constraints:
         self,
         decoder_tokenizer: PreTrainedTokenizerFast,
         count_tokens: Callable[[str], int] = count_clip_tokens,
+        token_limit: int = CLIP_TOKEN_LIMIT,
         modifier_tokens: int = 4,
         vocabulary_size: int | None = None,
     ) -> None:
-        """`count_tokens` must be additive over parts that a space separates, as CLIP's count is.
+        """Build the tables of a vocabulary.
 
-        `vocabulary_size` is the width of D's logits where that exceeds the tokenizer's own.
-        Raises InputError when the tokenizer cannot write modifiers.
+        Args:
+            decoder_tokenizer: The prompt decoder's tokenizer.
+            count_tokens: Counts the token budget. It must be additive over parts separated by a space, as CLIP's
+                count is.
+            token_limit: Token budget where the options set none.
+            modifier_tokens: Free tokens needed to begin a modifier.
+            vocabulary_size: Width of the prompt decoder's logits, if that exceeds its tokenizer's vocabulary.
+
+        Raises:
+            InputError: The tokenizer cannot write modifiers, or `modifier_tokens` is below 2.
         """
-        if modifier_tokens < 2:
-            raise InputError(f"modifier_tokens must be at least 2, it is {modifier_tokens}")
+        check_whole("modifier_tokens", modifier_tokens, 2)
+        self.token_limit = token_limit
         self.table = TokenTable(decoder_tokenizer, count_tokens, vocabulary_size)
         self.modifier_tokens = modifier_tokens
         self._count_tokens = count_tokens
         self._room = Room(self.table, count_tokens)
         self._row_bans = RowBans(self.table)
 
-    def begin(
-        self,
-        user_prompts: Sequence[str],
-        token_budget: int = CLIP_TOKEN_LIMIT,
-        max_new_tokens: int = 60,
-        banned_terms: Sequence[str] = (),
-        keep_attributes: bool = True,
-        no_artists: bool = False,
-        allow_faults: bool = True,
-    ) -> list[Row]:
+    def begin(self, user_prompts: Sequence[str], options: RefineOptions) -> list[Row]:
         """Return the rows of a batch before their first token; those without room for a modifier are `full`.
 
-        `keep_attributes` keeps what each prompt and modifier names of an attribute, `no_artists` keeps names of artists
-        away, without `allow_faults` no fault is asked for that the prompt does not name.
-        Raises InputError for a budget or a number of tokens below 1 and for a banned term that is blank.
+        Args:
+            user_prompts: The prompts, styles included.
+            options: Read are token_budget, max_new_tokens, banned_terms, keep_attributes, no_artists, allow_faults.
         """
-        check_whole("token_budget", token_budget, 1)
-        check_whole("max_new_tokens", max_new_tokens, 1)
-        banned = TermsAnywhere(self.table, normal_terms(banned_terms))
+        banned = TermsAnywhere(self.table, normal_terms(options.banned_terms))
         rows = []
         for user_prompt in user_prompts:
-            own = own_words(plain_prompt(user_prompt))
-            named = values_by_term(own) if keep_attributes else None
-            standing = self._row_bans.standing(own, no_artists, allow_faults)
-            rows.append(self._begin_row(own, token_budget, max_new_tokens, banned, standing, named))
+            words = own_words(plain_prompt(user_prompt))
+            named = values_by_term(words) if options.keep_attributes else None
+            standing = self._row_bans.standing(words, options.no_artists, options.allow_faults)
+            rows.append(self._begin_row(words, options, banned, standing, named))
         return rows
 
     def allowed(self, rows: Sequence[Row]) -> torch.Tensor:
@@ -159,25 +157,22 @@ class Constraints:
         return taken_back
 
     def replay(
-        self,
-        user_prompts: Sequence[str],
-        actions: Sequence[Sequence[int]],
-        token_budget: int = CLIP_TOKEN_LIMIT,
-        max_new_tokens: int = 60,
-        banned_terms: Sequence[str] = (),
-        keep_attributes: bool = True,
-        no_artists: bool = False,
-        allow_faults: bool = True,
+        self, user_prompts: Sequence[str], actions: Sequence[Sequence[int]], options: RefineOptions
     ) -> torch.Tensor:
-        """Return the masks under which given actions were chosen, bool `(batch, length, vocabulary)`, True = allowed.
+        """Return the masks under which actions were sampled.
 
-        `actions` are decode's, the end token included; the other arguments are those of `begin`. Positions past a row's
-        own actions allow every token.
-        Raises InputError when an action was not allowed where it stands.
+        Args:
+            user_prompts: The prompts, styles included.
+            actions: For each prompt its token ids, end token included, as `decode` returns them.
+            options: Those of `begin`.
+
+        Returns:
+            bool `(batch, length, vocabulary)`, True = allowed; positions after a row's last action allow every token.
+
+        Raises:
+            InputError: An action is not allowed at its position.
         """
-        rows = self.begin(
-            user_prompts, token_budget, max_new_tokens, banned_terms, keep_attributes, no_artists, allow_faults
-        )
+        rows = self.begin(user_prompts, options)
         length = max(map(len, actions), default=0)
         masks = torch.ones(len(actions), length, self.table.size, dtype=torch.bool)
         for step in range(length):
@@ -193,12 +188,13 @@ class Constraints:
     def _begin_row(
         self,
         own: str,
-        token_budget: int,
-        max_new_tokens: int,
+        options: RefineOptions,
         banned: TermsAnywhere,
         standing: tuple[TermsAtWords, ...],
         named: tuple[frozenset[Value], ...] | None,
     ) -> Row:
+        token_budget = self.token_limit if options.token_budget is None else options.token_budget
+        max_new_tokens = options.max_new_tokens
         chunks = (own + SEPARATOR).rpartition(" ")
         place = Place(
             text=own.lower() + SEPARATOR,

@@ -14,6 +14,7 @@ from .llama_step import LlamaStep
 
 if TYPE_CHECKING:
     from ..modeling import PromptDecoder
+    from ..options import RefineOptions
     from .constraints import Constraints
     from .row_state import Row
 
@@ -33,30 +34,40 @@ def row_generator(seed: int, user_prompt: str, alternative: int = 0) -> torch.Ge
 @torch.no_grad()
 def decode(
     decoder: PromptDecoder,
+    constraints: Constraints,
+    *,
     pivot: torch.Tensor | None,
     prefix_ids: Sequence[Sequence[int]],
-    constraints: Constraints,
     rows: Sequence[Row],
-    temperature: float = 0.0,
+    options: RefineOptions,
     generators: Sequence[torch.Generator] | None = None,
-    top_p: float = 1.0,
     whole_modifiers: bool = True,
 ) -> list[list[int]]:
-    """Continue each prefix until its row, of Constraints.begin, is done.
+    """Continue each prefix until its row is done.
 
-    `pivot` `(batch, pivot_length, pivot_width)`, or None for none; `prefix_ids` as PripProcessor gives them.
-    `temperature` 0 takes the likeliest token; above it tokens are sampled, each row from its own generator of
-    `generators` (on the CPU), so that a text does not depend on its batch. With `top_p` below 1 they come from the
-    nucleus alone, the likeliest tokens that have this probability together (Holtzman et al. 2020).
-    `whole_modifiers` drops what D cannot finish as it means to, because of a ban or for want of room, and has it begin
-    the modifier anew. Without, each token is drawn from those allowed: with the probabilities that reinforcement
-    learning computes again.
-    Returns the actions of each row, the end token included; none for rows that are full.
-    Raises InputError when D is in training mode: its dropout would be on.
+    Args:
+        decoder: The prompt decoder, in evaluation mode.
+        constraints: The rules that mask its tokens.
+        pivot: `(batch, pivot_length, pivot_width)`, or None for a prompt decoder that reads no pivot.
+        prefix_ids: Token ids of each prefix, from `PripProcessor.prefix_ids`.
+        rows: One for each prefix, from `Constraints.begin`.
+        options: Read are temperature and top_p. Temperature 0 takes the most likely token; top_p below 1 samples
+            from the nucleus (Holtzman et al. 2020).
+        generators: Source of randomness for each row, on the CPU: a text does not depend on its batch. Needed for
+            temperatures above 0.
+        whole_modifiers: Drop a modifier that the prompt decoder cannot finish as it means to, because of a ban or
+            the token budget, and let it begin another. Otherwise each token is drawn from those allowed, with the
+            probabilities that reinforcement learning computes again.
+
+    Returns:
+        For each row its actions: token ids that end with the end token; none for rows that are full.
+
+    Raises:
+        InputError: The prompt decoder is in training mode, with its dropout on.
     """
     if decoder.training:
-        raise InputError("decoder must be in evaluation mode while it decodes: call decoder.eval()")
-    assert temperature == 0 or generators is not None, "sampling needs one generator a row"
+        raise InputError("decoder: expected evaluation mode, got training mode; call decoder.eval()")
+    assert options.temperature == 0 or generators is not None, "sampling needs one generator a row"
     actions: list[list[int]] = [[] for _ in prefix_ids]
     while left := [number for number, row in enumerate(rows) if not row.done]:  # again for what dropped a modifier
         texts = [[*prefix_ids[number], *actions[number]] for number in left]
@@ -65,7 +76,7 @@ def decode(
         while going:
             allowed, meant = constraints.allowed_and_meant([rows[number] for number in going])
             own = [generators[number] for number in going] if generators is not None else []
-            likeliest = _likeliest(logits, meant if whole_modifiers else allowed, temperature, own, top_p).cpu()
+            likeliest = _likeliest(logits, meant if whole_modifiers else allowed, own, options).cpu()
             may = (allowed.gather(1, likeliest.clamp(min=0)) & (likeliest >= 0)).tolist()
             on = [
                 _take(constraints, rows[number], tokens, oks, actions[number])
@@ -83,17 +94,16 @@ def decode(
 def _likeliest(
     logits: torch.Tensor,
     mask: torch.Tensor,
-    temperature: float,
     generators: Sequence[torch.Generator],
-    top_p: float,
+    options: RefineOptions,
 ) -> torch.Tensor:
     """Return the likeliest tokens of those that the mask `(batch, vocabulary)` has, int64 `(batch, BEGINNINGS)`; above
     temperature 0 a sample of so many, one after another and none twice. -1 stands where there are no more."""
     scores = logits.float().masked_fill_(~mask.to(logits.device), float("-inf"))
-    if temperature > 0:
-        scores = scores / max(temperature, COLDEST)
-        if top_p < 1:
-            scores = TopPLogitsWarper(top_p)(torch.empty(0, dtype=torch.long), scores)
+    if options.temperature > 0:
+        scores = scores / max(options.temperature, COLDEST)
+        if options.top_p < 1:
+            scores = TopPLogitsWarper(options.top_p)(torch.empty(0, dtype=torch.long), scores)
         scores += _gumbel(scores.shape[1], generators, scores.device)
     best, tokens = scores.topk(min(BEGINNINGS, scores.shape[1]), dim=-1)
     return tokens.masked_fill(best.isneginf(), -1)

@@ -153,7 +153,7 @@ def test_mistakes_are_told_in_words(host: Host) -> None:
     assert validated(host.node, {"prompt": "a cat"})[1][0] == "strength: required input is missing"
     with pytest.raises(CheckpointError, match="nowhere"):
         host.queue(**{**inputs, "model": "./nowhere"})
-    with pytest.raises(InputError, match="prompt may hold no control character"):
+    with pytest.raises(InputError, match="prompt: expected no control characters"):
         host.queue(**{**inputs, "prompt": ["7", 0], "linked": "a\0cat"})
 
 

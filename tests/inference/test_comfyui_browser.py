@@ -120,6 +120,6 @@ def test_a_stored_workflow_comes_back_as_it_was(page: Browser) -> None:
 
 
 def test_what_prip_warns_of_is_shown(page: Browser) -> None:
-    ran(page, "a cat", ["a prompt returns unchanged"])
+    ran(page, "a cat", ["1 prompt was returned unchanged"])
     toast = page.run("return app.toasts[0]")
-    assert (toast["severity"], toast["summary"], toast["detail"]) == ("warn", "PRIP", "a prompt returns unchanged")
+    assert (toast["severity"], toast["summary"], toast["detail"]) == ("warn", "PRIP", "1 prompt was returned unchanged")

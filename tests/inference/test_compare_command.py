@@ -96,8 +96,8 @@ def test_a_prompt_that_comes_back_unchanged_is_drawn_once(
     assert told.out.splitlines()[0] == f"plain  {LONG}" and "refined" not in told.out
     assert told.err.splitlines() == [
         f"loading {whole_checkpoint} ...",
-        "prip compare: warning: a prompt returns unchanged, no modifier that may be added has room within the 40 "
-        f"tokens that the generator reads and max_new_tokens=60: '{LONG[:57]}...'",
+        "prip compare: warning: 1 prompt was returned unchanged: no modifier fits within the generator's limit of 40 "
+        f"tokens and max_new_tokens=60: '{LONG[:57]}...'",
         "prip compare: note: plain and refined are the same, drawn once",
     ]
     with Image.open(target) as picture:
@@ -179,8 +179,8 @@ def test_long_prompts_and_long_words_are_wrapped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["compare", " ", "-o", "x.png"], "prompt must hold at least one word"),
-        (["compare", "a cat", "-o", "x.png", "--images", "0"], "images must be a whole number of at least 1, it is 0"),
+        (["compare", " ", "-o", "x.png"], "prompt: expected at least one word"),
+        (["compare", "a cat", "-o", "x.png", "--images", "0"], "images: expected a whole number of at least 1, got 0"),
         (["compare", "a cat", "-o", "x.txt"], "ending must be that of an image"),
         (["compare", "a cat", "-o", "x"], "ending must be that of an image"),
         (["compare", "a cat", "-o", "x.png", "--checkpoint", "nowhere"], "unknown checkpoint 'nowhere'"),
@@ -197,7 +197,7 @@ def test_bad_input_is_refused_before_torch_is_loaded(tmp_path: Path) -> None:
     target = str(tmp_path / "new" / "x.png")
     bad = {
         "prompt must hold": [" ", "-o", target],
-        "images must be a whole number of at least 1, it is -1": ["a cat", "-o", target, "--images", "-1"],
+        "images: expected a whole number of at least 1, got -1": ["a cat", "-o", target, "--images", "-1"],
         "the output's ending": ["a cat", "-o", f"{target}.txt"],
         "unknown checkpoint 'nowhere'": ["a cat", "-o", target, "--checkpoint", "nowhere"],
     }

@@ -111,13 +111,13 @@ def test_options_reach_the_refiner() -> None:
     [
         (Form(""), "There is no prompt yet"),
         (Form(None), "There is no prompt yet"),
-        (Form(" .,"), "Prompt must hold at least one word, it is only '.,'."),
-        (Form("x" * 10_001), "Prompt may have 10,000 characters, it has 10,001."),
-        (Form("a\0cat"), "Prompt may hold no control character"),
+        (Form(" .,"), "Prompt: expected at least one word, got '.,'."),
+        (Form("x" * 10_001), "Prompt: expected at most 10,000 characters, got 10,001."),
+        (Form("a\0cat"), "Prompt: expected no control characters"),
         (Form("a cat", seed=None), "Seed must be a number, it is empty."),
-        (Form("a cat", seed=1.5), "Seed must be a whole number, it is 1.5."),
+        (Form("a cat", seed=1.5), "Seed: expected a whole number, got 1.5."),
         (Form("a cat", num_alternatives=99), "Alternatives may be 6 at most, it is 99."),
-        (Form("a cat", temperature=-1), "Temperature must be 0 (greedy) or above"),
+        (Form("a cat", temperature=-1), "Temperature: expected a number of at least 0"),
     ],
 )
 def test_an_error_is_told_and_nothing_is_lost(refiner: Refiner, form: Form, words: str) -> None:

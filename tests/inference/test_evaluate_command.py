@@ -101,7 +101,7 @@ def test_a_run_is_read_where_its_stages_wrote(whole_checkpoint: Path, tmp_path: 
         (["--config", "nowhere"], "config 'nowhere' is neither a preset"),
         (["--refiners", "oracle"], "refiners must be of none, random, warmup, rl, best; oracle came"),
         (["--generators", "camera"], "generators must be of diffusion, renderer; camera came"),
-        (["--images-per-prompt", "0"], "images_per_prompt must be a whole number of at least 1, it is 0"),
+        (["--images-per-prompt", "0"], "images_per_prompt: expected a whole number of at least 1, got 0"),
         (["--seed", "-1"], "seed must be at least 0, it is -1"),
         (["--checkpoint", "nowhere"], "nowhere"),
         (["--run", "nowhere"], "run 'nowhere' is not a folder"),

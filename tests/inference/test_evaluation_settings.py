@@ -28,8 +28,8 @@ SMALL = {"generators": {"renderer": {"kind": "renderer"}}, "scorers": {"truth": 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("images_per_prompt: 0", "images_per_prompt must be a whole number of at least 1, it is 0"),
-        ("bootstrap_draws: true", "bootstrap_draws must be a whole number of at least 100, it is True"),
+        ("images_per_prompt: 0", "images_per_prompt: expected a whole number of at least 1, got 0"),
+        ("bootstrap_draws: true", "bootstrap_draws: expected a whole number of at least 100, got True"),
         ("phrasings: 3", "unknown fields: phrasings"),
         ("[1, 2]", "must hold a mapping, it holds a list"),
         ("a: b: c", "cannot be read as YAML"),

@@ -32,13 +32,13 @@ def test_one_prompt(tiny_checkpoint: Path) -> None:
 
 
 BAD = {
-    "prompt 1: prompt must hold at least one word": [""],
-    "num_alternatives must be a whole number of at least 1, it is 0": ["a cat", "-n", "0"],
-    "temperature must be 0": ["a cat", "--temperature", "nan"],
-    "token_budget must be a whole number of at least 1, it is -3": ["a cat", "--token-budget", "-3"],
-    "banned_terms must be strings": ["a cat", "--banned-term", " "],
-    "styles[0]: style must hold at least one word": ["a cat", "--style", ""],
-    "strength must be between 0 (nothing is added) and 1 (all), it is -0.5": ["a cat", "--strength", "-0.5"],
+    "prompt 1: expected at least one word, got an empty string": [""],
+    "num_alternatives: expected a whole number of at least 1, got 0": ["a cat", "-n", "0"],
+    "temperature: expected a number of at least 0": ["a cat", "--temperature", "nan"],
+    "token_budget: expected a whole number of at least 1, got -3": ["a cat", "--token-budget", "-3"],
+    "banned_terms: expected strings": ["a cat", "--banned-term", " "],
+    "styles[0]: expected at least one word": ["a cat", "--style", ""],
+    "strength: expected a number from 0 to 1, got -0.5": ["a cat", "--strength", "-0.5"],
     "unknown checkpoint 'nowhere'": ["a cat", "--model", "nowhere"],
     "revision must be left out for 'prip-mini'": ["a cat", "--revision", "v1"],
 }
@@ -185,7 +185,7 @@ def test_bad_standard_input(stdin: bytes, message: str) -> None:
     ("arguments", "message"),
     [
         (["a\x07cat"], "control character"),
-        (["a cat", "--temperature", "-1"], "temperature must be 0"),
+        (["a cat", "--temperature", "-1"], "temperature: expected a number of at least 0"),
         (["a cat", "--model", "no-such-model"], "unknown checkpoint 'no-such-model'"),
         (["a cat", "--model", "nobody/no-such-model"], "could not be reached"),
         (["a cat", "--device", "cuda:99"], "device 'cuda:99' cannot be used; there are: cpu"),
@@ -204,7 +204,7 @@ def test_errors_are_one_line_and_code_2(arguments: list[str], message: str, tiny
 def test_a_full_prompt_warns_and_passes(tiny_checkpoint: Path, capsys) -> None:
     code, out, err = invoke(capsys, "a cat on a mat", "--model", str(tiny_checkpoint), "--token-budget", "6")
     assert (code, out) == (0, "a cat on a mat\n")
-    assert err.startswith("prip refine: warning: a prompt returns unchanged")
+    assert err.startswith("prip refine: warning: 1 prompt was returned unchanged")
 
 
 def test_a_file_in_place_of_a_prompt_is_noted(tiny_checkpoint: Path, tmp_path: Path, monkeypatch, capsys) -> None:

@@ -83,7 +83,7 @@ def test_best_wants_a_judge_among_the_scorers_and_numbers_that_make_sense() -> N
     best = make("refiner", "best", {"kind": "best", "judge": "taste"}, REFINERS, context)
     with pytest.raises(InputError, match="judge must be of truth, it is 'taste'"):
         best.on(Painter(), {"truth": Judge("truth")}, 8)
-    with pytest.raises(InputError, match="images must be a whole number of at least 1, it is 0"):
+    with pytest.raises(InputError, match="images: expected a whole number of at least 1, got 0"):
         make("refiner", "best", {"kind": "best", "images": 0}, REFINERS, context)
 
 

@@ -295,13 +295,13 @@ def test_bad_arguments_are_one_line_before_torch_is_loaded(tmp_path: Path) -> No
         "host must be an address of this machine": ["--host", " "],
         "host_name must be a name without a port": ["--host-name", "a:80"],
         "api_key_file": ["--api-key-file", str(tmp_path / "key")],
-        "max_batch must be a whole number of at least 1, it is 0": ["--max-batch", "0"],
-        "max_draw_batch must be a whole number of at least 1, it is 0": ["--max-draw-batch", "0"],
+        "max_batch: expected a whole number of at least 1, got 0": ["--max-batch", "0"],
+        "max_draw_batch: expected a whole number of at least 1, got 0": ["--max-draw-batch", "0"],
         "max_wait_ms must be a number from 0 to 8.64e+07, it is -1.0": ["--max-wait-ms", "-1"],
         "max_wait_ms must be less than timeout_s, 2000.0 ms are not": ["--max-wait-ms", "2000", "--timeout", "2"],
-        "queue_size must be a whole number of at least 32, it is 3": ["--queue-size", "3"],
+        "queue_size: expected a whole number of at least 32, got 3": ["--queue-size", "3"],
         "timeout_s must be a number": ["--timeout", "nan"],
-        "threads must be a whole number of at least 1, it is 0": ["--threads", "0"],
+        "threads: expected a whole number of at least 1, got 0": ["--threads", "0"],
         "unknown checkpoint 'nowhere'": ["--model", "nowhere"],
     }
     code = (

@@ -17,6 +17,7 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 from PIL import Image
+from tiny_parts import options_with
 
 from prip.errors import InputError
 from prip.inference.checkpoint_parts import load_rewards
@@ -29,9 +30,9 @@ from prip.inference.server.metrics import Metrics
 from prip.inference.server.settings import MAX_IMAGES, MAX_PROMPTS, ServerSettings
 from prip.miniature.renderer import Renderer
 from prip.options import RefineOptions
-from prip.processing import MAX_CHARACTERS, modifiers_added, own_words
 from prip.protocols import Images
 from prip.refiner import Refiner
+from prip.text.prompts import MAX_CHARACTERS, modifiers_added, own_words
 
 KEY = "0123456789abcdef"
 LONG = "a very long prompt about many things " * 12
@@ -98,7 +99,7 @@ def test_warnings_come_back_in_the_answer_and_nowhere_else(client: TestClient, r
     assert answer["results"][0]["refined_prompts"] == [LONG]
     with pytest.warns(UserWarning) as wanted:
         refiner.refine([LONG, "a cat"])
-    assert answer["warnings"] == [str(wanted[0].message)] and "a prompt returns unchanged" in answer["warnings"][0]
+    assert answer["warnings"] == [str(wanted[0].message)] and "1 prompt was returned unchanged" in answer["warnings"][0]
     short = {"prompt": "a cat", "num_alternatives": 3, "temperature": 1e-9, "token_budget": 6}
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
@@ -194,7 +195,11 @@ def test_usage_counts_the_decoders_tokens(client: TestClient, refiner: Refiner) 
         "total_tokens": sum(read) + sum(added),
     }
     one = client.post("/v1/completions", json={"model": "tiny", "prompt": "a cat", "max_tokens": 7}).json()
-    [made] = refiner.actions(["a cat"], [(0, 0)], 0.0, 7, refiner.token_limit)
+    [made] = refiner.sampler.sample(
+        ["a cat"],
+        [(0, 0)],
+        options_with(max_new_tokens=7),
+    )
     ended = made[-1] == tokenizer.eos_token_id
     assert one["usage"]["completion_tokens"] == len(made) - ended, "what the decoder made, but for its end token"
 
@@ -312,7 +317,7 @@ BAD: list[tuple[Any, str]] = [
     ({"prompt": "a", "max_new_tokens": 0}, "max_new_tokens: Input should be greater than or equal to 1; 0 came"),
     ({"prompt": "a", "num_alternatives": 99}, "num_alternatives: Input should be less than or equal to 8; 99 came"),
     ({"prompt": "a", "banned_terms": "hour"}, "banned_terms: Input should be a valid list; 'hour' came"),
-    ({"prompt": "a", "banned_terms": [" "]}, "banned_terms must be strings with at least one character"),
+    ({"prompt": "a", "banned_terms": [" "]}, "banned_terms: expected strings with at least one character"),
     ({"prompt": "a", "styles": ["a\vb"]}, "styles[0]: style may hold no control character"),
     ({"prompt": "a", "strength": 1.1}, "strength: Input should be less than or equal to 1; 1.1 came"),
     ({"prompt": "a", "no_artists": 1}, "no_artists: Input should be a valid boolean; 1 came"),

@@ -169,8 +169,8 @@ def test_an_edit_is_drawn_as_it_is(runner: Runner) -> None:
 def test_what_went_wrong_is_told_and_nothing_is_changed(runner: Runner) -> None:
     for prompt, changed, message in (
         ("a cat", {"Checkpoint": "none such"}, "unknown checkpoint 'none such'"),
-        ("a\0cat", {}, "prompt may hold no control character"),
-        ("a cat", {"Strength": "much"}, "strength must be a number, it is 'much'"),
+        ("a\0cat", {}, "prompt: expected no control characters"),
+        ("a cat", {"Strength": "much"}, "strength: expected a number from 0 to 1, got 'much'"),
     ):
         job = runner.generate(Processing(prompt), **ON, **changed)
         assert job.all_prompts == [prompt] and job.extra_generation_params == {}
@@ -190,7 +190,7 @@ def test_the_button_shows_the_refined_prompt(kind: type) -> None:
         values = runner.values()[3:]
         assert event.fn("a cat", *values) == refined("a cat")
         assert event.fn("", *values) == ""
-        with pytest.raises(gr.Error, match=r"PRIP: prompt\[0\]: prompt may hold no control character"):
+        with pytest.raises(gr.Error, match=r"PRIP: prompt\[0\]: expected no control characters"):
             event.fn("a\0cat", *values)
         with pytest.raises(gr.Error, match="PRIP: ValueError.*seven"):
             event.fn("a cat", *values[:2], "seven", *values[3:])

@@ -7,13 +7,15 @@ import random
 import numpy as np
 import pytest
 import torch
+from tiny_parts import options_with
 
 from prip.control.artists import artist_names
 from prip.control.attributes import attributes, kept_and_banned, named_values
 from prip.decoding.bans import TermsAtWords, WordIndex
 from prip.decoding.constraints import Constraints
-from prip.processing import PripProcessor, modifiers_added
+from prip.processing import PripProcessor
 from prip.refiner import Refiner
+from prip.text.prompts import modifiers_added
 from prip.text.words import spaced_words
 
 NAMED = [
@@ -32,7 +34,7 @@ def refiner() -> Refiner:
 
 @pytest.fixture(scope="module", params=["tiny", "prip-mini"])
 def constraints(request: pytest.FixtureRequest, tiny_processor: PripProcessor, refiner: Refiner) -> Constraints:
-    return Constraints(tiny_processor.decoder_tokenizer) if request.param == "tiny" else refiner.constraints
+    return Constraints(tiny_processor.decoder_tokenizer) if request.param == "tiny" else refiner.sampler.constraints
 
 
 def comes_about(term: str, modifier: str) -> bool:
@@ -108,7 +110,7 @@ def drawn_towards(constraints: Constraints, prompt: str, wanted: str, source: ra
     Each modifier is words with single spaces; commas stand between them.
     """
     table = constraints.table
-    rows = constraints.begin([prompt], **options)
+    rows = constraints.begin([prompt], options_with(**options))
     added = ""
     for token in table.tokenizer.encode(wanted, add_special_tokens=False):
         allowed = constraints.allowed(rows)[0]
@@ -165,30 +167,34 @@ def test_modifiers_agree_with_one_another(refiner: Refiner, options: dict) -> No
 
 
 def test_what_names_nothing_has_no_bans(constraints: Constraints) -> None:
-    rows = constraints.begin(["a cat", "a cat, watercolor"])
+    rows = constraints.begin(["a cat", "a cat, watercolor"], options_with())
     assert [len(row.others) for row in rows] == [0, 1]
-    rows = constraints.begin(["a cat", "a cat, watercolor"], keep_attributes=False)
+    rows = constraints.begin(["a cat", "a cat, watercolor"], options_with(keep_attributes=False))
     assert [len(row.others) for row in rows] == [0, 0]
 
 
 def test_replay_has_the_masks_of_the_actions(refiner: Refiner) -> None:
     prompts = [*NAMED[:12], "a cat", "a dog, golden hour, photo"]
-    given = (75, 40, ("8k",), True, True, False)
-    actions = refiner.actions(prompts, [(1, 2)] * len(prompts), 1.0, 40, 75, ("8k",), True, True, False)
-    replayed = refiner.constraints.replay(prompts, actions, *given)
-    rows = refiner.constraints.begin(prompts, *given)
+    options = options_with(
+        temperature=1.0, top_p=1.0, max_new_tokens=40, banned_terms=["8k"], no_artists=True, allow_faults=False
+    )
+    actions = refiner.sampler.sample(prompts, [(1, 2)] * len(prompts), options)
+    replayed = refiner.sampler.replay(prompts, actions, options)
+    rows = refiner.sampler.constraints.begin(prompts, options)
     for step in range(max(map(len, actions))):
-        allowed = refiner.constraints.allowed(rows)
+        allowed = refiner.sampler.constraints.allowed(rows)
         for row, own in enumerate(actions):
             if step < len(own):
                 assert replayed[row, step].equal(allowed[row])
-        refiner.constraints.advance(rows, [own[step] if step < len(own) else 0 for own in actions])
-    free = refiner.constraints.replay(prompts, actions, 75, 40, keep_attributes=False)
+        refiner.sampler.constraints.advance(rows, [own[step] if step < len(own) else 0 for own in actions])
+    free = refiner.sampler.constraints.replay(
+        prompts, actions, options_with(token_budget=75, max_new_tokens=40, keep_attributes=False)
+    )
     assert not torch.equal(free, replayed)
 
 
 def test_every_beginning_may_be_banned(refiner: Refiner) -> None:
-    table = refiner.constraints.table
+    table = refiner.sampler.constraints.table
     starts = {text.strip().lower() for text, start in zip(table.texts, table.starts, strict=True) if start}
-    rows = refiner.constraints.begin(["a cat"], banned_terms=sorted(starts))
+    rows = refiner.sampler.constraints.begin(["a cat"], options_with(banned_terms=sorted(starts)))
     assert rows[0].full

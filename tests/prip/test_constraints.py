@@ -7,11 +7,12 @@ import re
 
 import pytest
 import torch
-from tiny_parts import MODIFIERS, USER_PROMPTS, build_tokenizer, system_prompts
+from tiny_parts import MODIFIERS, USER_PROMPTS, build_tokenizer, options_with, system_prompts
 
 from prip.decoding.constraints import TRIES, Constraints
 from prip.decoding.row_state import Row
 from prip.errors import InputError
+from prip.options import RefineOptions
 from prip.processing import PripProcessor
 from prip.text.clip_tokens import count_clip_tokens
 from prip.text.words import words_of
@@ -43,7 +44,7 @@ def allowed_texts(constraints: Constraints, rows: list[Row]) -> set[str]:
 
 def walk(constraints: Constraints, prompt: str, source: random.Random, **options) -> list[int]:
     """Choose at random among what is allowed until the end token."""
-    rows = constraints.begin([prompt], **options)
+    rows = constraints.begin([prompt], options_with(**options))
     actions: list[int] = []
     while not rows[0].done:
         choices = constraints.allowed(rows)[0].nonzero().flatten().tolist()
@@ -82,7 +83,7 @@ def check_walk(constraints: Constraints, prompt: str, actions: list[int], budget
 def test_random_walks_keep_every_rule(constraints: Constraints, prompt: str, budget: int) -> None:
     source = random.Random(f"{prompt}{budget}")
     for _ in range(20):
-        rows = constraints.begin([prompt], token_budget=budget, max_new_tokens=50)
+        rows = constraints.begin([prompt], options_with(token_budget=budget, max_new_tokens=50))
         assert rows[0].full == (budget - count_clip_tokens(prompt.rstrip(".,")) < 4)
         if not rows[0].full:
             actions = walk(constraints, prompt, source, token_budget=budget, max_new_tokens=50)
@@ -96,7 +97,7 @@ def test_the_smallest_room_is_used_and_never_exceeded(constraints: Constraints, 
     for _ in range(20):
         actions = walk(constraints, LONG, source, token_budget=budget, max_new_tokens=20)
         check_walk(constraints, LONG, actions, budget, 20)
-    assert constraints.begin([LONG], token_budget=budget - free + 3)[0].full
+    assert constraints.begin([LONG], options_with(token_budget=budget - free + 3))[0].full
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_the_smallest_room_is_used_and_never_exceeded(constraints: Constraints, 
 )
 def test_budget_is_exact_where_it_is_tight(constraints: Constraints, added: str) -> None:
     """Inside a word, a token fits exactly when the text with it does."""
-    rows = constraints.begin(["a cat"], token_budget=6)
+    rows = constraints.begin(["a cat"], options_with(token_budget=6))
     feed(constraints, rows, added)
     allowed = allowed_texts(constraints, rows)
     table = constraints.table
@@ -121,7 +122,7 @@ def test_budget_is_exact_where_it_is_tight(constraints: Constraints, added: str)
 
 
 def test_first_token_begins_a_modifier(constraints: Constraints) -> None:
-    texts = allowed_texts(constraints, constraints.begin(["two red apples"]))
+    texts = allowed_texts(constraints, constraints.begin(["two red apples"], options_with()))
     assert " golden" in texts
     assert "," not in texts
     assert "" not in texts
@@ -129,7 +130,7 @@ def test_first_token_begins_a_modifier(constraints: Constraints) -> None:
 
 
 def test_end_and_comma_only_after_a_modifier(constraints: Constraints) -> None:
-    rows = constraints.begin(["a cat"])
+    rows = constraints.begin(["a cat"], options_with())
     assert not constraints.allowed(rows)[0, constraints.table.eos]
     feed(constraints, rows, " golden")
     mask = constraints.allowed(rows)[0]
@@ -142,7 +143,7 @@ def test_end_and_comma_only_after_a_modifier(constraints: Constraints) -> None:
 
 
 def test_modifiers_do_not_begin_with_used_words(constraints: Constraints) -> None:
-    rows = constraints.begin(["a Golden cat"])
+    rows = constraints.begin(["a Golden cat"], options_with())
     before = allowed_texts(constraints, rows)
     assert " sharp" in before
     assert not {" golden", " Golden", " cat"} & before
@@ -155,7 +156,7 @@ def test_modifiers_do_not_begin_with_used_words(constraints: Constraints) -> Non
 def test_a_used_word_cannot_be_spelled_in_pieces(constraints: Constraints) -> None:
     table = constraints.table
     piece = next(text for text in (" wi", " w") if text in table.texts)
-    rows = constraints.begin(["a wide road"])
+    rows = constraints.begin(["a wide road"], options_with())
     rest = "wide"[len(piece) - 1 :]
     before = rows[0].unused.copy()
     before[table.texts.index(piece)] = True  # as if the tokenizer's own first token were another
@@ -173,7 +174,7 @@ def test_a_used_word_cannot_be_spelled_in_pieces(constraints: Constraints) -> No
 
 
 def test_no_word_directly_follows_itself(constraints: Constraints) -> None:
-    rows = constraints.begin(["a cat"])
+    rows = constraints.begin(["a cat"], options_with())
     feed(constraints, rows, " golden")
     assert " golden" not in allowed_texts(constraints, rows)
     assert " hour" in allowed_texts(constraints, rows)
@@ -181,7 +182,7 @@ def test_no_word_directly_follows_itself(constraints: Constraints) -> None:
 
 def test_what_may_be_meant_is_what_the_rules_of_a_modifier_leave(constraints: Constraints) -> None:
     table = constraints.table
-    rows = constraints.begin(["a cat"], banned_terms=["hour"], token_budget=6)
+    rows = constraints.begin(["a cat"], options_with(banned_terms=["hour"], token_budget=6))
     allowed, meant = constraints.allowed_and_meant(rows)
     assert meant.equal(allowed), "at its start, a modifier is chosen of those that may stand there"
     feed(constraints, rows, " golden")
@@ -196,7 +197,7 @@ def test_what_may_be_meant_is_what_the_rules_of_a_modifier_leave(constraints: Co
 
 def test_a_dropped_modifier_is_as_if_it_had_not_been(constraints: Constraints) -> None:
     prompt, options = "a dog", {"token_budget": 20, "max_new_tokens": 12}
-    rows, fresh = (constraints.begin([prompt], **options) for _ in range(2))
+    rows, fresh = (constraints.begin([prompt], options_with(**options)) for _ in range(2))
     for one in (rows, fresh):
         feed(constraints, one, " sharp focus,")
     dropped = encode(constraints, " golden hour li")
@@ -215,7 +216,7 @@ def test_a_dropped_modifier_is_as_if_it_had_not_been(constraints: Constraints) -
 
 
 def test_after_some_tries_the_text_ends_before_the_separator(constraints: Constraints) -> None:
-    rows = constraints.begin(["a dog"], max_new_tokens=20)
+    rows = constraints.begin(["a dog"], options_with(max_new_tokens=20))
     feed(constraints, rows, " sharp focus,")
     for number, text in enumerate([" golden hour", " wide", " highly detailed", " 8"][:TRIES], 1):
         feed(constraints, rows, text)
@@ -224,7 +225,7 @@ def test_after_some_tries_the_text_ends_before_the_separator(constraints: Constr
 
 
 def test_after_some_tries_the_first_modifier_means_what_is_allowed(constraints: Constraints) -> None:
-    rows = constraints.begin(["a dog"], banned_terms=["hour"])
+    rows = constraints.begin(["a dog"], options_with(banned_terms=["hour"]))
     starts = [" golden", " wide", " highly", " 8"][:TRIES]
     for text in starts:
         assert text in allowed_texts(constraints, rows)
@@ -244,7 +245,7 @@ def test_line_breaks_special_tokens_and_parts_of_characters_never(constraints: C
     table = constraints.table
     for character in ("\n", "\0", "\u2028"):
         assert character not in table.texts
-    rows = constraints.begin(["a cat"])
+    rows = constraints.begin(["a cat"], options_with())
     feed(constraints, rows, " golden")
     mask = constraints.allowed(rows)[0]
     assert not mask[table.tokenizer.pad_token_id]
@@ -264,7 +265,7 @@ def test_banned_terms_never_come_about(constraints: Constraints, term: str) -> N
 
 
 def test_banned_term_is_stopped_at_its_first_and_at_its_last_token(constraints: Constraints) -> None:
-    rows = constraints.begin(["a cat"], banned_terms=["sharp focus"])
+    rows = constraints.begin(["a cat"], options_with(banned_terms=["sharp focus"]))
     assert not {" sharp", " Sharp"} & allowed_texts(constraints, rows)
     feed(constraints, rows, " very sharp")
     assert " focus" not in allowed_texts(constraints, rows)
@@ -272,15 +273,15 @@ def test_banned_term_is_stopped_at_its_first_and_at_its_last_token(constraints: 
 
 
 def test_max_new_tokens_leave_only_the_end(constraints: Constraints) -> None:
-    rows = constraints.begin(["a cat"], max_new_tokens=4)
+    rows = constraints.begin(["a cat"], options_with(max_new_tokens=4))
     feed(constraints, rows, " golden hour light soft")
     assert constraints.allowed(rows)[0].nonzero().flatten().tolist() == [constraints.table.eos]
-    assert constraints.begin(["a cat"], max_new_tokens=3)[0].full
+    assert constraints.begin(["a cat"], options_with(max_new_tokens=3))[0].full
 
 
 def test_comma_needs_room_for_a_modifier(constraints: Constraints) -> None:
     for budget, may in ((8, True), (7, False)):
-        rows = constraints.begin(["a cat"], token_budget=budget)
+        rows = constraints.begin(["a cat"], options_with(token_budget=budget))
         feed(constraints, rows, " golden")  # a cat , golden = 4 tokens
         assert constraints.allowed(rows)[0, constraints.table.separator].item() is may
 
@@ -288,7 +289,7 @@ def test_comma_needs_room_for_a_modifier(constraints: Constraints) -> None:
 def test_a_prompt_that_uses_up_every_beginning_still_gets_a_modifier(constraints: Constraints) -> None:
     starts = [constraints.table.texts[token].strip() for token in constraints.table.starts.nonzero()[0]]
     prompt = " ".join(starts)
-    rows = constraints.begin([prompt], token_budget=count_clip_tokens(prompt) + 20)
+    rows = constraints.begin([prompt], options_with(token_budget=count_clip_tokens(prompt) + 20))
     assert not rows[0].full
     assert constraints.allowed(rows).any()
 
@@ -297,7 +298,7 @@ def test_replay_gives_the_masks_that_sampling_saw(constraints: Constraints) -> N
     prompts = ["a cat", LONG, "a dog"]
     budget = count_clip_tokens(LONG) + 3
     options = {"token_budget": budget, "max_new_tokens": 30, "banned_terms": ["hour"]}
-    rows = constraints.begin(prompts, **options)
+    rows = constraints.begin(prompts, options_with(**options))
     assert [row.full for row in rows] == [False, True, False]
     source, actions, seen = random.Random(3), [[], [], []], [[], [], []]
     while not all(row.done for row in rows):
@@ -308,7 +309,7 @@ def test_replay_gives_the_masks_that_sampling_saw(constraints: Constraints) -> N
                 actions[number].append(tokens[number])
                 seen[number].append(masks[number])
         constraints.advance(rows, tokens)
-    replayed = constraints.replay(prompts, actions, **options)
+    replayed = constraints.replay(prompts, actions, options_with(**options))
     assert replayed.shape == (3, max(map(len, actions)), constraints.table.size)
     for row in range(3):
         for step, mask in enumerate(seen[row]):
@@ -318,34 +319,34 @@ def test_replay_gives_the_masks_that_sampling_saw(constraints: Constraints) -> N
 
 def test_replay_refuses_what_was_not_allowed(constraints: Constraints) -> None:
     with pytest.raises(InputError, match=r"actions\[0\]\[0\] = 1 is not allowed"):
-        constraints.replay(["a cat"], [[constraints.table.eos]])
+        constraints.replay(["a cat"], [[constraints.table.eos]], options_with())
 
 
 def test_rows_are_independent_of_their_batch(constraints: Constraints) -> None:
     prompts = ["a cat", LONG, "a dog on the beach"]
-    together = constraints.allowed(constraints.begin(prompts))
+    together = constraints.allowed(constraints.begin(prompts, options_with()))
     for row, prompt in enumerate(prompts):
-        assert together[row].equal(constraints.allowed(constraints.begin([prompt]))[0])
-    assert constraints.allowed(constraints.begin(prompts)[2:])[0].equal(together[2])
+        assert together[row].equal(constraints.allowed(constraints.begin([prompt], options_with()))[0])
+    assert constraints.allowed(constraints.begin(prompts, options_with())[2:])[0].equal(together[2])
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"token_budget": 0}, "token_budget must be a whole number of at least 1, it is 0"),
+        ({"token_budget": 0}, "token_budget: expected a whole number of at least 1, got 0"),
         ({"max_new_tokens": 2.5}, "max_new_tokens"),
-        ({"banned_terms": "hour"}, "banned_terms must be a list"),
+        ({"banned_terms": "hour"}, "banned_terms: expected a list"),
         ({"banned_terms": [" "]}, "at least one character"),
     ],
 )
-def test_bad_options(constraints: Constraints, options: dict, message: str) -> None:
+def test_bad_options(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        constraints.begin(["a cat"], **options)
+        RefineOptions(**options)
 
 
 def test_wider_logits_than_tokenizer_are_masked(tiny_processor: PripProcessor) -> None:
     wide = Constraints(tiny_processor.decoder_tokenizer, vocabulary_size=512)
-    mask = wide.allowed(wide.begin(["a cat"]))
+    mask = wide.allowed(wide.begin(["a cat"], options_with()))
     assert mask.shape == (1, 512)
     assert not mask[:, len(tiny_processor.decoder_tokenizer) :].any()
 

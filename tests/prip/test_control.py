@@ -14,10 +14,10 @@ from prip.control.attributes import kept_and_banned, named_values
 from prip.control.faults import faults, unwanted_faults
 from prip.control.styles import styles
 from prip.errors import InputError, PripWarning
-from prip.processing import modifiers_added, own_words
 from prip.refine_batch import first_share
 from prip.refiner import Refiner
 from prip.text.clip_tokens import count_clip_tokens
+from prip.text.prompts import modifiers_added, own_words
 from prip.text.words import spaced_words
 
 PROMPTS = [
@@ -82,7 +82,7 @@ def test_strength_0_returns_the_prompt_and_loads_nothing(refiner: Refiner) -> No
         assert refiner.refine(" a cat. ", strength=0, token_budget=1, styles=["ink"]) == " a cat. "
         assert refiner.refine(["a cat", "a dog"], strength=0.0, num_alternatives=3) == [["a cat"], ["a dog"]]
         assert prip.refine("a cat", "no-such-model", strength=0) == "a cat"
-    with pytest.raises(InputError, match="must hold at least one word"):
+    with pytest.raises(InputError, match="expected at least one word"):
         prip.refine(["a cat", " "], "no-such-model", strength=0)
 
 
@@ -144,7 +144,7 @@ def test_named_faults_are_allowed() -> None:
 
 def test_a_weight_at_the_end_of_parts_stays_there(refiner: Refiner) -> None:
     weighted = "a cat AND a dog :1.2"
-    with pytest.warns(PripWarning, match="a prompt returns unchanged, nothing may follow the weight.*'a cat AND"):
+    with pytest.warns(PripWarning, match="1 prompt was returned unchanged: nothing may follow the weight.*'a cat AND"):
         texts = refiner.refine([weighted, "a clock, 12:30"])
     assert texts[0] == weighted
     assert texts[1].startswith("a clock, 12:30, ")
@@ -225,7 +225,7 @@ def test_a_larger_budget_lets_longer_prompts_gain(refiner: Refiner, budget: int,
         [LONG[0], *(f"with {number} more boats of many other shapes and colors" for number in range(times))]
     )
     assert count_clip_tokens(prompt) > 75
-    with pytest.warns(PripWarning, match="returns unchanged"):
+    with pytest.warns(PripWarning, match="returned unchanged"):
         assert refiner.refine(prompt) == prompt
     text = refiner.refine(prompt, token_budget=budget)
     assert modifiers_added(prompt, text)
@@ -246,6 +246,6 @@ def test_modifiers_added(user: str, refined: str, added: list[str]) -> None:
 
 
 def test_modifiers_added_wants_the_users_words() -> None:
-    with pytest.raises(InputError, match="refined_prompt must begin with 'a cat,', it is 'a dog, 8k'"):
+    with pytest.raises(InputError, match="refined_prompt: expected text that begins with 'a cat,', got 'a dog, 8k'"):
         modifiers_added("a cat", "a dog, 8k")
     assert own_words("a cat, ") == "a cat"

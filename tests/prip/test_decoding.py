@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_parts import USER_PROMPTS, llama_config
+from tiny_parts import USER_PROMPTS, llama_config, options_with
 from transformers import GPT2Config
 
 from prip.decoding.constraints import Constraints
@@ -12,8 +12,8 @@ from prip.decoding.decode import BEGINNINGS, decode, row_generator
 from prip.decoding.llama_step import LlamaStep
 from prip.errors import InputError
 from prip.modeling import PromptDecoder
-from prip.processing import modifiers_added
 from prip.refiner import Refiner
+from prip.text.prompts import modifiers_added
 
 PROMPTS = [*USER_PROMPTS, "a golden castle of glass on a hill above the sea"]
 
@@ -34,10 +34,19 @@ def refiner() -> Refiner:
 
 
 def run(decoder, processor, constraints, prompts, pivot, temperature=1.0, seed=0, whole_modifiers=False, **options):
-    rows = constraints.begin(prompts, max_new_tokens=24, **options)
+    rows = constraints.begin(prompts, options_with(max_new_tokens=24, **options))
     generators = [row_generator(seed, prompt) for prompt in prompts]
     prefixes = [processor.prefix_ids(prompt) for prompt in prompts]
-    return decode(decoder, pivot, prefixes, constraints, rows, temperature, generators, whole_modifiers=whole_modifiers)
+    return decode(
+        decoder,
+        constraints,
+        pivot=pivot,
+        prefix_ids=prefixes,
+        rows=rows,
+        options=options_with(temperature=temperature, top_p=1.0),
+        generators=generators,
+        whole_modifiers=whole_modifiers,
+    )
 
 
 def score(decoder, processor, prompts, pivot, actions):
@@ -93,7 +102,7 @@ def test_log_probabilities_agree_with_the_forward_pass(
     monkeypatch.setattr(decoding, "_Stream", Spy)
     actions = run(decoder, tiny_processor, constraints, PROMPTS, pivot, token_budget=18)
     assert len(active) >= 2 * sum(len(own) == max(map(len, actions)) for own in actions), "rows should be dropped early"
-    masks = constraints.replay(PROMPTS, actions, token_budget=18, max_new_tokens=24)
+    masks = constraints.replay(PROMPTS, actions, options_with(token_budget=18, max_new_tokens=24))
     scored = score(decoder, tiny_processor, PROMPTS, pivot, actions)
     for row, own in enumerate(actions):
         for step, token in enumerate(own):
@@ -105,7 +114,7 @@ def test_log_probabilities_agree_with_the_forward_pass(
 
 def test_greedy_takes_the_likeliest_allowed_token(tiny_model, tiny_processor, constraints, pivot) -> None:
     actions = run(tiny_model.decoder, tiny_processor, constraints, PROMPTS, pivot, temperature=0.0)
-    masks = constraints.replay(PROMPTS, actions, max_new_tokens=24)
+    masks = constraints.replay(PROMPTS, actions, options_with(max_new_tokens=24))
     for row, logits in enumerate(score(tiny_model.decoder, tiny_processor, PROMPTS, pivot, actions)):
         best = logits.masked_fill(~masks[row, : len(logits)], float("-inf")).argmax(-1)
         assert best.tolist() == actions[row]
@@ -143,12 +152,12 @@ def test_modifiers_are_finished_as_the_decoder_means_them(refiner: Refiner, bans
     the text's end the likeliest is the end or a separator, and at a modifier's start one of the likeliest is there."""
     prompts = ["a cat", "a dog on the beach, watercolor", "an old house at night", "two red apples, photo"]
     options = {"max_new_tokens": 60, "token_budget": 75, "banned_terms": (), **BANS[bans]}
-    actions = refiner.actions(prompts, [(0, 0)] * len(prompts), 0.0, **options)
+    actions = refiner.sampler.sample(prompts, [(0, 0)] * len(prompts), options_with(**options))
     inputs = refiner.processor.encode_user_prompts(prompts)
     pivot = refiner.model.pivot(*inputs)
     scored = score(refiner.model.decoder, refiner.processor, prompts, pivot, actions)
-    constraints, table = refiner.constraints, refiner.constraints.table
-    rows = constraints.begin(prompts, **options)
+    constraints, table = refiner.sampler.constraints, refiner.sampler.constraints.table
+    rows = constraints.begin(prompts, options_with(**options))
     for step in range(max(map(len, actions))):
         allowed, meant = constraints.allowed_and_meant(rows)
         for row, own in enumerate(actions):
@@ -169,28 +178,33 @@ def test_modifiers_are_finished_as_the_decoder_means_them(refiner: Refiner, bans
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_dropping_changes_nothing_where_nothing_is_in_the_way(refiner: Refiner, temperature: float) -> None:
-    given = (PROMPTS, [(0, 0)] * len(PROMPTS), temperature, 400, 1000, (), False)
-    assert refiner.actions(*given) == refiner.actions(*given, whole_modifiers=False)
+    options = options_with(
+        temperature=temperature, top_p=1.0, max_new_tokens=400, token_budget=1000, keep_attributes=False
+    )
+    sample, seeds = refiner.sampler.sample, [(0, 0)] * len(PROMPTS)
+    assert sample(PROMPTS, seeds, options) == sample(PROMPTS, seeds, options, whole_modifiers=False)
 
 
 def test_the_text_ends_where_all_that_is_meant_is_banned(refiner: Refiner) -> None:
     """With some wishes banned D takes the next one, with all it ends; the first modifier is there anyway."""
-    table = refiner.constraints.table
-    given = (["a cat"], [(0, 0)], 0.0, 60, 75)
-    (plain,) = refiner.actions(*given)
+    table = refiner.sampler.constraints.table
+    sample = refiner.sampler.sample
+    (plain,) = sample(["a cat"], [(0, 0)], options_with())
     first = plain[: plain.index(table.separator) + 1]
     pivot = refiner.model.pivot(*refiner.processor.encode_user_prompts(["a cat"]))
     logits = score(refiner.model.decoder, refiner.processor, ["a cat"], pivot, [[*first, 0]])[0][-1]
-    rows = refiner.constraints.begin(["a cat"])
+    rows = refiner.sampler.constraints.begin(["a cat"], options_with())
     for token in first:
-        refiner.constraints.advance(rows, [token])
-    meant = refiner.constraints.allowed_and_meant(rows)[1][0]
+        refiner.sampler.constraints.advance(rows, [token])
+    meant = refiner.sampler.constraints.allowed_and_meant(rows)[1][0]
     wishes = logits.masked_fill(~meant, float("-inf")).topk(BEGINNINGS).indices.tolist()
     assert plain[len(first)] == wishes[0]
     terms = [table.texts[token].strip() for token in wishes]
-    (fewer,) = refiner.actions(*given, banned_terms=[f" {term}" for term in terms[:-1]], keep_attributes=False)
+    options = options_with(banned_terms=[f" {term}" for term in terms[:-1]], keep_attributes=False)
+    (fewer,) = sample(["a cat"], [(0, 0)], options)
     assert fewer[: len(first) + 1] == [*first, wishes[-1]]
-    (none,) = refiner.actions(*given, banned_terms=[f" {term}" for term in terms], keep_attributes=False)
+    options = options_with(banned_terms=[f" {term}" for term in terms], keep_attributes=False)
+    (none,) = sample(["a cat"], [(0, 0)], options)
     assert none == [*first[:-1], table.eos]
 
 
@@ -201,10 +215,13 @@ def test_what_is_dropped_leaves_no_trace(refiner: Refiner) -> None:
         for text in refiner.refine(prompt, num_alternatives=4):
             known.update(modifiers_added(prompt, text))
     whole, stumps = (
-        modifiers_added("a cat", refiner.text("a cat", actions))
+        modifiers_added("a cat", refiner.sampler.text("a cat", actions))
         for keeps in (True, False)
-        for actions in refiner.actions(
-            ["a cat"], [(0, 0)], 0.0, 60, 75, banned_terms=["hour", "photo"], whole_modifiers=keeps
+        for actions in refiner.sampler.sample(
+            ["a cat"],
+            [(0, 0)],
+            options_with(banned_terms=["hour", "photo"]),
+            whole_modifiers=keeps,
         )
     )
     assert set(whole) <= known
@@ -213,7 +230,7 @@ def test_what_is_dropped_leaves_no_trace(refiner: Refiner) -> None:
 
 def test_the_first_modifier_is_finished_somehow(refiner: Refiner) -> None:
     """Where D's own first modifiers are all banned, there is still one."""
-    table = refiner.constraints.table
+    table = refiner.sampler.constraints.table
     seconds = {text.strip() for text in table.texts if text.startswith(" ") and len(text) > 3}
     text = refiner.refine("a cat", banned_terms=sorted({f" {word}" for word in seconds}), max_new_tokens=4)
     assert len(modifiers_added("a cat", text)) == 1
@@ -222,12 +239,20 @@ def test_the_first_modifier_is_finished_somehow(refiner: Refiner) -> None:
 def test_sampling_follows_the_probabilities(tiny_model, tiny_processor, constraints, pivot) -> None:
     """First tokens of 2,000 seeds against the masked softmax: total variation small, as for exact sampling."""
     prompts = ["a cat"] * 2000
-    rows = constraints.begin(prompts, max_new_tokens=4)
+    rows = constraints.begin(prompts, options_with(max_new_tokens=4))
     generators = [row_generator(seed, "a cat") for seed in range(2000)]
     prefixes = [tiny_processor.prefix_ids("a cat")] * 2000
-    actions = decode(tiny_model.decoder, pivot[:1].expand(2000, -1, -1), prefixes, constraints, rows, 0.7, generators)
+    actions = decode(
+        tiny_model.decoder,
+        constraints,
+        pivot=pivot[:1].expand(2000, -1, -1),
+        prefix_ids=prefixes,
+        rows=rows,
+        options=options_with(temperature=0.7, top_p=1.0),
+        generators=generators,
+    )
     logits = score(tiny_model.decoder, tiny_processor, ["a cat"], pivot[:1], actions[:1])[0][0] / 0.7
-    mask = constraints.allowed(constraints.begin(["a cat"], max_new_tokens=4))[0]
+    mask = constraints.allowed(constraints.begin(["a cat"], options_with(max_new_tokens=4)))[0]
     wanted = logits.masked_fill(~mask, float("-inf")).softmax(-1)
     found = torch.bincount(torch.tensor([own[0] for own in actions]), minlength=len(wanted)) / 2000
     expected_distance = 0.5 * (2 / torch.pi * wanted * (1 - wanted) / 2000).sqrt().sum()
@@ -237,10 +262,10 @@ def test_sampling_follows_the_probabilities(tiny_model, tiny_processor, constrai
 def test_samples_come_from_the_nucleus_of_what_is_allowed(refiner: Refiner) -> None:
     prompts = ["a cat"] * 200
     seeds = [(seed, 0) for seed in range(200)]
-    firsts = {own[0] for own in refiner.actions(prompts, seeds, 1.0, 60, 75, top_p=0.6)}
+    firsts = {own[0] for own in refiner.sampler.sample(prompts, seeds, options_with(temperature=1.0, top_p=0.6))}
     pivot = refiner.model.pivot(*refiner.processor.encode_user_prompts(["a cat"]))
     logits = score(refiner.model.decoder, refiner.processor, ["a cat"], pivot, [[0]])[0]
-    allowed = refiner.constraints.allowed(refiner.constraints.begin(["a cat"]))
+    allowed = refiner.sampler.constraints.allowed(refiner.sampler.constraints.begin(["a cat"], options_with()))
     probabilities, order = logits.masked_fill(~allowed, float("-inf"))[0].softmax(-1).sort(descending=True)
     inside = order[probabilities.cumsum(0) - probabilities < 0.6].tolist()
     assert 1 < len(inside) < 20
@@ -265,7 +290,7 @@ def test_decoding_without_a_pivot(tiny_model, tiny_processor, constraints, pivot
     plain = run(tiny_model.decoder, tiny_processor, constraints, PROMPTS[:2], None, temperature=0.0)
     assert plain != run(tiny_model.decoder, tiny_processor, constraints, PROMPTS[:2], pivot[:2], temperature=0.0)
     logits = score(tiny_model.decoder, tiny_processor, PROMPTS[:1], None, plain[:1])[0]
-    masks = constraints.replay(PROMPTS[:1], plain[:1], max_new_tokens=24)
+    masks = constraints.replay(PROMPTS[:1], plain[:1], options_with(max_new_tokens=24))
     assert logits.masked_fill(~masks[0], float("-inf")).argmax(-1).tolist() == plain[0]
 
 

@@ -48,9 +48,9 @@ def test_require_lets_other_import_errors_through(tmp_path, monkeypatch) -> None
 def test_a_command_tells_warnings_as_it_tells_errors(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.warns(DeprecationWarning), told_warnings("prip compare"):
         for _ in range(2):
-            warn("a prompt\nreturns unchanged")
+            warn("1 prompt\nwas returned unchanged")
         warnings.warn("of another", DeprecationWarning, stacklevel=1)
-    assert capsys.readouterr().err == "prip compare: warning: a prompt returns unchanged\n", "once"
+    assert capsys.readouterr().err == "prip compare: warning: 1 prompt was returned unchanged\n", "once"
     with pytest.warns(PripWarning):
         warn("later")
 
@@ -58,7 +58,7 @@ def test_a_command_tells_warnings_as_it_tells_errors(capsys: pytest.CaptureFixtu
 def test_warnings_are_collected_and_not_shown(recwarn: pytest.WarningsRecorder) -> None:
     with collected_warnings() as notes:
         for _ in range(2):
-            warn("a prompt returns unchanged")
+            warn("1 prompt was returned unchanged")
         warnings.warn("of another", DeprecationWarning, stacklevel=1)
-    assert notes == ["a prompt returns unchanged"] * 2
+    assert notes == ["1 prompt was returned unchanged"] * 2
     assert list(recwarn) == []

@@ -8,7 +8,8 @@ import shutil
 import pytest
 
 from prip.errors import CheckpointError, InputError
-from prip.processing import MAX_CHARACTERS, PripProcessor, check_user_prompt, load_tokenizer, own_words
+from prip.processing import PripProcessor, load_tokenizer
+from prip.text.prompts import MAX_CHARACTERS, check_user_prompt, own_words
 from prip.text.vocabulary import token_bytes
 
 UNICODE_PROMPTS = [
@@ -25,17 +26,17 @@ UNICODE_PROMPTS = [
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        (None, "must be a string, a NoneType came"),
-        (b"a cat", "a bytes came"),
-        (7, "a int came"),
-        ("", "it is empty"),
-        ("  \u2003 ", "it is blank"),
-        (" ., ,.", "is only"),
-        ("a" * (MAX_CHARACTERS + 1), "10,000 characters, it has 10,001"),
-        ("a\0cat", r"no control character: U\+0000 stands at character 2"),
+        (None, "prompt: expected a string, got None"),
+        (b"a cat", "got an object of type bytes"),
+        (7, "got an object of type int"),
+        ("", "got an empty string"),
+        ("  \u2003 ", "got only blanks"),
+        (" ., ,.", "got ' ., ,.'"),
+        ("a" * (MAX_CHARACTERS + 1), "expected at most 10,000 characters, got 10,001"),
+        ("a\0cat", r"no control characters, got U\+0000 at character 2"),
         ("a\x0bcat", r"U\+000B"),
         ("a\x85cat", r"U\+0085"),
-        ("a \ud83d cat", r"no unpaired surrogate: U\+D83D"),
+        ("a \ud83d cat", r"no unpaired surrogates, got U\+D83D"),
     ],
 )
 def test_bad_user_prompts(prompt: object, message: str) -> None:

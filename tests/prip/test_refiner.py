@@ -8,7 +8,7 @@ import pickle
 import random
 import shutil
 import warnings
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -83,7 +83,7 @@ def test_alternatives_stay_distinct_when_almost_greedy(refiner: Refiner) -> None
 
 
 def test_a_full_prompt_returns_unchanged_with_a_warning(refiner: Refiner) -> None:
-    with pytest.warns(PripWarning, match="a prompt returns unchanged.* the 75 tokens .*: 'a very long"):
+    with pytest.warns(PripWarning, match="1 prompt was returned unchanged: .* limit of 75 tokens .*: 'a very long"):
         assert refiner.refine(LONG) == LONG
     with pytest.warns(PripWarning):
         assert refiner.refine(LONG, num_alternatives=3) == [LONG]
@@ -126,33 +126,33 @@ def test_banned_terms(refiner: Refiner) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"prompt": 5}, "a string or a list of strings, a int came"),
-        ({"prompt": None}, "a NoneType came"),
-        ({"prompt": b"a cat"}, "a bytes came"),
-        ({"prompt": ["a cat", " "]}, r"prompt\[1\]: .* blank"),
-        ({"prompt": ["a cat", 3]}, r"prompt\[1\]: prompt must be a string"),
-        ({"num_alternatives": 0}, "num_alternatives must be a whole number of at least 1, it is 0"),
-        ({"seed": 1.5}, "seed must be a whole number, it is 1.5"),
-        ({"temperature": -1}, "temperature must be 0"),
-        ({"temperature": float("nan")}, "temperature must be 0"),
-        ({"temperature": "hot"}, "temperature must be a number"),
+        ({"prompt": 5}, "prompt: expected a string or a list of strings, got an object of type int"),
+        ({"prompt": None}, "got None"),
+        ({"prompt": b"a cat"}, "got an object of type bytes"),
+        ({"prompt": ["a cat", " "]}, r"prompt\[1\]: expected at least one word, got only blanks"),
+        ({"prompt": ["a cat", 3]}, r"prompt\[1\]: expected a string, got an object of type int"),
+        ({"num_alternatives": 0}, "num_alternatives: expected a whole number of at least 1, got 0"),
+        ({"seed": 1.5}, "seed: expected a whole number, got 1.5"),
+        ({"temperature": -1}, "temperature: expected a number of at least 0, got -1"),
+        ({"temperature": float("nan")}, "temperature: expected a number of at least 0, got nan"),
+        ({"temperature": "hot"}, "temperature: expected a number"),
         ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"token_budget": True}, "token_budget"),
-        ({"banned_terms": "hour"}, "banned_terms must be a list of strings"),
+        ({"banned_terms": "hour"}, "banned_terms: expected a list of strings, got 'hour'"),
         ({"banned_terms": [""]}, "banned_terms"),
         ({"batch_size": 0}, "batch_size"),
-        ({"styles": "ink"}, "styles must be a list of strings, it is 'ink'"),
-        ({"styles": 3}, "styles must be a list of strings, it is 3"),
-        ({"styles": ["ink", " "]}, r"styles\[1\]: style must hold at least one word, it is blank"),
-        ({"styles": [None]}, r"styles\[0\]: style must be a string, a NoneType came"),
-        ({"styles": ["a\0b"]}, r"styles\[0\]: style may hold no control character"),
-        ({"keep_attributes": 1}, "keep_attributes must be True or False, it is 1"),
-        ({"no_artists": "yes"}, "no_artists must be True or False, it is 'yes'"),
-        ({"strength": "half"}, "strength must be a number, it is 'half'"),
-        ({"strength": True}, "strength must be a number, it is True"),
-        ({"strength": 1.5}, "strength must be between 0 .nothing is added. and 1 .all., it is 1.5"),
-        ({"strength": float("nan")}, "strength must be between 0"),
-        ({"strength": 0, "prompt": " "}, "prompt must hold at least one word, it is blank"),
+        ({"styles": "ink"}, "styles: expected a list of strings, got 'ink'"),
+        ({"styles": 3}, "styles: expected a list of strings, got 3"),
+        ({"styles": ["ink", " "]}, r"styles\[1\]: expected at least one word, got only blanks"),
+        ({"styles": [None]}, r"styles\[0\]: expected a string, got None"),
+        ({"styles": ["a\0b"]}, r"styles\[0\]: expected no control characters, got U\+0000 at character 2"),
+        ({"keep_attributes": 1}, "keep_attributes: expected True or False, got 1"),
+        ({"no_artists": "yes"}, "no_artists: expected True or False, got 'yes'"),
+        ({"strength": "half"}, "strength: expected a number from 0 to 1, got 'half'"),
+        ({"strength": True}, "strength: expected a number from 0 to 1, got True"),
+        ({"strength": 1.5}, "strength: expected a number from 0 to 1, got 1.5"),
+        ({"strength": float("nan")}, "strength: expected a number from 0 to 1, got nan"),
+        ({"strength": 0, "prompt": " "}, "prompt: expected at least one word, got only blanks"),
     ],
 )
 def test_bad_input(refiner: Refiner, arguments: dict, message: str) -> None:
@@ -167,12 +167,12 @@ def test_bad_device(tiny_checkpoint) -> None:
 
 def test_all_ways_to_refine_have_the_same_options() -> None:
     options = {field.name: field.default for field in fields(RefineOptions)}
-    for function, before, behind in (
-        (Refiner.refine, ["self", "prompt"], []),
-        (prip.refine, ["prompt", "model", "device", "revision"], ["dtype", "quantization", "compile"]),
+    for function, before in (
+        (Refiner.refine, ["self", "prompt", "options"]),
+        (prip.refine, ["prompt", "model", "device", "revision", "dtype", "quantization", "compile", "options"]),
     ):
         parameters = inspect.signature(function).parameters
-        assert [*parameters] == [*before, *options, *behind]
+        assert [*parameters] == [*before, *options]
         assert {name: parameters[name].default for name in options} == options
     loading = inspect.signature(Refiner.from_pretrained).parameters
     assert {*loading} == {"model", "device", "revision", "dtype", "quantization", "compile"}
@@ -182,13 +182,16 @@ def test_options_reach_the_refiner(tiny_checkpoint, refiner: Refiner) -> None:
     options = dict(num_alternatives=2, seed=3, temperature=0.9, max_new_tokens=9, token_budget=30, batch_size=1)
     options |= dict(banned_terms=["golden"], styles=["ink"], keep_attributes=False, no_artists=True, strength=0.5)
     options |= dict(top_p=0.8, allow_faults=True)
-    assert prip.refine("a cat", tiny_checkpoint, "cpu", **options) == refiner.refine("a cat", **options)
+    assert prip.refine("a cat", tiny_checkpoint, device="cpu", **options) == refiner.refine("a cat", **options)
     for name, value in (*options.items(), ("batch_size", 7)):
         seen = pytest.MonkeyPatch()
         with seen.context() as patch:
-            patch.setattr(Refiner, "refine", lambda self, prompt, **given: given)
-            given = prip.refine("a cat", tiny_checkpoint, "cpu", **{name: value})
-        assert given == {**vars(RefineOptions()), name: value}
+            patch.setattr(Refiner, "refine", lambda self, prompt, given: given)
+            given = prip.refine("a cat", tiny_checkpoint, device="cpu", **{name: value})
+        assert given == replace(RefineOptions(), **{name: value})
+        assert refiner.refine("a cat", given, num_alternatives=1, max_new_tokens=4) == refiner.refine(
+            "a cat", **{name: value} | {"num_alternatives": 1, "max_new_tokens": 4}
+        )
 
 
 def test_warnings_show_the_users_own_line(tiny_checkpoint, refiner: Refiner) -> None:
@@ -209,7 +212,7 @@ def test_warnings_show_the_users_own_line(tiny_checkpoint, refiner: Refiner) -> 
 def test_is_a_prompt_refiner(refiner: Refiner) -> None:
     assert isinstance(refiner, PromptRefiner)
     assert refiner(["a cat", "a dog"], [1, 2]) == refiner.refine(["a cat", "a dog"])
-    with pytest.raises(InputError, match="one for each of the 2 user prompts, 1 came"):
+    with pytest.raises(InputError, match="seeds: expected one for each of the 2 user prompts, got 1"):
         refiner(["a cat", "a dog"], [1])
 
 
@@ -279,7 +282,7 @@ def test_copies_and_pickles_refine_alike(tiny_checkpoint) -> None:
 
 
 def test_what_leaves_no_room_is_named(refiner: Refiner) -> None:
-    with pytest.warns(PripWarning, match="the 75 tokens that the generator reads and max_new_tokens=3000"):
+    with pytest.warns(PripWarning, match="the generator's limit of 75 tokens and max_new_tokens=3000"):
         assert refiner.refine("a cat", max_new_tokens=3000) == "a cat"
 
 
@@ -306,5 +309,5 @@ def test_each_prompt_may_have_a_seed_of_its_own(refiner: Refiner, wanted: int) -
     with pytest.warns(PripWarning) as told:
         refiner.refine(prompts, **vars(options))
     assert refiner.shortcomings(prompts, results, options) == [str(told[0].message)]
-    with pytest.raises(InputError, match="seeds must be one for each of the 4 user prompts, 3 came"):
+    with pytest.raises(InputError, match="seeds: expected one for each of the 4 user prompts, got 3"):
         refiner.refine_each(prompts, seeds[:3], options)

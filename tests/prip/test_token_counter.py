@@ -82,5 +82,5 @@ def test_the_default_budget_is_clips(refiner):
     prompts = [" ".join(USER_PROMPTS), "a cat"]
     texts = refiner.refine(prompts, max_new_tokens=90)
     assert texts == refiner.refine(prompts, max_new_tokens=90, token_budget=75)
-    assert refiner.constraints._count_tokens is count_clip_tokens
+    assert refiner.sampler.constraints._count_tokens is count_clip_tokens
     assert all(count_clip_tokens(text) <= 75 for text in texts)

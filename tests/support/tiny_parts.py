@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from prip.options import RefineOptions
+
 USER_PROMPTS = [
     "a cat",
     "a dog on the beach",
@@ -74,3 +78,8 @@ def llama_config(**changes):
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     tokens = {"vocab_size": 420, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
     return LlamaConfig(**{**shape, "max_position_embeddings": 256, "initializer_range": 0.2, **tokens, **changes})
+
+
+def options_with(**changes: Any) -> RefineOptions:
+    """The options of tests that sample: faults are allowed, since tiny models name them."""
+    return RefineOptions(**{"allow_faults": True, **changes})

@@ -217,7 +217,7 @@ def test_an_encoder_that_is_wanted_must_be_there(peer: Path, warm: Path, tmp_pat
     with pytest.raises(InputError, match="there is no encoder, decoder reads pivots"):
         type(whole.model)(None, whole.model.decoder)
     alone = make_peer(peer)
-    with pytest.raises(CheckpointError, match="the encoder and its tokenizer should both be there, or neither"):
+    with pytest.raises(CheckpointError, match="encoder: expected both a model and a tokenizer, or neither"):
         Refiner(alone.model, PripProcessor(whole.processor.encoder_tokenizer, alone.processor.decoder_tokenizer))
     Refiner(whole.model, whole.processor).save_pretrained(tmp_path)
     for file in (tmp_path / "encoder").iterdir():

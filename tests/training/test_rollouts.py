@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from made_rl import Brightness, Painter
+from tiny_parts import options_with
 
 from prip.errors import CheckpointError, InputError
 from prip.refiner import Refiner
@@ -54,13 +55,13 @@ def test_actions_are_scored_as_they_were_chosen(policy: Policy) -> None:
     """One row at a time, token by token, without padding: the log-probabilities of the batch."""
     refinements = policy.refine(PROMPTS, 1.0, [(0, place) for place in range(4)])
     batch = policy.collate(refinements)
-    model, constraints = policy.refiner.model, policy.refiner.constraints
+    model, constraints = policy.refiner.model, policy.refiner.sampler.constraints
     logits, hidden = policy.score(model.encoder, batch)
     found = ppo.token_log_probabilities(logits, batch.allowed, batch.actions, batch.mask)
     assert hidden.shape == (*found.shape, 32)
     assert batch.mask.sum(dim=1).tolist() == [len(one.actions) for one in refinements]
     for row, one in enumerate(refinements):
-        rows = constraints.begin([one.user_prompt], 40, 14)
+        rows = constraints.begin([one.user_prompt], options_with(token_budget=40, max_new_tokens=14))
         ids, mask = policy.refiner.processor.encode_user_prompts([one.user_prompt])
         pivot = model.encoder(ids, mask)
         tokens = policy.refiner.processor.prefix_ids(one.user_prompt)
@@ -104,7 +105,11 @@ def test_constraints_are_held_as_bits(policy: Policy, monkeypatch: pytest.Monkey
     monkeypatch.setattr("prip.training.rollouts.policy.REPLAYED_AT_ONCE", 2)
     batch = policy.collate(refinements)
     actions = [one.actions for one in refinements]
-    expected = policy.refiner.constraints.replay(PROMPTS, actions, policy.token_budget, policy.max_new_tokens)
+    expected = policy.refiner.sampler.constraints.replay(
+        PROMPTS,
+        actions,
+        options_with(token_budget=policy.token_budget, max_new_tokens=policy.max_new_tokens),
+    )
     assert len(PROMPTS) > 2 and not expected.all() and torch.equal(batch.allowed, expected)
     assert batch.allowed_bits.nbytes == expected[..., ::8].numel()
 

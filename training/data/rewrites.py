@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from prip.errors import InputError
-from prip.processing import PripProcessor, check_user_prompt, own_words
+from prip.text.prompts import check_user_prompt, join, own_words
+from prip.text.prompts import prefix as prompt_prefix
 
 from .evaluation_sets import normalise
 
@@ -14,7 +15,7 @@ REWRITES = ["user_prompt", "system_prompt"]
 
 def continued(user_prompt: str, modifiers: str) -> str:
     """Returns the user prompt continued by these modifiers, as the decoder would continue it."""
-    return PripProcessor.join(user_prompt, f" {modifiers.strip(' .,')}")
+    return join(user_prompt, f" {modifiers.strip(' .,')}")
 
 
 def as_rewrite(first: str, last: str) -> tuple[str, str, str]:
@@ -27,7 +28,7 @@ def as_rewrite(first: str, last: str) -> tuple[str, str, str]:
     """
     if normalise(first) == normalise(last):
         return first, last, "unchanged"
-    prefix, start = PripProcessor.prefix(first), own_words(first.partition(",")[0])
+    prefix, start = prompt_prefix(first), own_words(first.partition(",")[0])
     try:
         check_user_prompt(start)
     except InputError:

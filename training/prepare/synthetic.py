@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from prip.processing import own_words
 from prip.rewards import StandardisedSum
+from prip.text.prompts import own_words
 
 from ..data.drawing import SEEDS
 from ..data.pairs import MANIFEST

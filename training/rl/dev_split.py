@@ -53,7 +53,7 @@ class DevSplit:
                 )
                 difference = torch.where(new.isfinite(), new - warm, 0)
                 divergences.append((new.exp() * difference).sum(dim=-1))
-        separator = self.policy.refiner.constraints.table.separator
+        separator = self.policy.refiner.sampler.separator
 
         def gather(values: torch.Tensor) -> torch.Tensor:
             return ranks.gather_rows(values.to(device))[:count]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
+from prip.options import RefineOptions
 from prip.refiner import Refiner
 
 from .offloading import Residence
@@ -42,6 +43,13 @@ class Policy:
     residence: Residence = field(default_factory=lambda: Residence({}))
     """Where the decoder is, by this name"""
 
+    @property
+    def options(self) -> RefineOptions:
+        """Options of the sampler. Faults are allowed: the reward decides about them."""
+        return RefineOptions(
+            top_p=1.0, max_new_tokens=self.max_new_tokens, token_budget=self.token_budget, allow_faults=True
+        )
+
     def refine(
         self, user_prompts: Sequence[str], temperature: float = 0.0, seeds: Sequence[tuple[int, int]] | None = None
     ) -> list[Refinement]:
@@ -55,22 +63,20 @@ class Policy:
         with self.residence.using("decoder"):
             for start in range(0, len(user_prompts), self.chunk):
                 some = slice(start, start + self.chunk)
-                found += self.refiner.actions(
+                found += self.refiner.sampler.sample(
                     user_prompts[some],
                     seeds[some],
-                    temperature,
-                    self.max_new_tokens,
-                    self.token_budget,
+                    replace(self.options, temperature=temperature),
                     whole_modifiers=temperature == 0,
                 )
         return [
-            Refinement(prompt, self.refiner.text(prompt, own), own)
+            Refinement(prompt, self.refiner.sampler.text(prompt, own), own)
             for prompt, own in zip(user_prompts, found, strict=True)
         ]
 
     def has_room(self, user_prompts: Sequence[str]) -> list[bool]:
         """Returns which user prompts leave room for a modifier."""
-        return self.refiner.has_room(user_prompts, self.max_new_tokens, self.token_budget)
+        return self.refiner.sampler.has_room(user_prompts, self.options)
 
     def collate(self, refinements: Sequence[Refinement]) -> ActionBatch:
         """Returns the tensors from which the refinements' actions are scored again, on the CPU."""
@@ -78,7 +84,7 @@ class Policy:
         prompts = [one.user_prompt for one in refinements]
         prefixes = [processor.prefix_ids(prompt) for prompt in prompts]
         encoder_ids, encoder_mask = processor.encode_user_prompts(prompts)
-        rows, vocabulary = len(refinements), self.refiner.constraints.table.size
+        rows, vocabulary = len(refinements), self.refiner.sampler.vocabulary_size
         width = max(len(prefix) + len(one.actions) for prefix, one in zip(prefixes, refinements, strict=True))
         length = max(1, *(len(one.actions) for one in refinements), 1)
         batch = ActionBatch(
@@ -94,8 +100,8 @@ class Policy:
         )
         for start in range(0, rows, REPLAYED_AT_ONCE):
             some = slice(start, start + REPLAYED_AT_ONCE)
-            replayed = self.refiner.constraints.replay(
-                prompts[some], [one.actions for one in refinements[some]], self.token_budget, self.max_new_tokens
+            replayed = self.refiner.sampler.replay(
+                prompts[some], [one.actions for one in refinements[some]], self.options
             )
             batch.allowed_bits[some, : replayed.shape[1]] = pack_bits(replayed)
         for row, (prefix, one) in enumerate(zip(prefixes, refinements, strict=True)):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prip.errors import InputError, warn
-from prip.processing import check_user_prompt
+from prip.text.prompts import check_user_prompt
 
 from .registry import EvaluationPrompt
 

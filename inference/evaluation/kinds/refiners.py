@@ -7,9 +7,9 @@ from pathlib import Path
 
 from prip.errors import InputError
 from prip.options import RefineOptions
-from prip.processing import PripProcessor
 from prip.protocols import PromptRefiner
 from prip.refiner import Refiner
+from prip.text.prompts import join
 
 from ...checkpoint_parts import Parts, load_refiner
 from .registry import Context
@@ -19,7 +19,7 @@ STAGES = ("rl", "warmup")
 
 def with_modifiers(user_prompt: str, modifiers: Sequence[str]) -> str:
     """Returns the user prompt continued by modifiers as the refiner would continue it; as it is when there are none."""
-    return PripProcessor.join(user_prompt, " " + ", ".join(modifiers)) if modifiers else user_prompt
+    return join(user_prompt, " " + ", ".join(modifiers)) if modifiers else user_prompt
 
 
 class PlainRefiner:
@@ -61,7 +61,7 @@ class GreedyRefiner:
 
     def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
         """Returns the refined prompts. A prompt that leaves no room comes back as it is, with PRIP's warning."""
-        return self.refiner.refine(user_prompts, **vars(self.options))
+        return self.refiner(user_prompts, [self.options.seed] * len(user_prompts), self.options)
 
 
 def make_none(name: str, context: Context) -> PromptRefiner:

@@ -6,7 +6,7 @@ import pytest
 
 from prip.control.artists import artist_beginnings, artist_names
 from prip.control.styles import phrase_of, styles, with_styles
-from prip.processing import check_user_prompt, own_words
+from prip.text.prompts import check_user_prompt, own_words
 from prip.text.words import words_of
 
 

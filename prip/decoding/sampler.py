@@ -1,0 +1,154 @@
+"""Sampling what is added to user prompts: preference encoder, prompt decoder and constraints in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import CheckpointError
+from ..options import RefineOptions
+from ..text.clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
+from ..text.prompts import join, own_words
+from .constraints import Constraints
+from .decode import decode, row_generator
+
+if TYPE_CHECKING:
+    from ..modeling import PripModel
+    from ..processing import PripProcessor
+    from ..text.token_counter import TokenCounter
+
+
+class PromptSampler:
+    """Samples the tokens that a model adds to user prompts, under the constraints on a system prompt.
+
+    Refining, reinforcement learning and step-wise refinement share it.
+    """
+
+    def __init__(self, model: PripModel, processor: PripProcessor, counter: TokenCounter | None = None) -> None:
+        """Build the constraints of a model's vocabulary.
+
+        Args:
+            model: Preference encoder and prompt decoder. Sampling needs them in evaluation mode.
+            processor: Their tokenizers.
+            counter: Counts the token budget, and limits it where `RefineOptions.token_budget` is None. None counts as
+                CLIP does.
+
+        Raises:
+            CheckpointError: A part of the model has no tokenizer, or a smaller vocabulary than its tokenizer.
+        """
+        _check_vocabularies(model, processor)
+        self.model = model
+        self.processor = processor
+        self.counter = counter
+        self.constraints = Constraints(
+            processor.decoder_tokenizer,
+            count_tokens=count_clip_tokens if counter is None else counter,
+            token_limit=CLIP_TOKEN_LIMIT if counter is None else counter.limit,
+            modifier_tokens=model.decoder.config.modifier_tokens,
+            vocabulary_size=model.decoder.lm.get_output_embeddings().weight.shape[0],
+        )
+
+    @property
+    def token_limit(self) -> int:
+        """Token budget of options that set none."""
+        return self.constraints.token_limit
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Width of the prompt decoder's logits."""
+        return self.constraints.table.size
+
+    @property
+    def separator(self) -> int:
+        """Token between two modifiers."""
+        return self.constraints.table.separator
+
+    @torch.no_grad()
+    def sample(
+        self,
+        user_prompts: Sequence[str],
+        seeds: Sequence[tuple[int, int]],
+        options: RefineOptions,
+        whole_modifiers: bool = True,
+    ) -> list[list[int]]:
+        """Return the tokens that the prompt decoder adds to each prompt.
+
+        Args:
+            user_prompts: The prompts, styles included: `options.styles` is not read.
+            seeds: (seed, number of the alternative) for each prompt: `options.seed` is not read.
+            options: Temperature, top_p and constraints.
+            whole_modifiers: Whether a modifier that the constraints would cut short is dropped, as `decode` says.
+
+        Returns:
+            For each prompt its actions: token ids that end with the end token, or none if the prompt leaves no room.
+        """
+        rows = self.constraints.begin(user_prompts, options)
+        prefixes = [self.processor.prefix_ids(prompt) for prompt in user_prompts]
+        fitting = [
+            index
+            for index, (row, ids) in enumerate(zip(rows, prefixes, strict=True))
+            if not row.full and self._fits(len(ids) + options.max_new_tokens)
+        ]
+        actions: list[list[int]] = [[] for _ in user_prompts]
+        if not fitting:
+            return actions
+        input_ids, mask = self.processor.encode_user_prompts([user_prompts[index] for index in fitting])
+        pivot = self.model.pivot(input_ids.to(self.model.device), mask.to(self.model.device))
+        decoded = decode(
+            self.model.decoder,
+            self.constraints,
+            pivot=pivot,
+            prefix_ids=[prefixes[index] for index in fitting],
+            rows=[rows[index] for index in fitting],
+            options=options,
+            generators=[
+                row_generator(seeds[index][0], own_words(user_prompts[index]), seeds[index][1]) for index in fitting
+            ],
+            whole_modifiers=whole_modifiers,
+        )
+        for index, tokens in zip(fitting, decoded, strict=True):
+            actions[index] = tokens
+        return actions
+
+    def replay(
+        self, user_prompts: Sequence[str], actions: Sequence[Sequence[int]], options: RefineOptions
+    ) -> torch.Tensor:
+        """Return the masks under which actions were sampled, as `Constraints.replay` does."""
+        return self.constraints.replay(user_prompts, actions, options)
+
+    def text(self, user_prompt: str, actions: Sequence[int]) -> str:
+        """Return the refined prompt that actions make of a user prompt; without actions, the user prompt itself."""
+        return join(user_prompt, self.processor.decode(actions)) if actions else user_prompt
+
+    def has_room(self, user_prompts: Sequence[str], options: RefineOptions) -> list[bool]:
+        """Return for each prompt whether it leaves room for a modifier."""
+        rows = self.constraints.begin(user_prompts, options)
+        lengths = [len(self.processor.prefix_ids(prompt)) for prompt in user_prompts]
+        return [
+            not row.full and self._fits(length + options.max_new_tokens)
+            for row, length in zip(rows, lengths, strict=True)
+        ]
+
+    def _fits(self, tokens: int) -> bool:
+        """Return whether the prompt decoder has positions for its template, the soft tokens and `tokens` more."""
+        config = self.model.decoder.config
+        head = len(config.template_before_ids or ()) + len(config.template_after_ids or ()) + config.pivot_length
+        positions = getattr(self.model.decoder.lm.config, "max_position_embeddings", None)
+        return positions is None or head + tokens <= positions
+
+
+def _check_vocabularies(model: PripModel, processor: PripProcessor) -> None:
+    """Raise CheckpointError unless each part has a tokenizer, and an embedding for each of its tokens."""
+    for part, tokenizer, reader in (
+        ("encoder", processor.encoder_tokenizer, model.encoder and model.encoder.t5),
+        ("decoder", processor.decoder_tokenizer, model.decoder.lm),
+    ):
+        if (tokenizer is None) != (reader is None):
+            raise CheckpointError(f"{part}: expected both a model and a tokenizer, or neither")
+        if tokenizer is None or reader is None:
+            continue
+        size: int = reader.get_input_embeddings().num_embeddings  # type: ignore[assignment]
+        if len(tokenizer) > size:
+            raise CheckpointError(f"{part}: expected at most {size:,} tokens in its tokenizer, got {len(tokenizer):,}")
