@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from prip.pivot_encoders.qformer import load_pivot_encoder
+from prip.pivot_encoders import load_pivot_encoder
 from prip.protocols import Images
 
 from ..checkpoint_parts import existing

@@ -1,0 +1,65 @@
+"""Pivot encoders: map images to pivots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..devices import as_device, as_dtype
+from ..errors import CheckpointError
+from ..loading.folders import read_json, resolve_folder
+from ..protocols import PivotEncoder
+
+if TYPE_CHECKING:
+    import torch
+
+    from .blip2 import Blip2PivotEncoder
+    from .qformer import QFormerPivotEncoder
+
+
+def load_pivot_encoder(
+    name_or_path: str | Path, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+) -> PivotEncoder:
+    """Load a pivot encoder, frozen and in evaluation mode.
+
+    Args:
+        name_or_path: A folder or Hub id (also "ID@REVISION") in PRIP's own format or of a BLIP-2 in transformers'
+            format, such as Salesforce/blip2-itm-vit-g; or lavis' file blip2_pretrained.pth.
+        device: None is a GPU if there is one.
+        dtype: Of the networks, by name or torch's; None is float32. BLIP-2's Q-Former and the pivots are always
+            float32.
+
+    Returns:
+        A pivot encoder: call it with uint8 images `(n, 3, height, width)` for float32 pivots
+        `(n, pivot_length, pivot_width)`.
+
+    Raises:
+        CheckpointError: If there is no pivot encoder, or its weights do not fit exactly.
+    """
+    encoder: Any
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        encoder = _blip2().from_lavis(path, dtype=as_dtype(dtype))
+    else:
+        folder = resolve_folder(name_or_path)
+        model_type = read_json(folder / "config.json").get("model_type")
+        if model_type not in MODEL_TYPES:
+            raise CheckpointError(f"{folder}: expected model_type {' or '.join(MODEL_TYPES)}, got {model_type!r}")
+        encoder = MODEL_TYPES[model_type]().from_pretrained(folder, dtype=as_dtype(dtype))
+    return encoder.to(as_device(device)).requires_grad_(False).eval()
+
+
+def _qformer() -> type[QFormerPivotEncoder]:
+    from .qformer import QFormerPivotEncoder
+
+    return QFormerPivotEncoder
+
+
+def _blip2() -> type[Blip2PivotEncoder]:
+    from .blip2 import Blip2PivotEncoder
+
+    return Blip2PivotEncoder
+
+
+MODEL_TYPES = {"prip_pivot_encoder": _qformer, "blip-2": _blip2}
+"""Getter of the class by model_type: PRIP's own format, and BLIP-2 in transformers."""

@@ -1,4 +1,4 @@
-"""The pivot encoder of the paper: BLIP-2's frozen vision transformer and stage-1 Q-Former, 32 x 768."""
+"""The paper's pivot encoder: BLIP-2's frozen vision transformer and stage-1 Q-Former; pivots of 32 x 768."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ BATCH_SIZE = 64
 
 
 class Blip2PivotEncoder(StrictModel, Blip2PreTrainedModel):
-    """A `PivotEncoder` with BLIP-2's parts: its image branch alone, without a language model or text layers.
+    """A `PivotEncoder` from BLIP-2's image branch, without its language model and text layers.
 
-    The pivot is the last hidden state of the Q-Former's queries, with no norm or projection behind it: what
-    lavis' feature extractor calls the image embedding. Files are those of transformers' BLIP-2 models.
+    The pivot is the last hidden state of the Q-Former's queries, without a norm or projection after it: what lavis'
+    feature extractor calls the image embedding. Its files are those of transformers' BLIP-2 models.
     """
 
     config: Any
@@ -39,16 +39,16 @@ class Blip2PivotEncoder(StrictModel, Blip2PreTrainedModel):
     ]
 
     def __init__(self, config: Blip2Config) -> None:
-        """config: of any BLIP-2; only what it says of vision, Q-Former and queries is used."""
-        own: Any = deepcopy(config)
-        own.qformer_config.use_qformer_text_input = False
-        super().__init__(own)
-        self.vision_model = Blip2VisionModel(own.vision_config)
-        norm_eps = getattr(own, "vision_norm_eps", None)
+        """Build from the config of any BLIP-2, of which the vision, Q-Former and query settings are used."""
+        image_branch: Any = deepcopy(config)
+        image_branch.qformer_config.use_qformer_text_input = False
+        super().__init__(image_branch)
+        self.vision_model = Blip2VisionModel(image_branch.vision_config)
+        norm_eps = getattr(image_branch, "vision_norm_eps", None)
         if norm_eps is not None:
             self.vision_model.post_layernorm.eps = norm_eps
-        self.query_tokens = nn.Parameter(torch.zeros(1, own.num_query_tokens, own.qformer_config.hidden_size))
-        self.qformer = Blip2QFormerModel(own.qformer_config)
+        self.query_tokens = nn.Parameter(torch.zeros(1, config.num_query_tokens, self.pivot_width))
+        self.qformer = Blip2QFormerModel(image_branch.qformer_config)
         self.post_init()
 
     @torch.no_grad()
@@ -59,7 +59,7 @@ class Blip2PivotEncoder(StrictModel, Blip2PreTrainedModel):
 
     @property
     def pivot_length(self) -> int:
-        """Vectors in a pivot."""
+        """Number of vectors in a pivot."""
         return self.config.num_query_tokens
 
     @property
@@ -71,16 +71,21 @@ class Blip2PivotEncoder(StrictModel, Blip2PreTrainedModel):
     def from_lavis(
         cls, file: str | os.PathLike[str], config: Blip2Config | None = None, dtype: torch.dtype = torch.float32
     ) -> Blip2PivotEncoder:
-        """Loads lavis' checkpoint `blip2_pretrained.pth`, and the ViT from `eva_vit_g.pth` beside it where it has none.
+        """Load lavis' checkpoint.
 
-        config: of the sizes; None is lavis' own (ViT-g and BERT base). dtype: of the ViT; the Q-Former is float32.
-        Raises CheckpointError when a key is missing, unknown or of another shape; it lists them.
+        Args:
+            file: `blip2_pretrained.pth`. If it has no ViT, the ViT is loaded from `eva_vit_g.pth` beside it.
+            config: Architecture; None is lavis' own (ViT-g and BERT base).
+            dtype: Of the ViT; the Q-Former is always float32.
+
+        Raises:
+            CheckpointError: If a weight is missing, unexpected or of another shape; lists them.
         """
-        own: Any = deepcopy(config) if config is not None else Blip2Config()
-        own.vision_norm_eps = LN_VISION_EPS
+        lavis_config: Any = deepcopy(config) if config is not None else Blip2Config()
+        lavis_config.vision_norm_eps = LN_VISION_EPS
         with torch.device("meta"):
-            model = cls(own)
-        state = rename_lavis_keys(read_lavis_checkpoint(Path(file), own.vision_config.num_hidden_layers))
+            model = cls(lavis_config)
+        state = rename_lavis_keys(read_lavis_checkpoint(Path(file), lavis_config.vision_config.num_hidden_layers))
         try:
             model.load_state_dict(state, strict=True, assign=True)
         except RuntimeError as error:
@@ -91,9 +96,9 @@ class Blip2PivotEncoder(StrictModel, Blip2PreTrainedModel):
         return model.eval()
 
     def preprocess(self, images: Images) -> Tensor:
-        """uint8 (n, 3, h, w) of any size to what the ViT reads: float32 (n, 3, image_size, image_size).
+        """Preprocess uint8 images `(n, 3, height, width)` as BLIP-2 does; float32 `(n, 3, image_size, image_size)`.
 
-        BLIP-2's own: the whole image is brought to the square by Pillow's bicubic, then CLIP's mean and deviation.
+        The whole image is resized to a square by Pillow's bicubic, then standardised by CLIP's mean and deviation.
         """
         side = self.config.vision_config.image_size
         mean = torch.tensor(OPENAI_CLIP_MEAN, device=images.device).view(3, 1, 1)
@@ -101,14 +106,14 @@ class Blip2PivotEncoder(StrictModel, Blip2PreTrainedModel):
         return (resize_bicubic(images, side, side).float() / 255 - mean) / deviation
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """Preprocessed images (n, 3, image_size, image_size) to pivots float32 (n, pivot_length, pivot_width)."""
-        seen = self.vision_model(pixel_values).last_hidden_state
-        queries = self.query_tokens.expand(len(seen), -1, -1)
-        return self.qformer(queries, encoder_hidden_states=seen).last_hidden_state
+        """Map preprocessed images to pivots, float32 `(n, pivot_length, pivot_width)`."""
+        patches = self.vision_model(pixel_values).last_hidden_state
+        queries = self.query_tokens.expand(len(patches), -1, -1)
+        return self.qformer(queries, encoder_hidden_states=patches).last_hidden_state
 
     @torch.no_grad()
     def __call__(self, images: Images, batch_size: int = BATCH_SIZE) -> Tensor:
-        """Pivots, float32 (n, pivot_length, pivot_width) on the CPU, of uint8 images (n, 3, h, w)."""
+        """Encode uint8 images of any size; return float32 `(n, pivot_length, pivot_width)` on the CPU."""
         starts = range(0, len(images), batch_size)
         batches = (images[i : i + batch_size].to(self.device) for i in starts)
         pivots = [self.forward(self.preprocess(batch)).float().cpu() for batch in batches]

@@ -1,4 +1,4 @@
-"""Reading lavis' BLIP-2 checkpoints: their keys under the names of transformers' BLIP-2."""
+"""Read lavis' BLIP-2 checkpoints, and rename their weights to those of transformers' BLIP-2."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from torch import Tensor
 from ..errors import CheckpointError
 
 LN_VISION_EPS = 1e-5
-"""Of lavis' norm between the ViT and the Q-Former; the ViT's own norms have 1e-6."""
+"""Epsilon of lavis' norm between the ViT and the Q-Former; the ViT's own norms have 1e-6."""
 
 VISION_FILE = "eva_vit_g.pth"
-"""Where lavis keeps the ViT: stage 1 froze it, so that its own checkpoint leaves it out."""
+"""File of the ViT, which stage 1 froze and therefore leaves out of its own checkpoint."""
 
 UNUSED = re.compile(
     r"Qformer\.(cls|bert\.pooler)\.|Qformer\.bert\.embeddings\.(word_embeddings|position_embeddings|position_ids)"
     r"|Qformer\.bert\.encoder\.layer\.\d+\.(intermediate|output)\."
     r"|(vision_proj|text_proj|itm_head|opt_model|opt_proj|t5_model|t5_proj|llm_model|llm_proj)\.|temp$"
 )
-"""Of the text branch, the heads and the language models of stage 2: the pivot does not need them."""
+"""Weights of the text branch, the heads and the language models of stage 2, which the pivot does not need."""
 
 UNUSED_IN_VISION_FILE = re.compile(r"(norm|fc_norm|head)\.")
-"""Of EVA's classifier, which lavis leaves out."""
+"""Weights of EVA's classifier, which lavis leaves out."""
 
 _RENAMES = [
     (r"^visual_encoder\.cls_token$", "vision_model.embeddings.class_embedding"),
@@ -45,25 +45,30 @@ _RENAMES_COMPILED = [(re.compile(pattern), to) for pattern, to in _RENAMES]
 
 
 def read_lavis_checkpoint(file: Path, vision_layers: int) -> dict[str, Tensor]:
-    """Returns the state dict under lavis' names, with the ViT from VISION_FILE beside `file` where `file` has none.
+    """Return the state dict under lavis' names, including the ViT.
 
-    vision_layers: blocks of the ViT that are used; EVA's file has one more, which lavis leaves out.
-    Raises CheckpointError for a file that is not lavis', or with neither ViT nor VISION_FILE.
+    Args:
+        file: lavis' checkpoint. If it has no ViT, the ViT is read from VISION_FILE beside it.
+        vision_layers: Number of ViT blocks used; EVA's file has one more, which lavis leaves out.
+
+    Raises:
+        CheckpointError: If the file is not lavis', or there is no ViT.
     """
-    loaded = _load(file)
-    state = loaded.get("model")
+    state = _load(file).get("model")
     if not isinstance(state, dict) or "query_tokens" not in state:
-        raise CheckpointError(f"{file}: wanted a checkpoint of lavis, {{'model': state dict with query_tokens}}")
+        raise CheckpointError(
+            f"{file}: expected lavis' {{'model': state dict with query_tokens}}, got another checkpoint"
+        )
     if not any(key.startswith("visual_encoder.") for key in state):
         vision = file.parent / VISION_FILE
         if not vision.is_file():
-            raise CheckpointError(f"{file} has no vision transformer: lavis' {VISION_FILE} is wanted beside it")
+            raise CheckpointError(f"{file}: it has no vision transformer, and there is no {VISION_FILE} beside it")
         state = {**state, **{f"visual_encoder.{key}": value for key, value in _eva(vision, vision_layers).items()}}
     return state
 
 
 def _eva(file: Path, vision_layers: int) -> dict[str, Tensor]:
-    """The ViT's own file, less its classifier and the blocks behind the used ones."""
+    """Read the ViT's own file, without its classifier and unused last blocks."""
 
     def is_used(key: str) -> bool:
         block = re.match(r"blocks\.(\d+)\.", key)
@@ -75,19 +80,21 @@ def _eva(file: Path, vision_layers: int) -> dict[str, Tensor]:
 def _load(file: Path) -> dict[str, Any]:
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's reader raises what its unpickler, zip and mmap do
+    except Exception as error:  # torch's reader raises the errors of its unpickler, zip and mmap
         reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{file} cannot be read as tensors alone: {type(error).__name__}: {reason}") from error
+        raise CheckpointError(
+            f"{file}: cannot be read as a file of tensors: {type(error).__name__}: {reason}"
+        ) from error
     if not isinstance(loaded, dict):
-        raise CheckpointError(f"{file}: wanted a dict, got a {type(loaded).__name__}")
+        raise CheckpointError(f"{file}: expected a dict, got {type(loaded).__name__}")
     return loaded
 
 
 def rename_lavis_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns a state dict under transformers' names, without what the pivot does not need.
+    """Return the state dict under transformers' names, without weights that the pivot does not need.
 
-    The ViT's bias of queries and of values become one with zeros for the keys. Keys that lavis' BLIP-2 does not have
-    keep their names, so that strict loading tells them.
+    The ViT's query and value biases become one vector with zeros for the keys. Names that lavis' BLIP-2 does not have
+    stay as they are, so that strict loading reports them.
     """
     renamed: dict[str, Tensor] = {}
     for key, value in state.items():

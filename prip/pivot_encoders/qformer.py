@@ -1,24 +1,13 @@
-"""Pivot encoders, from an image to its pivot: a small vision trunk with a Q-Former, and where any of them is loaded."""
+"""The small pivot encoder: a convolutional trunk read by a Q-Former."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel, PreTrainedConfig
 
-from ..devices import as_device, as_dtype
-from ..errors import CheckpointError
-from ..loading.folders import resolve_folder
-from ..loading.untrusted import read_json
 from ..modeling.conv_trunk import ConvTrunk, TrunkModel
-from ..protocols import Images, PivotEncoder
-
-if TYPE_CHECKING:
-    from .blip2 import Blip2PivotEncoder
+from ..protocols import Images
 
 
 class QFormerPivotEncoderConfig(PreTrainedConfig):
@@ -35,7 +24,10 @@ class QFormerPivotEncoderConfig(PreTrainedConfig):
 
 
 class QFormerPivotEncoder(TrunkModel):
-    """Learned queries that read a convolutional trunk's grid through a Q-Former; its last hidden state is the pivot."""
+    """A `PivotEncoder`: learned queries read a convolutional trunk's grid through a Q-Former.
+
+    The pivot is the last hidden state of the queries.
+    """
 
     config_class = QFormerPivotEncoderConfig
     base_model_prefix = "pivot_encoder"
@@ -62,7 +54,7 @@ class QFormerPivotEncoder(TrunkModel):
 
     @property
     def pivot_length(self) -> int:
-        """Vectors in a pivot."""
+        """Number of vectors in a pivot."""
         return self.config.pivot_length
 
     @property
@@ -71,46 +63,14 @@ class QFormerPivotEncoder(TrunkModel):
         return self.config.pivot_width
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (n, 3, size, size) in 0..255 to pivots (n, pivot_length, pivot_width)."""
+        """Map images `(n, 3, size, size)` in 0..255 to pivots `(n, pivot_length, pivot_width)`."""
         grid = self.trunk(images).flatten(2).transpose(1, 2)
         queries = self.query.expand(len(images), -1, -1)
         return self.qformer(queries, encoder_hidden_states=self.norm(grid) + self.position).last_hidden_state
 
     @torch.no_grad()
     def __call__(self, images: Images, batch_size: int = 256) -> Tensor:
-        """Pivots, float32 (n, pivot_length, pivot_width) on the CPU."""
+        """Encode uint8 images `(n, 3, size, size)`; return float32 `(n, pivot_length, pivot_width)` on the CPU."""
         starts = range(0, len(images), batch_size)
         pivots = [self.forward(images[i : i + batch_size].to(self.device)).float().cpu() for i in starts]
         return torch.cat(pivots) if pivots else torch.zeros(0, self.pivot_length, self.pivot_width)
-
-
-def load_pivot_encoder(
-    name_or_path: str | Path, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
-) -> PivotEncoder:
-    """Loads a pivot encoder, frozen.
-
-    name_or_path: a folder or Hub id (there at "ID@REVISION") of PRIP's own format or of a BLIP-2 of transformers, such
-    as Salesforce/blip2-itm-vit-g; or lavis' file blip2_pretrained.pth. device: None takes a GPU where there is one.
-    dtype: by name or as torch's, None is float32; BLIP-2's Q-Former stays float32, and so do the pivots.
-    Raises CheckpointError where there is none, or one that does not fit to the last key.
-    """
-    encoder: Any
-    if Path(name_or_path).expanduser().is_file():
-        encoder = _blip2().from_lavis(Path(name_or_path).expanduser(), dtype=as_dtype(dtype))
-    else:
-        folder = resolve_folder(name_or_path)
-        kinds: dict[str, Callable[[], Any]] = {
-            QFormerPivotEncoderConfig.model_type: lambda: QFormerPivotEncoder,
-            "blip-2": _blip2,
-        }
-        kind = read_json(folder / "config.json").get("model_type")
-        if kind not in kinds:
-            raise CheckpointError(f"{folder} is foreign: model_type {' or '.join(kinds)} expected, {kind!r} found")
-        encoder = kinds[kind]().from_pretrained(folder, dtype=as_dtype(dtype))
-    return encoder.to(as_device(device)).requires_grad_(False).eval()
-
-
-def _blip2() -> type[Blip2PivotEncoder]:
-    from .blip2 import Blip2PivotEncoder
-
-    return Blip2PivotEncoder

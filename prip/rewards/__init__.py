@@ -1,4 +1,4 @@
-"""Rewards: images and user prompts to scores, higher is better."""
+"""Rewards: score images for user prompts; higher is better."""
 
 from __future__ import annotations
 

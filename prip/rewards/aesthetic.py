@@ -1,13 +1,10 @@
-"""LAION's aesthetic predictor (sac+logos+ava1-l14-linearMSE): how pretty an image is, mostly within 1 and 10.
-
-It does not read the user prompt.
-"""
+"""LAION's aesthetic predictor (sac+logos+ava1-l14-linearMSE): how pretty an image is, whatever its prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -16,21 +13,22 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, PreTra
 
 from ..loading.published_files import find_file, read_weights
 from .clip_scorer import VIT_L_14, clip_folder, inside
-from .linear_head import head_name, linear_head, read_head
 from .preprocessing import clip_pixels
-from .scorer import Scorer
+from .scorer import Scorer, head_name, linear_head, read_head
 
-PUBLISHED = "trl-lib/ddpo-aesthetic-predictor"
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 PUBLISHED_CLIP = "openai/clip-vit-large-patch14@32bd64288804d66eefd0ccbe215aa642df71cc41"
 FILES = ("aesthetic-model.pth", "sac+logos+ava1-l14-linearMSE.pth")
-"""The head's file: what the Hub calls it, and what its authors do."""
+"""Name of the head's file: on the Hub, and as its authors distribute it."""
 
-_OF_TEXT = ("text_model.", "text_projection.", "logit_scale")
+_TEXT_WEIGHTS = ("text_model.", "text_projection.", "logit_scale")
 
 
 class AestheticConfig(PreTrainedConfig):
-    """Size of an Aesthetic: `vision` holds the fields of a CLIPVisionConfig, None means OpenAI's ViT-L/14; `head` the
-    widths within the head, None means the published ones."""
+    """Architecture of an Aesthetic: `vision` holds fields of a CLIPVisionConfig, None is OpenAI's ViT-L/14; `head`
+    holds the inner widths of the head, None is the published ones."""
 
     model_type = "prip_aesthetic"
 
@@ -40,10 +38,11 @@ class AestheticConfig(PreTrainedConfig):
 
 
 class Aesthetic(Scorer):
-    """A `Reward`: a linear head on the normalised image features of a CLIP ViT-L/14."""
+    """The aesthetic predictor: a linear head on normalised CLIP ViT-L/14 image features; mostly in 1..10."""
 
     config_class = AestheticConfig
     base_model_prefix = "aesthetic"
+    published = "trl-lib/ddpo-aesthetic-predictor"
     _keep_in_fp32_modules_strict = ["head"]
 
     def __init__(self, config: AestheticConfig) -> None:
@@ -55,12 +54,12 @@ class Aesthetic(Scorer):
         self.post_init()
 
     @classmethod
-    def from_config(cls, config: AestheticConfig) -> Aesthetic:
-        """Builds with random weights."""
+    def from_config(cls, config: AestheticConfig) -> Self:
+        """Build the reward with random weights."""
         return cls(config).eval()
 
     def score(self, user_prompts: Sequence[str], images: Tensor) -> Tensor:
-        """The prettiness, float32 (n,)."""
+        """Return the aesthetic scores, float32 `(n,)`; the prompts are not read."""
         pixels = clip_pixels(images, self.edge).to(self.device, self.clip.dtype)
         features = F.normalize(self.clip(pixel_values=pixels).image_embeds.float(), dim=-1)
         return read_head(self.head, features)
@@ -68,20 +67,27 @@ class Aesthetic(Scorer):
     @classmethod
     def from_original(
         cls,
-        place: str = PUBLISHED,
+        place: str | None = None,
         revision: str | None = None,
         dtype: torch.dtype | None = None,
         head: list[int] | None = None,
-    ) -> Aesthetic:
-        """Reads the authors' head: `place` is its file, a folder with it, or a Hub id. Errors as in `find_file`.
+    ) -> Self:
+        """Load the authors' head, and the CLIP in clip/ beside it or else OpenAI's from the Hub.
 
-        The CLIP, and its size, are those of clip/ beside the head, or OpenAI's from the Hub. head: its widths
-        within, None means the published ones.
+        Args:
+            place: The head's file, a folder that holds it, or a Hub id; None is `published`.
+            revision: Of the Hub repository.
+            dtype: Of the CLIP; None is float32. The head is always float32.
+            head: Inner widths of the head; None is the published ones.
+
+        Raises:
+            CheckpointError: If there is no such file, or its weights do not fit.
         """
+        place = place or cls.published
         path = find_file(place, FILES, revision)
         beside = Path(place).expanduser() / "clip"
         fields, clip, _ = clip_folder(str(beside) if beside.is_dir() else PUBLISHED_CLIP)
-        vision = {name: weight for name, weight in clip.items() if not name.startswith(_OF_TEXT)}
+        vision = {name: weight for name, weight in clip.items() if not name.startswith(_TEXT_WEIGHTS)}
         config = AestheticConfig(vision=fields["vision_config"], head=head)
         named = {head_name(name): weight for name, weight in read_weights(path).items()}
         return cls.from_weights(config, {**inside("clip", vision), **inside("head", named)}, path, dtype)

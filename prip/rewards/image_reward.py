@@ -1,9 +1,9 @@
-"""ImageReward (Xu et al., 2023): BLIP reads the user prompt while it looks at the image; a linear head scores."""
+"""ImageReward (Xu et al., 2023): BLIP's text network cross-attends to the image, and a linear head scores."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,12 +12,12 @@ from transformers.models.blip.modeling_blip_text import BlipTextModel
 
 from ..loading.published_files import find_file, hub_file, read_weights
 from ..processing import load_tokenizer
-from .linear_head import head_name, linear_head, read_head
 from .preprocessing import clip_pixels
-from .scorer import Scorer
-from .tokenized import TokenizedModel
+from .scorer import Scorer, TokenizedModel, head_name, linear_head, read_head
 
-PUBLISHED = "THUDM/ImageReward"
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 PUBLISHED_TOKENIZER = "google-bert/bert-base-uncased@86b5e0934494bd15c9632b12f734a8a67f723594"
 FILES = ("ImageReward.pt",)
 
@@ -30,7 +30,7 @@ VIT_LARGE: dict[str, Any] = {
     "image_size": 224,
     "layer_norm_eps": 1e-6,
 }
-"""BLIP's large vision transformer, as the fields of a BlipVisionConfig."""
+"""BLIP's large vision transformer, as fields of a BlipVisionConfig."""
 
 MED_BASE: dict[str, Any] = {
     "vocab_size": 30524,
@@ -40,10 +40,10 @@ MED_BASE: dict[str, Any] = {
     "num_hidden_layers": 12,
     "num_attention_heads": 12,
 }
-"""BLIP's text network, a BERT that cross-attends (med_config.json), as the fields of a BlipTextConfig."""
+"""BLIP's text network, a BERT with cross-attention (med_config.json), as fields of a BlipTextConfig."""
 
 _UNUSED = ("blip.vision_proj.", "blip.text_proj.", "blip.text_encoder.embeddings.position_ids")
-"""In the authors' file, and without part in a score."""
+"""Weights in the authors' file that scoring does not need."""
 
 _VISION_BLOCKS = {
     "norm1": "layer_norm1",
@@ -64,8 +64,8 @@ _VISION_OUTSIDE = {
 
 
 class ImageRewardConfig(PreTrainedConfig):
-    """Size of an ImageReward: `vision` and `text` hold the fields of a BlipVisionConfig and a BlipTextConfig, `head`
-    its inner widths; None means the published ones. User prompts are cut at `text_length` tokens."""
+    """Architecture of an ImageReward: `vision` and `text` hold fields of a BlipVisionConfig and a BlipTextConfig,
+    `head` the inner widths of the head; None is the published ones. Prompts are truncated to `text_length` tokens."""
 
     model_type = "prip_image_reward"
 
@@ -79,10 +79,11 @@ class ImageRewardConfig(PreTrainedConfig):
 
 
 class ImageReward(TokenizedModel, Scorer):
-    """A `Reward`: ImageReward, standardised as its authors do."""
+    """ImageReward's scores, standardised by its authors' mean and deviation."""
 
     config_class = ImageRewardConfig
     base_model_prefix = "image_reward"
+    published = "THUDM/ImageReward"
     _keep_in_fp32_modules_strict = ["head"]
 
     def __init__(self, config: ImageRewardConfig) -> None:
@@ -97,14 +98,14 @@ class ImageReward(TokenizedModel, Scorer):
         self.post_init()
 
     @classmethod
-    def from_config(cls, config: ImageRewardConfig, tokenizer: PreTrainedTokenizerFast) -> ImageReward:
-        """Builds with random weights."""
+    def from_config(cls, config: ImageRewardConfig, tokenizer: PreTrainedTokenizerFast) -> Self:
+        """Build the reward with random weights."""
         model = cls(config).eval()
         model.tokenizer = tokenizer
         return model
 
     def encode(self, user_prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token ids and mask, each int64 (n, text_length), cut and padded, on the model's device."""
+        """Return token ids and mask, each int64 `(n, text_length)`, truncated and padded, on the model's device."""
         assert self.tokenizer is not None
         batch = self.tokenizer(
             list(user_prompts),
@@ -117,7 +118,7 @@ class ImageReward(TokenizedModel, Scorer):
         return batch["input_ids"].to(self.device), batch["attention_mask"].to(self.device)
 
     def score(self, user_prompts: Sequence[str], images: Tensor) -> Tensor:
-        """Standardised scores, float32 (n,): the head reads what BERT has at its first token."""
+        """Return standardised scores, float32 `(n,)`, that the head reads from the first token's hidden state."""
         input_ids, mask = self.encode(user_prompts)
         pixels = clip_pixels(images, self.edge).to(self.device, self.vision.dtype)
         hidden = self.text(
@@ -131,16 +132,23 @@ class ImageReward(TokenizedModel, Scorer):
     @classmethod
     def from_original(
         cls,
-        place: str = PUBLISHED,
+        place: str | None = None,
         revision: str | None = None,
         dtype: torch.dtype | None = None,
         config: ImageRewardConfig | None = None,
-    ) -> ImageReward:
-        """Reads the authors' file: `place` is that file, a folder with it, or a Hub id. Errors as in `find_file`.
+    ) -> Self:
+        """Load the authors' weights, with the tokenizer.json beside them or else BERT's (uncased) from the Hub.
 
-        The tokenizer is the tokenizer.json beside the file, or BERT's (uncased) from the Hub.
+        Args:
+            place: Their file, a folder that holds it, or a Hub id; None is `published`.
+            revision: Of the Hub repository.
+            dtype: Of the networks; None is float32. The head is always float32.
+            config: Architecture; None is the published one.
+
+        Raises:
+            CheckpointError: If there is no such file, or its weights do not fit.
         """
-        path = find_file(place, FILES, revision)
+        path = find_file(place or cls.published, FILES, revision)
         weights = from_blip(read_weights(path))
         model = cls.from_weights(config or ImageRewardConfig(), weights, path, dtype)
         if not (path.parent / "tokenizer.json").is_file():
@@ -151,7 +159,7 @@ class ImageReward(TokenizedModel, Scorer):
 
 
 def from_blip(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights as the authors name them to the names of an ImageReward; one that they do not have stays as it is."""
+    """Rename the authors' weights to those of an ImageReward; unknown names stay for strict loading to report."""
     renamed = {}
     for name, weight in weights.items():
         if name.startswith("blip.visual_encoder."):

@@ -1,4 +1,4 @@
-"""A small reward network: convolutional features of the image against a bag of the prompt's tokens."""
+"""A small reward network: compares convolutional image features with a bag of the prompt's tokens."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from transformers import PreTrainedConfig
 from ..modeling.conv_trunk import ConvTrunk, TrunkModel
 from ..protocols import Images
 from .preprocessing import check_float_pairs
-from .tokenized import TokenizedModel
+from .scorer import TokenizedModel
 
 WORD_REPEATS, TOKEN_REPEATS = 4, 16
-"""How often the same word, and the same token, is read of a prompt. The bag's sum grows with each repetition, and with
-it the score of any image, far beyond what training has seen: there no prompt has a word more than three times."""
+"""How many repetitions of a word, and of a token, are read. Without a limit, repeating a word would grow the bag's sum,
+and with it any image's score, far beyond training, where no prompt has a word more than three times."""
 _WORD = re.compile(r"([^\W_]+)[\W_]*")
 
 
 class PromptRewardConfig(PreTrainedConfig):
-    """Sizes of a PromptReward, its name, and the mean and deviation that its scores are given."""
+    """Sizes and name of a PromptReward, and the mean and deviation of its scores."""
 
     model_type = "prip_prompt_reward"
 
@@ -36,7 +36,7 @@ class PromptRewardConfig(PreTrainedConfig):
 
 
 class PromptReward(TokenizedModel, TrunkModel):
-    """A `Reward`: how well people who typed the user prompt like the image."""
+    """A `Reward` of the miniature: how well users who typed the prompt like the image."""
 
     config_class = PromptRewardConfig
     base_model_prefix = "prompt_reward"
@@ -54,24 +54,24 @@ class PromptReward(TokenizedModel, TrunkModel):
 
     @property
     def name(self) -> str:
-        """What tables call this reward."""
+        """Name of this reward in tables."""
         return self.config.name
 
     def forward(self, images: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Raw scores: images (n, 3, size, size) in 0..255 and the prompts' tokens (n, length) to float (n,)."""
+        """Return raw scores, float `(n,)`, of images `(n, 3, size, size)` in 0..255 and prompt tokens `(n, length)`."""
         return self.score_features(self.trunk(images).flatten(1), input_ids, attention_mask)
 
     def score_features(self, features: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Raw scores, float (n,), of images whose flattened trunk features (n, trunk_width * grid) are known."""
+        """Return raw scores, float `(n,)`, from flattened trunk features `(n, trunk_width * grid)`."""
         image = self.image(features)
         mask = attention_mask[..., None].to(image.dtype)
         text = self.text((self.tokens(input_ids) * mask).sum(1) / mask.sum(1).clamp(min=1).sqrt())
         return self.score(torch.cat([image, text, image * text], 1))[:, 0]
 
     def encode(self, user_prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token ids and mask of the prompts, each long (n, length), on the model's device.
+        """Return token ids and mask of the prompts, each int64 `(n, length)`, on the model's device.
 
-        A word is read up to WORD_REPEATS times, a token (of words that are spelled, letters) up to TOKEN_REPEATS times.
+        Words beyond WORD_REPEATS repetitions are removed, tokens beyond TOKEN_REPEATS are masked out.
         """
         assert self.tokenizer is not None
         texts = [without_repeats(user_prompt.lower()) for user_prompt in user_prompts]
@@ -82,7 +82,7 @@ class PromptReward(TokenizedModel, TrunkModel):
 
     @torch.no_grad()
     def __call__(self, user_prompts: Sequence[str], images: Images, batch_size: int = 256) -> Tensor:
-        """Scores, float32 (n,) on the CPU."""
+        """Return scores, float32 `(n,)` on the CPU, of uint8 images, one per prompt."""
         scores = [
             self.forward(images[i : i + batch_size].to(self.device), *self.encode(user_prompts[i : i + batch_size]))
             for i in range(0, len(user_prompts), batch_size)
@@ -90,8 +90,11 @@ class PromptReward(TokenizedModel, TrunkModel):
         return self._scaled(torch.cat(scores).float().cpu() if scores else torch.zeros(0))
 
     def scores_with_gradient(self, user_prompts: Sequence[str], images: Tensor) -> Tensor:
-        """Scores, float32 (n,), differentiable by float images in 0..255. Raises InputError unless there is one for
-        each prompt."""
+        """Return scores, float32 `(n,)`, that are differentiable with respect to float images in 0..255.
+
+        Raises:
+            InputError: If images are not floats, or not one per prompt.
+        """
         check_float_pairs(len(user_prompts), images)
         return self._scaled(self.forward(images.to(self.device), *self.encode(user_prompts)).float())
 
@@ -100,22 +103,21 @@ class PromptReward(TokenizedModel, TrunkModel):
 
 
 def without_repeats(text: str) -> str:
-    """Returns a text less each word, with what follows it up to the next, that stands there for more than the
-    WORD_REPEATS-th time."""
+    """Remove each word beyond its WORD_REPEATS-th occurrence, with the punctuation that follows it."""
     seen: Counter[str] = Counter()
 
-    def kept(found: re.Match[str]) -> str:
-        seen[found[1]] += 1
-        return found[0] if seen[found[1]] <= WORD_REPEATS else ""
+    def keep(match: re.Match[str]) -> str:
+        seen[match[1]] += 1
+        return match[0] if seen[match[1]] <= WORD_REPEATS else ""
 
-    return _WORD.sub(kept, text)
+    return _WORD.sub(keep, text)
 
 
 def occurrences(ids: Tensor) -> Tensor:
-    """Returns for each of the ids, long (n, length), the how manieth of its kind it is in its row, from 1 on."""
+    """Count, for each id in `(n, length)`, its occurrences in the row up to and including it (1, 2, ...)."""
     ordered, order = ids.sort(dim=1, stable=True)
-    places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     first = torch.ones_like(ids, dtype=torch.bool)
     first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    starts = torch.where(first, places, 0).cummax(1).values
-    return torch.zeros_like(ids).scatter(1, order, places - starts + 1)
+    starts = torch.where(first, positions, 0).cummax(1).values
+    return torch.zeros_like(ids).scatter(1, order, positions - starts + 1)

@@ -61,7 +61,7 @@ def test_every_published_reward_is_a_scorer(rewards: Path, name: str) -> None:
 
 
 def test_the_version_of_hpsv2_is_in_its_name(rewards: Path) -> None:
-    with pytest.raises(CheckpointError, match="holds the reward 'hps-v2.0', 'hps-v2.1' was wanted"):
+    with pytest.raises(CheckpointError, match="expected the reward 'hps-v2.1', got 'hps-v2.0'"):
         reward(f"hps-v2.1={rewards / 'hps-v2.0'}")
 
 

@@ -10,7 +10,8 @@ from prip.loading.folders import whole_folder
 from prip.miniature.judges import load_judges
 from prip.miniature.prompts import system_prompt, user_prompts
 from prip.miniature.reader import Reader, ReaderConfig
-from prip.pivot_encoders.qformer import QFormerPivotEncoder, QFormerPivotEncoderConfig, load_pivot_encoder
+from prip.pivot_encoders import load_pivot_encoder
+from prip.pivot_encoders.qformer import QFormerPivotEncoder, QFormerPivotEncoderConfig
 from prip.protocols import PivotEncoder, Reward
 from prip.randomness import random_generator
 from prip.rewards import StandardisedSum, load_reward
@@ -105,7 +106,7 @@ def test_a_pivot_encoder_saves_loads_and_does_not_train(tmp_path, images):
     loaded = load_pivot_encoder(tmp_path)
     torch.testing.assert_close(loaded(images), pivots, rtol=0, atol=0)
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
-    with pytest.raises(CheckpointError, match="foreign"):
+    with pytest.raises(CheckpointError, match="expected a reward's model_type"):
         load_reward(tmp_path)
 
 

@@ -16,8 +16,8 @@ from hub_server import LocalHub, serving
 from tiny_blip2 import tiny_blip2_config
 from tiny_rewards import tiny_reward
 
+from prip.pivot_encoders import load_pivot_encoder
 from prip.pivot_encoders.blip2 import Blip2PivotEncoder
-from prip.pivot_encoders.qformer import load_pivot_encoder
 from prip.rewards import load_reward
 
 IMAGES = torch.randint(0, 256, (2, 3, 40, 48), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

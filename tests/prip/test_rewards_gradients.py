@@ -46,7 +46,7 @@ def test_float_images_score_as_whole_pixels_do(name):
     exact = name in ("reward", "hps-v2.0", "hps-v2.1")
     torch.testing.assert_close(found.detach(), scores, rtol=1e-5 if exact else 0.01, atol=1e-5 if exact else 0.01)
     for foreign in (images, images.float()[:2]):
-        with pytest.raises(InputError, match=r"images: wanted (floats|one for each of 3 user prompts)"):
+        with pytest.raises(InputError, match=r"images: expected (floats|one for each of 3 user prompts)"):
             reward.scores_with_gradient(USERS, foreign)
 
 
@@ -82,5 +82,5 @@ def test_the_sum_adds_up_gradients_and_names_a_reward_without():
     class Plain:
         name = "plain"
 
-    with pytest.raises(InputError, match=r"rewards: wanted ones that tell .*, 'plain' does not"):
+    with pytest.raises(InputError, match=r"rewards: expected differentiable ones .*, got 'plain'"):
         StandardisedSum([Plain()], {"plain": 0.0}, {"plain": 1.0}).scores_with_gradient(USERS, images)

@@ -11,15 +11,19 @@ from tiny_rewards import bert_tokenizer, clip_fields, image_reward_config
 
 from prip.rewards import load_reward
 from prip.rewards.aesthetic import Aesthetic, AestheticConfig
-from prip.rewards.clip_score import ClipScore, ClipScoreConfig
-from prip.rewards.clip_scorer import inside
-from prip.rewards.clip_text import clean_text, clip_token_ids
-from prip.rewards.hps_v2 import HpsV2, HpsV2Config
+from prip.rewards.clip_scorer import (
+    ClipScore,
+    ClipScoreConfig,
+    PickScore,
+    PickScoreConfig,
+    clean_text,
+    clip_token_ids,
+    inside,
+)
+from prip.rewards.hps_v2 import HpsV2, HpsV2Config, from_open_clip
 from prip.rewards.image_reward import ImageReward, ImageRewardConfig, from_blip
-from prip.rewards.linear_head import head_name
-from prip.rewards.open_clip_weights import from_open_clip
-from prip.rewards.pick_score import PickScore, PickScoreConfig
 from prip.rewards.preprocessing import clip_pixels, padded_pixels
+from prip.rewards.scorer import head_name
 
 CLOSE = {"rtol": 1e-6, "atol": 2e-6}
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from prip.errors import InputError
-from prip.rewards.clip_text import clean_text, clip_token_ids
+from prip.rewards.clip_scorer import clean_text, clip_token_ids
 from prip.rewards.preprocessing import (
     check_pairs,
     clip_pixels,
@@ -88,7 +88,7 @@ def test_pairs_are_checked():
     with pytest.raises(InputError, match="one for each of 3 user prompts, got 2"):
         check_pairs(3, images)
     for foreign in (images.float(), images[0], images[:, :1], images[..., :0]):
-        with pytest.raises(InputError, match=r"wanted uint8 \(n, 3, height, width\), got"):
+        with pytest.raises(InputError, match=r"expected uint8 \(n, 3, height, width\), got"):
             check_pairs(2, foreign)
 
 

@@ -43,10 +43,9 @@ def tiny_reward(name: str, seed: int = 0):
     import torch
 
     from prip.rewards.aesthetic import Aesthetic, AestheticConfig
-    from prip.rewards.clip_score import ClipScore, ClipScoreConfig
+    from prip.rewards.clip_scorer import ClipScore, ClipScoreConfig, PickScore, PickScoreConfig
     from prip.rewards.hps_v2 import HpsV2, HpsV2Config
     from prip.rewards.image_reward import ImageReward
-    from prip.rewards.pick_score import PickScore, PickScoreConfig
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -12,7 +12,7 @@ import torch
 
 from prip.errors import CheckpointError, InputError
 from prip.generators import load_generator
-from prip.pivot_encoders.qformer import load_pivot_encoder
+from prip.pivot_encoders import load_pivot_encoder
 from prip.protocols import Generator, PivotEncoder, Reward
 from prip.rewards import load_reward
 

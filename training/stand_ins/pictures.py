@@ -10,7 +10,7 @@ from transformers import BertTokenizer, Blip2Config, PreTrainedTokenizerFast
 
 from prip.pivot_encoders.blip2 import Blip2PivotEncoder
 from prip.rewards.aesthetic import Aesthetic, AestheticConfig
-from prip.rewards.clip_score import ClipScore, ClipScoreConfig
+from prip.rewards.clip_scorer import ClipScore, ClipScoreConfig
 from prip.rewards.hps_v2 import HpsV2, HpsV2Config
 from prip.rewards.image_reward import ImageReward, ImageRewardConfig
 from prip.text.clip_tokens import clip_tokenizer
