@@ -1,9 +1,8 @@
-"""Bicubic resizing of uint8 images, bit for bit as Pillow does it, on any device and in batches.
+"""Bicubic resizing of uint8 images, bit for bit as in Pillow, on any device and in batches.
 
-Models that were trained on images which Pillow resized see other pixels through an interpolation in floating point:
-Pillow's two passes, each rounded to uint8, with coefficients of 22 bits (src/libImaging/Resample.c), are part of their
-input. Lines come first and columns second, as in every Pillow before 13, which these models were trained with:
-Pillow 13 begins with the columns of tall images.
+Models trained on images that Pillow resized expect its exact pixels, which floating-point interpolation does not give:
+Pillow makes two passes, each rounded to uint8, with 22-bit coefficients (src/libImaging/Resample.c). Rows are resized
+first and columns second, as in every Pillow before 13; Pillow 13 starts with the columns of tall images.
 """
 
 from __future__ import annotations
@@ -15,19 +14,19 @@ import torch
 from torch import Tensor
 
 PRECISION = 1 << 22
-"""The coefficients' common denominator: 32 bits less 8 of the pixel and 2 of headroom."""
+"""Common denominator of the coefficients: 32 bits minus 8 for the pixel and 2 of headroom."""
 
 STRIP = 16
-"""Places of a resized line that are computed together: a product with all old places would be zeros for the most."""
+"""Output pixels of a line computed together; the weights of a whole line would be mostly zeros."""
 
 _SUPPORT = 2.0
 _SHARPNESS = -0.5
 
 
 def resize_bicubic(images: Tensor, height: int, width: int) -> Tensor:
-    """Resizes uint8 (n, channels, h, w) to uint8 (n, channels, height, width), by Pillow's `Image.BICUBIC`.
+    """Resize uint8 images `(n, channels, h, w)` to `(n, channels, height, width)` as Pillow's `Image.BICUBIC` does.
 
-    Products and sums of integers below 2^53 are exact in float64, whatever order a device adds them in.
+    Integers below 2^53 are exact in float64, whatever order a device adds them in.
     """
     for dimension, side in ((3, width), (2, height)):
         if images.shape[dimension] != side:
@@ -37,38 +36,38 @@ def resize_bicubic(images: Tensor, height: int, width: int) -> Tensor:
 
 
 def _strip(images: Tensor, dimension: int, side: int, start: int) -> Tensor:
-    """STRIP places from `start` on of `images` resized to `side` along a dimension: each takes few of the old ones."""
+    """Return STRIP output pixels, from `start`, of images resized to `side` along a dimension."""
     first, rows = _strip_weights(images.shape[dimension], side, start)
     rows = rows.to(images.device)
-    taken = images.narrow(dimension, first, rows.shape[1]).double()
-    moved = taken @ rows.T if dimension == 3 else rows @ taken
-    return moved.add_(PRECISION // 2).div_(PRECISION).floor_().clamp_(0, 255).to(torch.uint8)
+    inputs = images.narrow(dimension, first, rows.shape[1]).double()
+    sums = inputs @ rows.T if dimension == 3 else rows @ inputs
+    return sums.add_(PRECISION // 2).div_(PRECISION).floor_().clamp_(0, 255).to(torch.uint8)
 
 
 @lru_cache(maxsize=1024)
 def _strip_weights(old: int, new: int, start: int) -> tuple[int, Tensor]:
-    """The weights of a strip, and the first old place that has one: (places in the strip, old places that it takes)."""
+    """Return the first input pixel that a strip reads, and its weights `(output pixels, input pixels)`."""
     rows = _weights(old, new)[start : start + STRIP]
-    taken = rows.any(dim=0).nonzero()
-    first, last = int(taken[0]), int(taken[-1])
+    inputs = rows.any(dim=0).nonzero()
+    first, last = int(inputs[0]), int(inputs[-1])
     return first, rows[:, first : last + 1].contiguous()
 
 
 @lru_cache(maxsize=64)
 def _weights(old: int, new: int) -> Tensor:
-    """What each pixel of a line of `new` takes from a line of `old`: whole numbers in PRECISION-ths, (new, old)."""
+    """Return the weight of each input pixel in each output pixel of a line, `(new, old)`, in units of 1/PRECISION."""
     scale = old / new
     stretch = max(scale, 1.0)
     weights = torch.zeros(new, old, dtype=torch.float64)
-    for place in range(new):
-        centre = (place + 0.5) * scale
+    for index in range(new):
+        centre = (index + 0.5) * scale
         first = max(int(centre - _SUPPORT * stretch + 0.5), 0)
         last = min(int(centre + _SUPPORT * stretch + 0.5), old)
         row = [_bicubic((pixel - centre + 0.5) / stretch) for pixel in range(first, last)]
         total = sum(row)
         for pixel, value in enumerate(row, first):
             share = value / total * PRECISION
-            weights[place, pixel] = math.floor(share + 0.5) if share >= 0 else math.ceil(share - 0.5)
+            weights[index, pixel] = math.floor(share + 0.5) if share >= 0 else math.ceil(share - 0.5)
     return weights
 
 

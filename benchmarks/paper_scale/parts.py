@@ -13,7 +13,7 @@ import torch
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTextModel, LlamaConfig, T5Config
 
 from prip.errors import InputError
-from prip.generators.diffusion import DiffusersGenerator
+from prip.generators.diffusion import DiffusersGenerator, DrawingOptions
 from prip.generators.schedulers import DEFAULT, make_scheduler
 from prip.modeling import PreferenceEncoder, PromptDecoder
 from prip.modeling.prompt_decoder import PromptDecoderConfig
@@ -206,7 +206,7 @@ def build_generator(device: Device, sizes: Sizes, dtype: torch.dtype, options: M
         scheduler=make_scheduler(DEFAULT, published),
         feature_extractor=CLIPImageProcessor(size={"shortest_edge": edge}, crop_size={"height": edge, "width": edge}),
     )
-    return DiffusersGenerator(pipeline, **options)
+    return DiffusersGenerator(pipeline, DrawingOptions(**options))
 
 
 def build_reward(device: Device, sizes: Sizes, dtype: torch.dtype, name: str) -> Any:

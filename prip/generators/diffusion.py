@@ -1,139 +1,140 @@
-"""Any diffusers text-to-image pipeline as a frozen generator."""
+"""A frozen generator around any diffusers text-to-image pipeline."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..devices import as_device, as_dtype
+from ..devices import as_device
 from ..errors import InputError
 from ..loading.strict import quiet
-from .families import FAMILIES, PipelineTokens, PromptEncodings, denoiser, family_of, native_size
-from .pipelines import DEFAULTS_FILE, default_guidance, load_pipeline, load_upscaler
-from .seeded import STREAMS, no_other_randomness, seeded
+from .families import FAMILIES, PipelineTokens, PromptEncodings, denoiser, family_of, native_size, unlogged_truncation
+from .pipelines import DEFAULTS_FILE, PipelineOptions, Upscaler, default_guidance, load_pipeline, load_upscaler
+from .seeded import STREAMS, UPSCALER_STREAMS, no_other_randomness, seeded
 from .sur_adapter import SurAdapter, load_sur_adapter
-from .truncation import untold
-from .upscaling import STREAMS as UPSCALER_STREAMS
-from .upscaling import Upscaler
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 ORIGIN = "_name_or_path"
-"""Entry of a saved config that tells where its part was loaded from."""
+"""Entry of a saved config with the place that its part was loaded from."""
+
+
+@dataclass(frozen=True)
+class DrawingOptions:
+    """How a `DiffusersGenerator` draws, and the memory it may use."""
+
+    steps: int = 20
+    """Sampler steps; an upscaler takes as many."""
+    guidance: float | None = None
+    """Classifier-free guidance scale; None is the pipeline's default."""
+    height: int | None = None
+    """Of the images in pixels; None is the pipeline's native height."""
+    width: int | None = None
+    """Of the images in pixels; None is the pipeline's native width."""
+    batch_size: int = 64
+    """Images drawn at once."""
+    prompt_cache: int = 256
+    """Prompts whose embeddings are cached."""
+    channels_last: bool = False
+    """Whether the UNet and the autoencoder use the channels-last memory format."""
+    compile: bool = False
+    """Whether the UNet or transformer is compiled by torch.compile."""
 
 
 class DiffusersGenerator:
-    """A `Generator` around a diffusers pipeline, frozen; an image depends on its prompt and seed alone."""
+    """A `Generator` around a frozen diffusers pipeline; an image depends only on its prompt and seed."""
 
     def __init__(
         self,
         pipeline: Any,
+        options: DrawingOptions | None = None,
+        *,
         name: str = "diffusion",
-        steps: int = 20,
-        guidance: float | None = None,
-        height: int | None = None,
-        width: int | None = None,
-        batch_size: int = 64,
-        prompt_cache: int = 256,
-        channels_last: bool = False,
-        compile: bool = False,
         unet: str | None = None,
         adapter: SurAdapter | None = None,
         upscaler: Upscaler | None = None,
     ) -> None:
-        """pipeline: a text-to-image pipeline. steps, guidance: of its sampler; guidance None is the pipeline's default.
-        height, width: of its images, None what it was made for. batch_size: images drawn at once. prompt_cache: prompts
-        whose embeddings are kept. channels_last: memory format of the UNet and the autoencoder. compile: torch.compile
-        of the UNet or transformer. unet: whose UNet the pipeline was given. adapter: what Stable Diffusion's prompt
-        embeddings go through. upscaler: a second stage, with as many steps; height and width are those of its images.
+        """Freeze a pipeline.
 
-        Raises InputError for an adapter or an upscaler that does not fit the pipeline.
+        Args:
+            pipeline: A text-to-image pipeline.
+            options: How it draws; with an upscaler, height and width are those of the upscaled images.
+            name: Of the generator in tables.
+            unet: Where the pipeline's UNet was loaded from, if not with the pipeline.
+            adapter: Transforms Stable Diffusion's prompt embeddings.
+            upscaler: Second stage of DeepFloyd-IF.
+
+        Raises:
+            InputError: If the adapter or the upscaler does not fit the pipeline.
         """
         self.pipeline = pipeline
         self.name = name
-        self.steps = steps
-        self.guidance = default_guidance(pipeline) if guidance is None else guidance
-        self.height, self.width = height, width
-        self.batch_size = batch_size
+        self.options = options = options or DrawingOptions()
+        self.steps, self.batch_size = options.steps, options.batch_size
+        self.guidance = default_guidance(pipeline) if options.guidance is None else options.guidance
+        self.height, self.width = options.height, options.width
         self.unet, self.adapter, self.upscaler = unet, adapter, upscaler
-        self._sizes = {side: size for side, size in (("height", height), ("width", width)) if size is not None}
+        self._sizes = {side: size for side in ("height", "width") if (size := getattr(options, side)) is not None}
         self._first_sizes = self._sizes if upscaler is None else upscaler.small_size(pipeline, self._sizes)
         self._tokens = PipelineTokens(pipeline)
         self.token_limit = self._tokens.token_limit
         self._pipelines = [pipeline] if upscaler is None else [pipeline, upscaler.pipeline]
-        for stage in self._pipelines:
-            stage.set_progress_bar_config(disable=True)
-            if compile:
-                denoiser(stage).compile()
-        for part in self._networks():
-            part.requires_grad_(False).eval()
-            if channels_last:
-                part.to(memory_format=torch.channels_last)
+        self._freeze()
         family = family_of(pipeline)
         if adapter is not None:
             _check_adapter(adapter, pipeline)
             adapter.to(pipeline.device)
-        self._encodings = PromptEncodings(pipeline, family, prompt_cache, adapter) if family else None
+        self._encodings = PromptEncodings(pipeline, family, options.prompt_cache, adapter) if family else None
         self._drew = False
 
+    def _freeze(self) -> None:
+        for stage in self._pipelines:
+            stage.set_progress_bar_config(disable=True)
+            if self.options.compile:
+                denoiser(stage).compile()
+            for part in stage.components.values():
+                if isinstance(part, torch.nn.Module):
+                    part.requires_grad_(False).eval()
+                    if self.options.channels_last:
+                        part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
     @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str,
-        device: str | torch.device | None = None,
-        dtype: str | torch.dtype | None = None,
-        *,
-        revision: str | None = None,
-        variant: str | None = None,
-        unet: str | None = None,
-        adapter: str | None = None,
-        adapter_weight: float | None = None,
-        upscaler: str | None = None,
-        scheduler: str | None = None,
-        safety_checker: bool = True,
-        **options: Any,
-    ) -> DiffusersGenerator:
-        """Loads a pipeline from a folder or the Hub, its networks in `dtype`, whatever they are stored in.
+    def from_pretrained(cls, name_or_path: str, device: str | torch.device | None = None, **options: Any) -> Self:
+        """Load a pipeline from a folder or the Hub.
 
-        name_or_path: a folder, or a Hub id, there at "ID@REVISION" or at `revision`. variant: of its weight files, such
-        as fp16. unet: a tuned UNet in the pipeline's stead, by folder or Hub id. adapter, adapter_weight: a SUR adapter
-        for Stable Diffusion, by file, folder or Hub id, and its share (see `load_sur_adapter`). upscaler: the second
-        stage of DeepFloyd-IF, by folder or Hub id. scheduler: a name of `schedulers.SCHEDULERS`, a class of diffusers,
-        or "stored", for both stages; None is "stored" where PRIP saved the pipeline, else DPM-Solver++, except for
-        pipelines that match flows, which keep their own. safety_checker: whether the pipeline's own, where it has one,
-        blackens what it takes for unsafe. options: of the constructor; they override the steps, the guidance and the
-        size stored with the pipeline.
+        Args:
+            name_or_path: A folder, or a Hub id, also "ID@REVISION".
+            device: None is a GPU if there is one.
+            **options: Fields of `PipelineOptions` and of `DrawingOptions`; steps, guidance, height and width default
+                to those stored with the pipeline.
 
-        Raises CheckpointError where there is no such pipeline, MissingExtraError without diffusers, InputError for an
-        option that does not fit the pipeline.
+        Raises:
+            CheckpointError: If there is no such pipeline, or its weights do not fit.
+            MissingExtraError: If diffusers is not installed.
+            InputError: If an option is unknown or does not fit the pipeline.
         """
-        pipeline, stored = load_pipeline(
-            name_or_path,
-            dtype=as_dtype(dtype),
-            revision=revision,
-            variant=variant,
-            unet=unet,
-            scheduler=scheduler,
-            safety_checker=safety_checker,
+        loading, drawing = _split(options)
+        pipeline, stored = load_pipeline(name_or_path, loading)
+        adapter = None if loading.adapter is None else load_sur_adapter(loading.adapter, loading.adapter_weight)
+        upscaler = None if loading.upscaler is None else load_upscaler(loading.upscaler, loading)
+        generator = cls(
+            pipeline, DrawingOptions(**{**stored, **drawing}), unet=loading.unet, adapter=adapter, upscaler=upscaler
         )
-        if adapter is None and adapter_weight is not None:
-            raise InputError(f"adapter_weight: wanted none without an adapter, got {adapter_weight!r}")
-        parts: dict[str, Any] = {"unet": unet}
-        if adapter is not None:
-            parts["adapter"] = load_sur_adapter(adapter, adapter_weight)
-        if upscaler is not None:
-            second = load_upscaler(upscaler, as_dtype(dtype), variant, scheduler, safety_checker)
-            parts["upscaler"] = Upscaler(second, upscaler)
-        return cls(pipeline, **parts, **{**stored, **options}).to(as_device(device))
+        return generator.to(as_device(device))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes the pipeline, and how it is to be sampled; where it was loaded from is left out.
+        """Write the pipeline and its steps, guidance and size, but not where it was loaded from.
 
-        Raises InputError for a generator with an adapter or an upscaler, which would be left out too.
+        Raises:
+            InputError: If there is an adapter or an upscaler, which a saved pipeline cannot hold.
         """
         if self.adapter is not None or self.upscaler is not None:
             raise InputError("generator: one with an adapter or an upscaler cannot be saved as one pipeline")
@@ -149,28 +150,28 @@ class DiffusersGenerator:
 
     @property
     def sampling(self) -> str:
-        """How images are sampled, in words: equal for generators that sample alike."""
-        size = f", {self.height or 'native'} x {self.width or 'native'}" if self.height or self.width else ""
+        """Describes how images are sampled; equal for generators that sample alike."""
+        size = f", {self.height or 'native'} x {self.width or 'native'}" if self._sizes else ""
         tuned = f", UNet of {self.unet}" if self.unet else ""
-        own = f"{self.steps} steps, guidance {self.guidance}, {_sampler(self.pipeline)}{size}{tuned}"
+        text = f"{self.steps} steps, guidance {self.guidance}, {_sampler(self.pipeline)}{size}{tuned}"
         if self.adapter is not None:
-            own += f", SUR adapter of {self.adapter.name} by {self.adapter.weight}"
+            text += f", SUR adapter of {self.adapter.name} by {self.adapter.weight}"
         if self.upscaler is not None:
-            own += f", upscaled by {self.upscaler.name}: guidance {self.upscaler.guidance}, "
-            own += _sampler(self.upscaler.pipeline)
-        return own
+            text += f", upscaled by {self.upscaler.name}: guidance {self.upscaler.guidance}, "
+            text += _sampler(self.upscaler.pipeline)
+        return text
 
-    def show_progress(self, what: str | None) -> None:
-        """Shows a bar of the steps on the error stream while images of `what` are drawn; None shows none, as before."""
+    def show_progress(self, label: str | None) -> None:
+        """Show a progress bar of the steps on stderr, with this label; None, as at first, shows none."""
         for stage in self._pipelines:
-            stage.set_progress_bar_config(disable=what is None, desc=what, leave=False)
+            stage.set_progress_bar_config(disable=label is None, desc=label, leave=False)
 
     def count_tokens(self, text: str) -> int:
-        """Tokens as the text encoder that reads furthest counts them, without those that frame every text."""
+        """Count tokens as the text encoder with the longest input does, without start and end tokens."""
         return self._tokens.count_tokens(text)
 
-    def to(self, device: str | torch.device) -> DiffusersGenerator:
-        """Moves all of it, what is kept of prompts too: to make room on an accelerator, and back. Returns itself."""
+    def to(self, device: str | torch.device) -> Self:
+        """Move the networks and the cached embeddings to a device."""
         with quiet():
             for stage in self._pipelines:
                 stage.to(torch.device(device))
@@ -180,29 +181,38 @@ class DiffusersGenerator:
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        """Draws one image for each (prompt, seed): uint8 (n, 3, height, width) on the CPU."""
+        """Draw one image for each (prompt, seed).
+
+        Args:
+            prompts: n prompts.
+            seeds: n seeds.
+
+        Returns:
+            Images, uint8 `(n, 3, height, width)` on the CPU.
+
+        Raises:
+            InputError: If there is not one seed per prompt, or the sampler uses randomness other than the seeds'.
+        """
         if len(prompts) != len(seeds):
-            raise ValueError(f"seeds: wanted one for each of {len(prompts)} prompts, got {len(seeds)}")
+            raise InputError(f"seeds: expected one for each of {len(prompts)} prompts, got {len(seeds)}")
         starts = range(0, len(prompts), self.batch_size)
-        with untold(self._pipelines):
-            drawn = [self._draw(prompts[i : i + self.batch_size], seeds[i : i + self.batch_size]) for i in starts]
-        if drawn:
-            return torch.cat(drawn)
+        with unlogged_truncation(self._pipelines):
+            batches = [self._draw(prompts[i : i + self.batch_size], seeds[i : i + self.batch_size]) for i in starts]
+        if batches:
+            return torch.cat(batches)
         height, width = native_size(self._pipelines[-1])
         return torch.zeros(0, 3, self.height or height, self.width or width, dtype=torch.uint8)
 
     def _draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        # "np" is the output in which every family denormalises, and checks safety where it does; "pt" of the first
-        # stage is what the second one reads
+        # "np" is the output that every family denormalises and checks for safety; the second stage reads "pt"
         last = {"output_type": "np", **self._sizes}
         if self.upscaler is None:
             images = self._run(self.pipeline, prompts, seeds, self.guidance, STREAMS, **last)
         else:
             first = {"output_type": "pt", **self._first_sizes}
-            images = self._run(self.pipeline, prompts, seeds, self.guidance, STREAMS, **first)
-            images = self._run(
-                self.upscaler.pipeline, prompts, seeds, self.upscaler.guidance, UPSCALER_STREAMS, image=images, **last
-            )
+            last["image"] = self._run(self.pipeline, prompts, seeds, self.guidance, STREAMS, **first)
+            second = self.upscaler
+            images = self._run(second.pipeline, prompts, seeds, second.guidance, UPSCALER_STREAMS, **last)
         self._drew = True
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
         return (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
@@ -216,25 +226,34 @@ class DiffusersGenerator:
         streams: tuple[str, str],
         **arguments: Any,
     ) -> Any:
-        """Returns a pipeline's images, of which the first ones are watched for randomness that is not the seeds'."""
+        """Run a pipeline; in the first batch, check that no randomness other than the seeds' is used."""
         if self._encodings is not None:
             arguments |= self._encodings(prompts, guided=guidance > 1)
         else:
             arguments["prompt"] = list(prompts)
-        what = f"generator: {type(pipeline.scheduler).__name__}"
-        check = nullcontext() if self._drew else no_other_randomness(pipeline.device, what)
+        sampler = f"generator: {type(pipeline.scheduler).__name__}"
+        check = nullcontext() if self._drew else no_other_randomness(pipeline.device, sampler)
         with check, seeded(pipeline, seeds, streams) as generators:
             return pipeline(
                 generator=generators, num_inference_steps=self.steps, guidance_scale=guidance, **arguments
             ).images
 
-    def _networks(self) -> list[Any]:
-        parts = [part for stage in self._pipelines for part in stage.components.values()]
-        return [part for part in parts if isinstance(part, torch.nn.Module)]
+
+def _split(options: Mapping[str, Any]) -> tuple[PipelineOptions, dict[str, Any]]:
+    """Split options by dataclass: what is loaded, and how it draws. Raises InputError for an unknown one."""
+    loading = {field.name for field in fields(PipelineOptions)}
+    drawing = {field.name for field in fields(DrawingOptions)}
+    for name in options:
+        if name not in loading | drawing:
+            raise InputError(f"generator: expected options among {', '.join(sorted(loading | drawing))}, got {name!r}")
+    return (
+        PipelineOptions(**{name: value for name, value in options.items() if name in loading}),
+        {name: value for name, value in options.items() if name in drawing},
+    )
 
 
 def _sampler(pipeline: Any) -> str:
-    """A pipeline's sampler and its settings, in words."""
+    """Describe a pipeline's scheduler and its settings."""
     scheduler = pipeline.scheduler
     settings = {key: value for key, value in scheduler.config.items() if not key.startswith("_")}
     return f"{type(scheduler).__name__} {json.dumps(settings, sort_keys=True, default=str)}"
@@ -242,7 +261,7 @@ def _sampler(pipeline: Any) -> str:
 
 def _check_adapter(adapter: SurAdapter, pipeline: Any) -> None:
     if family_of(pipeline) is not FAMILIES["StableDiffusionPipeline"]:
-        raise InputError(f"adapter: it is for a StableDiffusionPipeline, the generator is a {type(pipeline).__name__}")
-    width, wanted = adapter.fc.out_features, pipeline.text_encoder.config.hidden_size
-    if width != wanted:
-        raise InputError(f"adapter: wanted one for embeddings of width {wanted}, {adapter.name!r} is for {width}")
+        raise InputError(f"adapter: expected a StableDiffusionPipeline, got {type(pipeline).__name__}")
+    width, expected = adapter.fc.out_features, pipeline.text_encoder.config.hidden_size
+    if width != expected:
+        raise InputError(f"adapter: expected one for embeddings of width {expected}, got width {width}")

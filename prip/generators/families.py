@@ -1,12 +1,14 @@
-"""What differs between families of diffusers pipelines: how a prompt is encoded, and how much of it is read."""
+"""How each family of diffusers pipelines encodes a prompt, and how many of its tokens it reads."""
 
 from __future__ import annotations
 
 import inspect
+import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,24 +16,27 @@ from torch import Tensor
 from ..errors import InputError
 from .sur_adapter import SurAdapter
 
+if TYPE_CHECKING:
+    from diffusers.models.modeling_utils import ModelMixin
+
 _TWO = ("prompt_embeds", "negative_prompt_embeds")
 _FOUR = (*_TWO, "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
 
 
 @dataclass(frozen=True)
 class Family:
-    """A family of pipelines."""
+    """How a family of pipelines encodes prompts."""
 
     encoded: tuple[str | None, ...]
-    """The arguments of the pipeline that take what its `encode_prompt` returns, in that order; None: not an argument"""
+    """Pipeline arguments for the values that `encode_prompt` returns, in order; None for a value that is dropped."""
     options: dict[str, Any] = field(default_factory=dict)
-    """What `encode_prompt` is called with besides, so that it encodes as the pipeline itself does"""
+    """Further arguments of `encode_prompt`, so that it encodes as the pipeline itself does."""
     tokenizer: str = "tokenizer"
-    """The tokenizer of the text encoder that reads furthest"""
+    """Attribute of the tokenizer whose text encoder has the longest input."""
     encoder: str = "text_encoder"
-    """That text encoder; a pipeline without it reads as far as its first one"""
+    """Attribute of that text encoder; without it, a pipeline reads as much as its first one."""
     length: int | None = None
-    """Tokens that it reads, those that frame a text included; None is the tokenizer's own maximum"""
+    """Longest input in tokens, start and end tokens included; None is the tokenizer's own maximum."""
 
 
 FAMILIES = {
@@ -43,47 +48,49 @@ FAMILIES = {
     "FluxPipeline": Family(("prompt_embeds", "pooled_prompt_embeds", None), {}, "tokenizer_2", "text_encoder_2", 512),
     "IFPipeline": Family(_TWO, {"clean_caption": False}, length=77),
 }
-"""By the pipeline's class. Any other pipeline encodes its prompts itself, and is counted by its first tokenizer."""
-
+"""By the pipeline's class. Other pipelines encode their prompts themselves; their first tokenizer counts tokens."""
 
 TASKS = ("Img2Img", "Inpaint", "ControlNet")
-"""What the names of a family's pipelines for other tasks have besides: those read a prompt as its own class does."""
+"""Parts of the class names of a family's pipelines for other tasks, which read prompts as the family does."""
+
+TRUNCATION_MESSAGES = ("Token indices sequence length is longer", "The following part of your input was truncated")
+"""How transformers and diffusers begin the messages that they log for a truncated prompt."""
 
 
 def family_of(pipeline: Any) -> Family | None:
-    """Returns the family of a pipeline, by its class or one that it inherits from."""
+    """Return the family of a pipeline, by its class or a base class."""
     names = [kind.__name__ for kind in type(pipeline).__mro__]
     return next((FAMILIES[name] for name in names if name in FAMILIES), None)
 
 
 class PipelineTokens:
-    """How a pipeline reads a prompt: by the tokenizer of its text encoder that reads furthest.
+    """Counts tokens by the tokenizer of the pipeline's text encoder with the longest input.
 
-    Where CLIP and a T5 read the same prompt (Stable Diffusion 3, Flux), that is the T5: what CLIP cuts off, the T5
-    still reads. Two CLIPs (Stable Diffusion XL) read equally far, by the same tokens.
+    If CLIP and a T5 read the same prompt (Stable Diffusion 3, Flux), that is the T5, which still reads what CLIP
+    truncates. Two CLIPs (Stable Diffusion XL) have the same tokens and length.
     """
 
     def __init__(self, pipeline: Any) -> None:
-        """Raises InputError for a pipeline that has no tokenizer."""
+        """Find the tokenizer; raise InputError if the pipeline has none."""
         family = _reading_family(pipeline)
         reads = family is not None and getattr(pipeline, family.encoder, None) is not None
         named = getattr(pipeline, family.tokenizer, None) if family and reads else None
         self.tokenizer: Any = named if named is not None else getattr(pipeline, "tokenizer", None)
         if self.tokenizer is None:
-            raise InputError(f"pipeline: wanted one with a tokenizer, a {type(pipeline).__name__} came")
+            raise InputError(f"pipeline: expected one with a tokenizer, got {type(pipeline).__name__}")
         length = family.length if family and named is not None and family.length else self.tokenizer.model_max_length
         self.frame = self.tokenizer.num_special_tokens_to_add()
-        """Tokens that frame every text"""
+        """Number of start and end tokens."""
         self.token_limit = length - self.frame
-        """Tokens of a text that are read"""
+        """Tokens of a text that are read, without start and end tokens."""
 
     def count_tokens(self, text: str) -> int:
-        """Returns how many tokens a text has, without those that frame it."""
+        """Count the tokens of a text, without start and end tokens."""
         return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def _reading_family(pipeline: Any) -> Family | None:
-    """Returns the family by whose encoders a pipeline reads: of its own class, or of the class that it varies."""
+    """Return the family whose encoders a pipeline has, also if it is for another task, such as inpainting."""
     names = [kind.__name__ for kind in type(pipeline).__mro__]
     for task in TASKS:
         names += [name.replace(task, "") for name in names if task in name]
@@ -91,28 +98,28 @@ def _reading_family(pipeline: Any) -> Family | None:
 
 
 def native_size(pipeline: Any) -> tuple[int, int]:
-    """Returns (height, width) that a pipeline draws when it is not told."""
-    sample = getattr(pipeline, "default_sample_size", None) or denoiser(pipeline).config.sample_size
+    """Return the (height, width) that a pipeline draws by default."""
+    config: Any = denoiser(pipeline).config
+    sample = getattr(pipeline, "default_sample_size", None) or config.sample_size
     height, width = (sample, sample) if isinstance(sample, int) else sample
     scale = getattr(pipeline, "vae_scale_factor", 1)
     return height * scale, width * scale
 
 
-def denoiser(pipeline: Any) -> Any:
-    """Returns the network that denoises: the UNet or the transformer."""
+def denoiser(pipeline: Any) -> ModelMixin:
+    """Return the denoising network: the UNet or the transformer."""
     unet = getattr(pipeline, "unet", None)
     return unet if unet is not None else pipeline.transformer
 
 
 class PromptEncodings:
-    """The text encoders' output by prompt, each computed once and kept while there is room.
+    """The text encoders' output by prompt, in a cache that drops the least recently used.
 
-    A prompt is encoded by itself, so that its embedding is a function of the prompt alone: not of the batch, nor of
-    what was drawn before.
+    Each prompt is encoded alone, so that its embedding depends neither on the batch nor on earlier ones.
     """
 
     def __init__(self, pipeline: Any, family: Family, capacity: int, adapter: SurAdapter | None = None) -> None:
-        """capacity: prompts that are kept. adapter: what their embeddings go through."""
+        """Cache up to `capacity` prompts, whose embeddings `adapter` transforms if there is one."""
         self.pipeline = pipeline
         self.family = family
         self.capacity = capacity
@@ -124,7 +131,7 @@ class PromptEncodings:
         return len(self._kept)
 
     def __call__(self, prompts: Sequence[str], guided: bool) -> dict[str, Tensor]:
-        """Returns the pipeline's arguments for these prompts, each (batch, ...); with the negative ones if guided."""
+        """Return the pipeline's arguments for these prompts, each `(batch, ...)`, with negative ones if guided."""
         adapted = self.adapter is not None
         rows = [self._row(prompt, guided and adapted) for prompt in prompts]
         arguments = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
@@ -134,14 +141,14 @@ class PromptEncodings:
         return arguments
 
     def to(self, device: torch.device) -> None:
-        """Moves what is kept, and the adapter."""
+        """Move the cached embeddings and the adapter."""
         if self.adapter is not None:
             self.adapter.to(device)
         for row in (*self._kept.values(), self._negative or {}):
             row.update({name: value.to(device) for name, value in row.items()})
 
     def _row(self, prompt: str, with_negative: bool) -> dict[str, Tensor]:
-        """with_negative: whether the negative embedding, which an adapter makes a function of the prompt, is wanted."""
+        """Return one prompt's embeddings; an adapter makes the negative one depend on the prompt too."""
         row = self._kept.pop((prompt, with_negative), None)
         if row is None:
             row = self._encode(prompt, guided=False)
@@ -171,3 +178,27 @@ class PromptEncodings:
             options["do_classifier_free_guidance"] = guided
         encoded = zip(self.family.encoded, encode(prompt=[prompt], **options), strict=True)
         return {name: value for name, value in encoded if name is not None and value is not None}
+
+
+@contextmanager
+def unlogged_truncation(pipelines: Iterable[Any]) -> Iterator[None]:
+    """Suppress the messages that tokenizers and these pipelines log, at length, for each truncated prompt.
+
+    `token_limit` and `count_tokens` of a generator tell how much is read.
+    """
+    modules = {kind.__module__ for pipeline in pipelines for kind in type(pipeline).__mro__}
+    names = ["transformers.tokenization_utils_base", *(name for name in modules if name.startswith("diffusers."))]
+    loggers = [logging.getLogger(name) for name in names]
+    log_filter = _TruncationFilter()  # one per call: several may run at once
+    for logger in loggers:
+        logger.addFilter(log_filter)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(log_filter)
+
+
+class _TruncationFilter(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith(TRUNCATION_MESSAGES)

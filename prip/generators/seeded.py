@@ -1,4 +1,4 @@
-"""Every random number of an image from its own seed, whatever batch it is drawn in."""
+"""Random numbers that depend only on an image's seed, whatever batch it is drawn in."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from ..errors import InputError
 from ..randomness import random_generator
 
 _PREPARING = ("prepare_latents", "prepare_intermediate_images")
-"""The pipelines' methods that draw the initial noise."""
-
+"""Pipeline methods that draw the initial noise."""
 
 STREAMS = ("latents", "steps")
-"""Of an image's random numbers: the initial noise, and all that comes later."""
+"""Streams of an image's random numbers: the initial noise, and all later noise."""
+UPSCALER_STREAMS = ("upscaler latents", "upscaler steps")
+"""Those of a second stage; the noise on the small image is later noise."""
 
 
 @contextmanager
 def seeded(pipeline: Any, seeds: Sequence[int], streams: tuple[str, str] = STREAMS) -> Iterator[list[torch.Generator]]:
-    """Yields the generators, one an image, with which the pipeline is to be called. streams: as in STREAMS.
+    """Yield one torch generator per image, for a call of the pipeline inside the context.
 
-    The initial noise is drawn in float32 on the CPU, so that it is the same at every dtype and on every device, in the
-    shape that the pipeline itself asks for. Samplers that add noise draw it from a stream of its own.
+    The initial noise is drawn in float32 on the CPU, so that it is the same for every dtype and device, in the shape
+    that the pipeline asks for. Samplers that add noise draw it from the second of the two streams.
     """
     initial, later = streams
     generators = [random_generator(initial, seed) for seed in seeds]
@@ -37,13 +38,13 @@ def seeded(pipeline: Any, seeds: Sequence[int], streams: tuple[str, str] = STREA
     signature = inspect.signature(prepare)
 
     def prepared(*args: Any, **kwargs: Any) -> Any:
-        given = signature.bind(*args, **kwargs)
-        dtype = given.arguments["dtype"]
-        given.arguments["dtype"] = torch.float32
-        noise = prepare(*given.args, **given.kwargs)
+        bound = signature.bind(*args, **kwargs)
+        dtype = bound.arguments["dtype"]
+        bound.arguments["dtype"] = torch.float32
+        noise = prepare(*bound.args, **bound.kwargs)
         for generator, seed in zip(generators, seeds, strict=True):
             generator.set_state(random_generator(later, seed).get_state())
-        return tuple(one.to(dtype) for one in noise) if isinstance(noise, tuple) else noise.to(dtype)
+        return tuple(tensor.to(dtype) for tensor in noise) if isinstance(noise, tuple) else noise.to(dtype)
 
     setattr(pipeline, name, prepared)
     try:
@@ -53,12 +54,12 @@ def seeded(pipeline: Any, seeds: Sequence[int], streams: tuple[str, str] = STREA
 
 
 @contextmanager
-def no_other_randomness(device: torch.device, what: str) -> Iterator[None]:
-    """Raises InputError when torch's global random numbers are used inside: `what` then depends on more than seeds."""
+def no_other_randomness(device: torch.device, user: str) -> Iterator[None]:
+    """Raise InputError, naming `user`, if torch's global random numbers are used inside."""
     before = _global_states(device)
     yield
     if any(not torch.equal(old, new) for old, new in zip(before, _global_states(device), strict=True)):
-        raise InputError(f"{what} draws random numbers that do not come from an image's seed; choose another scheduler")
+        raise InputError(f"{user} draws random numbers that do not depend on an image's seed; choose another scheduler")
 
 
 def _global_states(device: torch.device) -> list[torch.Tensor]:

@@ -1,6 +1,6 @@
-"""The SUR adapter: between Stable Diffusion's text encoder and its UNet (Zhong et al., 2023, arXiv 2305.05189).
+"""The SUR adapter between Stable Diffusion's text encoder and UNet (Zhong et al., 2023, arXiv 2305.05189).
 
-Architecture, names of the weights and place in the pipeline are those of Qrange-group/SUR-adapter at commit ac26645.
+Architecture, weight names and position in the pipeline follow Qrange-group/SUR-adapter at commit ac26645.
 """
 
 from __future__ import annotations
@@ -18,25 +18,32 @@ from ..hub.names import split_revision
 from ..loading.published_files import find_file, read_weights
 
 FILES = ("adapter.pt", "adapter.safetensors")
-"""What the authors' training leaves at its end; one from its midst is named as a file."""
+"""Final weights of the authors' training; an intermediate checkpoint has to be named as a file."""
 
 HEADS = 8
-"""Attention heads of the encoder's layers; the weights do not tell them."""
+"""Attention heads of the encoder's layers, which the weights do not reveal."""
 
 UNUSED = ("encoder_layer.", "attention.value_layer.")
-"""Beginnings of names that the authors' files hold and their forward pass does not read: the layer that theirs were
-copied from, and a projection of values."""
+"""Prefixes of weights in the authors' files that their forward pass does not use: the layer that the encoder's layers
+were copied from, and a value projection."""
 
 _LAYER = re.compile(r"transformer_encoder\.layers\.(\d+)\.")
 _FOLDER_WITH_WEIGHT = re.compile(r"adapterw([^/]+)/")
 
 
 class SurAdapter(nn.Module):
-    """Moves text embeddings towards what a language model makes of the text, by the share `weight`."""
+    """Moves text embeddings towards a language model's, by the share `weight`."""
 
     def __init__(self, width: int, layers: int, feedforward: int, weight: float, name: str = "SUR adapter") -> None:
-        """width: of the embeddings. layers, feedforward: of the encoder. weight: 0 leaves embeddings as they are, 1
-        replaces them. name: what it was loaded from."""
+        """Build with random weights.
+
+        Args:
+            width: Of the embeddings.
+            layers: Of the encoder.
+            feedforward: Inner width of the encoder's layers.
+            weight: 0 leaves embeddings as they are, 1 replaces them.
+            name: Where it was loaded from.
+        """
         super().__init__()
         self.weight = weight
         self.name = name
@@ -46,21 +53,27 @@ class SurAdapter(nn.Module):
         self.fc = nn.Linear(width, width)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Adapts float32 embeddings `(texts, tokens, width)` that go to the UNet together.
+        """Adapt float32 embeddings `(texts, tokens, width)` that go to the UNet together.
 
-        In the encoder each position attends to the same position of the other texts, not to other positions: so the
-        authors' layers read a batch that comes first.
+        In the encoder each position attends to the same position of the other texts, not to other positions: the
+        authors' layers expect the sequence first, and they pass the batch first.
         """
         queries = self.transformer_encoder(embeddings)
         return self.weight * self.fc(self.attention(queries, embeddings)) + (1 - self.weight) * embeddings
 
     @torch.no_grad()
     def condition(self, prompt: Tensor, negative: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Adapts the embedding of one prompt, with that of the negative prompt where the sampler is guided.
+        """Adapt the embedding of one prompt and, with guidance, that of the negative prompt.
 
-        prompt, negative: `(1, tokens, width)` of any floating dtype; computed in float32, returned in their own. The
-        two are adapted together, as the authors' pipeline does for one prompt, so that the negative one depends on the
-        prompt too; other prompts never come in.
+        The two are adapted together, as in the authors' pipeline for one prompt, so the negative one depends on the
+        prompt too, but never on other prompts.
+
+        Args:
+            prompt: `(1, tokens, width)` of any floating dtype; computed in float32.
+            negative: The same of the negative prompt; None without guidance.
+
+        Returns:
+            Both adapted, in their own dtype.
         """
         if negative is None:
             return self(prompt.float()).to(prompt.dtype), None
@@ -69,7 +82,7 @@ class SurAdapter(nn.Module):
 
 
 class _Attention(nn.Module):
-    """One head over a text's own positions; the embeddings are the keys' source and, unprojected, the values."""
+    """One attention head over a text's positions; keys are projected embeddings, values the embeddings themselves."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -84,12 +97,16 @@ class _Attention(nn.Module):
 
 
 def load_sur_adapter(name: str, weight: float | None = None) -> SurAdapter:
-    """Loads an adapter in float32 on the CPU, frozen, from a pickle of tensors or from safetensors.
+    """Load a frozen adapter, in float32 on the CPU, from safetensors or a pickle of tensors.
 
-    name: the authors' file, a folder that holds one of FILES, or a Hub id, "ID@REVISION" too. weight: the share of what
-    is adapted; the file does not hold it, and None takes it from a folder called "...adapterw0.1", as the authors do.
-    Raises CheckpointError where there is no such file, or its weights are not an adapter's, which it lists; InputError
-    for a weight outside of 0 to 1, and for None where no folder tells it.
+    Args:
+        name: The authors' file, a folder that holds one of FILES, or a Hub id, also "ID@REVISION".
+        weight: Share of the adapted embeddings. The file does not hold it; None reads it from a folder name
+            "...adapterw0.1", as the authors call theirs.
+
+    Raises:
+        CheckpointError: If there is no such file, or its weights are not an adapter's; lists them.
+        InputError: If the weight is outside 0..1, or None and not in the folder name.
     """
     place, revision = split_revision(name)
     path = find_file(place, FILES, revision)
@@ -97,10 +114,10 @@ def load_sur_adapter(name: str, weight: float | None = None) -> SurAdapter:
 
 
 def from_published(weights: Mapping[str, Tensor], weight: float, name: str) -> SurAdapter:
-    """Builds an adapter around weights under the authors' names. Errors are those of `load_sur_adapter`."""
+    """Build an adapter from weights under the authors' names; errors as in `load_sur_adapter`."""
     if not (isinstance(weight, int | float) and 0 <= weight <= 1):
-        raise InputError(f"adapter_weight: wanted a number from 0 to 1, got {weight!r}")
-    layers = 1 + max((int(found[1]) for key in weights if (found := _LAYER.match(key))), default=0)
+        raise InputError(f"adapter_weight: expected a number from 0 to 1, got {weight!r}")
+    layers = 1 + max((int(match[1]) for key in weights if (match := _LAYER.match(key))), default=0)
     try:
         width, feedforward = weights["fc.bias"].shape[0], weights["transformer_encoder.layers.0.linear1.bias"].shape[0]
     except (KeyError, IndexError) as error:
@@ -109,40 +126,40 @@ def from_published(weights: Mapping[str, Tensor], weight: float, name: str) -> S
         raise CheckpointError(f"adapter: {name!r} holds no SUR adapter: {layers} layers of width {width}")
     with torch.device("meta"):
         adapter = SurAdapter(width, layers, feedforward, float(weight), name)
-    wanted = {key: tuple(value.shape) for key, value in adapter.state_dict().items()}
-    wanted |= {key: shape for key, shape in _unused(wanted).items() if key in weights}
+    expected = {key: tuple(value.shape) for key, value in adapter.state_dict().items()}
+    expected |= {key: shape for key, shape in _unused(expected).items() if key in weights}
     stored = {key: tuple(value.shape) for key, value in weights.items()}
     problems = {
-        "missing": wanted.keys() - stored.keys(),
-        "unexpected": stored.keys() - wanted.keys(),
-        "mismatched": {key for key in wanted.keys() & stored.keys() if wanted[key] != stored[key]},
+        "missing": expected.keys() - stored.keys(),
+        "unexpected": stored.keys() - expected.keys(),
+        "mismatched": {key for key in expected.keys() & stored.keys() if expected[key] != stored[key]},
     }
-    told = [f"{what} {', '.join(sorted(keys))}" for what, keys in problems.items() if keys]
-    if told:
-        raise CheckpointError(f"adapter: {name!r} does not fit a SUR adapter: {'; '.join(told)}")
+    lines = [f"{problem} {', '.join(sorted(keys))}" for problem, keys in problems.items() if keys]
+    if lines:
+        raise CheckpointError(f"adapter: {name!r} does not fit a SUR adapter: {'; '.join(lines)}")
     used = {key: value.float() for key, value in weights.items() if not key.startswith(UNUSED)}
     adapter.load_state_dict(used, assign=True)
     return adapter.requires_grad_(False).eval()
 
 
-def _unused(wanted: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Returns the names and shapes of what an authors' file holds besides."""
+def _unused(expected: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of the unused weights in an authors' file."""
     twins = (("transformer_encoder.layers.0.", UNUSED[0]), ("attention.key_layer.", UNUSED[1]))
     return {
         unused + key.removeprefix(used): shape
         for used, unused in twins
-        for key, shape in wanted.items()
+        for key, shape in expected.items()
         if key.startswith(used)
     }
 
 
 def _weight_of(path: Path) -> float:
-    """Returns the weight that the path of a file tells, as the authors' training names its folders."""
-    told = _FOLDER_WITH_WEIGHT.findall(path.absolute().as_posix())
+    """Return the weight in a file's path, as the authors' training names its folders."""
+    weights = _FOLDER_WITH_WEIGHT.findall(path.absolute().as_posix())
     try:
-        return float(told[-1])
+        return float(weights[-1])
     except (IndexError, ValueError) as error:
         raise InputError(
-            f"adapter_weight: wanted a number from 0 to 1, such as 0.1 of the authors' example: neither {path} nor its "
-            'folder\'s name ("...adapterw0.1") tells it'
+            f"adapter_weight: expected a number from 0 to 1, such as the authors' 0.1, got None, and {path} is not in "
+            'a folder "...adapterw0.1" either'
         ) from error

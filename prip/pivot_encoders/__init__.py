@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..devices import as_device, as_dtype
 from ..errors import CheckpointError
-from ..loading.folders import read_json, resolve_folder
+from ..loading.folders import resolve_folder
+from ..loading.untrusted import read_json
 from ..protocols import PivotEncoder
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, PreTrainedConfig
 
-from ..errors import CheckpointError, require
-from ..loading.folders import read_json, resolve_folder, weight_files
+from ..errors import require
+from ..loading.folders import resolve_folder
 from ..loading.published_files import read_weights
+from ..loading.untrusted import check_model_type, open_weights, read_json
 from ..modeling.strict_model import nested_config
 from ..text.clip_tokens import clip_tokenizer
 from .preprocessing import clip_pixels, processor_pixels
@@ -200,17 +201,16 @@ def clip_folder(place: str, revision: str | None = None) -> tuple[dict[str, Any]
     """
     folder = resolve_folder(place, revision)
     fields = read_json(folder / "config.json")
-    if fields.get("model_type") != "clip":
-        model_type = fields.get("model_type")
-        raise CheckpointError(f"{folder / 'config.json'}: expected model_type 'clip', got {model_type!r}")
+    check_model_type(fields, "clip", folder / "config.json")
     return clip_fields(CLIPConfig.from_dict(fields)), _folder_weights(folder), folder
 
 
 def _folder_weights(folder: Path) -> dict[str, Tensor]:
     """Return a saved model's weights by name, from safetensors or else from a local pickle of tensors."""
     pickled = folder / "pytorch_model.bin"
-    files = weight_files(folder) if any(folder.glob("*.safetensors")) or not pickled.is_file() else [pickled]
-    return {name: weight for file in files for name, weight in read_weights(file).items() if name not in _BUFFERS}
+    is_pickled = pickled.is_file() and not any(folder.glob("*.safetensors"))
+    weights = read_weights(pickled) if is_pickled else open_weights(folder)
+    return {name: weight for name, weight in weights.items() if name not in _BUFFERS}
 
 
 def clip_fields(config: CLIPConfig) -> dict[str, Any]:

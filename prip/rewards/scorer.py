@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from ..errors import CheckpointError
-from ..loading.folders import quiet, resolve_folder
+from ..loading.folders import resolve_folder
+from ..loading.strict import quiet
 from ..modeling.strict_model import StrictModel
 from ..processing import load_tokenizer, save_tokenizer
 from ..protocols import Images

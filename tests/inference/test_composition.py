@@ -10,7 +10,7 @@ from tiny_diffusion import tiny_pipeline
 from tiny_pipelines import clip_like_tokenizer
 
 from prip.errors import CheckpointError, InputError
-from prip.generators.diffusion import DiffusersGenerator
+from prip.generators.diffusion import DiffusersGenerator, DrawingOptions
 from prip.inference.checkpoint_parts import Parts
 from prip.inference.evaluation.kinds.generators import identity, make_diffusers
 from prip.inference.evaluation.kinds.registry import Context
@@ -30,7 +30,8 @@ def test_the_preset_compares_plain_and_refined_on_both_generators() -> None:
 def test_the_tuned_generator_is_that_of_the_run(tmp_path: Path) -> None:
     torch.manual_seed(0)
     for folder, steps in (("parts/generator", 2), ("tune/part", 3)):
-        DiffusersGenerator(tiny_pipeline(clip_like_tokenizer()), steps=steps).save_pretrained(tmp_path / folder)
+        generator = DiffusersGenerator(tiny_pipeline(clip_like_tokenizer()), DrawingOptions(steps=steps))
+        generator.save_pretrained(tmp_path / folder)
     context = Context(Parts.of_run(tmp_path), "cpu", 0)
     plain, tuned = make_diffusers("plain", context), make_diffusers("tuned", context, stage="tune")
     assert (plain.steps, tuned.steps) == (2, 3) and identity(plain) != identity(tuned)  # type: ignore[attr-defined]

@@ -20,14 +20,14 @@ PROMPTS = ["a cat in town", "one robot, golden hour", "a cat in town"]
 def generator():
     from tiny_diffusion import tiny_pipeline
 
-    from prip.generators.diffusion import DiffusersGenerator
+    from prip.generators.diffusion import DiffusersGenerator, DrawingOptions
     from prip.training.settings import UnetSizes
     from prip.training.world.generator import train_text_tokenizer
 
     torch.manual_seed(0)
     tokenizer = train_text_tokenizer(PROMPTS, UnetSizes(vocab_size=300, max_tokens=32))
     pipeline = tiny_pipeline(tokenizer, patch_size=8)
-    return DiffusersGenerator(pipeline, steps=3, guidance=2.0, batch_size=2)
+    return DiffusersGenerator(pipeline, DrawingOptions(steps=3, guidance=2.0, batch_size=2))
 
 
 def test_an_image_depends_on_its_prompt_and_seed_alone(generator):

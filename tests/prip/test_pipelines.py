@@ -20,10 +20,10 @@ SIZE = {"height": 16, "width": 16}
 def make_generator(family: str, **options):
     from tiny_pipelines import FAMILIES
 
-    from prip.generators.diffusion import DiffusersGenerator
+    from prip.generators.diffusion import DiffusersGenerator, DrawingOptions
 
     torch.manual_seed(0)
-    return DiffusersGenerator(FAMILIES[family](), **{"steps": 2, "guidance": 3.0, **SIZE, **options})
+    return DiffusersGenerator(FAMILIES[family](), DrawingOptions(**{"steps": 2, "guidance": 3.0, **SIZE, **options}))
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_the_default_of_a_published_pipeline_is_dpm_solver(sd_folder, tmp_path):
     assert (generator.steps, generator.guidance) == (20, 7.5)
     assert type(load_generator(sd_folder, scheduler="stored").pipeline.scheduler).__name__ == "PNDMScheduler"
     assert type(load_generator(sd_folder, scheduler="DDIMScheduler").pipeline.scheduler).__name__ == "DDIMScheduler"
-    with pytest.raises(InputError, match="scheduler: wanted stored, dpm-solver"):
+    with pytest.raises(InputError, match="scheduler: expected stored, dpm-solver"):
         load_generator(sd_folder, scheduler="UNet2DModel")
     tuned = load_generator(sd_folder, device="cpu", scheduler="euler", steps=3, height=24, width=16)
     tuned.save_pretrained(tmp_path)
@@ -130,7 +130,7 @@ def test_flow_matching_keeps_its_own_sampler(tmp_path):
     assert loaded.guidance == 7.0, "the pipeline's own default"
     config = make_scheduler("dpm-solver++", loaded.pipeline.scheduler).config
     assert config.use_flow_sigmas and config.prediction_type == "flow_prediction" and config.flow_shift == 3.0
-    with pytest.raises(InputError, match="matches flows"):
+    with pytest.raises(InputError, match="scheduler: expected one for flow matching.* got 'ddim'"):
         make_scheduler("ddim", loaded.pipeline.scheduler)
 
 
@@ -167,7 +167,7 @@ def test_a_tuned_unet_takes_the_pipelines_place(sd_folder, tmp_path):
     with pytest.raises(CheckpointError, match="unet: no UNet"):
         load_generator(sd_folder, unet=str(tmp_path / "nothing"))
     make_generator("flux").pipeline.save_pretrained(tmp_path / "flux")
-    with pytest.raises(InputError, match="which has none"):
+    with pytest.raises(InputError, match="unet: expected a pipeline with a UNet, got FluxPipeline"):
         load_generator(str(tmp_path / "flux"), unet=str(tmp_path / "alone"))
 
 
@@ -210,7 +210,7 @@ def test_it_moves_with_what_it_keeps(sd_folder):
 
 
 def test_revisions_are_told_once(sd_folder, tmp_path):
-    with pytest.raises(InputError, match="has one already"):
+    with pytest.raises(InputError, match="which has one, got 'other'"):
         load_generator("org/name@main", revision="other")
     with pytest.raises(CheckpointError, match="no diffusers pipeline at 'org/name@main'"):
         load_generator("org/name@main")

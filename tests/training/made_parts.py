@@ -87,7 +87,7 @@ def write_parts(run: Path) -> None:
     """Writes RUN/parts: prompts, a diffusion generator of 16-pixel images, a pivot encoder and two rewards."""
     from tiny_diffusion import tiny_pipeline
 
-    from prip.generators.diffusion import DiffusersGenerator
+    from prip.generators.diffusion import DiffusersGenerator, DrawingOptions
     from prip.pivot_encoders.qformer import QFormerPivotEncoder, QFormerPivotEncoderConfig
     from prip.rewards.prompt_reward import PromptReward, PromptRewardConfig
     from prip.training.from_scratch import train_encoder_tokenizer
@@ -97,7 +97,8 @@ def write_parts(run: Path) -> None:
     tokenizer.model_max_length = 32
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        DiffusersGenerator(tiny_pipeline(tokenizer), steps=1, guidance=1.0).save_pretrained(run / "parts" / "generator")
+        options = DrawingOptions(steps=1, guidance=1.0)
+        DiffusersGenerator(tiny_pipeline(tokenizer), options).save_pretrained(run / "parts" / "generator")
         sizes = {"trunk_width": 32, "grid": 4}
         pivots = QFormerPivotEncoderConfig(pivot_length=2, pivot_width=16, layers=1, heads=2, **sizes)
         QFormerPivotEncoder(pivots).save_pretrained(run / "parts" / "pivot_encoder")

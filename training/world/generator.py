@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from prip.generators.autoencoder import PatchAutoencoder
-from prip.generators.diffusion import DiffusersGenerator
+from prip.generators.diffusion import DiffusersGenerator, DrawingOptions
 from prip.loading.strict import quiet
 from prip.miniature.prompts import combinations, sample_modifiers, system_subject
 from prip.miniature.reader import Reader
@@ -213,7 +213,8 @@ class GeneratorPart(Part):
             feature_extractor=None,
             requires_safety_checker=False,
         )
-        return DiffusersGenerator(pipeline, steps=self.settings.unet.steps, guidance=self.settings.unet.guidance)
+        options = DrawingOptions(steps=self.settings.unet.steps, guidance=self.settings.unet.guidance)
+        return DiffusersGenerator(pipeline, options)
 
     def export(self, folder: Path) -> None:
         wants_gradient = [parameter for parameter in self.parameters() if parameter.requires_grad]
