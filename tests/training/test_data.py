@@ -119,7 +119,7 @@ def test_tables_give_texts_with_the_chosen_images(data: Path) -> None:
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("split", None, "columns are missing: split"),
+        ("split", None, "missing columns: split"),
         ("split", "train", "no row has the split 'dev'"),
         ("image_name", "foreign", "have no pivot, 'foreign'"),
     ],

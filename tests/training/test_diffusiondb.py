@@ -139,17 +139,17 @@ def test_bad_rows_are_set_aside_with_the_reason(tmp_path: Path, small_parts: Non
     reasons = dict(zip(found.set_aside["image_name"], found.set_aside["reason"], strict=True))
     assert reasons.pop("part-000002.json").startswith("the part's JSON cannot be read: JSONDecodeError")
     assert reasons == {
-        names[0]: "its file is missing",
-        names[1]: "it has no prompt",
-        "../outside.png": "its file is missing",
-        "stray.png": "no row describes it",
-        names[2]: "no row describes it",
+        names[0]: "the file is missing",
+        names[1]: "no prompt",
+        "../outside.png": "the file is missing",
+        "stray.png": "no row for this file",
+        names[2]: "no row for this file",
     }
     assert found.rows["image_name"].tolist() == names[2:], "metadata stands in for a part's JSON"
     (tmp_path / "metadata.parquet").unlink()
     without = read(tmp_path)
     assert without.rows["image_name"].tolist() == names[2:5]
-    assert (without.set_aside["reason"] == "no row describes it").sum() == 1 + 5 + 3
+    assert (without.set_aside["reason"] == "no row for this file").sum() == 1 + 5 + 3
     assert "the part's JSON is missing" in set(without.set_aside["reason"])
 
 
@@ -164,7 +164,7 @@ def test_a_name_in_two_parts_counts_once(tmp_path: Path, small_parts: None) -> N
     assert found.set_aside.to_dict("list") == {
         "image_name": [names[0]],
         "part": ["part-000002"],
-        "reason": ["its name occurs twice"],
+        "reason": ["the name occurs twice"],
     }
 
 
@@ -185,7 +185,7 @@ def test_folders_that_are_no_diffusiondb(tmp_path: Path) -> None:
         read(tmp_path)
     write(tmp_path)
     (tmp_path / "metadata.parquet").write_bytes(b"no table")
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="unreadable file"):
         read(tmp_path)
 
 
@@ -208,7 +208,7 @@ def test_images_are_read_in_batches_of_one_size(tmp_path: Path, monkeypatch: pyt
     assert [batch.places for batch in batches] == [[0], [1, 4], [5]]
     assert [tuple(batch.images.shape) for batch in batches] == [(1, 3, 4, 5), (2, 3, 6, 7), (1, 3, 4, 5)]
     assert batches[0].images.dtype == torch.uint8 and batches[0].images.unique().tolist() == [9]
-    assert sorted(bad) == [2, 3] and bad[3] == "it cannot be decoded: UnidentifiedImageError"
+    assert sorted(bad) == [2, 3] and bad[3] == "cannot be decoded: UnidentifiedImageError"
     monkeypatch.setattr("prip.training.data.images.MAX_PIXELS", 20)
     with pytest.raises(BadImageError, match="too large: 7 x 6"):
         read_image(paths[1])

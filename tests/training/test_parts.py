@@ -111,10 +111,10 @@ def test_what_is_broken_in_a_zip_is_set_aside(
     assert set(found.set_aside["reason"]) == {"the part's zip cannot be read: BadZipFile"}
     scores = score_all(tmp_path / "zips").set_index("image_name")["reason"].to_dict()
     assert {name: reason for name, reason in scores.items() if reason} == {
-        names[0]: "it cannot be decoded: UnidentifiedImageError",
-        names[1]: "it cannot be decoded: OSError",
-        names[2]: "it is too large: 70000 bytes",
-        names[11]: "it cannot be read: BadZipFile",
+        names[0]: "cannot be decoded: UnidentifiedImageError",
+        names[1]: "cannot be decoded: OSError",
+        names[2]: "too large: 70000 bytes",
+        names[11]: "cannot be read: BadZipFile",
     }
     assert len(scores) == 7
 
@@ -129,7 +129,7 @@ def test_which_parts_are_read(tmp_path: Path, small_parts: None) -> None:
     zipped(tmp_path, tmp_path)
     assert [part.packed for part in find_source(tmp_path).parts] == [False] * 3, "a folder beside its zip counts"
     shutil.copytree(tmp_path / "images" / "part-000001", tmp_path / "diffusiondb-large-part-1" / "part-000001")
-    with pytest.raises(InputError, match="holds two part-000001"):
+    with pytest.raises(InputError, match="got two part-000001"):
         find_source(tmp_path)
 
 

@@ -264,7 +264,7 @@ def test_prompts_keep_their_splits_apart(tmp_path: Path) -> None:
     assert found.to_numpy().tolist() == [["a", "train"], ["b", "dev"], ["c", "dev"]]
     with pytest.raises(InputError, match="expected prompts of the split"):
         read_prompts(path, "user_prompt", 1, 0)
-    with pytest.raises(CheckpointError, match="columns are missing: system_prompt"):
+    with pytest.raises(CheckpointError, match="missing columns: system_prompt"):
         read_prompts(path, "system_prompt", 0, 0)
     prompts = pd.Series([f"prompt {number}" for number in range(2000)])
     splits = split_by_prompt(prompts, 0.1)
@@ -284,18 +284,18 @@ def test_bad_images_are_set_aside_up_to_a_share(tmp_path: Path) -> None:
     files[0].write_bytes(b"")
     files[1].unlink()
     parts = made(rewards=[ColourReward("mini-reward", 0, shift=float("nan")), *made_rewards()[1:]])
-    with pytest.raises(PripError, match="max_bad_share: expected at most 0.01, but 1 of 76 images are bad"):
+    with pytest.raises(PripError, match="max_bad_share: expected at most 0.01, got 1 bad images of 76"):
         run_made(tmp_path / "early", diffusiondb=source)
     assert not (tmp_path / "early" / "prepare" / "scores").exists(), "too many files are missing"
-    with pytest.raises(PripError, match="max_bad_share: expected at most 0.02, but 76 of 76 images are bad"):
+    with pytest.raises(PripError, match="max_bad_share: expected at most 0.02, got 76 bad images of 76"):
         run_made(tmp_path / "nan", parts, diffusiondb=source, max_bad_share=0.02)
-    with pytest.raises(PripError, match="max_bad_share: expected at most 0.02, but 2 of 76 images are bad"):
+    with pytest.raises(PripError, match="max_bad_share: expected at most 0.02, got 2 bad images of 76"):
         run_made(tmp_path / "run", diffusiondb=source, dev_share=0.4, max_bad_share=0.02)
     metrics = run_made(tmp_path / "run", diffusiondb=source, dev_share=0.4, max_bad_share=0.03, overwrite=True)
     aside = table(tmp_path / "run", "set_aside").set_index("image_name")["reason"].to_dict()
     assert aside == {
-        files[0].name: "it cannot be decoded: UnidentifiedImageError",
-        files[1].name: "its file is missing",
+        files[0].name: "cannot be decoded: UnidentifiedImageError",
+        files[1].name: "the file is missing",
     }
     assert (metrics["counts"]["images"], metrics["counts"]["set_aside"], metrics["counts"]["drawn"]) == (74, 2, 0)
 
@@ -509,7 +509,7 @@ def test_the_command_draws_with_the_diffusion_generator(whole: Path, capsys: pyt
 
 def test_a_run_without_a_world_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prepare", "--config", "miniature", "--run", str(tmp_path)]) == 1
-    assert "does prip-train world come first?" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert "run prip-train world first" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

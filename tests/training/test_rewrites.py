@@ -83,12 +83,12 @@ def test_a_log_is_read_without_what_tells_nothing(tmp_path: Path) -> None:
     log.to_parquet(path)
     assert read_log(path)[0]["prompt"].tolist() == ["a cat", "a fox", "a fish"]
     log.drop(columns="user_name").to_parquet(path)
-    with pytest.raises(CheckpointError, match="columns are missing: user_name"):
+    with pytest.raises(CheckpointError, match="missing columns: user_name"):
         read_log(path)
     path.write_bytes(b"PAR1")
-    with pytest.raises(CheckpointError, match="expected DiffusionDB's metadata, but it cannot be read"):
+    with pytest.raises(CheckpointError, match="expected DiffusionDB's metadata, got an unreadable file"):
         read_log(path)
-    with pytest.raises(CheckpointError, match=r"sessions.log: expected .* is missing"):
+    with pytest.raises(CheckpointError, match=r"sessions.log: expected .*, got none"):
         read_log(tmp_path / "none.parquet")
 
 
@@ -287,7 +287,7 @@ def test_what_comes_first_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
     for preset, missing in (("rew-log", "log/metadata.parquet"), ("rew-syn", "data/system_prompts.parquet")):
         assert main(["rewrites", "--config", preset, "--run", str(tmp_path)]) == 1
         told = capsys.readouterr().err
-        assert missing in told and "do prip-train world and prepare come first?" in told
+        assert missing in told and "run prip-train world and prepare first" in told
     with pytest.raises(InputError, match="gap_minutes: expected at least 0"):
         SessionSettings(gap_minutes=-1)
 

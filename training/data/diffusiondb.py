@@ -1,8 +1,8 @@
-"""DiffusionDB's layout on disk: names, tables, parts; written as published, read as it is found.
+"""DiffusionDB's layout on disk: names, part JSON and metadata, to write as published and to read tolerantly.
 
-    images/part-000001/<uuid>.png ...           at most 1,000 files a part (.webp in the large set), or part-000001.zip
+    images/part-000001/<uuid>.png ...           at most 1,000 files per part (.webp in the large set), or a zip
     images/part-000001/part-000001.json         file name to prompt, seed, cfg, steps and sampler
-    metadata.parquet                            one row an image, 13 columns
+    metadata.parquet                            one row per image, 13 columns
 
 Source: poloclub/diffusiondb@bf0b01e, README and scripts/diffusiondb.py.
 """
@@ -62,12 +62,12 @@ _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/poloclub/diffusi
 _REQUIRED = ["image_name", "prompt", "part_id"]
 _DRAWING = ["prompt", "seed", "step", "cfg", "sampler", "width", "height"]
 _NSFW = ["image_nsfw", "prompt_nsfw"]
-NO_PROMPT = "it has no prompt"
+NO_PROMPT = "no prompt"
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a generator drew: steps, guidance and the sampler's name, as part JSON and metadata tell them."""
+    """How a generator drew: steps, guidance scale and sampler name, for part JSON and metadata."""
 
     steps: int
     guidance: float
@@ -75,17 +75,17 @@ class Sampling:
 
 
 def image_name(prompt: str, seed: int) -> str:
-    """Returns the file name of the image of (prompt, seed): a uuid5, so that a rerun gives the same one."""
+    """Return the file name of the image of (prompt, seed): a uuid5, so that reruns give the same name."""
     return f"{uuid.uuid5(_NAMESPACE, f'{seed} {prompt}')}.png"
 
 
 def part_folder(folder: Path, number: int) -> Path:
-    """Returns the folder of part `number`, counted from 1."""
+    """Return the folder of part `number`, counted from 1."""
     return folder / "images" / f"part-{number:06}"
 
 
 def write_part_json(part: Path, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> None:
-    """Writes the JSON of the part folder `part`, which holds the images of these prompts and seeds."""
+    """Write the JSON of the part folder `part`, which has the images of these prompts and seeds."""
     entries = {
         image_name(prompt, seed): {
             "p": prompt,
@@ -109,16 +109,16 @@ def write_metadata(
     user_names: Sequence[str] = (),
     times: Sequence[datetime | None] = (),
 ) -> None:
-    """Writes metadata.parquet of images that stand in the parts in this order, PART_SIZE in each.
+    """Write metadata.parquet for images that fill the parts in this order, PART_SIZE each.
 
-    Without user_names and times (in UTC), user_name is empty and timestamp null. Nothing was checked for nudity: the
-    two nsfw scores are 0.
+    Without user_names and times (in UTC), user_name is empty and timestamp null. Both nsfw scores are 0: nothing was
+    checked.
     """
     count = len(prompts)
     columns: dict[str, Any] = {
         "image_name": [image_name(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)],
         "prompt": list(prompts),
-        "part_id": [place // PART_SIZE + 1 for place in range(count)],
+        "part_id": [index // PART_SIZE + 1 for index in range(count)],
         "seed": list(seeds),
         "step": [sampling.steps] * count,
         "cfg": [sampling.guidance] * count,
@@ -136,32 +136,36 @@ def write_metadata(
 
 @dataclass(frozen=True)
 class DiffusionDB:
-    """What parts in DiffusionDB's layout hold."""
+    """Content of parts in DiffusionDB's layout."""
 
     rows: pd.DataFrame
-    """Images with a prompt and, as far as that is known, a file: image_name, prompt, part (its name); drawing, uint64,
-    which two images share if they were drawn by the same settings from the same seed; image_nsfw and prompt_nsfw,
-    float32, nan where no metadata tells them."""
+    """Images with a prompt and, as far as known, a file: image_name, prompt, part (name); drawing, uint64, equal for
+    images of the same prompt, seed and settings; image_nsfw and prompt_nsfw, float32, nan without metadata."""
 
     set_aside: pd.DataFrame
-    """image_name, part, reason: files without a row, rows without a file or a prompt, JSON that cannot be read."""
+    """image_name, part, reason: files without a row, rows without a file or prompt, unreadable JSON."""
 
 
 def read_diffusiondb(parts: Sequence[Part], metadata: Sequence[Path]) -> DiffusionDB:
-    """Reads the rows of all `parts`, in their order.
+    """Read the rows of all parts, in their order.
 
-    Prompts come from each part's JSON and from the tables of metadata; either may be absent, and where to list a part
-    is not cheap the metadata counts alone. Metadata of other parts is passed over.
-    Raises InputError if there is no part, CheckpointError for metadata that cannot be read.
+    Args:
+        parts: the parts. Prompts come from their JSON; where listing a part is expensive, from the metadata alone.
+        metadata: tables of metadata; rows of other parts are ignored.
+
+    Raises:
+        InputError: if there is no part.
+        CheckpointError: if the metadata cannot be read.
     """
     if not parts:
         raise InputError("diffusiondb: expected a folder with parts such as part-000001 or part-000001.zip, got none")
     table = _read_metadata(metadata, [part_number(part.name) for part in parts])
-    places = table.groupby("part_id").indices if len(table) else {}
+    rows_of_part = table.groupby("part_id").indices if len(table) else {}
     seen: set[str] = set()
     rows, set_aside = [], []
     for part in parts:
-        described = table.take(places[part_number(part.name)]) if part_number(part.name) in places else table[:0]
+        number = part_number(part.name)
+        described = table.take(rows_of_part[number]) if number in rows_of_part else table[:0]
         good, bad = _read_part(part, described, seen)
         rows.append(good)
         set_aside.append(bad)
@@ -169,12 +173,12 @@ def read_diffusiondb(parts: Sequence[Part], metadata: Sequence[Path]) -> Diffusi
 
 
 def local_metadata(folder: Path) -> list[Path]:
-    """Returns the tables of metadata that lie in `folder`."""
+    """Return the metadata tables in `folder`."""
     return [folder / name for name in METADATA if (folder / name).is_file()]
 
 
 def _read_metadata(paths: Sequence[Path], numbers: list[int]) -> pd.DataFrame:
-    """Returns what the tables say about the parts `numbers`; columns that a table lacks are nan."""
+    """Return the metadata of the parts `numbers`; columns that a table lacks are nan."""
     columns = _REQUIRED + _DRAWING[1:] + _NSFW
     frames = [pd.DataFrame(columns=columns)]
     for path in paths:
@@ -183,14 +187,16 @@ def _read_metadata(paths: Sequence[Path], numbers: list[int]) -> pd.DataFrame:
             wanted = [column for column in columns if column in known or column in _REQUIRED]
             frame = pd.read_parquet(path, columns=wanted, filters=[("part_id", "in", numbers)])
         except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{path}: expected DiffusionDB's metadata, but it cannot be read: {error}") from error
+            raise CheckpointError(
+                f"{path}: expected DiffusionDB's metadata, got an unreadable file: {error}"
+            ) from error
         frames.append(frame.reindex(columns=columns))
     filled = [frame for frame in frames if len(frame)] or frames[:1]
     return pd.concat(filled, ignore_index=True)
 
 
 def _read_part(part: Part, described: pd.DataFrame, seen: set[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Returns the good rows and the bad ones of a part, which `described` tells as well; adds their names to `seen`."""
+    """Return the good and the bad rows of a part, with its metadata in `described`; add the names to `seen`."""
     bad: list[tuple[str, str]] = []
     prompts: dict[str, Any] = dict(zip(described["image_name"], described["prompt"], strict=True))
     files: frozenset[str] | None = None
@@ -208,18 +214,18 @@ def _read_part(part: Part, described: pd.DataFrame, seen: set[str]) -> tuple[pd.
         if not isinstance(prompt, str) or not prompt.strip():
             bad.append((name, NO_PROMPT))
         elif files is not None and name not in files:
-            bad.append((name, "its file is missing"))
+            bad.append((name, "the file is missing"))
         elif name in seen:
-            bad.append((name, "its name occurs twice"))
+            bad.append((name, "the name occurs twice"))
         else:
             good[name] = prompt
         seen.add(name)
-    bad += [(name, "no row describes it") for name in sorted((files or frozenset()) - prompts.keys())]
+    bad += [(name, "no row for this file") for name in sorted((files or frozenset()) - prompts.keys())]
     return _rows(part, good, described), _aside(part, bad)
 
 
 def _read_json(part: Part, content: bytes | None, described: bool, bad: list[tuple[str, str]]) -> dict[str, Any]:
-    """Returns image name to prompt from a part's JSON; what is wrong with it goes into `bad`."""
+    """Return image name to prompt from a part's JSON; append its faults to `bad`."""
     name = f"{part.name}.json"
     if content is None:
         if not described:
@@ -234,15 +240,15 @@ def _read_json(part: Part, content: bytes | None, described: bool, bad: list[tup
 
 def _rows(part: Part, prompts: dict[str, str], described: pd.DataFrame) -> pd.DataFrame:
     rows = pd.DataFrame({"image_name": list(prompts), "prompt": list(prompts.values())}, dtype="str")
-    told = described.drop_duplicates("image_name").set_index("image_name").reindex(rows["image_name"])
-    told["prompt"] = rows["prompt"].to_numpy()
+    metadata = described.drop_duplicates("image_name").set_index("image_name").reindex(rows["image_name"])
+    metadata["prompt"] = rows["prompt"].to_numpy()
     by_name = pd.util.hash_array(rows["image_name"].to_numpy(dtype=object))
-    by_settings = pd.util.hash_pandas_object(told[_DRAWING].astype({"prompt": object}), index=False).to_numpy()
-    known = told[_DRAWING].notna().all(axis=1).to_numpy()
+    by_settings = pd.util.hash_pandas_object(metadata[_DRAWING].astype({"prompt": object}), index=False).to_numpy()
+    known = metadata[_DRAWING].notna().all(axis=1).to_numpy()
     return rows.assign(
         part=pd.Categorical.from_codes([0] * len(rows), [part.name]).astype("str"),
         drawing=np.where(known, by_settings, by_name).astype(np.uint64),
-        **{name: told[name].to_numpy(np.float32) for name in _NSFW},
+        **{name: metadata[name].to_numpy(np.float32) for name in _NSFW},
     )
 
 

@@ -1,4 +1,4 @@
-"""Drawing: which images of which prompts, and a folder in DiffusionDB's layout that holds them."""
+"""Drawing: which images of which prompts, into a folder in DiffusionDB's layout."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .diffusiondb import PART_SIZE, Sampling, image_name, part_folder, write_met
 from .images import read_image, write_png
 
 SEEDS = 2**31
-"""Seeds of drawings lie in range(SEEDS)."""
+"""Image seeds are in range(SEEDS)."""
 
 
 def plan_drawings(prompts: pd.DataFrame, origin: str, images_per_prompt: int, seed: int) -> pd.DataFrame:
-    """Returns image_name, prompt, seed, origin, split: images_per_prompt rows for each row of `prompts`.
+    """Return image_name, prompt, seed, origin, split: images_per_prompt rows for each row of `prompts` (prompt, split).
 
-    prompts: prompt, split. The seeds of a prompt are consecutive, from a number that depends on `seed` and the prompt.
+    The seeds of a prompt are consecutive and start at a number derived from `seed` and the prompt.
     """
     rows = []
     for prompt, split in zip(prompts["prompt"], prompts["split"], strict=True):
         first = derive_seed(seed, "drawing", prompt)
-        for number in ((first + place) % SEEDS for place in range(images_per_prompt)):
+        for number in ((first + offset) % SEEDS for offset in range(images_per_prompt)):
             rows.append((image_name(prompt, number), prompt, number, origin, split))
     return pd.DataFrame(rows, columns=["image_name", "prompt", "seed", "origin", "split"])
 
@@ -35,10 +35,10 @@ def plan_drawings(prompts: pd.DataFrame, origin: str, images_per_prompt: int, se
 def draw_all(
     plan: pd.DataFrame, generator: Generator, sampling: Sampling, folder: Path, batch_size: int, progress: bool
 ) -> int:
-    """Draws the images of `plan` (prompt, seed) into `folder` in DiffusionDB's layout; returns how many it drew.
+    """Draw the images of `plan` (prompt, seed) into `folder`, in DiffusionDB's layout, and return how many were drawn.
 
-    A batch is passed over if all its files are there, else drawn whole: what a run that was killed leaves behind and
-    what its continuation adds are the same images as those of one run.
+    A batch is skipped if all its files exist, and else drawn whole, so that an interrupted and a single run give the
+    same images.
     """
     unique = plan.drop_duplicates("image_name")
     prompts, seeds = unique["prompt"].tolist(), unique["seed"].tolist()
@@ -48,10 +48,10 @@ def draw_all(
             part = part_folder(folder, start // PART_SIZE + 1)
             part.mkdir(parents=True, exist_ok=True)
             end = min(start + PART_SIZE, len(prompts))
-            for at in range(start, end, batch_size):
-                to = min(at + batch_size, end)
-                drawn += _draw_batch(prompts[at:to], seeds[at:to], generator, part)
-                bar.update(to - at)
+            for first in range(start, end, batch_size):
+                last = min(first + batch_size, end)
+                drawn += _draw_batch(prompts[first:last], seeds[first:last], generator, part)
+                bar.update(last - first)
             write_part_json(part, prompts[start:end], seeds[start:end], sampling)
     _, height, width = read_image(part_folder(folder, 1) / image_name(prompts[0], seeds[0])).shape
     write_metadata(folder, prompts, seeds, sampling, width, height)

@@ -1,7 +1,7 @@
-"""Prompts that the evaluation sets hold as well, exactly or nearly: what was measured on must not have been learnt.
+"""Training prompts that occur in evaluation sets, exactly or nearly.
 
-Near-duplicates are found by MinHash with locality-sensitive hashing, and then measured: the similarity is the exact
-Jaccard index of the two sets of character n-grams, so that the result does not depend on the hashing but for misses.
+MinHash with locality-sensitive hashing finds candidates, whose exact Jaccard index of character n-grams decides.
+Hashing can only miss near-duplicates, not add any.
 """
 
 from __future__ import annotations
@@ -28,10 +28,8 @@ _SEPARATORS = {".tsv": "\t", ".csv": ","}
 
 
 def pinned_file(place: str | Path) -> str | Path:
-    """Returns the name of a dataset's file on the Hub with its commit, and any other place as it is.
-
-    Raises CheckpointError where the Hub does not tell it.
-    """
+    """Return a dataset file on the Hub with its commit, any other path unchanged. Raise CheckpointError if the Hub
+    fails."""
     if not is_dataset_file(place):
         return place
     repository, revision, path = parse_dataset_file(str(place))
@@ -39,10 +37,7 @@ def pinned_file(place: str | Path) -> str | Path:
 
 
 def evaluation_file(place: str | Path) -> Path:
-    """Returns where the file lies, fetched and verified where it is a dataset's on the Hub.
-
-    Raises CheckpointError where it cannot be had.
-    """
+    """Return the local path of a file, downloaded and verified if on the Hub. Raise CheckpointError if that fails."""
     if not is_dataset_file(place):
         return Path(place)
     repository, revision, path = parse_dataset_file(str(place))
@@ -53,12 +48,17 @@ def evaluation_file(place: str | Path) -> Path:
 
 
 def read_evaluation_prompts(path: Path, column: str) -> list[str]:
-    """Returns the prompts of an evaluation set, without repeats and empty ones.
+    """Return the prompts of an evaluation set, without repeats and empty ones.
 
-    .txt: one a line; .tsv and .csv: those in `column` (the case of its name does not matter); .json: texts in lists,
-    which objects may group, or objects with `column` in lists.
-    Raises CheckpointError for a file that is missing or cannot be read, InputError for another kind of file, a missing
-    column or a file without prompts.
+    Args:
+        path: .txt with one prompt per line; .tsv or .csv with prompts in `column`, in any case; .json with lists of
+            strings,
+            grouped in objects or not, or lists of objects with `column`.
+        column: the column or key.
+
+    Raises:
+        CheckpointError: if the file is missing or cannot be read.
+        InputError: if the file type is unknown, the column is missing or there are no prompts.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -88,9 +88,11 @@ def _from_table(text: str, separator: str, column: str, path: Path) -> list[str]
         rows = list(csv.reader(lines, delimiter=separator))
     names = [name.strip().lower() for name in rows[0]] if rows else []
     if column.lower() not in names:
-        raise InputError(f"evaluation.column: {path} has no column {column!r}, but {', '.join(names) or 'nothing'}")
-    place = names.index(column.lower())
-    return [row[place] for row in rows[1:] if len(row) > place]
+        raise InputError(
+            f"evaluation.column: expected one of {path}'s columns ({', '.join(names) or 'none'}), got {column!r}"
+        )
+    index = names.index(column.lower())
+    return [row[index] for row in rows[1:] if len(row) > index]
 
 
 def _from_json(value: Any, column: str, path: Path) -> Iterator[str]:
@@ -105,35 +107,43 @@ def _from_json(value: Any, column: str, path: Path) -> Iterator[str]:
 
 
 def normalise(prompt: str) -> str:
-    """Returns the prompt's words in lower case with single spaces between them, without any punctuation."""
+    """Return the prompt's words in lower case, with single spaces and no punctuation."""
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", prompt).casefold()))
 
 
 def ngrams(text: str, length: int) -> set[str]:
-    """Returns the character n-grams of `text`, or the text itself where it is shorter."""
-    return {text[at : at + length] for at in range(max(1, len(text) - length + 1))}
+    """Return the character n-grams of `text`, or the text itself if it is shorter."""
+    return {text[start : start + length] for start in range(max(1, len(text) - length + 1))}
 
 
 def occurring(
     prompts: Iterable[str], evaluation: Sequence[str], similarity: float, ngram: int, permutations: int
 ) -> pd.DataFrame:
-    """Returns prompt, evaluation_prompt, kind ("exact" or "near"), similarity: those of `prompts` that occur.
+    """Return the training prompts that occur in the evaluation prompts.
 
-    exact: both are the same after `normalise`. near: the Jaccard index of their n-grams is `similarity` or more, which
-    is 0 to look for none; of several evaluation prompts the most similar one is told.
+    Args:
+        prompts: the training prompts.
+        evaluation: the evaluation prompts.
+        similarity: minimum Jaccard index of n-grams of a near-duplicate; 0 finds exact matches only.
+        ngram: characters per n-gram.
+        permutations: permutations of MinHash.
+
+    Returns:
+        prompt, evaluation_prompt (the most similar one), kind ("exact": equal after `normalise`, or "near"),
+        similarity.
     """
     by_text = {normalise(prompt): prompt for prompt in reversed(evaluation)}
     by_text.pop("", None)
-    index = _Index(by_text, similarity, ngram, permutations) if similarity else None
+    search = _Index(by_text, similarity, ngram, permutations) if similarity else None
     found: list[tuple[str, str, str, float]] = []
     remaining = iter(prompts)
     while chunk := list(islice(remaining, _CHUNK)):
         texts = [normalise(prompt) for prompt in chunk]
         found += [(p, by_text[t], "exact", 1.0) for p, t in zip(chunk, texts, strict=True) if t in by_text]
-        if index is not None:
+        if search is not None:
             others = [(p, t) for p, t in zip(chunk, texts, strict=True) if t and t not in by_text]
-            near = index.nearest([text for _, text in others])
-            found += [(others[at][0], by_text[text], "near", score) for at, (text, score) in near.items()]
+            near = search.nearest([text for _, text in others])
+            found += [(others[index][0], by_text[text], "near", score) for index, (text, score) in near.items()]
     return pd.DataFrame(found, columns=["prompt", "evaluation_prompt", "kind", "similarity"])
 
 
@@ -145,16 +155,14 @@ def occurring_in_files(
     ngram: int,
     permutations: int,
 ) -> pd.DataFrame:
-    """Returns what `occurring` does, for the prompts that are read from evaluation files, here or on the Hub.
-
-    Raises CheckpointError or InputError for a file as evaluation_file and read_evaluation_prompts do.
-    """
+    """Return what `occurring` does for the prompts in `files`, local or on the Hub; errors as in
+    read_evaluation_prompts."""
     evaluation = [prompt for file in files for prompt in read_evaluation_prompts(evaluation_file(file), column)]
     return occurring(prompts, evaluation, similarity, ngram, permutations)
 
 
 class _Index:
-    """Normalised texts, findable by others that resemble them."""
+    """Normalised texts, searchable by similarity."""
 
     def __init__(self, texts: Iterable[str], similarity: float, ngram: int, permutations: int) -> None:
         sketch = require("datasketch", "train")
@@ -169,15 +177,15 @@ class _Index:
         self._smallest, self._largest = similarity * min(sizes, default=0), max(sizes, default=0) / similarity
 
     def nearest(self, texts: Sequence[str]) -> dict[int, tuple[str, float]]:
-        """Returns place in `texts` to the indexed text that is most similar, and how similar, if it is enough."""
-        grams = {place: ngrams(text, self._ngram) for place, text in enumerate(texts)}
-        fitting = {place: found for place, found in grams.items() if self._smallest <= len(found) <= self._largest}
+        """Return the most similar indexed text and its similarity, if high enough, by index in `texts`."""
+        grams = {index: ngrams(text, self._ngram) for index, text in enumerate(texts)}
+        fitting = {index: own for index, own in grams.items() if self._smallest <= len(own) <= self._largest}
         result = {}
-        for (place, own), hashed in zip(fitting.items(), self._hash(list(fitting.values())), strict=True):
+        for (index, own), hashed in zip(fitting.items(), self._hash(list(fitting.values())), strict=True):
             scores = {text: jaccard(own, self._grams[text]) for text in self._lsh.query(hashed)}
             best = max(scores, key=lambda text: (scores[text], text), default=None)
             if best is not None and scores[best] >= self._similarity:
-                result[place] = (best, scores[best])
+                result[index] = (best, scores[best])
         return result
 
     def _hash(self, sets: list[set[str]]) -> list[Any]:
@@ -186,5 +194,5 @@ class _Index:
 
 
 def jaccard(one: set[str], other: set[str]) -> float:
-    """Returns the share of what both sets hold in what either holds."""
+    """Return the Jaccard index of two sets."""
     return len(one & other) / len(one | other)

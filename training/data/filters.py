@@ -1,4 +1,4 @@
-"""Which rows of a DiffusionDB are used at all."""
+"""Filters of the rows of a DiffusionDB."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Mapping
 import pandas as pd
 
 BLURRED = 2.0
-"""The image_nsfw of an image that was blurred before it was published."""
+"""image_nsfw of an image that was blurred before publication."""
 
 
 def filter_rows(
     rows: pd.DataFrame, max_image_nsfw: float, max_prompt_nsfw: float, keep_blurred: bool, keep_duplicates: bool
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Returns the rows that pass, with their index, and how many do not, by the first reason.
+    """Return the rows that pass, with their index, and the number that fail by their first reason.
 
-    rows: image_nsfw, prompt_nsfw (nan where they are unknown: such a row passes), drawing. Of rows with one `drawing`,
-    the first that passes all else is no duplicate.
+    rows: image_nsfw and prompt_nsfw (nan, unknown, passes), drawing. Of rows with the same `drawing`, the first that
+    passes everything else is kept.
     """
     blurred = rows["image_nsfw"] >= BLURRED
     tests = {
@@ -32,10 +32,7 @@ def filter_rows(
 
 
 def passing(tests: Mapping[str, pd.Series]) -> tuple[pd.Series, dict[str, int]]:
-    """Returns which rows pass all tests, and how many do not, by the first test that they fail.
-
-    tests: by name and in order, whether each row fails.
-    """
+    """Return which rows pass all tests (True means that a row fails), and the number that fail by their first test."""
     counts, passed = {}, pd.Series(True, index=next(iter(tests.values())).index)
     for name, fails in tests.items():
         counts[name] = int((passed & fails).sum())

@@ -1,4 +1,4 @@
-"""Images from their files, in batches of one size; files that are no images are told, not hidden."""
+"""Images from files, in batches of one size; unreadable files are reported."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from prip.errors import PripError
 from .parts import BadFileError
 
 MAX_PIXELS = 2**26
-"""Larger images are taken for broken: they would fill the memory."""
+"""Larger images count as broken, to bound memory."""
 
 
 class BadImageError(PripError):
-    """A file that cannot be decoded as an image."""
+    """A file cannot be decoded as an image."""
 
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images of one size, uint8 (n, 3, height, width), and the place of each in the list that was read."""
+    """Images of one size, uint8 (n, 3, height, width), and the index of each in the list that was read."""
 
-    places: list[int]
+    indices: list[int]
     images: Tensor
 
 
 def read_image(file: str | Path | bytes) -> Tensor:
-    """Returns uint8 (3, height, width) of a file or of its content. Raises BadImageError with the reason."""
+    """Return a file, or its content, as uint8 (3, height, width). Raise BadImageError with the reason."""
     try:
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise BadImageError(f"it is too large: {image.width} x {image.height}")
+                raise BadImageError(f"too large: {image.width} x {image.height}")
             pixels = np.array(image.convert("RGB"))
     except BadImageError:
         raise
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise BadImageError(f"it cannot be decoded: {type(error).__name__}") from error
+        raise BadImageError(f"cannot be decoded: {type(error).__name__}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def write_png(path: Path, image: Tensor) -> None:
-    """Writes uint8 (3, height, width) as a PNG that is whole or absent."""
+    """Write uint8 (3, height, width) as a PNG, atomically."""
     temporary = path.with_name(f"{path.name}.tmp")
     Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(temporary, format="PNG")
     temporary.replace(path)
@@ -58,35 +58,38 @@ def write_png(path: Path, image: Tensor) -> None:
 def read_batches(
     read: Callable[[int], bytes], count: int, batch_size: int, bad: dict[int, str], threads: int = 1
 ) -> Iterator[ImageBatch]:
-    """Reads places 0 to count in their order, batch_size at a time, and yields the images of each size in such a batch
-    together.
+    """Read images 0 to count in order, batch_size at a time, and yield those of equal size in a batch together.
 
-    read: gives the content of the file at a place, or raises BadFileError; it and the decoding run on `threads`
-    threads, one batch ahead. Places that cannot be read or decoded go into `bad`, with the reason.
+    Args:
+        read: returns the content of the file at an index, or raises BadFileError.
+        count: number of images.
+        batch_size: images per batch at most.
+        bad: receives the reason for each image that cannot be read or decoded, by index.
+        threads: threads that read and decode, one batch ahead.
     """
     ahead: deque[tuple[range, list[Future[Tensor]]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, count, batch_size):
-            places = range(start, min(start + batch_size, count))
-            ahead.append((places, [pool.submit(_read, read, place) for place in places]))
+            indices = range(start, min(start + batch_size, count))
+            ahead.append((indices, [pool.submit(_read, read, index) for index in indices]))
             if len(ahead) > 1:
                 yield from _by_size(*ahead.popleft(), bad)
         if ahead:
             yield from _by_size(*ahead.popleft(), bad)
 
 
-def _read(read: Callable[[int], bytes], place: int) -> Tensor:
-    return read_image(read(place))
+def _read(read: Callable[[int], bytes], index: int) -> Tensor:
+    return read_image(read(index))
 
 
-def _by_size(places: range, images: list[Future[Tensor]], bad: dict[int, str]) -> Iterator[ImageBatch]:
+def _by_size(indices: range, images: list[Future[Tensor]], bad: dict[int, str]) -> Iterator[ImageBatch]:
     by_size: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
-    for place, future in zip(places, images, strict=True):
+    for index, future in zip(indices, images, strict=True):
         try:
             image = future.result()
         except (BadFileError, BadImageError) as error:
-            bad[place] = str(error)
+            bad[index] = str(error)
         else:
-            by_size.setdefault(tuple(image.shape), []).append((place, image))
+            by_size.setdefault(tuple(image.shape), []).append((index, image))
     for members in by_size.values():
-        yield ImageBatch([place for place, _ in members], torch.stack([image for _, image in members]))
+        yield ImageBatch([index for index, _ in members], torch.stack([image for _, image in members]))

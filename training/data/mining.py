@@ -1,4 +1,4 @@
-"""What the scores of all images say: preferred images, and the system prompts worth learning from."""
+"""Preferred images and system prompts, chosen by the scores of all images."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ REWARDS = "rewards.json"
 
 @dataclass(frozen=True)
 class Mined:
-    """What the scores say.
+    """Images and prompts chosen by the scores.
 
-    user, system: images by origin, with their split and score (the standardised sum by which each of them is ranked).
+    user, system: images by origin, with split and score (the standardised sum that ranks them).
     """
 
     user: pd.DataFrame
@@ -45,23 +45,26 @@ class Mined:
 
 
 def check_reward_names(settings: PrepareSettings, names: Sequence[str]) -> None:
-    """Raises InputError where the settings name a reward that is not among `names`."""
+    """Raise InputError if the settings name a reward that is not in `names`."""
     asked: Mapping[str, Sequence[str]] = {
         "preferred_by": settings.preferred_by,
         "system.ranked_by": settings.system.ranked_by,
         "system.thresholds": list(settings.system.thresholds),
     }
-    for setting, given in asked.items():
-        foreign = sorted(set(given) - set(names))
-        if foreign:
-            raise InputError(f"{setting}: expected names among {', '.join(names)}, got {', '.join(foreign)}")
+    for setting, rewards in asked.items():
+        unknown = sorted(set(rewards) - set(names))
+        if unknown:
+            raise InputError(f"{setting}: expected names among {', '.join(names)}, got {', '.join(unknown)}")
 
 
 def mine(settings: PrepareSettings, images: pd.DataFrame, prompts: pd.DataFrame | None, names: Sequence[str]) -> Mined:
-    """Chooses preferred images and system prompts; writes their tables, and the rewards' means and deviations.
+    """Choose preferred images and system prompts, and write their tables and the statistics of the rewards.
 
-    images: image_name, prompt, and raw scores in the columns `names`. prompts: what was drawn, None for a DiffusionDB
-    that is mined as it is.
+    Args:
+        settings: the stage's settings.
+        images: image_name, prompt, and raw scores in the columns `names`.
+        prompts: the table of drawn prompts, or None for a DiffusionDB.
+        names: the rewards.
     """
     data = settings.run / "data"
     user, system = _by_origin(images, prompts, settings.dev_share)
@@ -130,9 +133,9 @@ def filter_system_prompts(images: pd.DataFrame, keep_share: float, thresholds: M
     Raises:
         InputError: if a threshold names a reward that was not measured.
     """
-    foreign = sorted(set(thresholds) - set(images.columns))
-    if foreign:
-        raise InputError(f"thresholds: expected names of rewards in use, got {', '.join(foreign)}")
+    unknown = sorted(set(thresholds) - set(images.columns))
+    if unknown:
+        raise InputError(f"thresholds: expected names of rewards in use, got {', '.join(unknown)}")
     for name, threshold in thresholds.items():
         images = images[images[name] > threshold]
     ordered = images.sort_values(["prompt", "score", "image_name"], ascending=[True, False, True])
@@ -143,31 +146,31 @@ def filter_system_prompts(images: pd.DataFrame, keep_share: float, thresholds: M
 
 
 def _tensors(images: pd.DataFrame, names: Sequence[str]) -> dict[str, Tensor]:
-    """Returns the raw scores in the columns `names`, each float32 (n,)."""
+    """Return the raw scores in the columns `names`, each float32 (n,)."""
     return {name: torch.from_numpy(images[name].to_numpy(np.float32, copy=True)) for name in names}
 
 
 def _standardised_sum(images: pd.DataFrame, names: Sequence[str], statistics: RewardStatistics) -> np.ndarray:
-    """Returns, float32 (n,), the standardised sum of the raw scores in the columns `names`."""
+    """Return the standardised sum of the raw scores in the columns `names`: float32 (n,)."""
     return standardised_sum(_tensors(images, names), names, statistics.means, statistics.deviations).numpy()
 
 
 def _by_origin(
     images: pd.DataFrame, prompts: pd.DataFrame | None, dev_share: float
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Returns the images of user prompts and those of system prompts, with their split, as `prompts` tells them.
+    """Return the images of user prompts and of system prompts, with their split from `prompts`.
 
-    A folder that is mined as it is does not tell them: user prompts are then those with two images or more, all are
-    system prompts, and dev_share of the prompts are dev.
+    Without `prompts`, every prompt is a system prompt, those with several images are user prompts too, and dev_share is
+    dev.
     """
     if prompts is None:
         system = images.assign(split=split_by_prompt(images["prompt"], dev_share))
         return system[system.groupby("prompt")["image_name"].transform("size") >= 2], system
-    told = prompts[["image_name", "origin", "split"]]
-    joined = images.merge(told, on="image_name", how="inner", validate="one_to_many")
+    described = prompts[["image_name", "origin", "split"]]
+    joined = images.merge(described, on="image_name", how="inner", validate="one_to_many")
     return joined[joined["origin"] == "user"], joined[joined["origin"] == "system"]
 
 
 def write_table(path: Path, frame: pd.DataFrame) -> None:
-    """Writes a table as parquet, whole or not at all."""
+    """Write a table as parquet, atomically."""
     replace_file(path, lambda temporary: frame.to_parquet(temporary, index=False))

@@ -1,4 +1,4 @@
-"""The tables that prepare wrote, as pairs of a text and an image, and what is done to their words in training."""
+"""Training pairs of a text and an image from the tables of prepare, and word dropout."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .pivot_cache import PivotCache
 
 PREFERRED_IMAGES, SYSTEM_PROMPTS, PIVOTS = "preferred_images.parquet", "system_prompts.parquet", "pivots"
 MANIFEST = "manifest.json"
-"""Hashes of all the others; data that prepare did not make may lack it."""
+"""Hashes of all other files; optional."""
 
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def data_hashes(data: Path, table: str) -> dict[str, str]:
-    """Returns the hashes of a table in `data` and of the pivots: the manifest's, where there is one."""
+    """Return the hashes of a table in `data` and of the pivots, from the manifest if it has them."""
     manifest = data / MANIFEST
     known = json.loads(manifest.read_text(encoding="utf-8"))["sha256"] if manifest.is_file() else {}
     return {name: known.get(name) or hash_of(data / name) for name in (table, PIVOTS)}
@@ -35,7 +35,7 @@ def data_hashes(data: Path, table: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Texts, and for each the name of an image, "" where there is none."""
+    """Texts, and for each the name of an image ("" for none)."""
 
     texts: list[str]
     image_names: list[str]
@@ -45,7 +45,7 @@ class Pairs:
 
 
 class NoPivots:
-    """The pivots of texts without images: of length 0."""
+    """Pivots of length 0, for texts without images."""
 
     pivot_length, pivot_width = 0, 1
 
@@ -55,7 +55,7 @@ class NoPivots:
 
 @dataclass(frozen=True)
 class Splits:
-    """The pairs that train and those that choose the best checkpoint, with the pivots of their images."""
+    """The pairs for training and for choosing the best checkpoint, and the pivots of their images."""
 
     train: Pairs
     dev: Pairs
@@ -63,26 +63,22 @@ class Splits:
 
 
 def read_preferred_images(data: Path, images: Literal["preferred", "random"]) -> Splits:
-    """Reads user prompts, each with its preferred image or with a random one of its images.
-
-    Raises CheckpointError if a file, a column or a pivot is missing in the folder `data`.
-    """
+    """Read user prompts, each with a preferred or a random image. Raise CheckpointError if a file, column or pivot is
+    missing."""
     column = {"preferred": "image_name", "random": "random_image_name"}[images]
     return _read(data, PREFERRED_IMAGES, "user_prompt", column)
 
 
 def read_system_prompts(data: Path) -> Splits:
-    """Reads system prompts, each with an image made from it; errors as in read_preferred_images."""
+    """Read system prompts, each with an image made from it; errors as in read_preferred_images."""
     return _read(data, SYSTEM_PROMPTS, "system_prompt", "image_name")
 
 
 def read_rewrites(table: Path) -> Splits:
-    """Reads the system prompts of a table of rewrites; they have no images.
-
-    Raises CheckpointError if the file or a column is missing, or a split is empty.
-    """
+    """Read the system prompts of a table of rewrites. Raise CheckpointError if the file, a column or a split is
+    missing."""
     if not table.is_file():
-        raise CheckpointError(f"rewrites: expected a table such as prip-train rewrites makes, but {table} is missing")
+        raise CheckpointError(f"rewrites: expected a table of prip-train rewrites, got none at {table}")
     frame = pd.read_parquet(table)
     columns = ("user_prompt", "system_prompt", "split")
     parts = _by_split(frame.assign(image_name=""), table, "system_prompt", "image_name", columns)
@@ -95,20 +91,20 @@ def _read(data: Path, table: str, text_column: str, image_column: str) -> Splits
     frame = pd.read_parquet(data / table)
     parts = _by_split(frame, data / table, text_column, image_column, (text_column, image_column, "split"))
     pivots = PivotCache(data / PIVOTS)
-    foreign = [name for name in frame[image_column] if name not in pivots]
-    if foreign:
-        raise CheckpointError(f"{data / table}: {len(foreign)} images have no pivot, {foreign[0]!r} among them")
+    missing = [name for name in frame[image_column] if name not in pivots]
+    if missing:
+        raise CheckpointError(f"{data / table}: {len(missing)} images have no pivot, {missing[0]!r} for example")
     return Splits(*parts, pivots)
 
 
 def _by_split(
     frame: pd.DataFrame, path: Path, text_column: str, image_column: str, columns: Sequence[str]
 ) -> tuple[Pairs, Pairs]:
-    """Returns the pairs of train and of dev. Raises CheckpointError where one of `columns` is missing or a split is
+    """Return the pairs of train and of dev. Raise CheckpointError if one of `columns` is missing or a split is
     empty."""
     missing = set(columns) - set(frame.columns)
     if missing:
-        raise CheckpointError(f"{path}: columns are missing: {', '.join(sorted(missing))}")
+        raise CheckpointError(f"{path}: missing columns: {', '.join(sorted(missing))}")
     parts = []
     for split in ("train", "dev"):
         rows = frame[frame["split"] == split]
@@ -119,25 +115,25 @@ def _by_split(
 
 
 def drop_words(text: str, probability: float, generator: random.Random) -> str:
-    """Replaces each word of `text`, with `probability`, by a pseudo-word of 3 to 9 random letters.
+    """Replace each word of `text`, with `probability`, by a pseudo-word of 3 to 9 random letters.
 
-    What a user names and the training data does not is like a pseudo-word: a model that has met many of them gives
-    it the average, not noise. Words are what spaces separate; their punctuation stays.
+    A pseudo-word stands for words unknown to the training data: a model that has seen many answers them with an
+    average. Words are separated by spaces; their punctuation stays.
     """
     words = text.split(" ")
-    for place, word in enumerate(words):
+    for index, word in enumerate(words):
         core = word.strip(".,;:!?\"'()")
         if core and generator.random() < probability:
             pseudo = "".join(generator.choices(LETTERS, k=generator.randint(3, 9)))
-            words[place] = word.replace(core, pseudo, 1)
+            words[index] = word.replace(core, pseudo, 1)
     return " ".join(words)
 
 
 def drop_prefix_words(text: str, probability: float, generator: random.Random) -> tuple[str, int]:
-    """Does drop_words to what stands before the first comma.
+    """Apply drop_words to the text before the first comma.
 
-    Returns the text, and the number of its leading characters that are not worth learning: those up to the comma where
-    a word was replaced, else 0.
+    Returns the text, and the number of its leading characters without a loss: those before the comma if a word was
+    replaced.
     """
     prefix, comma, rest = text.partition(",")
     dropped = drop_words(prefix, probability, generator)
@@ -145,11 +141,14 @@ def drop_prefix_words(text: str, probability: float, generator: random.Random) -
 
 
 def batches_of(pairs: Pairs, batch_size: int) -> list[Pairs]:
-    """Cuts the pairs, in their order, into batches; the last may be smaller."""
+    """Split the pairs, in order, into batches; the last may be smaller."""
     starts = range(0, len(pairs), batch_size)
-    return [Pairs(pairs.texts[at : at + batch_size], pairs.image_names[at : at + batch_size]) for at in starts]
+    return [
+        Pairs(pairs.texts[start : start + batch_size], pairs.image_names[start : start + batch_size])
+        for start in starts
+    ]
 
 
 def choose(pairs: Pairs, indices: Sequence[int]) -> Pairs:
-    """Returns the pairs at `indices`."""
+    """Return the pairs at `indices`."""
     return Pairs([pairs.texts[index] for index in indices], [pairs.image_names[index] for index in indices])

@@ -1,6 +1,6 @@
-"""The parts of a DiffusionDB where they lie: folders, zips as they are distributed, and zips on the Hub.
+"""Parts of a DiffusionDB: folders, or zips as published, locally or on the Hub.
 
-A part is a small value that travels to whoever reads it; its zip is never unpacked to the disk.
+A part is a small picklable value; its zip is never unpacked to disk.
 """
 
 from __future__ import annotations
@@ -18,49 +18,49 @@ from typing import Protocol
 from prip.errors import InputError, PripError
 
 MAX_FILE_BYTES = 2**26
-"""Larger files are taken for broken: they would fill the memory."""
+"""Larger files count as broken, to bound memory."""
 
 PART_NAME = re.compile(r"part-(\d{6})")
 _PATTERNS = ("images/part-*", "part-*", "diffusiondb-large-part-*/part-*")
 
 
 class BadFileError(PripError):
-    """A file that cannot be read, or a part that cannot be opened; the message is the reason."""
+    """A file cannot be read or a part cannot be opened; the message is the reason."""
 
 
 class PartFiles(Protocol):
-    """An opened part."""
+    """The files of an opened part."""
 
     @property
     def names(self) -> frozenset[str]:
-        """Names of its files, without folders."""
+        """File names, without folders."""
 
     def read(self, name: str) -> bytes:
-        """Returns the content of a file. Raises BadFileError with the reason."""
+        """Return the content of a file. Raise BadFileError with the reason."""
 
 
 class Part(Protocol):
-    """A part of the dataset."""
+    """A part of the data set."""
 
     @property
     def name(self) -> str:
-        """part-000001, say."""
+        """Name of the part, such as part-000001."""
 
     @property
     def packed(self) -> bool:
-        """Whether its images are best read together: to open it costs more than to open an image."""
+        """Whether opening it is expensive, so that its images should be read together."""
 
     @property
     def listed(self) -> bool:
-        """Whether to open it just for the names of its files is cheap."""
+        """Whether listing its files is cheap."""
 
     def open(self) -> AbstractContextManager[PartFiles]:
-        """Opens it. Raises BadFileError where it cannot be read."""
+        """Open the part. Raise BadFileError if it cannot be read."""
 
 
 @dataclass(frozen=True)
 class FolderPart:
-    """A part that is a folder of files."""
+    """A part as a folder of files."""
 
     path: Path
     packed = False
@@ -89,14 +89,14 @@ class _Folder:
             check_size(path.stat().st_size)
             return path.read_bytes()
         except FileNotFoundError as error:
-            raise BadFileError("its file is missing") from error
+            raise BadFileError("the file is missing") from error
         except OSError as error:
-            raise BadFileError(f"it cannot be read: {type(error).__name__}") from error
+            raise BadFileError(f"cannot be read: {type(error).__name__}") from error
 
 
 @dataclass(frozen=True)
 class ZipPart:
-    """A part that is a zip, as DiffusionDB is distributed."""
+    """A part as a zip, as DiffusionDB is published."""
 
     path: Path
     packed = True
@@ -114,7 +114,7 @@ class ZipPart:
 
 @contextmanager
 def open_zip(path: Path) -> Iterator[PartFiles]:
-    """Opens the zip of a part, whose files lie at its top or in one folder. Raises BadFileError if it is none."""
+    """Open the zip of a part, with its files at the top or in one folder. Raise BadFileError if it is no zip."""
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
@@ -134,25 +134,25 @@ class _Zip:
 
     def read(self, name: str) -> bytes:
         if name not in self._members:
-            raise BadFileError("its file is missing")
+            raise BadFileError("the file is missing")
         check_size(self._members[name].file_size)
         try:
             return self._archive.read(self._members[name])
         except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
-            raise BadFileError(f"it cannot be read: {type(error).__name__}") from error
+            raise BadFileError(f"cannot be read: {type(error).__name__}") from error
 
 
 def check_size(size: int) -> None:
-    """Raises BadFileError for a file of more bytes than an image of DiffusionDB can have."""
+    """Raise BadFileError for a file larger than an image of DiffusionDB can be."""
     if size > MAX_FILE_BYTES:
-        raise BadFileError(f"it is too large: {size} bytes")
+        raise BadFileError(f"too large: {size} bytes")
 
 
 class PartsReader:
-    """Files of several parts; each part is opened when its first file is read, and stays open until the exit."""
+    """Files of several parts; each part stays open from its first file until the exit."""
 
     def __init__(self, parts: Mapping[str, Part]) -> None:
-        """parts: by their names."""
+        """parts: by name."""
         self._parts = parts
         self._stack = ExitStack()
         self._opened: dict[str, PartFiles | BadFileError] = {}
@@ -164,7 +164,7 @@ class PartsReader:
         self._stack.close()
 
     def open(self, name: str) -> None:
-        """Opens a part, unless it is open; what is wrong with it is told when a file of it is read."""
+        """Open a part unless it is open; its error is raised when a file of it is read."""
         if name not in self._opened:
             try:
                 self._opened[name] = self._stack.enter_context(self._parts[name].open())
@@ -172,7 +172,7 @@ class PartsReader:
                 self._opened[name] = error
 
     def read(self, part: str, file: str) -> bytes:
-        """Returns the content of `file` in `part`, which is open. Raises BadFileError with the reason."""
+        """Return the content of `file` in the opened part. Raise BadFileError with the reason."""
         opened = self._opened[part]
         if isinstance(opened, BadFileError):
             raise BadFileError(str(opened))
@@ -180,10 +180,10 @@ class PartsReader:
 
 
 def local_parts(folder: Path) -> list[Part]:
-    """Returns the parts in `folder` (a whole set, some of its parts, or one part), by number.
+    """Return the parts in `folder` (a whole set, some of its parts, or one part), by number.
 
-    Where a part is there both as a zip and as a folder beside it, the folder counts. Raises InputError where two parts
-    have one name, as those of two sets have.
+    A folder takes precedence over a zip of the same part. Raise InputError if two parts have one name, as in a mix of
+    both sets.
     """
     paths = [folder, *(path for pattern in _PATTERNS for path in folder.glob(pattern))]
     folders = {path for path in paths if path.is_dir() and PART_NAME.fullmatch(path.name)}
@@ -194,14 +194,14 @@ def local_parts(folder: Path) -> list[Part]:
 
 
 def by_number(parts: Iterable[Part], place: str) -> list[Part]:
-    """Returns the parts by number. Raises InputError where two have one name."""
+    """Return the parts by number. Raise InputError if two have one name."""
     ordered = sorted(parts, key=lambda part: part.name)
     for one, other in zip(ordered, ordered[1:], strict=False):
         if one.name == other.name:
-            raise InputError(f"diffusiondb: expected parts whose names differ, but {place} holds two {one.name}")
+            raise InputError(f"diffusiondb: expected parts with different names, got two {one.name} in {place}")
     return ordered
 
 
 def part_number(part: str) -> int:
-    """Returns 17 for part-000017."""
+    """Return 17 for part-000017."""
     return int(part.removeprefix("part-"))

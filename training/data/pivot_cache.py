@@ -1,7 +1,7 @@
 """Pivots of many images on disk: shards `*.safetensors`, each with one fp16 tensor "pivots", and `index.parquet`.
 
-The index tells the shard and the row of each image. Reading maps the shards into memory, so that a cache may be larger
-than it; a shard is written when its pivots are there, and the index at last.
+The index gives the shard and row of each image, and is written last. Shards are memory-mapped, so a cache may exceed
+memory.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from prip.errors import CheckpointError, InputError
 from prip.files import replace_file
 
 INDEX, SINGLE = "index.parquet", "pivots.safetensors"
-"""SINGLE: where the pivots are if the index names no shards."""
+"""SINGLE: the shard's name if the index names none."""
 
 
 class PivotCache:
-    """The pivots in `folder`, by image name. Raises CheckpointError if it holds no pivot cache."""
+    """The pivots in `folder`, by image name. Raises CheckpointError if the folder is no pivot cache."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -47,16 +47,16 @@ class PivotCache:
 
     @property
     def names(self) -> list[str]:
-        """Image names, in the order in which they were added."""
+        """Image names, in the order of the index."""
         return list(self._places)
 
     def __contains__(self, name: str) -> bool:
         return name in self._places
 
     def __getitem__(self, names: Sequence[str]) -> Tensor:
-        """Returns the pivots of these images: float32 (len(names), pivot_length, pivot_width).
+        """Return the pivots of these images: float32 (len(names), pivot_length, pivot_width).
 
-        Raises InputError for a name that is not in the cache, CheckpointError for a shard that is damaged.
+        Raises InputError for an unknown name, CheckpointError for a damaged shard.
         """
         missing = [name for name in names if name not in self._places]
         if missing:
@@ -78,33 +78,33 @@ class PivotCache:
 
 
 def _map_shard(path: Path) -> np.memmap:
-    """Returns the pivots in a shard, fp16 (n, pivot_length, pivot_width), without reading them."""
+    """Return the pivots in a shard as a memory map: fp16 (n, pivot_length, pivot_width)."""
     try:
         header, start = _header(path)
         entry = header["pivots"]
         first, last = entry["data_offsets"]
         if entry["dtype"] != "F16" or len(entry["shape"]) != 3:
-            raise ValueError(f"wanted a 3-dimensional fp16 tensor 'pivots', got {entry}")
+            raise ValueError(f"expected a 3-dimensional fp16 tensor 'pivots', got {entry}")
         if last - first != 2 * int(np.prod(entry["shape"])) or start + last != path.stat().st_size:
-            raise ValueError("it is cut off, or its header is wrong")
+            raise ValueError("truncated file or invalid header")
         return np.memmap(path, np.float16, "r", start + first, tuple(entry["shape"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"pivot cache {path.parent}: {path.name} cannot be read: {error}") from error
 
 
 def _header(path: Path) -> tuple[dict, int]:
-    """Returns the header of a safetensors file and where its data begin."""
+    """Return the header of a safetensors file and the offset of its data."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length < path.stat().st_size:
-            raise ValueError("it is cut off, or its header is wrong")
+            raise ValueError("truncated file or invalid header")
         return json.loads(file.read(length)), 8 + length
 
 
 def write_shard(path: Path, names: Sequence[str], pivots: np.ndarray | Tensor) -> None:
-    """Writes pivots (len(names), pivot_length, pivot_width), of any float type, in fp16: whole or not at all.
+    """Write pivots (len(names), pivot_length, pivot_width), of any float type, as fp16, atomically.
 
-    Raises InputError for another shape, a name given twice, or a number that fp16 cannot hold.
+    Raises InputError for another shape, a repeated name or a number that fp16 cannot represent.
     """
     given = torch.as_tensor(pivots).detach().cpu()
     if given.ndim != 3 or len(names) != len(given) or not len(names):
@@ -119,7 +119,7 @@ def write_shard(path: Path, names: Sequence[str], pivots: np.ndarray | Tensor) -
 
 
 def is_shard_of(path: Path, names: Sequence[str]) -> bool:
-    """Whether `path` is a whole shard of these images in this order."""
+    """Return whether `path` is a complete shard of these images in this order."""
     try:
         return len(_map_shard(path)) == len(names) and _header(path)[0]["__metadata__"]["names"] == _hash(names)
     except (CheckpointError, KeyError):
@@ -127,9 +127,9 @@ def is_shard_of(path: Path, names: Sequence[str]) -> bool:
 
 
 def write_index(folder: Path, shards: Mapping[str, Sequence[str]]) -> None:
-    """Makes `folder`, where the shards are, a PivotCache. shards: file name to the names of its images.
+    """Write the index of `shards` (file name to image names), which completes the PivotCache in `folder`.
 
-    Other shards in the folder are removed. Raises InputError for a name given twice, or for no images at all.
+    Other shards in the folder are removed. Raises InputError for a repeated name or no images.
     """
     frames = [
         pd.DataFrame({"image_name": names, "row": range(len(names)), "shard": file}) for file, names in shards.items()

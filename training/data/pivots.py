@@ -1,4 +1,4 @@
-"""The pivots of the images that the warm-ups need: which shard holds which, and how a shard is made."""
+"""Pivots of the images that the warm-ups need: plan the shards and make them."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ class PivotMaker:
     """Makes the pivots of the images of a job."""
 
     def __init__(self, pivot_encoder: PivotEncoder, batch_size: int, threads: int = 1) -> None:
-        """threads: how many of them read images."""
+        """threads: number of threads that read images."""
         self._encoder, self._batch_size, self._threads = pivot_encoder, batch_size, threads
 
     def __call__(self, job: Job) -> np.ndarray:
-        """Returns fp16 (n, pivot_length, pivot_width). Raises PripError for an image that cannot be read."""
+        """Return fp16 (n, pivot_length, pivot_width). Raise PripError for an image that cannot be read."""
         names, parts = job.images["image_name"].tolist(), job.images["part"].tolist()
         pivots = torch.empty(len(names), self._encoder.pivot_length, self._encoder.pivot_width, dtype=torch.float16)
         bad: dict[int, str] = {}
         for batch in job_batches(job, self._batch_size, bad, self._threads):
-            pivots[batch.places] = self._encoder(batch.images).to(torch.float16)
-        for place, reason in bad.items():
-            raise PripError(f"{parts[place]}/{names[place]} was read before, but now {reason}")
+            pivots[batch.indices] = self._encoder(batch.images).to(torch.float16)
+        for index, reason in bad.items():
+            raise PripError(f"{parts[index]}/{names[index]} was readable before; now {reason}")
         return pivots.numpy()
 
 
 def plan_shards(images: pd.DataFrame, parts: Mapping[str, Part], most: int, batch_size: int) -> list[Job]:
-    """Returns a job for each shard. images: image_name, part.
+    """Return one job per shard of `images` (image_name, part).
 
-    Images of a packed part share shards of its own, so that each part is opened for few shards; all others go into
-    shards in their order. most: images in a shard at most, in whole batches where it holds several.
+    Images of a packed part get shards of their own, so that each part is opened rarely; the others fill shards in
+    order.
+    most: maximum number of images per shard, rounded down to whole batches.
     """
     size = max(1, most // batch_size) * batch_size if most >= batch_size else most
     packed = images["part"].map({name: part.packed for name, part in parts.items()}).astype(bool)
@@ -59,9 +60,9 @@ def plan_shards(images: pd.DataFrame, parts: Mapping[str, Part], most: int, batc
 def make_pivots(
     jobs: Sequence[Job], make: Callable[[], Worker[np.ndarray]], workers: Workers, folder: Path, progress: bool
 ) -> int:
-    """Makes `folder` the PivotCache of the images of all jobs; returns how many pivots were made for it.
+    """Make `folder` the PivotCache of the images of all jobs, and return the number of pivots made.
 
-    make: gives a PivotMaker. Shards that are there and of the same images stay as they are.
+    make: returns a PivotMaker. Existing shards of the same images are kept.
     """
     (folder / INDEX).unlink(missing_ok=True)
     names = {_file(job.name): job.images["image_name"].tolist() for job in jobs}

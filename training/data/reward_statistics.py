@@ -1,4 +1,4 @@
-"""The scales by which rewards are added up: their means and deviations on unrefined images."""
+"""Means and deviations of rewards on unrefined images, which standardise their sum."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from prip.files import replace_text
 
 @dataclass(frozen=True)
 class RewardStatistics:
-    """Mean and deviation of each reward on unrefined images: the scales by which rewards are added up."""
+    """Mean and standard deviation of each reward on unrefined images."""
 
     means: dict[str, float]
     deviations: dict[str, float]
 
     @classmethod
     def measure(cls, scores: Mapping[str, Tensor]) -> RewardStatistics:
-        """Returns those of `scores`: reward name to (n,). The deviation is that of the n scores: their squared
-        distances from the mean are divided by n. Raises InputError for a reward that never varies."""
+        """Return the statistics of `scores`, reward to (n,), with deviations over n. Raise InputError for a constant
+        reward."""
         exact = {name: values.double() for name, values in scores.items()}
         deviations = {name: values.std(correction=0).item() for name, values in exact.items()}
         for name, deviation in deviations.items():
@@ -35,7 +35,7 @@ class RewardStatistics:
 
     @classmethod
     def read(cls, path: Path, names: Sequence[str]) -> RewardStatistics | None:
-        """Returns those of the rewards `names` from a JSON file; None if there is no file, or it does not have all."""
+        """Return the statistics of the rewards `names` from a JSON file; None if it is missing or incomplete."""
         if not path.is_file():
             return None
         try:
@@ -48,5 +48,5 @@ class RewardStatistics:
         return cls(*tables)
 
     def write(self, path: Path) -> None:
-        """Writes the JSON file that `read` reads."""
+        """Write the JSON file that `read` reads."""
         replace_text(path, json.dumps(asdict(self), indent=2) + "\n")

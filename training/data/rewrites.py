@@ -1,4 +1,4 @@
-"""Pairs of a user prompt and what is to be made of it, for a decoder that goes on where the user prompt ends."""
+"""Pairs of a user prompt and its rewrite, which continues it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ REWRITES = ["user_prompt", "system_prompt"]
 
 
 def continued(user_prompt: str, modifiers: str) -> str:
-    """Returns the user prompt continued by these modifiers, as the decoder would continue it."""
+    """Return the user prompt continued by these modifiers, joined as the decoder would."""
     return join(user_prompt, f" {modifiers.strip(' .,')}")
 
 
 def as_rewrite(first: str, last: str) -> tuple[str, str, str]:
-    """Returns (user prompt, system prompt, kind) of a session's first and last prompt.
+    """Return the user prompt, system prompt and kind for the first and last prompt of a session.
 
-    kind is "extended" where the last prompt is the first one, a comma, and modifiers. Where it is anything else that a
-    decoder could not write, but has modifiers, these are "carried" over: they continue what stands before the first
-    comma of the first prompt. "unchanged", "unusable" (words that cannot be a user prompt) and "lost" (no modifier that
-    could be carried over) are no rewrites; both prompts are then returned as they are.
+    "extended": the last prompt continues the first one with modifiers. "carried": it does not, but its modifiers can
+    continue the text before the first comma of the first prompt. No rewrites, with both prompts unchanged, are
+    "unchanged", "unusable" (no valid user prompt) and "lost" (no modifiers).
     """
     if normalise(first) == normalise(last):
         return first, last, "unchanged"
@@ -40,10 +39,10 @@ def as_rewrite(first: str, last: str) -> tuple[str, str, str]:
 
 
 def rewrites_of_sessions(sessions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]:
-    """Returns user_prompt, system_prompt of the sessions that make one, each pair once; user_prompt, system_prompt,
-    reason of those that do not; and counts: sessions, single (of one prompt), those of each kind, repeated.
+    """Return the rewrites of sessions (first, last, prompts), each pair once; the rejected pairs; and counts.
 
-    sessions: first, last, prompts.
+    Rewrites have user_prompt and system_prompt, rejected pairs also reason. Counts: sessions, single (of one prompt),
+    each kind, repeated.
     """
     several = sessions[sessions["prompts"] > 1]
     found = [as_rewrite(first, last) for first, last in zip(several["first"], several["last"], strict=True)]

@@ -24,26 +24,25 @@ class Scorer:
     """Scores the images of a job for their texts."""
 
     def __init__(self, rewards: Sequence[Reward], batch_size: int, threads: int = 1) -> None:
-        """threads: how many of them read images. Raises InputError for two rewards of one name."""
+        """threads: number of threads that read images. Raises InputError for two rewards of one name."""
         names = [reward.name for reward in rewards]
         if len(set(names)) < len(names):
-            raise InputError(f"rewards: expected names that differ, got {', '.join(names)}")
+            raise InputError(f"rewards: expected different names, got {', '.join(names)}")
         self._rewards, self._batch_size, self._threads = rewards, batch_size, threads
 
     def __call__(self, job: Job) -> pd.DataFrame:
-        """Returns image_name, part, reason (why an image has no scores, "" if it has them) and a float32 column for
-        each reward."""
+        """Return image_name, part, reason ("" or why an image has no scores) and a float32 column per reward."""
         rows, bad = job.images, dict[int, str]()
         texts = rows["text"].tolist()
         scores = {reward.name: np.full(len(rows), np.nan, np.float32) for reward in self._rewards}
         for batch in job_batches(job, self._batch_size, bad, self._threads):
-            asked = [texts[place] for place in batch.places]
+            prompts = [texts[index] for index in batch.indices]
             for reward in self._rewards:
-                scores[reward.name][batch.places] = reward(asked, batch.images).numpy()
+                scores[reward.name][batch.indices] = reward(prompts, batch.images).numpy()
         for name, values in scores.items():
-            for place in np.flatnonzero(~np.isfinite(values)):
-                bad.setdefault(int(place), f"its score by {name} is {values[place]}")
-        reasons = [bad.get(place, "") for place in range(len(rows))]
+            for index in np.flatnonzero(~np.isfinite(values)):
+                bad.setdefault(int(index), f"{name} is {values[index]}")
+        reasons = [bad.get(index, "") for index in range(len(rows))]
         return rows[["image_name", "part"]].assign(reason=reasons, **scores)
 
 
@@ -56,11 +55,16 @@ def score_parts(
     progress: bool,
     check: Callable[[list[str]], None],
 ) -> pd.DataFrame:
-    """Returns reason and a column for each reward, as Scorer gives them, with the index of `rows`.
+    """Return reason and a column per reward, as Scorer does, with the index of `rows`.
 
-    rows: image_name, part, text (what the image is scored for). make: gives a Scorer. check: is called with the names
-    of the rewards as soon as they are known, and raises if they do not do. Each part's table is kept in `folder`, and
-    read from there if it is there and of the same images.
+    Args:
+        rows: image_name, part, text (what the image is scored for).
+        parts: the parts by name.
+        make: returns a Scorer.
+        workers: run the jobs, one per part.
+        folder: stores each part's table, which is reused if it has the same images.
+        progress: whether to show a progress bar.
+        check: called with the names of the rewards as soon as they are known; raises if they do not fit.
     """
     members = {str(part): group for part, group in rows.groupby("part", sort=False)}
     done = [part for part, group in members.items() if _is_scored(folder / f"{part}.parquet", group)]

@@ -1,4 +1,4 @@
-"""Sessions in a log of prompts: what a user typed first, and what it had become in the end."""
+"""Sessions in a log of prompts: a user's first prompt and its final version."""
 
 from __future__ import annotations
 
@@ -13,29 +13,35 @@ from .evaluation_sets import normalise
 from .filters import passing
 
 NOBODY = ("", "deleted_account")
-"""What DiffusionDB has in user_name where the user is not known."""
+"""DiffusionDB's user_name for unknown users."""
 _COLUMNS = ["prompt", "user_name", "timestamp"]
 
 
 def read_log(path: Path, max_prompt_nsfw: float = 1.0) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Returns prompt (with single spaces), user_name and timestamp of a table of metadata in DiffusionDB's layout, in
-    its order, and counts: rows, and those left out: empty_prompts, nobody (the user is not known), no_time,
-    prompt_nsfw.
+    """Return prompt (with single spaces), user_name and timestamp of metadata in DiffusionDB's layout, in order, and
+    counts.
 
-    max_prompt_nsfw: prompts whose prompt_nsfw is larger are left out, where the table tells it.
-    Raises CheckpointError for a table that is missing, cannot be read, or lacks a column.
+    Args:
+        path: the table.
+        max_prompt_nsfw: prompts with a larger prompt_nsfw are dropped, if the table has that column.
+
+    Returns:
+        The log, and counts: rows, and those dropped as empty_prompts, nobody (unknown user), no_time and prompt_nsfw.
+
+    Raises:
+        CheckpointError: if the table is missing, cannot be read or lacks a column.
     """
     if not path.is_file():
-        raise CheckpointError(f"sessions.log: expected DiffusionDB's metadata, but {path} is missing")
+        raise CheckpointError(f"sessions.log: expected DiffusionDB's metadata, got none at {path}")
     try:
         known = pq.read_schema(path).names
         columns = _COLUMNS + [name for name in ("prompt_nsfw",) if name in known]
         frame = pd.read_parquet(path, columns=columns) if set(_COLUMNS) <= set(known) else pd.DataFrame()
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: expected DiffusionDB's metadata, but it cannot be read: {error}") from error
+        raise CheckpointError(f"{path}: expected DiffusionDB's metadata, got an unreadable file: {error}") from error
     missing = [name for name in _COLUMNS if name not in known]
     if missing:
-        raise CheckpointError(f"{path}: columns are missing: {', '.join(missing)}")
+        raise CheckpointError(f"{path}: missing columns: {', '.join(missing)}")
     frame = frame.assign(prompt=[" ".join(prompt.split()) for prompt in frame["prompt"].fillna("")])
     tests = {
         "empty_prompts": frame["prompt"].map(normalise) == "",
@@ -49,11 +55,10 @@ def read_log(path: Path, max_prompt_nsfw: float = 1.0) -> tuple[pd.DataFrame, di
 
 
 def find_sessions(log: pd.DataFrame, gap_minutes: float, shared: float) -> pd.DataFrame:
-    """Returns first, last, prompts of each session: the prompts of one user in the order of their times, cut where more
-    than gap_minutes pass or where two prompts in a row share too few words.
+    """Return first, last, prompts (number, without immediate repeats) of each session.
 
-    log: prompt, user_name, timestamp; rows of one time keep their order. shared: the least that `shared_words` of two
-    prompts may be. prompts: how many there are, repeats in a row counted once.
+    A session is a user's consecutive prompts, split at gaps of more than gap_minutes and where `shared_words` of two
+    consecutive prompts is below `shared`. Prompts with equal timestamps keep their order.
     """
     ordered = log.sort_values(["user_name", "timestamp"], kind="stable")
     ends: list[tuple[str, str]] = []
@@ -73,5 +78,5 @@ def find_sessions(log: pd.DataFrame, gap_minutes: float, shared: float) -> pd.Da
 
 
 def shared_words(one: frozenset[str], other: frozenset[str]) -> float:
-    """Returns the share of the smaller set's words that the other set holds too; 0 where one is empty."""
+    """Return the share of the smaller set's words that are in the other set; 0 if one is empty."""
     return len(one & other) / min(len(one), len(other)) if one and other else 0.0

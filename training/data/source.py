@@ -66,7 +66,7 @@ def find_source(
 
 @dataclass(frozen=True)
 class HubPart:
-    """A part as a zip in a dataset on the Hub, fetched each time that it is opened."""
+    """A part as a zip in a dataset on the Hub, downloaded each time that it is opened."""
 
     repository: str
     revision: str
@@ -110,7 +110,7 @@ def fetch_metadata(place: str, subset: Literal["2m", "large"]) -> Path:
 
 
 def fetch(repository: str, revision: str | None, path: str, folder: str | None) -> Path:
-    """Fetch a file of a dataset into `folder`, or the Hub's cache for None; errors as in `hub_parts`."""
+    """Download a file of a dataset into `folder`, or the Hub's cache for None; errors as in `hub_parts`."""
     from huggingface_hub import hf_hub_download
 
     options: dict[str, Any] = {} if folder is None else {"local_dir": folder}

@@ -1,4 +1,4 @@
-"""Which prompts train and which choose the best checkpoint."""
+"""The train and dev splits of prompts."""
 
 from __future__ import annotations
 
@@ -15,34 +15,37 @@ _RANK = {"train": 0, "dev": 1, "test": 2}
 
 
 def read_prompts(path: Path, column: str, limit: int, seed: int) -> pd.DataFrame:
-    """Returns prompt, split (train or dev) from the table at `path`, without duplicates, in the table's order.
+    """Return prompt and split (train or dev) from the table at `path`, without duplicates, in its order.
 
-    A prompt that stands in several splits belongs to the one held back most: test, then dev. limit: at most so many
-    are returned, chosen at random by `seed`; 0 for all.
-    Raises CheckpointError if the table or a column is missing, InputError for another split or if one stays empty.
+    Args:
+        path: a parquet table with `column` and split; a prompt in several splits counts as test, else as dev.
+        column: the column of prompts.
+        limit: maximum number of prompts, chosen at random by `seed`; 0 for all.
+        seed: of that choice.
+
+    Raises:
+        CheckpointError: if the table or a column is missing.
+        InputError: if a split is unknown or empty.
     """
     if not path.is_file():
-        raise CheckpointError(
-            f"prompts: expected the table {path}, but it is missing; does prip-train world come first?"
-        )
+        raise CheckpointError(f"prompts: expected a table, got none at {path}; run prip-train world first")
     frame = pd.read_parquet(path)
     missing = {column, "split"} - set(frame.columns)
     if missing:
-        raise CheckpointError(f"{path}: columns are missing: {', '.join(sorted(missing))}")
-    foreign = sorted(set(frame["split"]) - _RANK.keys())
-    if foreign:
-        raise InputError(f"{path}: split: expected one of {', '.join(_RANK)}, got {', '.join(map(str, foreign))}")
+        raise CheckpointError(f"{path}: missing columns: {', '.join(sorted(missing))}")
+    unknown = sorted(set(frame["split"]) - _RANK.keys())
+    if unknown:
+        raise InputError(f"{path}: split: expected one of {', '.join(_RANK)}, got {', '.join(map(str, unknown))}")
     frame = frame.assign(rank=frame["split"].map(_RANK))
-    held = frame.sort_values("rank", ascending=False, kind="stable").drop_duplicates(column).sort_index()
-    held = held[held["split"] != "test"]
-    held = limit_prompts(held, column, limit, seed)
-    result = held[[column, "split"]].rename(columns={column: "prompt"}).reset_index(drop=True)
+    prompts = frame.sort_values("rank", ascending=False, kind="stable").drop_duplicates(column).sort_index()
+    prompts = limit_prompts(prompts[prompts["split"] != "test"], column, limit, seed)
+    result = prompts[[column, "split"]].rename(columns={column: "prompt"}).reset_index(drop=True)
     check_splits(result, str(path))
     return result
 
 
 def limit_prompts(frame: pd.DataFrame, column: str, limit: int, seed: int) -> pd.DataFrame:
-    """Returns the rows of at most `limit` of the prompts in `column`, chosen at random by `seed`; all rows for 0."""
+    """Return the rows of at most `limit` prompts in `column`, chosen at random by `seed`; all rows for 0."""
     prompts = frame[column].drop_duplicates()
     if not limit or len(prompts) <= limit:
         return frame
@@ -51,14 +54,14 @@ def limit_prompts(frame: pd.DataFrame, column: str, limit: int, seed: int) -> pd
 
 
 def split_by_prompt(prompts: pd.Series, dev_share: float) -> pd.Series:
-    """Returns "dev" for about dev_share of the prompts and "train" for the others, by their words alone: prompts that
-    differ in case, spaces or punctuation stay together."""
+    """Return "dev" for about dev_share of the prompts and "train" for the others. Prompts that differ only in case,
+    spaces or punctuation stay together."""
     dev = prompts.map(lambda prompt: derive_seed("split", normalise(prompt)) < dev_share * 2**63)
     return dev.map({True: "dev", False: "train"})
 
 
 def check_splits(frame: pd.DataFrame, name: str) -> None:
-    """Raises InputError unless the column `split` has rows of train and of dev."""
+    """Raise InputError unless `split` has rows of train and of dev."""
     for split in ("train", "dev"):
         if not (frame["split"] == split).any():
             raise InputError(f"{name}: expected prompts of the split {split!r}, got none")

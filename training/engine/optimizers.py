@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -19,6 +19,9 @@ from prip.errors import InputError
 from prip.modeling import PreferenceEncoder, PromptDecoder
 
 from ..settings import LoopSettings, OptimizerSettings
+
+if TYPE_CHECKING:
+    from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 _log = logging.getLogger(__name__)
 
@@ -93,7 +96,7 @@ def build_scheduler(settings: OptimizerSettings, optimizer: Optimizer, steps: in
 
 def scheduled_optimizer(
     settings: OptimizerSettings, parameters: Iterable[nn.Parameter], loop: LoopSettings
-) -> dict[str, Any]:
+) -> OptimizerLRSchedulerConfig:
     """Returns what Lightning's configure_optimizers returns: the optimizer, and its schedule, which moves on with every
     step of the loop."""
     optimizer = build_optimizer(settings, parameters, fused=loop.precision != "bf16-mixed")

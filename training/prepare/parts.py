@@ -1,4 +1,4 @@
-"""What prepare works with: which parts the settings name, and how they are loaded."""
+"""The frozen parts that prepare works with, and their paths and hashes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..settings import PrepareSettings
 
 @dataclass(frozen=True)
 class Parts:
-    """How the frozen parts are loaded: by whoever works with them. The generator is dropped after drawing."""
+    """Loaders of the frozen parts, called where they are used. The generator is dropped after drawing."""
 
     make_generator: Callable[[], Generator]
     make_rewards: Callable[[], Sequence[Reward]]
@@ -30,8 +30,8 @@ class Parts:
 
 
 def parts_of(settings: PrepareSettings) -> Parts:
-    """Returns the parts that the settings name. Without Ray rewards and pivot encoder are loaded at once, so that what
-    cannot be loaded is told before anything is drawn. Raises CheckpointError for one that is missing."""
+    """Return the parts that the settings name. Without Ray, rewards and pivot encoder are loaded at once, so that they
+    fail before anything is drawn. Raise CheckpointError for a missing part."""
     paths = part_paths(settings)
     rewards = [path for name, path in paths.items() if name.startswith("rewards/")]
     make_rewards = partial(load_rewards, rewards, settings.device, settings.dtype)
@@ -47,17 +47,17 @@ def parts_of(settings: PrepareSettings) -> Parts:
 
 
 def device_of(device: str) -> str:
-    """Returns the device that "auto" means on this machine, or `device`."""
+    """Return `device`, or for "auto" cuda if there is a GPU and else cpu."""
     return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def load_rewards(names: Sequence[str], device: str, dtype: str | None) -> list[Reward]:
-    """Loads the rewards `names`, frozen."""
+    """Load the rewards `names`, frozen."""
     return [load_reward(name, device=device_of(device), **_dtype(dtype)) for name in names]
 
 
 def load_pivots(name: str, device: str, dtype: str | None) -> PivotEncoder:
-    """Loads the pivot encoder `name`, frozen."""
+    """Load the pivot encoder `name`, frozen."""
     return load_pivot_encoder(name, device=device_of(device), **_dtype(dtype))
 
 
@@ -66,15 +66,15 @@ def _dtype(dtype: str | None) -> dict[str, Any]:
 
 
 def part_paths(settings: PrepareSettings) -> dict[str, str]:
-    """Returns what the stage reads, by name: tables of prompts, generator, rewards/NAME, pivot encoder.
+    """Return the paths of what the stage reads: tables of prompts, generator, rewards/NAME, pivot encoder.
 
-    Raises CheckpointError for one that is to be in the run and is not, InputError for two rewards of one name.
+    Raises CheckpointError if one is missing in the run, InputError for two rewards of one name.
     """
     parts = settings.run / "parts"
     rewards = settings.reward_places(settings.run)
     paths = {f"rewards/{_short(reward)}": reward for reward in rewards}
     if len(paths) < len(rewards):
-        raise InputError(f"rewards: expected names that differ, got {', '.join(rewards)}")
+        raise InputError(f"rewards: expected different names, got {', '.join(rewards)}")
     if settings.diffusiondb is None:
         paths["user_prompts"] = str(settings.user_prompts or parts / "prompts" / "user_prompts.parquet")
         paths["system_prompts"] = str(settings.system_prompts or parts / "prompts" / "system_prompts.parquet")
@@ -83,18 +83,18 @@ def part_paths(settings: PrepareSettings) -> dict[str, str]:
     missing = [] if rewards else [str(parts / "rewards")]
     missing += [path for path in paths.values() if Path(path).is_relative_to(parts) and not Path(path).exists()]
     if missing:
-        raise CheckpointError(f"run: {', '.join(missing)} missing; does prip-train world come first?")
+        raise CheckpointError(f"run: {', '.join(missing)} missing; run prip-train world first")
     return paths
 
 
 def _short(reward: str) -> str:
-    """Returns NAME of NAME=PLACE, and the last part of a path."""
+    """Return NAME of NAME=PLACE, or the last part of a path."""
     return Path(reward).name if Path(reward).exists() else Path(reward.partition("=")[0]).name
 
 
 def input_hashes(settings: PrepareSettings) -> dict[str, str]:
-    """Returns the hashes of what the stage reads, by name; of what is on the Hub its name with the commit that the
-    settings tell, and of a DiffusionDB its place."""
+    """Return the hashes of what the stage reads, by name. Inputs on the Hub are given by name and commit, a DiffusionDB
+    by its path."""
     hashes = {name: hash_of_named(path) for name, path in part_paths(settings).items()}
     if settings.diffusiondb is not None:
         hashes["diffusiondb"] = str(settings.diffusiondb)

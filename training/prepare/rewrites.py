@@ -1,5 +1,6 @@
-"""`prip-train rewrites`: pairs of a user prompt and a system prompt that begins with it, from which the paper's peers
-learn. They are synthetic, or mined from the sessions of a log.
+"""`prip-train rewrites`: pairs of a user prompt and a system prompt that continues it, for the paper's baselines.
+
+They are synthetic, or mined from the sessions of a log.
 """
 
 from __future__ import annotations
@@ -36,10 +37,14 @@ _log = logging.getLogger(__name__)
 
 
 def run(settings: RewritesSettings) -> dict[str, Any]:
-    """Makes RUN/rewrites: rewrites.parquet (user_prompt, system_prompt, split), left_out.parquet (user_prompt,
-    system_prompt, reason) and metrics.json with the counts; returns the metrics.
+    """Make RUN/rewrites, and return its metrics.
 
-    Raises CheckpointError for what is missing, InputError where a split stays empty.
+    It holds rewrites.parquet (user_prompt, system_prompt, split), left_out.parquet (user_prompt, system_prompt, reason)
+    and metrics.json.
+
+    Raises:
+        CheckpointError: if an input is missing.
+        InputError: if a split is empty.
     """
     settings = pin_rewrites(settings)
     paths = _paths(settings)
@@ -68,7 +73,7 @@ def run(settings: RewritesSettings) -> dict[str, Any]:
 
 
 def _paths(settings: RewritesSettings) -> dict[str, str]:
-    """Returns what the stage reads, by the names that prepare gives it. Raises CheckpointError for what is missing."""
+    """Return the paths of what the stage reads, by prepare's names. Raise CheckpointError if one is missing."""
     parts, data, synthetic = settings.run / "parts", settings.data or settings.run / "data", settings.synthetic
     if settings.source == "log":
         paths = {"log": str(settings.sessions.log or parts / "log" / "metadata.parquet")}
@@ -82,12 +87,12 @@ def _paths(settings: RewritesSettings) -> dict[str, str]:
     inside = [path for path in paths.values() if Path(path).is_relative_to(settings.run)]
     missing = [path for path in inside if not Path(path).exists()]
     if missing:
-        raise CheckpointError(f"run: {', '.join(missing)} missing; do prip-train world and prepare come first?")
+        raise CheckpointError(f"run: {', '.join(missing)} missing; run prip-train world and prepare first")
     return paths
 
 
 def _from_log(settings: RewritesSettings, paths: dict[str, str]) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]:
-    """Returns rewrites, what is left out with the reason, and counts, of a log's sessions."""
+    """Return the rewrites of a log's sessions, the rejected pairs with the reason, and counts."""
     chosen = settings.sessions
     log, rows = read_log(Path(paths["log"]), chosen.max_prompt_nsfw)
     sessions = find_sessions(log, chosen.gap_minutes, chosen.shared)
@@ -98,7 +103,7 @@ def _from_log(settings: RewritesSettings, paths: dict[str, str]) -> tuple[pd.Dat
 def _synthetic(
     settings: RewritesSettings, paths: dict[str, str], hashes: dict[str, str], folder: Path
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]:
-    """Returns the rewrites that the rewards approve of, the others with the reason, and counts."""
+    """Return the rewrites that raise the rewards, the rejected ones with the reason, and counts."""
     chosen, device = settings.synthetic, device_of(settings.device)
     rewards = load_rewards(
         [path for name, path in paths.items() if name.startswith("rewards/")], settings.device, chosen.dtype
@@ -124,7 +129,7 @@ def _synthetic(
 
 
 def _candidates(settings: RewritesSettings, paths: dict[str, str]) -> pd.DataFrame:
-    """Returns user_prompt, system_prompt and, where the user prompts are a table's, its split."""
+    """Return user_prompt, system_prompt and, for user prompts of a table, their split."""
     chosen = settings.synthetic
     system = pd.read_parquet(paths["system_prompts_kept"])
     if chosen.user_prompts == "start":
@@ -146,7 +151,7 @@ def _gains(
     total: StandardisedSum,
     known: dict[Job, dict[str, float]],
 ) -> list[float]:
-    """Returns the gain of each rewrite, chunk by chunk; one that is in FOLDER/gains already is read from there."""
+    """Return the gain of each rewrite, computed chunk by chunk; chunks in FOLDER/gains are reused."""
     chosen, found = settings.synthetic, list[float]()
     seeds = image_seeds(tried, known, chosen.images, settings.seed)
     with tqdm(total=len(tried), desc="score", unit="pair", disable=not settings.progress, mininterval=1) as bar:
@@ -161,7 +166,7 @@ def _gains(
 
 
 def _without_evaluation_prompts(settings: RewritesSettings, pairs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Returns the rewrites of which no prompt is in an evaluation set, and the others with the kind as the reason."""
+    """Return the rewrites without prompts of evaluation sets, and the others with the kind of match as reason."""
     distinct = pd.unique(pd.concat([pairs[column] for column in REWRITES]))
     occurs = occurring_in_files(distinct, **vars(settings.evaluation))
     kinds = dict(zip(occurs["prompt"], "evaluation_" + occurs["kind"], strict=True))

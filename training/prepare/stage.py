@@ -1,7 +1,7 @@
-"""Stage 0: the data of the two warm-ups.
+"""`prip-train prepare`: the data of the two warm-ups.
 
-Draws images of user and system prompts with the generator, in DiffusionDB's layout, or takes a DiffusionDB as it is;
-scores them, chooses preferred images and system prompts, and caches the pivots of the images that are then needed.
+Draw images of user and system prompts in DiffusionDB's layout, or read a DiffusionDB; score the images, choose
+preferred images and system prompts, and cache the pivots that the warm-ups need.
 """
 
 from __future__ import annotations
@@ -46,10 +46,12 @@ _log = logging.getLogger(__name__)
 
 
 def run(settings: PrepareSettings) -> dict[str, Any]:
-    """Makes RUN/data and returns the metrics, which are in RUN/prepare/metrics.json too.
+    """Make RUN/data, and return the metrics, which are also in RUN/prepare/metrics.json.
 
-    Raises CheckpointError for a part that is missing, InputError for settings that do not fit the run, PripError if
-    too many images are bad.
+    Raises:
+        CheckpointError: if a part is missing.
+        InputError: if the settings do not fit the run.
+        PripError: if too many images are bad.
     """
     settings = pin_prepare(settings)
     folder = begin(settings, input_hashes(settings))
@@ -58,25 +60,25 @@ def run(settings: PrepareSettings) -> dict[str, Any]:
 
 
 def begin(settings: PrepareSettings, inputs: dict[str, str]) -> Path:
-    """Makes RUN/prepare and RUN/data ready; returns RUN/prepare.
+    """Create RUN/prepare and RUN/data, and return RUN/prepare.
 
-    inputs: hashes of what the stage reads. Raises InputError for a RUN/data that this stage did not make, and for
-    a continuation whose inputs have changed.
+    inputs: hashes of what the stage reads. Raises InputError for a RUN/data from elsewhere, or if a resumed run's
+    inputs differ.
     """
     data = settings.run / "data"
     if settings.overwrite:
         shutil.rmtree(data, ignore_errors=True)
     elif data.exists() and not (settings.run / STAGE / "inputs.json").exists():
-        raise InputError(f"run: {data} was not made by prepare in this run: add --overwrite to replace it")
+        raise InputError(f"run: {data} was not made by prepare in this run; add --overwrite to replace it")
     return stage_folder(settings, STAGE, inputs)
 
 
 def prepare(settings: PrepareSettings, folder: Path, parts: Parts) -> dict[str, Any]:
-    """Does the stage with these parts: all of RUN/data, and metrics.json in `folder`; returns the metrics."""
+    """Run the stage with these parts: make all of RUN/data and metrics.json in `folder`, and return the metrics."""
     moments, data = [(time.monotonic(), 0.0)], settings.run / "data"
     if settings.diffusiondb is None:
-        place, prompts, drawn = draw(settings, data, parts.make_generator)
-        source = find_source(place)
+        drawings, prompts, drawn = draw(settings, data, parts.make_generator)
+        source = find_source(drawings)
     else:
         prompts, drawn = None, 0
         chosen = settings.source
@@ -116,9 +118,9 @@ def prepare(settings: PrepareSettings, folder: Path, parts: Parts) -> dict[str, 
 
 
 def _seconds(moments: list[tuple[float, float]]) -> dict[str, float]:
-    """Returns how long drawing, scoring and pivots took, and apart from them how long the workers took to start.
+    """Return the seconds spent drawing, scoring and making pivots, and, separately, starting workers.
 
-    moments: before each and after the last, the time and the workers' start_seconds, both in seconds.
+    moments: the time and the workers' start_seconds, before each of the three and after the last.
     """
     names = ("draw", "score", "pivots")
     spans = {
@@ -136,9 +138,9 @@ def cache_pivots(
     make_pivot_encoder: Callable[[], PivotEncoder],
     workers: Workers,
 ) -> int:
-    """Makes DATA/pivots the PivotCache of the images `needed`; returns their number. images: image_name, part.
+    """Make DATA/pivots the PivotCache of the images `needed`, and return their number. images: image_name, part.
 
-    Raises PripError if a file that could be read before cannot any more.
+    Raises PripError if a file that was readable before is not any more.
     """
     rows = images.set_index("image_name")["part"].loc[needed].rename_axis("image_name").reset_index()
     parts = {part.name: part for part in source.parts}
@@ -164,10 +166,10 @@ def _make_pivots(make_pivot_encoder: Callable[[], PivotEncoder], batch_size: int
 def draw(
     settings: PrepareSettings, data: Path, make_generator: Callable[[], Generator]
 ) -> tuple[Path, pd.DataFrame, int]:
-    """Draws all images of the prompts' tables that are not there yet, and writes DATA/prompts.parquet.
+    """Draw the missing images of the tables of prompts, and write DATA/prompts.parquet.
 
     Returns the folder in DiffusionDB's layout, that table (image_name, prompt, seed, origin "user" or "system", split),
-    and how many images were drawn.
+    and the number of images drawn.
     """
     paths = part_paths(settings)
     user = read_prompts(Path(paths["user_prompts"]), "user_prompt", settings.user_prompt_limit, settings.seed)
@@ -188,8 +190,11 @@ def draw(
 
 @dataclass(frozen=True)
 class Scored:
-    """images: image_name, prompt, part, and a column of raw scores for each of `rewards`. counts: of what is left out:
-    set_aside (bad images), empty_prompts, each filter, and evaluation_exact and evaluation_near (prompts)."""
+    """The scores of the images.
+
+    images: image_name, prompt, part, and raw scores in a column per reward. counts: images set_aside (bad),
+    empty_prompts and those dropped by each filter; prompts dropped as evaluation_exact and evaluation_near.
+    """
 
     images: pd.DataFrame
     rewards: list[str]
@@ -204,10 +209,10 @@ def score(
     make_rewards: Callable[[], Sequence[Reward]],
     workers: Workers,
 ) -> Scored:
-    """Scores all images of `source` that are of use, and writes DATA/scores, set_aside and evaluation_prompts.
+    """Score all usable images of `source`, and write DATA/scores, set_aside and evaluation_prompts.
 
-    Raises PripError if the share of bad images is larger than it may be, InputError for two rewards of one name or for
-    settings that name another one.
+    Raises PripError if too many images are bad, InputError for two rewards of one name or an unknown one in the
+    settings.
     """
     data, parts = settings.run / "data", {part.name: part for part in source.parts}
     found = read_diffusiondb(source.parts, source.metadata)
@@ -235,20 +240,19 @@ def score(
 
 
 def _check_bad(settings: PrepareSettings, bad: int, total: int, set_aside: pd.DataFrame) -> None:
-    """Writes DATA/set_aside. Raises PripError if `bad` of `total` images are too many."""
+    """Write DATA/set_aside. Raise PripError if `bad` of `total` images are too many."""
     path = settings.run / "data" / SET_ASIDE
     write_table(path, set_aside)
     if bad > settings.max_bad_share * total:
         raise PripError(
-            f"max_bad_share: expected at most {settings.max_bad_share:g}, but {bad} of {total} images are bad; "
-            f"the reasons are in {path}"
+            f"max_bad_share: expected at most {settings.max_bad_share:g}, got {bad} bad images of {total}; see {path}"
         )
     if bad:
-        _log.warning("%d of %d images are set aside; the reasons are in %s", bad, total, path)
+        _log.warning("%d of %d images set aside; see %s", bad, total, path)
 
 
 def _without_evaluation_prompts(settings: PrepareSettings, rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Returns the rows whose prompt is in no evaluation set, and how many prompts are; writes them to a table."""
+    """Return the rows whose prompt is in no evaluation set, and counts of the prompts that are; write the latter."""
     occurs = occurring_in_files(rows["prompt"].unique(), **vars(settings.evaluation))
     write_table(settings.run / "data" / EVALUATION, occurs)
     counts = {f"evaluation_{kind}": int((occurs["kind"] == kind).sum()) for kind in ("exact", "near")}
@@ -256,7 +260,7 @@ def _without_evaluation_prompts(settings: PrepareSettings, rows: pd.DataFrame) -
 
 
 def _texts(rows: pd.DataFrame, prompts: pd.DataFrame | None, scored_for: str) -> pd.Series:
-    """Returns what each image is scored for; images of system prompts may be scored for the start of theirs."""
+    """Return what each image is scored for; images of system prompts may be scored for the start of their prompt."""
     if prompts is None or scored_for == "prompt":
         return rows["prompt"]
     of_user = rows["image_name"].isin(prompts.loc[prompts["origin"] == "user", "image_name"])
@@ -268,7 +272,7 @@ def _mean_score(images: pd.DataFrame, names: pd.Series) -> float:
 
 
 def _write_manifest(settings: PrepareSettings, folder: Path, counts: dict[str, int]) -> None:
-    """Writes DATA/manifest.json: settings, hashes of the inputs, counts, and hashes of what was made."""
+    """Write DATA/manifest.json: settings, hashes of inputs and outputs, and counts."""
     data = settings.run / "data"
     made = [PREFERRED_IMAGES, SYSTEM_PROMPTS, SCORES, SET_ASIDE, EVALUATION, REWARDS, PIVOTS]
     made += [PROMPTS] if settings.diffusiondb is None else []

@@ -1,4 +1,4 @@
-"""Synthetic rewrites: a user prompt, modifiers that system prompts have, and what the rewards say of the two images."""
+"""Synthetic rewrites: user prompts with the modifiers of system prompts, and their gain in reward."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Job = tuple[str, str, int]
 
 
 def from_starts(system_prompts: Sequence[str]) -> pd.DataFrame:
-    """Returns user_prompt, system_prompt: what stands before the first modifier of each, and all of it."""
+    """Return user_prompt, system_prompt: the text before the first modifier of each prompt, and all of it."""
     parts = [prompt.partition(",") for prompt in system_prompts]
     rows = [(own_words(start), rest) for start, _, rest in parts if own_words(start) and own_words(rest)]
     table = pd.DataFrame([(start, continued(start, rest)) for start, rest in rows], columns=REWRITES)
@@ -32,41 +32,41 @@ def from_starts(system_prompts: Sequence[str]) -> pd.DataFrame:
 
 
 def from_table(user_prompts: Sequence[str], system_prompts: Sequence[str], count: int, seed: int) -> pd.DataFrame:
-    """Returns user_prompt, system_prompt: each user prompt with the modifiers of `count` system prompts, which
-    differ, chosen at random by the seed and the user prompt."""
+    """Return user_prompt, system_prompt: each user prompt with the modifiers of `count` different system prompts,
+    chosen at random by the seed and the user prompt."""
     modifiers = list(dict.fromkeys(own_words(prompt.partition(",")[2]) for prompt in system_prompts))
     modifiers = [own for own in modifiers if own]
     rows = []
     for prompt in user_prompts:
         chance = random.Random(derive_seed(seed, "rewrites", prompt))
         chosen = chance.sample(range(len(modifiers)), min(count, len(modifiers)))
-        rows += [(prompt, continued(prompt, modifiers[place])) for place in chosen]
+        rows += [(prompt, continued(prompt, modifiers[index])) for index in chosen]
     return pd.DataFrame(rows, columns=REWRITES)
 
 
 def known_scores(data: Path, inputs: Mapping[str, str], names: Sequence[str]) -> dict[Job, dict[str, float]]:
-    """Returns the raw scores by reward of the images that prepare drew into the folder `data`, by what they are.
+    """Return the raw scores by reward of the images that prepare drew into the folder `data`.
 
-    inputs: hashes of the generator and the rewards by the names that prepare gives them; what was made with others, or
-    mined from a DiffusionDB whose seeds are another generator's, is not known.
+    inputs: hashes of the generator and the rewards, by prepare's names. The result is empty if prepare used others, or
+    a DiffusionDB.
     """
     prompts, scores, manifest = data / "prompts.parquet", data / "scores.parquet", data / MANIFEST
     if not all(path.is_file() for path in (prompts, scores, manifest)):
         return {}
-    told = json.loads(manifest.read_text(encoding="utf-8"))
-    if any(told["inputs"].get(name) != value for name, value in inputs.items()):
+    described = json.loads(manifest.read_text(encoding="utf-8"))
+    if any(described["inputs"].get(name) != value for name, value in inputs.items()):
         return {}
     frame = pd.read_parquet(prompts).merge(pd.read_parquet(scores, columns=["image_name", *names]), on="image_name")
     owners = frame["prompt"]
-    if told["settings"]["system"]["scored_for"] == "start":
+    if described["settings"]["system"]["scored_for"] == "start":
         owners = owners.where(frame["origin"] == "user", owners.str.partition(",")[0].str.strip())
     jobs = zip(owners, frame["prompt"], frame["seed"].astype(int), strict=True)
     return dict(zip(jobs, frame[list(names)].to_dict("records"), strict=True))
 
 
 def image_seeds(rewrites: pd.DataFrame, known: Mapping[Job, object], count: int, seed: int) -> list[list[int]]:
-    """Returns `count` image seeds for each rewrite: first those of which an image of the user prompt is known,
-    then those of the system prompt."""
+    """Return `count` image seeds per rewrite: first those with a known image of the user prompt, then of the system
+    prompt."""
     drawn: dict[str, list[int]] = {}
     for _, prompt, own in known:
         drawn.setdefault(prompt, []).append(own)
@@ -74,7 +74,7 @@ def image_seeds(rewrites: pd.DataFrame, known: Mapping[Job, object], count: int,
     for user_prompt, system_prompt in zip(*(rewrites[column] for column in REWRITES), strict=True):
         first = derive_seed(seed, "rewrites", user_prompt)
         candidates = [*drawn.get(user_prompt, []), *drawn.get(system_prompt, [])]
-        candidates += [(first + place) % SEEDS for place in range(count)]
+        candidates += [(first + offset) % SEEDS for offset in range(count)]
         chosen.append(list(dict.fromkeys(candidates))[:count])
     return chosen
 
@@ -86,8 +86,8 @@ def gains(
     total: StandardisedSum,
     known: Mapping[Job, Mapping[str, float]],
 ) -> list[float]:
-    """Returns what each system prompt's images earn more than the user prompt's, drawn with the same seeds and scored
-    for the user prompt: the mean gain in the standardised sum. What is in `known` is not drawn."""
+    """Return each system prompt's mean gain in the standardised sum over its user prompt: both drawn with the same
+    seeds and scored for the user prompt. Images in `known` are not drawn."""
     owners = [user for user, own in zip(rewrites["user_prompt"], seeds, strict=True) for _ in own]
     prompts = [system for system, own in zip(rewrites["system_prompt"], seeds, strict=True) for _ in own]
     flat = [one for own in seeds for one in own]
@@ -97,7 +97,7 @@ def gains(
     if missing:
         columns: tuple[list[str], list[str], list[int]] = tuple(map(list, zip(*missing, strict=True)))  # type: ignore[assignment]
         drawn = scorer.score(*columns)
-        found |= {job: {name: drawn[name][place].item() for name in drawn} for place, job in enumerate(missing)}
+        found |= {job: {name: drawn[name][index].item() for name in drawn} for index, job in enumerate(missing)}
     refined = {name: torch.tensor([found[job][name] for job in jobs]) for name in scorer.names}
     plain = scorer.score_plain(owners, flat)
     gain = total.combine(refined) - total.combine(plain)

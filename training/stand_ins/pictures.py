@@ -1,4 +1,4 @@
-"""Small models of images: a BLIP-2, a Stable Diffusion, and the published rewards."""
+"""Tiny image models: a BLIP-2, a Stable Diffusion, and the published rewards."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ HEAD = [16, 8]
 
 
 def write_blip2(folder: Path) -> None:
-    """BLIP-2's vision transformer and Q-Former: pivots of 4 x 16."""
+    """Write BLIP-2's vision transformer and Q-Former, with pivots of 4 x 16."""
     qformer = {**TEXT, "hidden_size": 16, "encoder_hidden_size": VISION["hidden_size"]}
     config = Blip2Config(vision_config=VISION, qformer_config=qformer, num_query_tokens=4)
     Blip2PivotEncoder(config).save_pretrained(folder)
 
 
 def write_stable_diffusion(folder: Path, image_size: int) -> None:
-    """A Stable Diffusion 1: CLIP's own tokens, a UNet of two levels and an autoencoder of factor 8."""
+    """Write a Stable Diffusion 1 with CLIP's own vocabulary, a UNet of two levels and an autoencoder of factor 8."""
     from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -81,7 +81,7 @@ def write_stable_diffusion(folder: Path, image_size: int) -> None:
 
 
 def write_reward(folder: Path, name: str) -> None:
-    """A published reward by its registered name."""
+    """Write a published reward by its registered name."""
     if name == "image-reward":
         text = {**TEXT, "vocab_size": 128, "encoder_hidden_size": VISION["hidden_size"], "bos_token_id": None}
         vision = {**VISION, "layer_norm_eps": 1e-6}
@@ -97,14 +97,14 @@ def write_reward(folder: Path, name: str) -> None:
 
 
 def bert_tokenizer() -> BertTokenizer:
-    """A BERT tokenizer that knows letters and digits."""
+    """Return a BERT tokenizer of letters and digits."""
     characters = [*string.ascii_lowercase, *string.digits, *",.'-"]
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *("##" + c for c in characters)]
     return BertTokenizer(vocab={token: id_ for id_, token in enumerate(tokens)})
 
 
 def clip_prompt_tokenizer() -> PreTrainedTokenizerFast:
-    """CLIP's tokenizer with its begin and end."""
+    """Return CLIP's tokenizer, with its begin and end tokens."""
     from tokenizers import processors
 
     backend = clip_tokenizer()

@@ -1,4 +1,4 @@
-"""Stage 2: warm up the prompt decoder, from an image's pivot to the system prompt that it was made from (Eq. 7)."""
+"""Decoder warm-up: from the pivot of an image to the system prompt that it was made from (Eq. 7)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -45,12 +45,15 @@ from ..runs.run_folder import stage_folder
 from ..runs.seeds import derive_seed, seed_everything
 from ..settings import DecoderSettings, LlamaSizes, LoraSettings
 
+if TYPE_CHECKING:
+    from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Row:
-    """The tokens of a system prompt, of which the first `unlearned` give no loss."""
+    """The tokens of a system prompt; the first `unlearned` give no loss."""
 
     tokens: list[int]
     unlearned: int
@@ -61,7 +64,7 @@ class Row:
 
 
 class DecoderModule(StageModule):
-    """Language-modelling loss on the system prompt and its end, given the pivot or (use_pivot False) nothing."""
+    """Language-modelling loss on the system prompt and its end token, given the pivot or nothing."""
 
     stage = "decoder"
 
@@ -103,10 +106,10 @@ class DecoderModule(StageModule):
             in_float32(self.trained)
 
     def batch_at(self, step: int) -> dict[str, Any]:
-        """Returns the batch of `step`, as `pad` describes it, the factor of its mean loss, and its number of tokens.
+        """Return the batch of `step`, as in `pad`, with the factor of its mean loss and its number of tokens.
 
-        Words are dropped in all of a step's prompts, of which each process then takes its share, and every learned
-        token of the step has the same weight: what a step learns does not depend on how its batch is shared out.
+        Words are dropped in the whole step before it is split among processes, and every learned token of the step has
+        the same weight, so that a step does not depend on how it is split.
         """
         step, part = divmod(step, self.loop.accumulate)
         processes = self.trainer.world_size
@@ -120,7 +123,7 @@ class DecoderModule(StageModule):
         return self.pad(rows[share], image_names[share]) | {"factor": factor, "tokens": tokens}
 
     def _rows_of(self, step: int, processes: int) -> tuple[list[Row], list[str]]:
-        """Returns all rows of a step, those of every process, and the names of their images."""
+        """Return the rows of a step for all processes, and the names of their images."""
         pairs = choose(self.splits.train, self.order.examples(step, processes))
         words = random.Random(derive_seed(self.settings.seed, self.stage, "words", step, 0))
         dropped = [drop_prefix_words(text, self.settings.word_dropout, words) for text in pairs.texts]
@@ -128,13 +131,13 @@ class DecoderModule(StageModule):
         return self.encode(texts, skipped if self.settings.learn_prefix else prefix_lengths(texts)), pairs.image_names
 
     def _lengths(self, texts: list[str]) -> list[int]:
-        """Returns the number of tokens that each text is trained on."""
+        """Return the number of tokens of each text in training."""
         chunks = [texts[start : start + 10_000] for start in range(0, len(texts), 10_000)]
         encoded = (self.tokenizer(chunk, add_special_tokens=False, verbose=False)["input_ids"] for chunk in chunks)
         return [min(self.settings.max_tokens, len(ids) + 1) for chunk in encoded for ids in chunk]
 
     def encode(self, texts: list[str], skipped: list[int]) -> list[Row]:
-        """Returns the tokens of these texts, of whose leading characters `skipped` give no loss."""
+        """Return the tokens of these texts; the first `skipped` characters of each give no loss."""
         eos = self.tokenizer.eos_token_id
         encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         rows = []
@@ -144,10 +147,10 @@ class DecoderModule(StageModule):
         return rows
 
     def pad(self, rows: Sequence[Row], image_names: Sequence[str]) -> dict[str, Tensor]:
-        """Returns the batch of these rows.
+        """Return the batch of these rows.
 
-        input_ids and attention_mask (batch, length), padded on the right; learned bool (batch, length), where the loss
-        is taken; pivot (batch, pivot_length, pivot_width) if the decoder reads one.
+        It has input_ids and attention_mask (batch, length), padded on the right; learned, bool (batch, length), true
+        where the loss is taken; and pivot (batch, pivot_length, pivot_width) if the decoder reads one.
         """
         shape = (len(rows), max(len(row.tokens) for row in rows))
         batch = {
@@ -155,17 +158,17 @@ class DecoderModule(StageModule):
             "attention_mask": torch.zeros(shape, dtype=torch.long),
             "learned": torch.zeros(shape, dtype=torch.bool),
         }
-        for place, row in enumerate(rows):
+        for index, row in enumerate(rows):
             length = len(row.tokens)
-            batch["input_ids"][place, :length] = torch.tensor(row.tokens)
-            batch["attention_mask"][place, :length] = 1
-            batch["learned"][place, row.unlearned : length] = True
+            batch["input_ids"][index, :length] = torch.tensor(row.tokens)
+            batch["attention_mask"][index, :length] = 1
+            batch["learned"][index, row.unlearned : length] = True
         if self.use_pivot:
             batch["pivot"] = self.splits.pivots[list(image_names)]
         return batch
 
     def token_losses(self, batch: dict[str, Tensor]) -> Tensor:
-        """Returns minus the log-probability of each token: (batch, length)."""
+        """Return the negative log-probability of each token: (batch, length)."""
         output = self.decoder(batch.get("pivot"), batch["input_ids"], batch["attention_mask"])
         return cross_entropy(output.logits.float().transpose(1, 2), batch["input_ids"], reduction="none")
 
@@ -175,20 +178,20 @@ class DecoderModule(StageModule):
         losses = self.token_losses(batch)[batch["learned"]]
         loss = losses.mean() * batch["factor"] if len(losses) else losses.sum()
         self.log_step("loss", loss, prog_bar=True)
-        places = batch["input_ids"].numel()
+        positions = batch["input_ids"].numel()
         self.log_step(
-            "padding_share", torch.tensor(1 - batch["tokens"] / places, dtype=torch.float32, device=loss.device)
+            "padding_share", torch.tensor(1 - batch["tokens"] / positions, dtype=torch.float32, device=loss.device)
         )
         self._read["tokens"] += batch["tokens"]
-        self._read["places"] += places
+        self._read["places"] += positions
         return loss
 
     def facts(self) -> dict[str, float]:
-        """Returns padding_share: the share of padding in all that the stage, or its first process, has read."""
+        """Return padding_share: the share of padding in everything that the first process has read."""
         return {"padding_share": 1 - self._read["tokens"] / max(1, self._read["places"])}
 
     def on_train_end(self) -> None:
-        _log.info("decoder: %.1f%% of what it read was padding", 100 * self.facts()["padding_share"])
+        _log.info("decoder: %.1f%% of the input was padding", 100 * self.facts()["padding_share"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["read"] = dict(self._read)
@@ -196,13 +199,14 @@ class DecoderModule(StageModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._read = dict(checkpoint["read"])
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         return scheduled_optimizer(self.settings.optimizer, self.trained, self.loop)
 
     def evaluate(self) -> dict[str, float]:
-        """Returns, in nats per token: dev_loss, over all; dev_modifier_loss, over what follows the first comma, as
-        that is what the decoder is for; and, with a pivot, dev_pivot_gain: how much more the latter is with the pivot
-        of another prompt.
+        """Return losses in nats per token.
+
+        dev_loss is over all tokens; dev_modifier_loss over those after the first comma, which the decoder is for;
+        dev_pivot_gain, if a pivot is read, is the increase of the latter when the pivot is that of another prompt.
         """
         total = torch.zeros(5, dtype=torch.float64)
         dev, size = self.splits.dev, self.loop.batch_size
@@ -219,8 +223,8 @@ class DecoderModule(StageModule):
         return metrics
 
     def _sums(self, pairs: Pairs, others: Sequence[str]) -> Tensor:
-        """Returns the losses of all tokens, of the modifiers', and of those given the pivots of the images `others`;
-        and the numbers of both."""
+        """Return the summed loss of all tokens, of the modifiers, and of the modifiers with the pivots of the images
+        `others`; then the numbers of tokens and of modifier tokens."""
         batch = self.pad(self.encode(pairs.texts, prefix_lengths(pairs.texts)), pairs.image_names)
         batch = {name: value.to(self.device) for name, value in batch.items()}
         losses, real, modifiers = self.token_losses(batch), batch["attention_mask"].bool(), batch["learned"]
@@ -240,19 +244,19 @@ class DecoderModule(StageModule):
 
 
 def prefix_lengths(texts: Sequence[str]) -> list[int]:
-    """Returns how many characters of each text are its prefix: those up to the first comma, which is the last."""
+    """Return the number of characters of each text up to and including the first comma."""
     return [len(text.partition(",")[0]) + 1 for text in texts]
 
 
 def _names_before(names: Sequence[str], size: int) -> list[str]:
-    """Returns for each name the one before it, in groups of `size`; the first of a group has its last."""
+    """Return for each name the previous one in its group of `size`; the first gets the last."""
     groups = [names[start : start + size] for start in range(0, len(names), size)]
     return [name for group in groups for name in (group[-1], *group[:-1])]
 
 
 def run(settings: DecoderSettings) -> dict[str, Any]:
-    """Trains the prompt decoder and returns its metrics; the part is in RUN/decoder/part, and of a decoder that reads
-    no pivot the refiner that it makes alone in RUN/decoder/refiner."""
+    """Train the prompt decoder and return its metrics. The part is written to RUN/decoder/part and, trained on
+    rewrites, the whole refiner to RUN/decoder/refiner."""
     settings = pin_decoder(settings)
     data = settings.data or settings.run / "data"
     splits = read_system_prompts(data) if settings.rewrites is None else read_rewrites(settings.rewrites)
@@ -281,10 +285,8 @@ def run(settings: DecoderSettings) -> dict[str, Any]:
 def build_decoder(
     base: str | None, sizes: LlamaSizes, template: str, splits: Splits, **options: Any
 ) -> tuple[PromptDecoder, PreTrainedTokenizerFast]:
-    """Returns the decoder and its tokenizer: the pretrained `base`, or a new Llama at `sizes`, for these pivots.
-
-    options: dtype, with which `base` is loaded.
-    """
+    """Return the decoder and its tokenizer for these pivots: the pretrained `base` with `options` (dtype), or a new
+    Llama with `sizes`."""
     shape = {"pivot_length": splits.pivots.pivot_length, "pivot_width": splits.pivots.pivot_width}
     if base is not None:
         tokenizer = cast(PreTrainedTokenizerFast, load_base_tokenizer(base))
@@ -295,7 +297,7 @@ def build_decoder(
 
 
 def add_adapters(decoder: PromptDecoder, settings: LoraSettings) -> None:
-    """Puts LoRA adapters on the decoder's language model."""
+    """Add LoRA adapters to the decoder's language model."""
     peft = require("peft", "train")
     config = peft.LoraConfig(
         r=settings.rank,

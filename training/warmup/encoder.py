@@ -1,10 +1,10 @@
-"""Stage 1: warm up the preference encoder, from a user prompt to the pivot of its preferred image (Eq. 6)."""
+"""Encoder warm-up: from a user prompt to the pivot of its preferred image (Eq. 6)."""
 
 from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -35,9 +35,12 @@ from ..runs.run_folder import stage_folder
 from ..runs.seeds import derive_seed, seed_everything
 from ..settings import EncoderSettings, T5Sizes
 
+if TYPE_CHECKING:
+    from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+
 
 class EncoderModule(StageModule):
-    """Mean squared error between the encoder's pivot and the target's, over user prompts with dropped words."""
+    """Mean squared error between predicted and target pivots, over user prompts with word dropout."""
 
     stage = "encoder"
 
@@ -60,10 +63,10 @@ class EncoderModule(StageModule):
             in_float32(self.trained)
 
     def batch_at(self, step: int) -> dict[str, Tensor]:
-        """Returns input_ids and attention_mask (batch, length), and target (batch, pivot_length, pivot_width).
+        """Return input_ids and attention_mask (batch, length), and target (batch, pivot_length, pivot_width).
 
-        Words are dropped in all of a step's prompts, of which each process then takes its share: what a step learns
-        from does not depend on how many processes there are.
+        Words are dropped in the whole step before it is split among processes, so that a step does not depend on their
+        number.
         """
         step, part = divmod(step, self.loop.accumulate)
         processes = self.trainer.world_size
@@ -86,11 +89,11 @@ class EncoderModule(StageModule):
         self.log_step("loss", loss, prog_bar=True)
         return loss
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         return scheduled_optimizer(self.settings.optimizer, self.trained, self.loop)
 
     def evaluate(self) -> dict[str, float]:
-        """Returns dev_loss, and dev_r2: the share of the targets' variance that the encoder explains."""
+        """Return dev_loss, and dev_r2: the share of the targets' variance that the encoder explains."""
         pivots = self.splits.pivots
         shape = (pivots.pivot_length, pivots.pivot_width)
         error, count = torch.zeros((), dtype=torch.float64), len(self.splits.dev)
@@ -116,7 +119,7 @@ class EncoderModule(StageModule):
 
 
 def run(settings: EncoderSettings) -> dict[str, Any]:
-    """Trains the preference encoder and returns its metrics; the part is in RUN/encoder/part."""
+    """Train the preference encoder and return its metrics; the part is written to RUN/encoder/part."""
     settings = pin_encoder(settings)
     data = settings.data or settings.run / "data"
     splits = read_preferred_images(data, settings.images)
@@ -133,7 +136,7 @@ def run(settings: EncoderSettings) -> dict[str, Any]:
 def build_encoder(
     base: str | None, sizes: T5Sizes, splits: Splits
 ) -> tuple[PreferenceEncoder, PreTrainedTokenizerBase]:
-    """Returns the encoder and its tokenizer: from the pretrained T5 `base`, or new at `sizes`, for these pivots."""
+    """Return the encoder and its tokenizer for these pivots: from the pretrained T5 `base`, or new with `sizes`."""
     shape = {"pivot_length": splits.pivots.pivot_length, "pivot_width": splits.pivots.pivot_width}
     if base is not None:
         return PreferenceEncoder.from_t5(base, **shape), load_base_tokenizer(base)

@@ -1,6 +1,6 @@
-"""`prip-train world`: trains the miniature's frozen parts, or takes a checkpoint's, and writes its prompts and its log.
+"""`prip-train world`: train the miniature's frozen parts, or take a checkpoint's, and write its prompts and log.
 
-Each part is a stage of its own under RUN/world; RUN/parts then holds them as a checkpoint does.
+Each part is a stage of its own under RUN/world; RUN/parts then has the layout of a checkpoint.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Recipe:
 
     part: type[Part]
     splits: tuple[str, ...] = SEEN_SPLITS
-    """Splits whose combinations it learns from."""
+    """Splits whose subject-place combinations it learns from."""
     begins_with: str | None = None
-    """The part that it takes weights from."""
+    """Part that it takes weights from."""
 
 
 RECIPES = {
@@ -59,8 +59,8 @@ RECIPES = {
     "text_encoder": Recipe(TextEncoderPart, SPLITS),
     "generator": Recipe(GeneratorPart, SPLITS, begins_with="text_encoder"),
 }
-"""All parts, in the order of their training. Generator and judges know the combinations of all splits, as image models
-do; rewards and pivot encoder, from which the refiner learns, do not know those of the test split."""
+"""All parts in training order. Generator and judges know the combinations of all splits, as image models do; rewards
+and pivot encoder, which the refiner learns from, do not know those of the test split."""
 
 PLACES_IN_CHECKPOINT = {
     "reader_a": "readers/a",
@@ -71,12 +71,12 @@ PLACES_IN_CHECKPOINT = {
     "pivot_encoder": "pivot_encoder",
     "generator": "generator",
 }
-"""Where parts lie in a checkpoint; reader C is there as the trunk of the second reward."""
+"""Paths of the parts in a checkpoint; reader C is part of the second reward, as its trunk."""
 
 
 def run(settings: WorldSettings) -> dict[str, Any]:
-    """Trains the parts that `settings.parts` names, or takes those of `settings.checkpoint`, writes the prompts and the
-    log, and returns all metrics. Raises InputError for a run whose parts came the other way."""
+    """Train the parts in `settings.parts`, or take those of `settings.checkpoint`; write the prompts and the log, and
+    return all metrics. Raise InputError if the run has parts of the other kind."""
     check_origin(settings)
     if settings.checkpoint is not None:
         obedience = take_parts(settings, settings.checkpoint)
@@ -100,25 +100,23 @@ def run(settings: WorldSettings) -> dict[str, Any]:
 
 
 def check_origin(settings: WorldSettings) -> None:
-    """Raises InputError if the run's parts are trained and the settings name a checkpoint, or the other way round."""
+    """Raise InputError if the run has trained parts and the settings name a checkpoint, or vice versa."""
     world = settings.run / "world"
     if settings.checkpoint is None and (world / TAKEN).exists():
-        raise InputError(
-            f"run: expected one without parts of a checkpoint, to train them, but there is {world / TAKEN}"
-        )
+        raise InputError(f"run: expected one without parts of a checkpoint, got {world / TAKEN}")
     trained = [name for name in PARTS if (world / name).exists()]
     if settings.checkpoint is not None and trained:
-        raise InputError(f"checkpoint: expected a run without trained parts, {world} holds {', '.join(trained)}")
+        raise InputError(f"checkpoint: expected a run without trained parts, got {', '.join(trained)} in {world}")
 
 
 def write_texts(settings: WorldSettings) -> None:
-    """Writes RUN/parts/prompts and RUN/parts/log."""
+    """Write RUN/parts/prompts and RUN/parts/log."""
     write_prompts(settings)
     write_log(settings.run / "parts" / "log", settings.log_users, settings.log_sessions, settings.seed)
 
 
 def write_prompts(settings: WorldSettings) -> None:
-    """Writes RUN/parts/prompts: user prompts of all splits, and system prompts for training and dev."""
+    """Write RUN/parts/prompts: user prompts of all splits, and system prompts of train and dev."""
     rows = [
         {"user_prompt": prompt, "subject": subject, "split": split}
         for split in SPLITS
@@ -138,7 +136,7 @@ def write_prompts(settings: WorldSettings) -> None:
 
 
 def assemble(settings: WorldSettings) -> dict[str, float]:
-    """Copies the parts to where a checkpoint has them, and measures and prints the generator's obedience."""
+    """Copy the parts to a checkpoint's layout, and measure and log the generator's prompt following."""
     for name, place in PLACES_IN_CHECKPOINT.items():
         copy = partial(shutil.copytree, part_folder(settings, name), dirs_exist_ok=True)
         replace_folder(settings.run / "parts" / place, copy)
@@ -148,5 +146,5 @@ def assemble(settings: WorldSettings) -> dict[str, float]:
     shares = measure_obedience(generator, reader, settings.obedience_drawings)
     replace_text(settings.run / "parts" / "generator" / "obedience.json", json.dumps(shares, indent=2) + "\n")
     lines = [f"  {factor:12} {share:.3f}" for factor, share in shares.items()]
-    _log.info("\n".join([f"obedience, {settings.obedience_drawings} drawings of held-out prompts:", *lines]))
+    _log.info("\n".join([f"obedience, on {settings.obedience_drawings} drawings of held-out prompts:", *lines]))
     return shares

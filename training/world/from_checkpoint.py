@@ -1,4 +1,4 @@
-"""The world's parts from a whole checkpoint: nothing is trained, and a record of where they come from stands for it."""
+"""The world's parts from a checkpoint, with a record of their origin."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from ..settings.world import TAKEN
 
 _log = logging.getLogger(__name__)
 FOLDERS = ("generator", "pivot_encoder", "rewards", "readers")
-"""What is taken from a checkpoint, at the same places in RUN/parts."""
+"""Folders taken from a checkpoint into RUN/parts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TakenSettings(RunSettings):
-    """The world's settings that count where its parts are taken."""
+    """The world's settings that matter if its parts are taken."""
 
     checkpoint: str
     system_prompts: int
@@ -40,17 +40,17 @@ class TakenSettings(RunSettings):
 
 
 def take_parts(settings: WorldSettings, checkpoint: str) -> dict[str, float]:
-    """Fills RUN/parts from `checkpoint`, writes which one it was into RUN/world/checkpoint, and returns the
-    generator's obedience as it was measured when the checkpoint was made.
+    """Fill RUN/parts from `checkpoint`, record it in RUN/world/checkpoint, and return the generator's measured
+    obedience.
 
-    Raises CheckpointError if there is no such checkpoint, it lacks a part, or a part does not load.
+    Raises CheckpointError if the checkpoint does not exist, lacks a part or does not load.
     """
     root = whole_folder(checkpoint, choose=_choose)
     needed = [root / folder for folder in FOLDERS] + [root / "generator" / "obedience.json"]
     missing = [path.relative_to(root).as_posix() for path in needed if not path.exists()]
     if missing:
         raise CheckpointError(
-            f"checkpoint {checkpoint!r} lacks {', '.join(missing)}: expected what prip-train export writes"
+            f"checkpoint: expected one of prip-train export, got {checkpoint!r} without {', '.join(missing)}"
         )
     check_parts(root)
     taken = TakenSettings(
@@ -69,17 +69,17 @@ def take_parts(settings: WorldSettings, checkpoint: str) -> dict[str, float]:
     obedience = json.loads((root / "generator" / "obedience.json").read_text(encoding="utf-8"))
     facts = {"checkpoint": checkpoint, "sha256": hashes, "obedience": obedience}
     write_metrics(record, facts)
-    _log.info("world: %s of %s are in %s", ", ".join(FOLDERS), checkpoint, settings.run / "parts")
+    _log.info("world: %s of %s copied to %s", ", ".join(FOLDERS), checkpoint, settings.run / "parts")
     return obedience
 
 
 def check_parts(root: Path) -> None:
-    """Loads every part of a checkpoint. Raises CheckpointError for one that does not load or is not there."""
+    """Load every part of a checkpoint. Raise CheckpointError if one is missing or does not load."""
     DiffusersGenerator.from_pretrained(str(root / "generator"), "cpu")
     QFormerPivotEncoder.from_pretrained(root / "pivot_encoder")
     rewards = sorted(path for path in (root / "rewards").iterdir() if path.is_dir())
     if not rewards:
-        raise CheckpointError(f"{root / 'rewards'} holds no reward")
+        raise CheckpointError(f"{root / 'rewards'}: expected at least one reward, got none")
     for reward in rewards:
         PromptReward.from_pretrained(reward)
     Reader.from_pretrained(root / "readers" / "a")
@@ -91,7 +91,7 @@ def _choose(names: Sequence[str]) -> list[str]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copies the files that belong to a checkpoint, and nothing else that the folder may hold."""
+    """Copy the files that belong to a checkpoint."""
     for name in hub_files(
         [path.relative_to(source).as_posix() for path in sorted(source.rglob("*")) if path.is_file()]
     ):

@@ -1,4 +1,4 @@
-"""The seen generator: a small Stable Diffusion, from its text encoder to a pipeline on disk."""
+"""The generator: a small Stable Diffusion, from its text encoder to a saved pipeline."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from .renders import OPEN, Renders, requested
 
 TRAIN_TIMESTEPS = 1000
 VARIANCE_FLOOR = 0.05
-"""Added to an image's variance, by the inverse of which its loss is weighted."""
+"""Added to the variance of an image, whose inverse weights its loss."""
 
 
 def train_text_tokenizer(captions: list[str], sizes: UnetSizes) -> PreTrainedTokenizerFast:
-    """A byte-level BPE with CLIP's habits: a begin and an end token, padding with the end token."""
+    """Return a byte-level BPE with CLIP's conventions: begin and end tokens, a fixed length."""
     backend = train_encoder_tokenizer(captions, sizes.vocab_size).backend_tokenizer
     backend.add_special_tokens(["<s>"])
     begin, end = backend.token_to_id("<s>"), backend.token_to_id("</s>")
@@ -51,15 +51,15 @@ def train_text_tokenizer(captions: list[str], sizes: UnetSizes) -> PreTrainedTok
 
 
 def tokenize(tokenizer: PreTrainedTokenizerFast, prompts: list[str]) -> Tensor:
-    """As the pipeline does it: long (n, max_tokens), padded and cut."""
+    """Return token ids as the pipeline makes them: long (n, max_tokens), padded and truncated."""
     return tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")["input_ids"]
 
 
 class TextEncoderPart(Part):
-    """Pre-training of the text encoder: tell from a caption what it asks for.
+    """Pre-training of the text encoder: read from a caption what it asks for.
 
-    It is read off the end token and the padding behind it, which the causal mask lets see all words: a pooled text then
-    holds the whole request, and so does most of what cross-attention finds.
+    The heads read the end token and the padding after it, which see all words through the causal mask, as
+    cross-attention will.
     """
 
     monitor = "accuracy"
@@ -86,7 +86,7 @@ class TextEncoderPart(Part):
         self.head = nn.Linear(sizes.text_width, sum(FACTOR_SIZES))
 
     def read(self, captions: list[str]) -> list[Tensor]:
-        """Logits of every factor, each (n, values)."""
+        """Return the logits of every factor, each (n, values)."""
         ids = tokenize(self.tokenizer, captions).to(self.device)
         hidden = self.model(ids).last_hidden_state
         ended = (ids == self.tokenizer.eos_token_id).cumsum(1).clamp(max=1)[..., None]
@@ -101,7 +101,7 @@ class TextEncoderPart(Part):
         return loss
 
     def evaluate(self) -> dict[str, float]:
-        """Share of what captions ask for that is read rightly."""
+        """Return the share of requested factors that are read correctly."""
         asked = requested(self.dev_renders.captions)
         found = torch.stack([logits.cpu().argmax(1) for logits in self.read(self.dev_renders.captions)], 1)
         return {"accuracy": float((found == asked)[asked != OPEN].float().mean())}
@@ -166,7 +166,8 @@ class GeneratorPart(Part):
         return self.settings.generator_optimizer
 
     def loss(self, renders: Renders, rows: list[int], tokens: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
-        """Squared error of the pixels of the predicted clean images, by subject mask and inverse variance."""
+        """Return the squared pixel error of the predicted clean images, weighted by subject mask and inverse
+        variance."""
         images = renders.images[rows].to(self.device).float() / 127.5 - 1
         masks = renders.subject_masks[rows].to(self.device).float() / 255
         noisy = self.scheduler.add_noise(self.autoencoder.encode(images), noise.to(self.device), timesteps)
@@ -177,7 +178,7 @@ class GeneratorPart(Part):
         return (error / (images.var((1, 2, 3), keepdim=True) + VARIANCE_FLOOR)).mean()
 
     def noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Noise for latents of `count` images."""
+        """Return noise for the latents of `count` images."""
         side = self.settings.image_size // self.settings.unet.patch_size
         return torch.randn(count, self.settings.unet.latent_channels, side, side, generator=generator)
 
@@ -191,7 +192,7 @@ class GeneratorPart(Part):
         return loss
 
     def evaluate(self) -> dict[str, float]:
-        """The loss on the dev renders, at evenly spread timesteps and with fixed noise."""
+        """Return the loss on the dev renders, at evenly spaced timesteps with fixed noise."""
         total, size = 0.0, self.loop.batch_size
         generator = torch.Generator().manual_seed(0)
         for start in range(0, len(self.dev_renders), size):
@@ -202,7 +203,7 @@ class GeneratorPart(Part):
         return {"dev_loss": total / len(self.dev_renders)}
 
     def generator(self) -> DiffusersGenerator:
-        """The pipeline of these parts."""
+        """Return the pipeline of these parts."""
         pipeline = StableDiffusionPipeline(
             vae=self.autoencoder,
             text_encoder=self.text_encoder,

@@ -1,4 +1,4 @@
-"""A log of what the users of the small world typed, as DiffusionDB is one: sessions that begin with a plain prompt."""
+"""A prompt log of the miniature's users, in DiffusionDB's columns: sessions that start from a plain prompt."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ from ..runs.seeds import derive_seed
 
 BEGIN = datetime(2022, 8, 1, tzinfo=timezone.utc)
 FOLLOWERS = 0.3
-"""Share of the users who see, weakly, what a subject is truly liked with; the others follow a fashion of their own."""
+"""Share of users who follow, weakly, the true preference; the others have a fashion of their own."""
 TASTE = 1.0
-"""Temperature at which users choose a value by its worth to them: the larger, the more they choose at random."""
+"""Temperature at which users choose a value by its worth; larger is more random."""
 STEPS = (0, 9)
-"""Fewest and most changes in a session."""
+"""Minimum and maximum number of changes per session."""
 CHANGES = {"add": 0.55, "swap": 0.2, "drop": 0.1, "again": 0.15}
-"""What a change is: a modifier more, another one for the same attribute, one less, or the same prompt drawn again."""
+"""Probabilities of a change: add a modifier, swap one for another of its attribute, drop one, or draw the same prompt
+again."""
 PLAIN, REPHRASED, UNKNOWN, OPEN_PLACE = 0.85, 0.1, 0.02, 0.2
-"""Shares: sessions that begin without a modifier, those in which the user changes the words for what is shown, users
-whose account was deleted, and sessions that name no place."""
+"""Shares of sessions that start without a modifier, sessions in which the user rephrases the subject, users with a
+deleted account, and sessions without a place."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A prompt that was drawn."""
+    """A logged prompt."""
 
     user: str
     time: datetime
@@ -46,8 +47,8 @@ class Entry:
 
 
 def write_log(folder: Path, users: int, sessions: int, seed: int) -> None:
-    """Writes FOLDER/metadata.parquet in DiffusionDB's columns: what `users` users typed in `sessions` sessions each, in
-    the order of time. It names combinations of the train split alone."""
+    """Write FOLDER/metadata.parquet in DiffusionDB's columns: `sessions` sessions of each of `users` users, by time,
+    with combinations of the train split only."""
     entries = sorted(
         (entry for user in range(users) for entry in _entries(user, sessions, seed)), key=lambda entry: entry.time
     )
@@ -64,7 +65,7 @@ def write_log(folder: Path, users: int, sessions: int, seed: int) -> None:
 
 
 def _entries(number: int, sessions: int, seed: int) -> Iterator[Entry]:
-    """Yields what one user typed. Some sessions follow each other within minutes, most after hours or days."""
+    """Yield one user's entries. Some sessions follow within minutes, most after hours or days."""
     chance = random.Random(derive_seed("log", seed, number))
     name = hashlib.sha256(f"{seed} user {number}".encode()).hexdigest()
     name = NOBODY[1] if chance.random() < UNKNOWN else name
@@ -78,9 +79,9 @@ def _entries(number: int, sessions: int, seed: int) -> Iterator[Entry]:
 
 
 def _session(chance: random.Random, fashion: torch.Tensor | None) -> Iterator[str]:
-    """Yields the prompts of a session, about one subject.
+    """Yield the prompts of a session, about one subject.
 
-    fashion: worth of each value to the user, float (attributes, values); None for one who follows the true preference.
+    fashion: worth of each value to the user, float (attributes, values); None follows the true preference.
     """
     generator = _generator(chance)
     subject, place = chance.choice(_combinations())
@@ -100,7 +101,7 @@ def _session(chance: random.Random, fashion: torch.Tensor | None) -> Iterator[st
 
 
 def _change(chance: random.Random, worth: torch.Tensor, modifiers: dict[str, str], kind: str) -> None:
-    """Changes the modifiers, by attribute, as `kind` says; where it cannot, one is added or nothing happens."""
+    """Apply one change to the modifiers, by attribute; if it is not possible, add one or do nothing."""
     if kind == "again":
         return
     if kind == "drop" and modifiers:

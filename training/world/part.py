@@ -1,9 +1,11 @@
-"""What the parts of the world share: a StageModule on renders."""
+"""Base of the world's parts: a StageModule on renders."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from torch import Tensor
 
 from prip.errors import InputError
 from prip.miniature.prompts import SEEN_SPLITS
@@ -15,21 +17,24 @@ from ..runs.seeds import permutation_indices, seed_everything
 from ..settings import LoopSettings, OptimizerSettings, WorldSettings
 from .renders import Renders, make_renders
 
+if TYPE_CHECKING:
+    from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+
 
 class Part(StageModule):
-    """One part of the world. Its batches are indices into `renders`, all of them once a pass."""
+    """One part of the world. Its batches are indices into `renders`, each once per pass."""
 
     monitor: ClassVar[str]
-    """Entry of `evaluate()` by which the best part is chosen."""
+    """Entry of `evaluate()` that chooses the best part."""
     mode: ClassVar[Literal["min", "max"]] = "max"
-    """Whether that entry is to be small or large."""
+    """Whether that entry should be small or large."""
     trained: ClassVar[tuple[str, ...]] = ("model.*",)
-    """Patterns of the parameters that learn."""
+    """Patterns of the trained parameters."""
 
     def __init__(
         self, name: str, settings: WorldSettings, splits: tuple[str, ...] = SEEN_SPLITS, begins_with: str | None = None
     ) -> None:
-        """splits: those whose combinations its data names. begins_with: the trained part that it takes weights from."""
+        """splits: whose combinations its data show. begins_with: the trained part that it takes weights from."""
         super().__init__()
         self.name = name
         self.stage = f"world/{name}"  # type: ignore[misc]
@@ -40,36 +45,36 @@ class Part(StageModule):
         self.build()
 
     def build(self) -> None:
-        """Draws its data and makes its models."""
+        """Draw its data and make its models."""
         raise NotImplementedError
 
     @property
     def loop(self) -> LoopSettings:
-        """The training loop of this part."""
+        """The training loop."""
         return self.settings.loop
 
     @property
     def optimizer(self) -> OptimizerSettings:
-        """The optimizer of this part."""
+        """The optimizer."""
         return self.settings.optimizer
 
     def draw(self, train: int, dev: int = 1000) -> None:
-        """Draws the renders that this part learns from and those that measure it; no two parts share any."""
+        """Draw the renders for training and evaluation; no two parts share any."""
         size, progress = self.settings.image_size, self.settings.progress
         key = self.settings.seed, self.stage
         self.renders: Renders = make_renders(train, size, *key, splits=self.splits, progress=progress)
         self.dev_renders: Renders = make_renders(min(dev, train), size, *key, "dev", splits=self.splits)
 
-    def batch_at(self, step: int) -> Any:
-        """Indices of the step's renders."""
+    def batch_at(self, step: int) -> list[int] | tuple[Tensor, ...]:
+        """Return the indices of the step's renders."""
         count = self.loop.batch_size
         return permutation_indices(step * count, count, len(self.renders), self.settings.seed, self.stage, "order")
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         return scheduled_optimizer(self.optimizer, [p for p in self.parameters() if p.requires_grad], self.loop)
 
     def fit(self, folder: Path) -> dict[str, Any]:
-        """Trains the part in its stage folder, and returns its metrics."""
+        """Train the part in its stage folder, and return its metrics."""
         train_only(self, *self.trained)
         return train(
             self, self.settings, self.loop, folder, monitor=self.monitor, mode=self.mode, clip=self.optimizer.clip
@@ -77,8 +82,8 @@ class Part(StageModule):
 
 
 def part_folder(settings: WorldSettings, name: str) -> str:
-    """Where a part that was trained lies. Raises InputError if it was not."""
+    """Return the folder of a trained part. Raise InputError if it is missing."""
     folder = settings.run / "world" / name / "part"
     if not folder.is_dir():
-        raise InputError(f"parts: {name} is needed first, but {folder} is missing")
+        raise InputError(f"parts: expected {name} to be trained first, got none at {folder}")
     return str(folder)

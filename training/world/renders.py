@@ -1,4 +1,4 @@
-"""Renders with their captions: the data of everything that `prip-train world` trains."""
+"""Renders with captions: the training data of the world."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from prip.miniature.scene import FACTORS, parse, sample_scene
 from prip.randomness import random_generator
 
 OPEN = -100
-"""Label of a factor that a prompt leaves open: what cross_entropy ignores."""
+"""Label of a factor that a prompt leaves open, ignored by cross_entropy."""
 CHUNK = 250
 
 
 @dataclass(frozen=True)
 class Renders:
-    """Captions, and what was drawn from them."""
+    """Captions and their renders."""
 
     captions: list[str]
     scenes: Tensor
     """What the images show, long (n, factors)."""
     images: Tensor
-    """uint8 (n, 3, size, size)"""
+    """uint8 (n, 3, size, size)."""
     subject_masks: Tensor
-    """How much of each pixel is the subject's, uint8 (n, 1, size, size)."""
+    """The subject's share of each pixel, uint8 (n, 1, size, size)."""
 
     def __len__(self) -> int:
         return len(self.captions)
 
     def accuracy(self, read: Sequence[Tensor]) -> dict[str, float]:
-        """Mean accuracy over the factors, and that of each. read: what was made of the images, factor by factor:
-        logits or probabilities of its values (n, values), on any device."""
+        """Return the mean accuracy over the factors, and that of each. read: logits or probabilities of each factor,
+        (n, values), on any device."""
         right = {
             name: float((found.cpu().argmax(1) == self.scenes[:, i]).float().mean())
             for i, (name, found) in enumerate(zip(FACTORS, read, strict=True))
@@ -47,7 +47,7 @@ class Renders:
 def make_renders(
     count: int, image_size: int, *key: object, splits: tuple[str, ...] = SEEN_SPLITS, progress: bool = False
 ) -> Renders:
-    """Draws `count` captions of combinations of `splits`, a function of the key."""
+    """Draw `count` captions with combinations of `splits`, as a function of the key."""
     captions, scenes, jitter = [], [], []
     for index in range(count):
         generator = random_generator("renders", *key, index)
@@ -66,11 +66,11 @@ def make_renders(
 
 
 def requested(prompts: list[str]) -> Tensor:
-    """What prompts ask for, long (n, factors); OPEN where they leave a factor open."""
+    """Return what prompts ask for, long (n, factors), with OPEN for factors left open."""
     return torch.tensor([[OPEN if value is None else value for value in parse(p).values] for p in prompts])
 
 
 def augment(images: Tensor) -> Tensor:
-    """Images (n, 3, size, size) as float in 0..255, with pixel noise of a random strength each."""
+    """Return images (n, 3, size, size) as float in 0..255, each with pixel noise of a random strength."""
     strength = 20 * torch.rand(len(images), 1, 1, 1)
     return (images.float() + strength * torch.randn(images.shape)).clamp(0, 255)

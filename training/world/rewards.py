@@ -1,4 +1,4 @@
-"""Rewards that learn from noisy pairs: of two images for one user prompt, which one would the user choose?"""
+"""Rewards trained on noisy pairs: which of two images would the user choose for a prompt?"""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from .part import Part
 from .renders import Renders, augment
 
 MISMATCH = 0.4
-"""Share of the pairs whose second image may show another subject than the prompt's."""
+"""Share of pairs whose second image may show another subject than the prompt's."""
 PLACE_NAMED = 0.7
-"""Share of the prompts that name a place."""
+"""Share of prompts that name a place."""
 OPEN_PLACE = -1
-"""Place of a prompt that names none."""
+"""Place index of a prompt without a place."""
 PHRASINGS = 6
-"""User prompts written for each subject and place."""
+"""User prompts per subject and place."""
 
 
 class RewardPart(Part):
-    """Bradley-Terry loss on pairs that the true preference has labelled, with noise.
+    """Bradley-Terry loss on pairs labelled by the true preference, with noise.
 
-    The trunk is a trained reader's and stays as it is, so that the features of all renders are computed once.
+    The trunk is that of a trained reader and frozen, so the features of all renders are computed once.
     """
 
     monitor = "pairs_right"
@@ -43,7 +43,7 @@ class RewardPart(Part):
 
     score_mean: ClassVar[float] = 0.0
     score_deviation: ClassVar[float] = 1.0
-    """What its scores are shifted and scaled by."""
+    """Shift and scale of the scores."""
 
     def build(self) -> None:
         settings = self.settings
@@ -76,7 +76,7 @@ class RewardPart(Part):
         self.tokens, self.token_mask = self.model.encode(prompts)
 
     def may_name(self, subject: int, place: int) -> bool:
-        """Whether prompts may name a combination, by index."""
+        """Return whether prompts may name a combination, by index."""
         return place != OPEN_PLACE and split_of(SUBJECTS[subject], PLACES[place]) in self.splits
 
     @property
@@ -85,15 +85,15 @@ class RewardPart(Part):
 
     @torch.no_grad()
     def trunk_features(self, renders: Renders) -> Tensor:
-        """Flattened features of all renders, with pixel noise, float (renders, trunk_width * grid)."""
+        """Return the flattened features of all renders with pixel noise, float (renders, trunk_width * grid)."""
         chunks = renders.images.split(256)
         return torch.cat([self.model.trunk(augment(chunk)).flatten(1) for chunk in chunks])
 
     def pairs(self, renders: Renders, count: int, key: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Indices of user prompts, and for each of two renders: each long (count,).
+        """Return indices of user prompts and of two renders for each, all long (count,).
 
-        The first render shows the prompt's subject, and its place where one is named; the second shows that subject or,
-        at times, any.
+        The first render shows the prompt's subject, and its place if named; the second shows that subject or, at times,
+        any.
         """
         chance = torch.Generator().manual_seed(key)
         first = torch.randint(len(renders), (count,), generator=chance)
@@ -109,11 +109,11 @@ class RewardPart(Part):
         return prompts, first, torch.where(mismatch, torch.randint(len(renders), (count,), generator=chance), alike)
 
     def truth(self, renders: Renders, prompts: Tensor, rows: Tensor) -> Tensor:
-        """The true preference of renders for user prompts, both by index: float (n,)."""
+        """Return the true preference of renders for user prompts, both by index: float (n,)."""
         return scene_preference(self.asked[prompts, 0], self.asked[prompts, 1], renders.scenes[rows])
 
     def batch_at(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Pairs of the step."""
+        """Return the pairs of the step."""
         return self.pairs(
             self.renders, self.loop.batch_size, derive_seed(self.settings.seed, self.stage, "pairs", step)
         )
@@ -129,7 +129,7 @@ class RewardPart(Part):
         return loss
 
     def evaluate(self) -> dict[str, float]:
-        """Share of dev pairs that are ordered as by the truth, and the correlation with it."""
+        """Return the share of dev pairs ordered as by the true preference, and the correlation with it."""
         renders = self.dev_renders
         prompts, first, second = self.pairs(renders, 1000, derive_seed(self.settings.seed, self.stage, "dev"))
         texts = [self.prompts[index] for index in prompts.tolist()]
@@ -144,7 +144,7 @@ class RewardPart(Part):
 
 
 class HpsLikeRewardPart(RewardPart):
-    """A reward on the scale of HPSv2's scores, so that a sum of rewards must standardise them."""
+    """A reward on the scale of HPSv2's scores, so that sums of rewards must be standardised."""
 
     score_mean = 27.0
     score_deviation = 2.0
