@@ -205,7 +205,7 @@ def test_images_are_read_in_batches_of_one_size(tmp_path: Path, monkeypatch: pyt
     Image.new("RGBA", (5, 4), (9, 9, 9, 0)).save(paths[0])
     bad: dict[int, str] = {}
     batches = list(read_batches(lambda place: paths[place].read_bytes(), 6, 5, bad, threads))
-    assert [batch.places for batch in batches] == [[0], [1, 4], [5]]
+    assert [batch.indices for batch in batches] == [[0], [1, 4], [5]]
     assert [tuple(batch.images.shape) for batch in batches] == [(1, 3, 4, 5), (2, 3, 6, 7), (1, 3, 4, 5)]
     assert batches[0].images.dtype == torch.uint8 and batches[0].images.unique().tolist() == [9]
     assert sorted(bad) == [2, 3] and bad[3] == "cannot be decoded: UnidentifiedImageError"

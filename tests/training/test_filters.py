@@ -86,7 +86,7 @@ def test_evaluation_sets_in_all_their_kinds(tmp_path: Path, name: str, content: 
     ("name", "content", "error", "message"),
     [
         ("a.txt", "\n", InputError, "holds no prompts"),
-        ("a.csv", "text\na cat\n", InputError, "columns (text), got 'prompt'"),
+        ("a.csv", "text\na cat\n", InputError, r"columns \(text\), got 'prompt'"),
         ("a.json", "{", CheckpointError, "cannot be read"),
         ("a.json", '{"a": "b"}', InputError, "holds no prompts"),
         ("a.xlsx", "", InputError, "expected .txt, .tsv, .csv or .json"),

@@ -202,6 +202,6 @@ def test_a_checkpoint_that_lacks_a_part_or_is_broken_leaves_no_run(
     shutil.rmtree(broken / "readers")
     (broken / "generator" / "obedience.json").unlink()
     assert main(["world", *FLAGS, "--run", str(run), f"--checkpoint={broken}"]) == 1
-    assert "expected one of prip-train export, got" in capsys.readouterr().err
+    assert "without readers, generator/obedience.json" in capsys.readouterr().err
     assert main(["world", *FLAGS, "--run", str(run), "--checkpoint=prip-mega"]) == 1
     assert "unknown checkpoint 'prip-mega'" in capsys.readouterr().err and not run.exists()
