@@ -127,8 +127,9 @@ class SettingsParser(ArgumentParser):
 
     def validate(self, namespace: Namespace, *args: Any, **options: Any) -> None:
         """Raise InputError for a missing or wrong value."""
+        printing = hasattr(self, "print_config")  # --print_config shows settings that are not complete
         for name in self._required_names:
-            if namespace.get(name) is None:
+            if namespace.get(name) is None and not printing:
                 raise InputError(f"{name}: expected a folder, as in --{name} FOLDER, got none")
         super().validate(namespace, *args, **options)
 

@@ -46,9 +46,9 @@ def parity_count(name: str) -> int:
 def test_every_part_has_the_published_size(benchmarks: Any) -> None:
     parts, sizes, meta = benchmarks.parts, benchmarks.parts.paper_sizes(), benchmarks.parts.Device("meta")
     encoder = parts.build_encoder(meta, sizes)
-    unused_head = 32128 * 2048
-    assert count(encoder.t5) + unused_head == 2_849_757_184  # google/flan-t5-xl
-    assert count(encoder) - count(encoder.t5) == 32 * 2048 + 2048 * 768 + 768
+    unused_head = 32128 * 1024
+    assert count(encoder.t5) + unused_head == 783_150_080  # google/flan-t5-large
+    assert count(encoder) - count(encoder.t5) == 32 * 1024 + 1024 * 768 + 768
     assert encoder.dtype == torch.float32
     decoder = parts.build_decoder(meta, sizes, torch.bfloat16)
     assert count(decoder.lm) == 6_738_415_616  # meta-llama/Llama-2-7b-hf

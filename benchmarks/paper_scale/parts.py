@@ -50,8 +50,8 @@ class Sizes:
 
 
 def paper_sizes() -> Sizes:
-    """Flan-T5-XL, Llama-2-7B, Stable Diffusion 1.4 at 512 pixels, ImageReward, HPSv2; pivots of BLIP-2."""
-    width = {"d_model": 2048, "d_kv": 64, "d_ff": 5120, "num_layers": 24, "num_heads": 32}
+    """Flan-T5-Large, Llama-2-7B, Stable Diffusion 1.4 at 512 pixels, ImageReward, HPSv2; pivots of BLIP-2."""
+    width = {"d_model": 1024, "d_kv": 64, "d_ff": 2816, "num_layers": 24, "num_heads": 16}
     layers = {"num_hidden_layers": 32, "num_attention_heads": 32}
     channels = (320, 640, 1280, 1280)
     return Sizes(

@@ -55,6 +55,12 @@ def test_printed_configs_come_back_as_they_were(stage: str, tmp_path: Path, caps
     assert again == once and (again.run, again.seed, again.loop.steps) == (Path("runs/x"), 5, 7)
 
 
+def test_a_config_is_printed_without_the_required_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["encoder", "--config", "paper", "--print_config"])
+    assert stop.value.code == 0 and yaml.safe_load(capsys.readouterr().out)["loop"]["steps"] == 3516
+
+
 def test_flags_reach_every_kind_of_field() -> None:
     settings = parse_settings(
         "decoder",
