@@ -68,11 +68,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _tell(arguments: argparse.Namespace) -> int:
+    from prip.files import check_target, write_output
+
     from ..annotation.export import to_csv
     from ..annotation.summary import standing_answers, summarise
     from ..evaluation.analysis.people import people_tables
     from ..evaluation.analysis.table import print_tables
-    from ..files import check_target, write_atomically
 
     answers, others = standing_answers(arguments.folder)
     if not answers:
@@ -81,7 +82,7 @@ def _tell(arguments: argparse.Namespace) -> int:
         print(f"left out: {others} answers about images that this evaluation no longer holds", file=sys.stderr)
     if arguments.export is not None:
         check_target(arguments.export)
-        write_atomically(arguments.export, to_csv(answers).encode())
+        write_output(arguments.export, to_csv(answers).encode())
         print(f"{len(answers)} answers written to {arguments.export}")
     if arguments.summary:
         print_tables(people_tables(summarise(answers)))

@@ -51,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     The refined prompt keeps to what the generator reads, as its own tokenizer counts.
     """
+    from prip.files import check_target, write_output
     from prip.loading.folders import refiner_folder, whole_folder
     from prip.options import check_whole
     from prip.text.prompts import check_user_prompt
@@ -59,7 +60,6 @@ def run(arguments: argparse.Namespace) -> int:
     from ..comparison.fonts import left_out
     from ..comparison.sheet import draw_sheet, file_format
     from ..comparison.workbench import Workbench
-    from ..files import check_target, write_atomically
 
     prompt = check_user_prompt(arguments.prompt)
     check_whole("images", arguments.images, 1)
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"prip compare: note: no font here has {unknown!r}, the picture leaves that out", file=sys.stderr)
     seeds = list(range(arguments.seed, arguments.seed + arguments.images))
     columns = bench.before_after(prompt, refined, seeds, progress=sys.stderr.isatty())
-    write_atomically(arguments.output, draw_sheet(columns, seeds, format_name))
+    write_output(arguments.output, draw_sheet(columns, seeds, format_name))
     _tell(columns)
     print(f"\nwritten to {arguments.output}")
     return 0

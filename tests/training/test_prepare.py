@@ -30,8 +30,8 @@ from made_parts import (
 from test_parts import zipped
 
 from prip.errors import CheckpointError, InputError, PripError
+from prip.files import hash_of
 from prip.training.cli.command import main
-from prip.training.data.hashing import hash_of
 from prip.training.data.images import read_image
 from prip.training.data.mining import filter_system_prompts, mine_preferred
 from prip.training.data.pairs import read_preferred_images, read_system_prompts

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from prip.files import hash_of
 from prip.loading.folders import whole_folder
 from prip.miniature.preference import preference_table
 from prip.miniature.prompts import combinations
@@ -20,7 +21,6 @@ from prip.miniature.scene import parse
 from prip.miniature.vocabulary import PLACES, SUBJECTS
 from prip.training.cli.command import main, parse_settings
 from prip.training.data.diffusiondb import SCHEMA
-from prip.training.data.hashing import hash_of
 from prip.training.data.rewrites import rewrites_of_sessions
 from prip.training.data.sessions import find_sessions, read_log
 from prip.training.settings import LoopSettings, WorldSettings

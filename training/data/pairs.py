@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from prip.errors import CheckpointError
+from prip.files import hash_of
 
-from .hashing import hash_of
 from .pivot_cache import PivotCache
 
 PREFERRED_IMAGES, SYSTEM_PROMPTS, PIVOTS = "preferred_images.parquet", "system_prompts.parquet", "pivots"

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from prip.errors import CheckpointError, InputError
+from prip.files import hash_of, hash_of_named
 from prip.generators import load_generator
 from prip.pivot_encoders import load_pivot_encoder
 from prip.protocols import Generator, PivotEncoder, Reward
 from prip.rewards import load_reward
 
-from ..data.hashing import hash_of, hash_of_named
 from ..settings import PrepareSettings
 
 

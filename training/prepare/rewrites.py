@@ -13,11 +13,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from prip.errors import CheckpointError
+from prip.files import hash_of, hash_of_named
 from prip.generators import load_generator
 from prip.rewards import StandardisedSum
 
 from ..data.evaluation_sets import occurring_in_files
-from ..data.hashing import hash_of, hash_of_named
 from ..data.mining import REWARDS, write_table
 from ..data.pairs import SYSTEM_PROMPTS
 from ..data.reward_statistics import RewardStatistics

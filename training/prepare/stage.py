@@ -19,14 +19,13 @@ from typing import Any
 import pandas as pd
 
 from prip.errors import InputError, PripError
-from prip.files import replace_text
+from prip.files import hash_of, replace_text
 from prip.protocols import Generator, PivotEncoder, Reward
 
 from ..data.diffusiondb import NO_PROMPT, Sampling, read_diffusiondb
 from ..data.drawing import draw_all, plan_drawings
 from ..data.evaluation_sets import occurring_in_files
 from ..data.filters import filter_rows
-from ..data.hashing import hash_of
 from ..data.mining import REWARDS, check_reward_names, mine, write_table
 from ..data.pairs import MANIFEST, PIVOTS, PREFERRED_IMAGES, SYSTEM_PROMPTS
 from ..data.pivots import PivotMaker, make_pivots, plan_shards

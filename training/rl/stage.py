@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prip.files import hash_of_texts
 from prip.fingerprints import fingerprints
 from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
 
-from ..data.hashing import hash_of_texts
 from ..engine import ranks
 from ..engine.loop import train
 from ..engine.optimizers import build_optimizer, build_scheduler, train_only, trained_names

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
+from prip.files import hash_of
 from prip.hub.commits import pinned
 from prip.hub.names import is_on_hub
 from prip.rewards import pinned_reward
 
 from ..data.evaluation_sets import pinned_file
-from ..data.hashing import hash_of
 from ..settings import (
     DecoderSettings,
     DrawingSettings,

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prip.files import hash_of_texts
 from prip.fingerprints import check_unchanged, fingerprints, freeze
 from prip.randomness import random_generator
 
-from ..data.hashing import hash_of_texts
 from ..engine.loop import train
 from ..engine.optimizers import scheduled_optimizer, train_only
 from ..engine.stage_module import StageModule

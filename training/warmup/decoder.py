@@ -15,12 +15,12 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast
 
 from prip.errors import require
+from prip.files import hash_of
 from prip.loading.strict import quiet
 from prip.modeling import PripModel, PromptDecoder
 from prip.modeling.pretrained import load_base_tokenizer
 from prip.processing import PripProcessor, load_tokenizer
 
-from ..data.hashing import hash_of
 from ..data.pairs import (
     SYSTEM_PROMPTS,
     Pairs,

@@ -16,13 +16,12 @@ from typing import Any
 import pandas as pd
 
 from prip.errors import InputError
-from prip.files import replace_folder, replace_text
+from prip.files import hash_of, replace_folder, replace_text
 from prip.generators.diffusion import DiffusersGenerator
 from prip.miniature.prompts import SEEN_SPLITS, SPLITS, system_prompt, user_prompts
 from prip.miniature.reader import Reader
 from prip.randomness import random_generator
 
-from ..data.hashing import hash_of
 from ..runs.run_folder import stage_folder
 from ..settings import WorldSettings
 from ..settings.world import PARTS, TAKEN

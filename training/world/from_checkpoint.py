@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from prip.errors import CheckpointError
-from prip.files import replace_folder
+from prip.files import hash_of, replace_folder
 from prip.generators.diffusion import DiffusersGenerator
 from prip.hub.names import hub_files
 from prip.loading.folders import whole_folder
@@ -20,7 +20,6 @@ from prip.miniature.reader import Reader
 from prip.pivot_encoders.qformer import QFormerPivotEncoder
 from prip.rewards.prompt_reward import PromptReward
 
-from ..data.hashing import hash_of
 from ..runs.run_folder import stage_folder, write_metrics
 from ..settings import RunSettings, WorldSettings
 from ..settings.world import TAKEN

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...files import write_atomically
+from prip.files import write_output
+
 from ..analysis.results import read_results
 from ..analysis.table import print_tables, to_markdown
 from ..analysis.tables import tables
@@ -23,10 +24,10 @@ def write_report(folder: Path, summary: Mapping[str, Any], images: Path, image_l
     images: where the evaluation's images are kept. image_limit: how many of them the page shows at most.
     """
     text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(folder / SUMMARY, text.encode())
+    write_output(folder / SUMMARY, text.encode())
     made, results = tables(summary), folder / RESULTS
-    write_atomically(folder / TABLES, to_markdown(made).encode())
+    write_output(folder / TABLES, to_markdown(made).encode())
     page = report_page(summary, read_results(results), results, ImageStore(images).path, image_limit)
-    write_atomically(folder / REPORT, page.encode())
+    write_output(folder / REPORT, page.encode())
     print_tables(made)
     print(f"written to {folder}: {SUMMARY}, {TABLES}, {REPORT}")

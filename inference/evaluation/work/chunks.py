@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ...files import check_target, write_with
+from prip.files import check_target, write_output
+
 from ..kinds.registry import EvaluationPrompt
 
 Numbered = Sequence[tuple[int, EvaluationPrompt]]
@@ -34,4 +35,4 @@ def read_table(path: Path) -> pd.DataFrame | None:
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Writes a table as parquet, whole or not at all. Raises InputError where that cannot be."""
     check_target(path)
-    write_with(path, lambda temporary: table.to_parquet(temporary, index=False))
+    write_output(path, lambda temporary: table.to_parquet(temporary, index=False))

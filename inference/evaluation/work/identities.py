@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from prip.files import file_hash, folder_hash
+
 from ...checkpoint_parts import Parts
-from ...files import file_hash, folder_hash
 from ..kinds.registry import BEST_JUDGE, PER_GENERATOR
 from ..settings import Entry, EvaluationSettings, without
 

@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 
 from prip.errors import InputError
+from prip.files import check_target, write_output
 
-from ...files import check_target, write_atomically
 from ..analysis.results import SCORE
 from ..kinds.registry import Context, EvaluationPrompt
 from ..settings import EvaluationSettings
@@ -78,7 +78,7 @@ def begin(
         wanted[section] = {**kept.get(section, {}), **wanted[section]}
     wanted["embedder"] = wanted["embedder"] or kept.get("embedder")
     told = json.dumps({"settings": asdict(settings), "made": wanted}, indent=1, ensure_ascii=False, default=list)
-    write_atomically(path, (told + "\n").encode())
+    write_output(path, (told + "\n").encode())
 
 
 _UNKNOWN = "settings that are not told"

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from prip.errors import InputError
+from prip.files import write_output
 
-from ...files import write_with
 from ..analysis.results import SCORE
 from ..kinds.registry import (
     EMBEDDERS,
@@ -256,4 +256,4 @@ def collect(
                     table = table.set_column(schema.names.index("within_distance"), "within_distance", blank)
                 writer.write_table(table.cast(schema))
 
-    write_with(results, write)
+    write_output(results, write)
