@@ -1,8 +1,9 @@
-"""Speed of the embedded default: one prompt warm, a batch of 256, and a cold process against one that only imports.
+"""Speed of the embedded default: one prompt warm, a batch of 256, and a cold process against one that imports torch.
 
     python -m benchmarks.refine_speed
 
-The peer of the cold start is a process that imports torch and the three transformers classes that the checkpoint needs.
+A third process imports torch and the transformers classes that the checkpoint needs: that part of the cold start is
+not PRIP's own.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import sys
 import time
 from pathlib import Path
 
-PEER = "import torch; from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, T5Model"
+TORCH = [sys.executable, "-c", "import torch"]
+CLASSES = [sys.executable, "-c", "import torch; from transformers import LlamaForCausalLM, T5Model"]
 COLD = [str(Path(sys.executable).with_name("prip")), "refine", "a cat"]
 
 
 def warm(repeats: int) -> float:
-    """Median milliseconds of one prompt; every prompt is another one."""
+    """Median milliseconds of one prompt; every prompt is different."""
     from prip import Refiner
 
     refiner = Refiner.from_pretrained("prip-mini")
@@ -34,7 +36,7 @@ def warm(repeats: int) -> float:
 
 
 def batch(size: int, repeats: int, named: str = "") -> float:
-    """Prompts a second in batches of `size`, the best of `repeats`; `named` stands behind each prompt."""
+    """Prompts a second in batches of `size`, the best of `repeats`; `named` is appended to each prompt."""
     from prip import Refiner
 
     refiner = Refiner.from_pretrained("prip-mini")
@@ -47,16 +49,16 @@ def batch(size: int, repeats: int, named: str = "") -> float:
     return max(rates[1:])
 
 
-def cold(repeats: int) -> tuple[float, float]:
-    """Median seconds of `prip refine "a cat"` and of the peer, run in turns."""
-    own: list[float] = []
-    peer: list[float] = []
+def cold(repeats: int) -> list[float]:
+    """Return the median seconds of COLD, CLASSES and TORCH, run in turns."""
+    seconds: list[list[float]] = []
     for _ in range(repeats):
-        for command, times in ((COLD, own), ([sys.executable, "-c", PEER], peer)):
+        seconds.append([])
+        for command in (COLD, CLASSES, TORCH):
             began = time.perf_counter()
             subprocess.run(command, check=True, capture_output=True)
-            times.append(time.perf_counter() - began)
-    return statistics.median(own), statistics.median(peer)
+            seconds[-1].append(time.perf_counter() - began)
+    return [statistics.median(times) for times in zip(*seconds, strict=True)]
 
 
 def main() -> None:
@@ -64,14 +66,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=50, help="prompts timed one by one (default: 50)")
     parser.add_argument("--threads", type=int, default=2, help="torch threads (default: 2)")
     arguments = parser.parse_args()
-    own, peer = cold(7)
+    refine, classes, only_torch = cold(7)
     import torch
 
     torch.set_num_threads(arguments.threads)
     print(f"one prompt, warm       {warm(arguments.repeats):8.1f} ms (median of {arguments.repeats})")
     print(f"batch of 256           {batch(256, 3):8.1f} prompts/s")
     print(f"which name attributes  {batch(256, 3, ', watercolor'):8.1f} prompts/s, kept")
-    print(f"cold process           {own / peer:8.2f} times the imports alone ({own:.2f} s, {peer:.2f} s)")
+    print(
+        f"cold process           {refine / only_torch:8.2f} times `import torch` ({refine:.2f} s, {only_torch:.2f} s)"
+    )
+    print(f"transformers' classes  {classes / only_torch:8.2f} times `import torch` ({classes:.2f} s)")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where the parts of a whole checkpoint lie, the embedded one, a folder of that layout, or a training run."""
+"""Locate and load the parts of a whole checkpoint or of a training run."""
 
 from __future__ import annotations
 
@@ -16,27 +16,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Parts:
-    """Folders of a whole checkpoint; a missing one is an error of whoever loads it."""
+    """Folders of the parts, which need not exist."""
 
     encoder: Path
-    """E after reinforcement learning."""
+    """The preference encoder after reinforcement learning."""
     warmup_encoder: Path
-    """E after its warm-up."""
+    """The preference encoder after its warm-up."""
     decoder: Path
     generator: Path
     tuned_generator: Path | None
-    """What prip-train tune made of it; a checkpoint has none."""
+    """The generator after `prip-train tune`; None in a checkpoint."""
     rewards: Path
-    """One folder a training reward."""
+    """Holds one folder per training reward."""
     readers: Path
     pivot_encoder: Path
 
     @classmethod
     def of_checkpoint(cls, name: str, revision: str | None = None) -> Parts:
-        """Parts of an embedded checkpoint, a folder or "owner/name" on the Hub, there at `revision`. A refiner alone
-        has none but its own.
+        """Return the parts of a checkpoint: embedded, a folder, or "owner/name" on the Hub at `revision`.
 
-        Raises CheckpointError when there is none such.
+        Raises CheckpointError if there is no such checkpoint.
         """
         root = whole_folder(name, revision)
         refiner = root / "refiner" if (root / "refiner").is_dir() else root
@@ -53,9 +52,9 @@ class Parts:
 
     @classmethod
     def of_run(cls, run: Path) -> Parts:
-        """Parts that the stages of a training run have exported. Raises CheckpointError when there is no such run."""
+        """Return the parts that a training run has exported. Raises CheckpointError if there is no such run."""
         if not run.is_dir():
-            raise CheckpointError(f"run {str(run)!r} is not a folder")
+            raise CheckpointError(f"run: expected a folder, got {str(run)!r}")
         refiner, frozen = run / "rl" / "refiner", run / "parts"
         return cls(
             encoder=refiner / "encoder",
@@ -70,16 +69,16 @@ class Parts:
 
 
 def existing(folder: Path) -> Path:
-    """Return the folder of a part. Raises CheckpointError when it is missing."""
+    """Return the folder of a part. Raises CheckpointError if it is missing."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing")
     return folder
 
 
 def load_refiner(encoder: Path, decoder: Path, name: str, device: str) -> Refiner:
-    """Load E and D from the folders of two parts, each with its tokenizer, in float32.
+    """Load a refiner in float32 from the folders of its two parts, which hold their tokenizers too.
 
-    Raises CheckpointError when a part is missing, or the two do not fit together.
+    Raises CheckpointError if a part is missing or the two do not fit together.
     """
     from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
     from prip.processing import PripProcessor, load_tokenizer
@@ -94,10 +93,10 @@ def load_refiner(encoder: Path, decoder: Path, name: str, device: str) -> Refine
 
 
 def load_rewards(folder: Path, device: str) -> list[Reward]:
-    """Load every training reward, in the order of their folders' names. Raises CheckpointError when there is none."""
+    """Load all training rewards, sorted by folder name. Raises CheckpointError if there are none."""
     from prip.rewards import load_reward
 
     folders = sorted(path.parent for path in existing(folder).glob("*/config.json"))
     if not folders:
-        raise CheckpointError(f"{folder} holds no reward")
+        raise CheckpointError(f"{folder}: expected at least one reward, got none")
     return [load_reward(path, device) for path in folders]

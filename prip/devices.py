@@ -1,4 +1,4 @@
-"""How settings name what a part is loaded as: a dtype, a device."""
+"""Resolve the names of dtypes and devices."""
 
 from __future__ import annotations
 
@@ -17,31 +17,33 @@ _DTYPES = {
 
 
 def as_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
-    """Returns a floating dtype by its name, as torch or in short: float32, fp16, bf16; None is float32."""
+    """Return a floating-point dtype by its full or short name, such as float32, fp16 or bf16; None is float32."""
     if dtype is None:
         return torch.float32
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype not in _DTYPES:
-        raise InputError(f"dtype: wanted one of {', '.join(_DTYPES)}, got {dtype!r}")
+        raise InputError(f"dtype: expected one of {', '.join(_DTYPES)}, got {dtype!r}")
     return _DTYPES[dtype]
 
 
 def as_device(device: str | torch.device | None) -> torch.device:
-    """Returns the device; None takes a GPU where there is one. Raises InputError, which names those that there are, for
-    one that cannot be used."""
+    """Return a device by its name; None is a GPU if there is one, else the CPU.
+
+    Raises InputError, which lists the available devices, if it cannot be used.
+    """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-        raise InputError(f"device {str(device)!r} cannot be used; there are: {', '.join(_devices())}") from error
-    return place
+        raise InputError(f"device: expected one of {', '.join(_devices())}, got {str(device)!r}") from error
+    return resolved
 
 
 def _devices() -> list[str]:
-    """Returns the names of the devices of this machine."""
+    """Return the names of the devices of this machine."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     numbers = range(torch.accelerator.device_count()) if accelerator is not None else range(0)
     return ["cpu", *(f"{accelerator.type}:{number}" for number in numbers if accelerator is not None)]

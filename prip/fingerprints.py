@@ -1,4 +1,4 @@
-"""Proof that a frozen part stayed as it was."""
+"""Freeze parts, and check by hashes that training left them unchanged."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ _DEPTH = 4
 
 
 def freeze(part: object) -> None:
-    """Puts every torch module inside `part` into evaluation mode, without gradients."""
+    """Put every torch module inside `part` into evaluation mode, without gradients."""
     for module in modules_inside(part):
         module.eval().requires_grad_(False)
 
 
 def modules_inside(part: object) -> list[nn.Module]:
-    """Returns the outermost torch modules inside `part`, as `fingerprint` finds them."""
+    """Return the outermost torch modules inside `part`, as `fingerprint` finds them."""
     return [value for value in _leaves(part, _DEPTH) if isinstance(value, nn.Module)]
 
 
 def fingerprint(part: object) -> str:
-    """Returns a hash of all weights inside `part`: a module, or an object that holds modules, be it in lists, dicts,
-    pipelines or further objects. An object without modules is hashed by its tensors; beside modules, tensors are no
-    weights: prompt encodings that are kept, or where a scheduler is.
+    """Return a hash of all weights inside a part: equal if and only if every tensor has the same name and bytes.
 
-    Two fingerprints are equal if and only if every tensor has the same name and the same bytes.
+    Args:
+        part: A module, or an object with modules in its lists, dicts, pipelines or attributes. Without any modules,
+            its tensors are hashed; beside modules, other tensors are state and not weights (cached prompt encodings,
+            the position of a scheduler).
     """
     digest = hashlib.sha256()
     leaves = list(_leaves(part, _DEPTH))
@@ -37,26 +38,26 @@ def fingerprint(part: object) -> str:
     for value in modules or leaves:
         tensors = value.state_dict() if isinstance(value, nn.Module) else {"": value}
         for name, tensor in tensors.items():
-            plain = tensor.detach().cpu().contiguous()
-            digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
-            digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+            content = tensor.detach().cpu().contiguous()
+            digest.update(f"{name} {content.dtype} {tuple(content.shape)}".encode())
+            digest.update(content.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
 def fingerprints(parts: Mapping[str, object]) -> dict[str, str]:
-    """Returns the fingerprint of each part, by its name."""
+    """Return the fingerprint of each part, by name."""
     return {name: fingerprint(part) for name, part in parts.items()}
 
 
 def check_unchanged(stage: str, parts: Mapping[str, object], before: Mapping[str, str]) -> None:
-    """Raises PripError if a part is not what `fingerprints` said before, which `stage` must not do."""
-    changed = [name for name, found in fingerprints(parts).items() if found != before[name]]
+    """Raise PripError if `stage` has changed a part since `fingerprints` gave `before`."""
+    changed = [name for name, digest in fingerprints(parts).items() if digest != before[name]]
     if changed:
-        raise PripError(f"{stage}: frozen parts changed in training: {', '.join(changed)}")
+        raise PripError(f"{stage}: frozen parts changed during training: {', '.join(changed)}")
 
 
 def _leaves(part: object, depth: int) -> Iterator[nn.Module | Tensor]:
-    """Yields the modules and tensors inside `part`, in an order that does not change."""
+    """Yield the modules and tensors inside `part`, in a fixed order."""
     if isinstance(part, nn.Module | Tensor):
         yield part
     elif depth:

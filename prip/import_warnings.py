@@ -1,7 +1,7 @@
-"""What other packages say when they are merely imported, kept from those who use this one.
+"""Filter warnings that other packages log when they are merely imported.
 
-transformers, accelerate and diffusers import torchao and DeepSpeed wherever they are installed, and these then tell of
-kernels and devices that nobody has asked for.
+transformers, accelerate and diffusers import torchao and DeepSpeed if these are installed, which then warn about
+kernels and devices that nobody asked for.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ LINES = {
     "diffusers.quantizers.torchao.torchao_quantizer": ("Unable to import `torchao` Tensor objects.",),
     "DeepSpeed": ("Setting accelerator to CPU.",),
 }
-"""Of each logger, how the warnings begin that are left out; it says all else as before."""
+"""Logger -> prefixes of the warnings that are dropped; everything else is logged as usual."""
 
 
 def hush_imports() -> None:
-    """Leave these warnings out, and no others: a library leaves its user's logging as it is."""
-    for name, beginnings in LINES.items():
+    """Drop the warnings in LINES, once per process; no other logging of the user is changed."""
+    for name, prefixes in LINES.items():
         logger = logging.getLogger(name)
-        if not any(isinstance(one, _Without) for one in logger.filters):
-            logger.addFilter(_Without(beginnings))
+        if not any(isinstance(existing, _Without) for existing in logger.filters):
+            logger.addFilter(_Without(prefixes))
 
 
 class _Without(logging.Filter):
-    """Lets all pass but warnings that begin so."""
+    """Passes every record except warnings with one of the prefixes."""
 
-    def __init__(self, beginnings: tuple[str, ...]) -> None:
+    def __init__(self, prefixes: tuple[str, ...]) -> None:
         super().__init__()
-        self.beginnings = beginnings
+        self.prefixes = prefixes
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno > logging.WARNING or not str(record.msg).startswith(self.beginnings)
+        return record.levelno > logging.WARNING or not str(record.msg).startswith(self.prefixes)

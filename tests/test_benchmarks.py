@@ -170,7 +170,12 @@ def test_speed_is_measured() -> None:
     assert re.search(r"one prompt, warm +[\d.]+ ms", printed)
     assert re.search(r"batch of 256 +[\d.]+ prompts/s", printed)
     assert re.search(r"which name attributes +[\d.]+ prompts/s", printed)
-    assert float(re.search(r"cold process +([\d.]+) times", printed).group(1)) <= 1.3
+    whole, classes = (
+        float(re.search(rf"{row} +([\d.]+) times `import torch`", printed).group(1))
+        for row in ("cold process", "transformers' classes")
+    )
+    assert whole <= 1.3 * classes, "PRIP itself adds little to the imports"
+    assert whole <= 4
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Finding and reading the files in which networks were published, pickles among them: tensors only, no code."""
+"""Find and read published weights, including pickles, of which only tensors are read."""
 
 from __future__ import annotations
 
@@ -14,52 +14,58 @@ from ..hub.names import is_on_hub, split_revision
 
 
 def find_file(place: str, names: tuple[str, ...], revision: str | None = None) -> Path:
-    """The local path of a published file: `place` is the file, a folder that holds one of `names`, or a Hub id.
+    """Return the local path of a published file.
 
-    From the Hub, at `revision`, comes the first of `names`. Raises CheckpointError where there is none; InputError for
-    the revision of what is not on the Hub.
+    Args:
+        place: The file, a folder that holds one of `names`, or a Hub ID.
+        names: Names of the file in a folder; the first is fetched from the Hub.
+        revision: Branch, tag or commit on the Hub.
+
+    Raises:
+        CheckpointError: If there is no such file.
+        InputError: If `revision` is given for a file that is not on the Hub.
     """
     path = Path(place).expanduser()
     if not path.exists():
         return hub_file(place, names[0], revision)
     if revision is not None:
-        raise InputError(f"revision must be left out for {place!r}, which is not on the Hub; {revision!r} came")
+        raise InputError(f"revision: expected None for {place!r}, which is not on the Hub, got {revision!r}")
     if path.is_file():
         return path
     for name in names:
         if (path / name).is_file():
             return path / name
-    raise CheckpointError(f"{path} holds no {' and no '.join(names)}")
+    raise CheckpointError(f"{path}: expected {' or '.join(names)}, found none")
 
 
 def hub_file(repository: str, name: str, revision: str | None = None) -> Path:
-    """One file of a Hub repository, owner/name or owner/name@revision, fetched once and verified.
+    """Return the path of one file of a Hub repository (owner/name[@revision]), fetched once and verified.
 
-    Raises CheckpointError where it cannot be had.
+    Raises CheckpointError if it cannot be fetched.
     """
     if not is_on_hub(repository):
-        raise CheckpointError(f"{name}: {repository!r} is no file or folder here, and no owner/name on the Hub")
-    repository, told = split_revision(repository)
+        raise CheckpointError(f"{name}: expected a file, a folder or an owner/name on the Hub, got {repository!r}")
+    repository, pinned = split_revision(repository)
     try:
-        return fetch(repository, told or revision, lambda names: [one for one in names if one == name]) / name
+        return fetch(repository, pinned or revision, lambda names: [file for file in names if file == name]) / name
     except CheckpointError as error:
         raise CheckpointError(f"{name} of {error}") from error
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors by name, on the CPU, of a safetensors file or of a pickled state dict, bare or under "state_dict".
+    """Return the tensors by name, on the CPU, of a safetensors file or a pickled state dict (bare or in "state_dict").
 
-    Raises CheckpointError for a pickle that holds more than tensors and plain values, and for what is damaged.
+    Raises CheckpointError if a pickle holds more than tensors and plain values, or the file is damaged.
     """
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
-        held: Any = torch.load(path, map_location="cpu", weights_only=True)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, pickle, zipfile and safetensors each have errors of their own
         raise CheckpointError(f"{path} cannot be read as weights: {' '.join(str(error).split())[:300]}") from error
-    weights = held.get("state_dict", held) if isinstance(held, dict) else held
+    weights = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise CheckpointError(f"{path} should hold tensors by name, it holds a {type(held).__name__} of something else")
+        raise CheckpointError(f"{path}: expected tensors by name, got a {type(content).__name__} of other values")
     return dict(weights)

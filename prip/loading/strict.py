@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import CheckpointError, require
-from .folders import PartFolder
+from .folders import PART_TYPES, PartFolder
 from .untrusted import Weights, check_counts, check_shapes, open_weights
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound="PreTrainedModel")
 _REASON_CHARACTERS = 400
+_NEVER_CONVERTED = {*PART_TYPES.values(), "llama", "t5"}
+"""Model types with weights that transformers loads under the names in the file."""
 
 
 @contextmanager
@@ -123,14 +125,19 @@ def _dtype(dtype: str | torch.dtype, config: dict[str, Any], weights: Weights) -
 def _can_fill(model: PreTrainedModel, weights: Weights, dtype: str | torch.dtype) -> bool:
     """Whether `_fill` gives the model that transformers would: nothing is renamed, no generation config is read, and no
     buffer has the dtype that was torch's default while it was made."""
-    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers import PreTrainedModel
 
     stored = model.state_dict().keys()
     if model.can_generate() or not weights.keys() <= stored:
         return False
     computed = [name for name, buffer in model.named_buffers() if name not in stored and buffer.is_floating_point()]
     exact = str(dtype).removeprefix("torch.") == "float32" or all(name.endswith("inv_freq") for name in computed)
-    return exact and not get_model_conversion_mapping(model, add_legacy=False)
+    types = {part.config.model_type for part in model.modules() if isinstance(part, PreTrainedModel)}
+    if not exact or types <= _NEVER_CONVERTED:
+        return exact
+    from transformers.conversion_mapping import get_model_conversion_mapping  # building the mapping takes 0.3 s
+
+    return not get_model_conversion_mapping(model, add_legacy=False)
 
 
 def _fill(model: PreTrainedModel, weights: Weights, dtype: torch.dtype) -> list[str]:

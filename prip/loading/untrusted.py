@@ -1,4 +1,4 @@
-"""Reading what strangers wrote: nothing is run, nothing outside the folder is opened, no size is believed."""
+"""Read untrusted files: no code is run, nothing outside the folder is opened, and no size is trusted."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 JSON_BYTES = 1 << 28
-"""The largest JSON file that is read: some four times the largest tokenizer that is known."""
+"""Largest JSON file that is read: about four times the largest known tokenizer."""
 
 SPARE_LAYERS = 1_000
-"""How far a number of layers, heads or experts in a config may exceed the number of tensors in the weights."""
+"""By how much a number of layers, heads or experts may exceed the number of tensors."""
 
 SPARE_ELEMENTS = 1 << 30
-"""How many elements a model may hold beyond twice those in its weights: masks and tables that are not stored."""
+"""Elements that a model may have beyond twice those in its weights, for masks and tables that are not stored."""
 
 _CODE_KEYS = ("auto_map", "trust_remote_code", "custom_pipelines", "transformers_weights")
 _CHOSEN_KEYS = ("attn_implementation", "_attn_implementation", "_experts_implementation", "experts_implementation")
@@ -30,7 +30,7 @@ _PICKLE_START = re.compile(rb"PK\x03\x04|\x80[\x02-\x05][^\x00]")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file. Raises CheckpointError, naming the file, when there is none."""
+    """Return the JSON object in a file. Raises CheckpointError, which names the file, if there is none."""
     try:
         if path.stat().st_size > JSON_BYTES:
             raise CheckpointError(f"{path} is too large to be read as JSON: {path.stat().st_size:,} bytes")
@@ -49,14 +49,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path, ignored: Collection[str] = ()) -> dict[str, Any]:
-    """Return a model's config. Raises CheckpointError when it names code or files of its own, wherever in it.
+    """Return a model's config. Raises CheckpointError if it names code or files of its own, at any depth.
 
-    ignored: keys of code that whoever loads the model does not heed.
+    `ignored` are such keys that have no effect for this model.
     """
     config = read_json(path)
     for key, value in _entries(config):
         if key in _CODE_KEYS and key not in ignored and value:
-            raise CheckpointError(f"{path} is refused: it names code or files of its own ({key}); none is ever run")
+            raise CheckpointError(f"{path} is refused: it names code or files of its own ({key}), which are never used")
         if key in _CHOSEN_KEYS and isinstance(value, str) and not value.isidentifier():
             raise CheckpointError(f"{path} is refused: {key} is {value!r}, which would be fetched and run")
     return config
@@ -70,9 +70,9 @@ def check_model_type(config: Mapping[str, Any], model_type: str, file: Path) -> 
 
 
 def check_no_adapter(folder: Path) -> None:
-    """Raise CheckpointError for an adapter beside a model: what it names would be loaded in the model's place."""
+    """Raise CheckpointError if an adapter is beside a model: the model that it names would be loaded instead."""
     if (folder / "adapter_config.json").exists():
-        raise CheckpointError(f"{folder / 'adapter_config.json'} is foreign: it would load another model in its place")
+        raise CheckpointError(f"{folder / 'adapter_config.json'} is foreign: it would load another model instead")
 
 
 class Weights(Mapping[str, "Tensor"]):
@@ -133,20 +133,20 @@ def _open_tensors(file: Path) -> Any:
 
 
 def check_inside(file: Path) -> None:
-    """Raise CheckpointError for a link that leads out of its folder, other than into the blobs of the Hub's cache."""
+    """Raise CheckpointError if a file is a link out of its folder, except into the blobs of the Hub's cache."""
     target, folder = file.resolve(), file.parent.resolve()
     if target.is_relative_to(folder):
         return
     storages = [parent.parent.parent for parent in file.absolute().parents if parent.parent.name == "snapshots"]
-    blobs = [place.resolve() / "blobs" for storage in storages for place in (storage, storage.parent)]
-    if not any(target.is_relative_to(place) for place in blobs):
+    blobs = [parent.resolve() / "blobs" for storage in storages for parent in (storage, storage.parent)]
+    if not any(target.is_relative_to(blob_folder) for blob_folder in blobs):
         raise CheckpointError(f"{file} is refused: it is a link that leads out of its folder, to {target}")
 
 
 def check_counts(config: Mapping[str, Any], tensors: int, where: Path) -> None:
-    """Raise CheckpointError when a config asks for more layers, heads or experts than its weights can be of.
+    """Raise CheckpointError if a config has more layers, heads or experts than fit into a number of tensors.
 
-    tensors: how many the weights hold. Building a model loops over such counts, before any shape can be compared.
+    The constructor of a model loops over such counts before any shapes can be compared.
     """
     for key, value in _entries(config):
         counts = bool(_LOOP_KEY.search(key)) and not _NO_LOOP_KEY.search(key)
@@ -155,10 +155,15 @@ def check_counts(config: Mapping[str, Any], tensors: int, where: Path) -> None:
 
 
 def check_shapes(model: Any, stored: Mapping[str, tuple[int, ...]], where: Path) -> None:
-    """Raise CheckpointError when a model is not of the shapes that its weights' headers tell.
+    """Raise CheckpointError if a model does not have the shapes in the headers of its weights.
 
-    model: built on the meta device, where it takes no memory. stored: shapes by name. Names that only one of the two
-    has are left to the loading itself; what the model would allocate for them is bounded by the weights' size.
+    Names that only one of them has are reported when the weights are loaded; what the model would allocate for them is
+    bounded by the size of the weights.
+
+    Args:
+        model: Built on the meta device, where it takes no memory.
+        stored: Shapes by name.
+        where: File that errors name.
     """
     for name, tensor in model.state_dict().items():
         if name in stored and tuple(tensor.shape) != stored[name]:
@@ -166,9 +171,9 @@ def check_shapes(model: Any, stored: Mapping[str, tuple[int, ...]], where: Path)
                 f"{where} does not fit its weights: {name} would be {tuple(tensor.shape)}, {stored[name]} is stored"
             )
     held = sum(_elements(shape) for shape in stored.values())
-    own = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
-    if own > 2 * held + SPARE_ELEMENTS:
-        raise CheckpointError(f"{where} is refused: it describes {own:,} elements, its weights hold {held:,}")
+    elements = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+    if elements > 2 * held + SPARE_ELEMENTS:
+        raise CheckpointError(f"{where} is refused: it describes {elements:,} elements, its weights hold {held:,}")
 
 
 def _elements(shape: tuple[int, ...]) -> int:
@@ -180,7 +185,7 @@ def _elements(shape: tuple[int, ...]) -> int:
 
 def _shard_name(name: str, index: Path) -> str:
     if name != Path(name).name or "\\" in name or not name.endswith(".safetensors"):
-        raise CheckpointError(f"{index} is refused: {name!r} is no safetensors file beside it")
+        raise CheckpointError(f"{index} is refused: {name!r} is not a safetensors file beside it")
     return name
 
 
@@ -188,9 +193,9 @@ def _entries(value: Any) -> Iterator[tuple[str, Any]]:
     """Yield every key with its value, at any depth."""
     waiting = [value]
     while waiting:
-        one = waiting.pop()
-        if isinstance(one, dict):
-            yield from ((str(key), own) for key, own in one.items())
-            waiting += one.values()
-        elif isinstance(one, list):
-            waiting += one
+        value = waiting.pop()
+        if isinstance(value, dict):
+            yield from ((str(key), entry) for key, entry in value.items())
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value

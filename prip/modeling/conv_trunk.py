@@ -1,4 +1,4 @@
-"""A small convolutional trunk: what the miniature's readers, rewards and pivot encoder see images with."""
+"""Small convolutional trunk of the miniature's readers, rewards and pivot encoder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .strict_model import StrictModel
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with group normalisation and a skip; width and resolution unchanged."""
+    """Two 3x3 convolutions with group normalization and a skip; width and resolution unchanged."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class ResidualBlock(nn.Module):
 
 
 class ConvTrunk(nn.Module):
-    """Images to a grid of features: uint8 (n, 3, size, size) to float (n, width, size / 8, size / 8)."""
+    """Maps uint8 images `(n, 3, size, size)` to float features `(n, width, size / 8, size / 8)`."""
 
     def __init__(self, width: int = 192) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class ConvTrunk(nn.Module):
 
 
 class TrunkModel(StrictModel):
-    """Base of the small models around a ConvTrunk: their layers keep torch's own initialisation."""
+    """Base of the small models around a ConvTrunk, whose layers keep torch's own initialization."""
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Leaves every layer as torch made it."""
+        """Keep the initialization of torch."""

@@ -1,4 +1,4 @@
-"""E, the preference encoder: user prompt to pivot."""
+"""Preference encoder: maps user prompts to pivots."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class PreferenceEncoderConfig(PreTrainedConfig):
-    """Shape of E: `t5` is the dict of a T5Config, the pivot is `(pivot_length, pivot_width)`."""
+    """Shape of the preference encoder: `t5` is a T5Config as a dict, a pivot is `(pivot_length, pivot_width)`."""
 
     model_type = PART_TYPES["encoder"]
 
@@ -28,7 +28,7 @@ class PreferenceEncoderConfig(PreTrainedConfig):
 
 
 class PreferenceEncoder(StrictModel):
-    """E: T5 reads the user prompt, its decoder reads learned queries, a linear layer gives the pivot."""
+    """T5 with learned queries as its decoder's input; a linear layer maps their last hidden states to the pivot."""
 
     config_class = PreferenceEncoderConfig
     base_model_prefix = "preference_encoder"
@@ -54,17 +54,24 @@ class PreferenceEncoder(StrictModel):
 
     @classmethod
     def from_config(cls, config: PreferenceEncoderConfig) -> PreferenceEncoder:
-        """Build with random weights."""
+        """Return a model with random weights."""
         return cls(config)
 
     @classmethod
     def from_t5(
         cls, t5: str | os.PathLike[str] | T5Config, pivot_length: int, pivot_width: int, **options: Any
     ) -> PreferenceEncoder:
-        """Build around a T5: random weights for a T5Config, the pretrained ones for a folder or Hub ID[@REVISION].
+        """Build around a T5.
 
-        `options` go to T5Model.from_pretrained (dtype, device_map). The queries of a pretrained T5 start at
-        the scale of its embeddings. Raises CheckpointError when the T5 cannot be loaded.
+        Args:
+            t5: A T5Config for random weights; a folder or owner/name[@revision] on the Hub for pretrained ones. The
+                queries of a pretrained T5 start at the scale of its embeddings.
+            pivot_length: Number of queries.
+            pivot_width: Width of the pivot.
+            options: Arguments of `T5Model.from_pretrained` (dtype, device_map).
+
+        Raises:
+            CheckpointError: If the T5 cannot be loaded.
         """
         if isinstance(t5, T5Config):
             return cls(
@@ -74,12 +81,12 @@ class PreferenceEncoder(StrictModel):
         config = PreferenceEncoderConfig(
             t5=nested_config(pretrained.config), pivot_length=pivot_length, pivot_width=pivot_width
         )
-        with torch.device("meta"):  # the T5 of random weights that __init__ makes is never there
+        with torch.device("meta"):  # __init__ builds a random T5, which is not to be allocated
             model = cls(config)
         model.t5 = pretrained
-        like: Any = {"dtype": pretrained.dtype, "device": pretrained.shared.weight.device}
-        model.queries = nn.Parameter(torch.empty(model.queries.shape, **like))
-        model.projection = nn.Linear(pretrained.config.d_model, pivot_width, **like)
+        factory: Any = {"dtype": pretrained.dtype, "device": pretrained.shared.weight.device}
+        model.queries = nn.Parameter(torch.empty(model.queries.shape, **factory))
+        model.projection = nn.Linear(pretrained.config.d_model, pivot_width, **factory)
         with torch.no_grad():
             model.queries.normal_(0.0, float(pretrained.shared.weight.detach().float().std()))
             model.projection.weight.normal_(0.0, 0.02)
@@ -87,10 +94,14 @@ class PreferenceEncoder(StrictModel):
         return model
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Map user prompts to pivots (Eq. 6 trains this).
+        """Map user prompts to pivots (trained by Eq. 6).
 
-        `input_ids` int64 and `attention_mask` (1 = token, 0 = padding), both `(batch, length)`.
-        Returns the pivot `(batch, pivot_length, pivot_width)` in the model's dtype.
+        Args:
+            input_ids: int64 `(batch, length)`.
+            attention_mask: `(batch, length)`, 1 for tokens and 0 for padding.
+
+        Returns:
+            Pivots `(batch, pivot_length, pivot_width)` in the model's dtype.
         """
         queries = self.queries.expand(input_ids.shape[0], -1, -1)
         output = self.t5(

@@ -1,4 +1,4 @@
-"""D, the prompt decoder: pivot to system prompt."""
+"""Prompt decoder: continues a user prompt from its pivot."""
 
 from __future__ import annotations
 
@@ -30,12 +30,17 @@ if TYPE_CHECKING:
 
 
 class PromptDecoderConfig(PreTrainedConfig):
-    """Shape of D: `lm` is the dict of a causal LM's config, `template_*_ids` the tokens around the soft tokens.
+    """Shape of the prompt decoder.
 
-    A `pivot_length` of 0 means that it reads no pivot: it continues the user prompt as any language model does.
-    `modifier_tokens` is the room, in tokens, that must be free for a further modifier to be begun.
-    `base` is the pretrained LM, {"name": Hub id or folder, "revision": ...}, of a checkpoint that holds only what is
-    not in it: the projection, and LoRA weights in adapter/.
+    Args:
+        lm: Config of the causal language model as a dict.
+        pivot_length: Number of soft tokens; 0 means that it reads no pivot, as any language model.
+        pivot_width: Width of the pivot.
+        template_before_ids: Tokens before the soft tokens.
+        template_after_ids: Tokens after the soft tokens.
+        modifier_tokens: Tokens that must be free in the budget for another modifier to begin.
+        base: {"name": folder or Hub ID, "revision": ...} of the pretrained language model, if the checkpoint holds only
+            the projection, and LoRA weights in adapter/.
     """
 
     model_type = PART_TYPES["decoder"]
@@ -54,16 +59,16 @@ _SIZES = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_a
 
 @dataclass
 class PromptDecoderOutput:
-    """What D says at each position: entry `[:, t]` chooses token t, from the template, the pivot and the tokens < t."""
+    """Output per position: entry `[:, t]` predicts token t from the template, the pivot and the tokens before t."""
 
     logits: torch.Tensor
     """`(batch, length, vocabulary)`"""
     hidden: torch.Tensor
-    """`(batch, length, hidden size)`: the last hidden state, from which the logits are made"""
+    """`(batch, length, hidden size)`: the last hidden state, from which the logits are computed"""
 
 
 class PromptDecoder(StrictModel):
-    """D: a causal LM that reads the pivot as soft tokens, through one linear layer, inside a fixed template."""
+    """Causal language model that reads the pivot as soft tokens, through one linear layer, in a fixed template."""
 
     config_class = PromptDecoderConfig
     base_model_prefix = "prompt_decoder"
@@ -73,7 +78,7 @@ class PromptDecoder(StrictModel):
     _supports_flash_attn = True
 
     base: dict[str, str | None] | None = None
-    """Where the LM's own weights are to be had, if they are somebody else's and unchanged."""
+    """Name and revision of the pretrained language model, if its own weights are unchanged."""
 
     def __init__(self, config: PromptDecoderConfig) -> None:
         super().__init__(config)
@@ -86,7 +91,7 @@ class PromptDecoder(StrictModel):
 
     @classmethod
     def from_config(cls, config: PromptDecoderConfig) -> PromptDecoder:
-        """Build with random weights."""
+        """Return a model with random weights."""
         return cls(config)
 
     @classmethod
@@ -100,19 +105,29 @@ class PromptDecoder(StrictModel):
         modifier_tokens: int = 4,
         **options: Any,
     ) -> PromptDecoder:
-        """Build around a causal LM: random weights for a config, the pretrained ones for a folder or Hub ID[@REVISION].
+        """Build around a causal language model.
 
-        `template` is the text around the soft tokens, which stand where it says {pivot}; the beginning-of-sequence
-        token (or, for want of one, the end-of-sequence token) goes before it. `options` go to the LM's
-        from_pretrained. The projection of a pretrained LM starts at the scale of its embeddings.
-        Raises InputError for a bad template or tokenizer, CheckpointError when the LM cannot be loaded.
+        Args:
+            lm: A config for random weights; a folder or owner/name[@revision] on the Hub for pretrained ones. The
+                projection to a pretrained model starts at the scale of its embeddings.
+            tokenizer: Tokenizer of the language model.
+            pivot_length: Number of soft tokens.
+            pivot_width: Width of the pivot.
+            template: Text with {pivot} in place of the soft tokens. It is preceded by the beginning-of-sequence token,
+                or by the end-of-sequence token if there is none.
+            modifier_tokens: As in `PromptDecoderConfig`.
+            options: Arguments of the language model's `from_pretrained`.
+
+        Raises:
+            InputError: If the template or the tokenizer cannot be used.
+            CheckpointError: If the language model cannot be loaded.
         """
         before, marker, after = template.partition("{pivot}")
         if not marker or "{pivot}" in after:
-            raise InputError(f"template must hold {{pivot}} exactly once, it is {template!r}")
+            raise InputError(f"template: expected {{pivot}} exactly once, got {template!r}")
         start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         if start is None or tokenizer.eos_token_id is None:
-            raise InputError("tokenizer must have an end-of-sequence token")
+            raise InputError("tokenizer: expected an end-of-sequence token, got none")
         shape = {
             "pivot_length": pivot_length,
             "pivot_width": pivot_width,
@@ -134,8 +149,8 @@ class PromptDecoder(StrictModel):
 
     @classmethod
     def _around(cls, lm: Any, config: PromptDecoderConfig) -> Self:
-        """Build around a loaded LM, in its dtype, with a projection of arbitrary weights."""
-        with torch.device("meta"):  # the LM of random weights that __init__ makes is never there
+        """Build around a loaded language model, in its dtype, with an uninitialized projection."""
+        with torch.device("meta"):  # __init__ builds a random language model, which is not to be allocated
             model = cls(config)
         model.lm = lm
         device = lm.get_input_embeddings().weight.device
@@ -144,7 +159,7 @@ class PromptDecoder(StrictModel):
         return model
 
     def head_embeddings(self, pivot: torch.Tensor | None, batch: int) -> torch.Tensor:
-        """Return what stands before the tokens: template and soft tokens, `(batch, head length, hidden size)`.
+        """Return the embeddings before the text: template and soft tokens, `(batch, head length, hidden size)`.
 
         `pivot` is `(batch, pivot_length, pivot_width)`, or None for plain language modelling without soft tokens.
         """
@@ -165,10 +180,12 @@ class PromptDecoder(StrictModel):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
     ) -> PromptDecoderOutput:
-        """Score given tokens (Eq. 7 trains this); the gradient reaches `pivot` through frozen weights.
+        """Score given tokens (trained by Eq. 7); gradients reach `pivot` through frozen weights.
 
-        `pivot` `(batch, pivot_length, pivot_width)` or None. `input_ids` int64 `(batch, length)`, padded on the RIGHT;
-        `attention_mask` (1 = token, 0 = padding) of the same shape.
+        Args:
+            pivot: `(batch, pivot_length, pivot_width)`, or None.
+            input_ids: int64 `(batch, length)`, padded on the right.
+            attention_mask: `(batch, length)`, 1 for tokens and 0 for padding.
         """
         batch, length = input_ids.shape
         head = self.head_embeddings(pivot, batch)
@@ -183,16 +200,16 @@ class PromptDecoder(StrictModel):
         return PromptDecoderOutput(logits=output.logits[:, -length:], hidden=output.hidden_states[-1][:, -length:])
 
     def lm_accepts(self, argument: str) -> bool:
-        """Whether the language model's forward takes `argument` (not every causal LM takes all of them)."""
+        """Return whether the language model's forward takes `argument`; causal language models differ in this."""
         if not hasattr(self, "_lm_arguments"):
             lm = self.lm.get_base_model() if hasattr(self.lm, "get_base_model") else self.lm
             self._lm_arguments = frozenset(inspect.signature(lm.forward).parameters)
         return argument in self._lm_arguments
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> None:  # type: ignore[override]
-        """Write config.json and safetensors; LoRA weights, where the LM has any, go into adapter/ on their own.
+        """Write config.json and safetensors, with LoRA weights in adapter/ if there are any.
 
-        Where they stand on a pretrained LM (`base`), that is named in config.json and not written again.
+        The pretrained language model (`base`) of LoRA weights is not written, but named in config.json.
         """
         if not hasattr(self.lm, "peft_config"):
             super().save_pretrained(save_directory, **options)
@@ -211,7 +228,7 @@ class PromptDecoder(StrictModel):
 
     @torch.no_grad()
     def save_merged(self, save_directory: str | os.PathLike[str], **options: Any) -> None:
-        """Write the decoder with its LoRA weights added to the LM's: whole by itself, and loaded without peft."""
+        """Write a decoder with its LoRA weights merged, which loads without peft and without its base."""
         state = self._plain_state()
         for name, module in self.named_modules():
             if hasattr(module, "get_delta_weight"):
@@ -221,13 +238,13 @@ class PromptDecoder(StrictModel):
         self._save_plain(Path(save_directory), state, **options)
 
     def _plain_state(self) -> dict[str, torch.Tensor]:
-        """Return the weights without the LoRA weights, named as if there were none."""
+        """Return the weights except LoRA's, named as in a decoder without LoRA."""
         return {_plain_name(name): value for name, value in self.state_dict().items() if ".lora_" not in name}
 
     def _save_plain(self, folder: Path, state: dict[str, torch.Tensor], **options: Any) -> None:
         config = copy.deepcopy(self.config)
         config.base = None
-        with torch.device("meta"):  # the shape alone: no memory, no draw from the random numbers of a training run
+        with torch.device("meta"):  # allocates nothing and draws no random numbers
             plain: Any = PromptDecoder(cast(PromptDecoderConfig, config))
         plain.load_state_dict(state, assign=True)
         plain.tie_weights()
@@ -287,5 +304,5 @@ class PromptDecoder(StrictModel):
 
 
 def _plain_name(name: str) -> str:
-    """Return what a weight of a decoder with LoRA weights is called in one without."""
+    """Return the name that a weight has in a decoder without LoRA."""
     return name.replace("lm.base_model.model.", "lm.", 1).replace(".base_layer.", ".")

@@ -1,4 +1,4 @@
-"""Weights in fewer bits than they were trained in: less memory, and less to read for every token. torchao computes."""
+"""Weight-only quantization by torchao: less memory, and fewer bytes to read per token."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ if TYPE_CHECKING:
     from torch import nn
 
 QUANTIZATIONS = ("int8",)
-"""int8: the weights of linear layers, each row with a scale of its own; activations stay as they are."""
+"""int8: weights of linear layers with one scale per row; activations keep their dtype."""
 
 
 def check_quantization(quantization: object) -> None:
-    """Raise InputError for a quantization that is not there, MissingExtraError when its library is not installed."""
+    """Raise InputError for an unknown quantization, MissingExtraError if torchao is not installed."""
     if quantization is None:
         return
     if quantization not in QUANTIZATIONS:
-        raise InputError(f"quantization must be one of {', '.join(QUANTIZATIONS)} or None, it is {quantization!r}")
+        raise InputError(f"quantization: expected one of {', '.join(QUANTIZATIONS)} or None, got {quantization!r}")
     require("torchao.quantization", "quantize")
 
 
 def quantize(model: nn.Module, quantization: str) -> None:
-    """Quantise the linear layers of a model in place. Embeddings, norms and the dtype of computing stay. Errors as in
-    `check_quantization`."""
+    """Quantize the linear layers of a model in place; embeddings, norms and the compute dtype are unchanged.
+
+    Errors are those of `check_quantization`.
+    """
     check_quantization(quantization)
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
@@ -33,12 +35,12 @@ def quantize(model: nn.Module, quantization: str) -> None:
 
 
 def is_quantized(model: nn.Module) -> bool:
-    """Return whether any weight of a model is quantised."""
+    """Return whether any weight of a model is quantized."""
     return any(hasattr(weight, "__tensor_flatten__") for weight in model.parameters())
 
 
 def weight_bytes(model: nn.Module) -> int:
-    """Return the bytes that a model's parameters take, shared ones once, scales included."""
+    """Return the size of a model's parameters in bytes: shared ones once, scales included."""
     return sum(map(_bytes, model.parameters()))
 
 

@@ -104,7 +104,7 @@ def test_a_run_is_read_where_its_stages_wrote(whole_checkpoint: Path, tmp_path: 
         (["--images-per-prompt", "0"], "images_per_prompt: expected a whole number of at least 1, got 0"),
         (["--seed", "-1"], "seed must be at least 0, it is -1"),
         (["--checkpoint", "nowhere"], "nowhere"),
-        (["--run", "nowhere"], "run 'nowhere' is not a folder"),
+        (["--run", "nowhere"], "run: expected a folder, got 'nowhere'"),
         (["--device", "cuda:99"], "device 'cuda:99' cannot be used"),
         (["--run", ".", "--revision", "main"], "revision must be left out with --run"),
         (["--prompts", "nowhere.txt"], "prompts: wanted KIND or KIND:PLACE"),

@@ -133,7 +133,7 @@ def test_an_index_that_leads_elsewhere(copy: Path, tmp_path: Path, name: object)
     weights.unlink()
     index = copy / "encoder" / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": dict.fromkeys(keys, name)}))
-    refused(copy, f"index.json is refused: '{name}' is no safetensors file beside it")
+    refused(copy, f"index.json is refused: '{name}' is not a safetensors file beside it")
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json"])

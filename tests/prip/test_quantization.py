@@ -68,7 +68,7 @@ def test_a_quantised_refiner_moves_as_it_is(tiny_checkpoint: Path) -> None:
 
 
 def test_bad_settings_are_named(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="quantization must be one of int8 or None, it is 'int3'"):
+    with pytest.raises(InputError, match="quantization: expected one of int8 or None, got 'int3'"):
         Refiner.from_pretrained(tiny_checkpoint, quantization="int3")
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     with pytest.raises(MissingExtraError, match=r'pip install "prip\[quantize\]"'):

@@ -368,7 +368,7 @@ def test_a_frozen_part_that_moves_is_found_out(tmp_path: Path, warm: Path) -> No
     generator = copy.copy(parts.generator)
     generator_class = type("Sabotage", (type(generator),), {"__call__": lambda self, *given: sabotage(*given)})
     generator.__class__ = generator_class
-    with pytest.raises(PripError, match="frozen parts changed in training: decoder"):
+    with pytest.raises(PripError, match="frozen parts changed during training: decoder"):
         rl.run(rl_settings(tmp_path, loop=replace(LOOP, steps=1)), replace(parts, generator=generator))
 
 

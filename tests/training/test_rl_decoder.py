@@ -168,7 +168,7 @@ def test_a_frozen_encoder_that_moves_is_found_out(tmp_path: Path, warm: Path) ->
 
     sabotage.name = real.name  # type: ignore[attr-defined]
     settings = rl_settings(tmp_path, learns="decoder", loop=replace(LOOP, steps=1))
-    with pytest.raises(PripError, match="frozen parts changed in training: encoder"):
+    with pytest.raises(PripError, match="frozen parts changed during training: encoder"):
         rl.run(settings, replace(parts, rewards=[sabotage, *parts.rewards[1:]]))
 
 

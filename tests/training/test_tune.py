@@ -210,7 +210,7 @@ def test_a_frozen_part_that_changes_is_told(made: Path, tmp_path: Path, monkeypa
         return real(self, batch, step)
 
     monkeypatch.setattr(tune.TuneModule, "training_step", training_step)
-    with pytest.raises(PripError, match="tune: frozen parts changed in training: vae"):
+    with pytest.raises(PripError, match="tune: frozen parts changed during training: vae"):
         tune.run(tune_settings(begin(made, tmp_path / "run"), loop=replace(LOOP, steps=1)))
 
 
