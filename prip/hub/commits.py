@@ -1,4 +1,4 @@
-"""Which commit a name on the Hub stands for, so that a run can tell exactly what it used."""
+"""Resolve names on the Hub to commits, so that a run records exactly what it used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .storage import COMMIT, cached_commit
 
 
 def pinned(place: str, repo_type: RepositoryType = "model") -> str:
-    """Return owner/name@commit for what is on the Hub, and any other place as it is; errors as in `commit_of`."""
+    """Return owner/name@commit for a name on the Hub, and anything else unchanged. Errors are those of `commit_of`."""
     if not is_on_hub(place):
         return place
     repository, revision = split_revision(place)
@@ -19,10 +19,10 @@ def pinned(place: str, repo_type: RepositoryType = "model") -> str:
 
 
 def commit_of(repository: str, revision: str | None, repo_type: RepositoryType = "model") -> str:
-    """Return the commit that a branch, a tag or (None) the main branch points at; a commit is returned as it is.
+    """Return the commit of a branch, a tag, a commit or (None) the main branch.
 
-    Where the Hub cannot be asked, the commit that was fetched last serves, with a PripWarning unless HF_HUB_OFFLINE is
-    set. Raises CheckpointError, which says what to do, when there is none such.
+    If the Hub cannot be reached, this is the commit that was fetched last, with a PripWarning unless HF_HUB_OFFLINE is
+    set. Raises CheckpointError, which says what to do, if there is none.
     """
     from huggingface_hub import HfApi, constants
 
@@ -39,9 +39,9 @@ def commit_of(repository: str, revision: str | None, repo_type: RepositoryType =
         if commit is None:
             raise CheckpointError(f"{wanted} on the Hub: {reason}") from error
         if not is_offline(error):
-            what = f"{wanted} on the Hub: {reason}; commit {commit[:12]} in the cache is used"
+            what = f"{wanted} on the Hub: {reason}; using commit {commit[:12]} from the cache"
             warnings.warn(what, PripWarning, stacklevel=2)
         return commit
     if not COMMIT.fullmatch(info.sha or ""):
-        raise CheckpointError(f"{wanted}: the Hub gives {info.sha!r} in place of a commit")
+        raise CheckpointError(f"{wanted}: expected a commit from the Hub, got {info.sha!r}")
     return str(info.sha)

@@ -1,8 +1,8 @@
-"""A Hub repository in the local cache: verified file by file, resumed where it broke, whole or not at all.
+"""Fetch a Hub repository into the local cache: files are verified, downloads resume, and a snapshot is complete.
 
-huggingface_hub compares a download's length and forgets what came before a break. Here each file is fetched into the
-cache's blobs/ with HTTP ranges, and takes its place there only when its hash is the one that the Hub told; then
-huggingface_hub lays the snapshot out, finds all blobs there, and the revision is pointed at it last of all.
+huggingface_hub checks only the length of a download and discards one that was interrupted. Here each file is fetched
+into the cache's blobs/ with HTTP range requests and kept there only if its hash is the one that the Hub gave. Then
+huggingface_hub lays out the snapshot from these blobs, and the revision is pointed at it last.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .problems import explain, is_offline, is_passing
 from .storage import COMMIT, MAIN, cached_commit, storage_of
 
 Choose = Callable[[Sequence[str]], list[str]]
-"""From the names of all files of a repository to those that are wanted."""
+"""Picks the files to fetch from the names of all files of a repository."""
 
 _CALLED = {"model": "checkpoint", "dataset": "dataset"}
 _DIGESTS = {40: "sha1", 64: "sha256"}
@@ -35,20 +35,28 @@ _RANGE_REFUSED = 416
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a repository, as the Hub describes it."""
+    """A file of a repository, as described by the Hub."""
 
     path: str
     size: int
     digest: str
-    """In hex: SHA-256 of a large (LFS) file, git's SHA-1 of any other; the name of the blob in the cache."""
+    """In hex: SHA-256 of a large (LFS) file, git's SHA-1 of any other; also the name of the blob in the cache."""
 
 
 def fetch(repository: str, revision: str | None, choose: Choose, repo_type: RepositoryType = "model") -> Path:
-    """Return the folder of a snapshot with the chosen files, fetched where the cache lacks them.
+    """Return the folder of a snapshot with the chosen files, fetching those that the cache lacks.
 
-    `revision` is a branch, tag or commit, None the main branch. A commit that is in the cache needs no network. Where
-    the Hub cannot be asked, the copy that was fetched last serves, with a PripWarning unless HF_HUB_OFFLINE is set.
-    Raises CheckpointError, which says what to do, when the chosen files cannot be had whole.
+    A commit in the cache needs no network. If the Hub cannot be reached, the copy that was fetched last is used, with
+    a PripWarning unless HF_HUB_OFFLINE is set.
+
+    Args:
+        repository: owner/name.
+        revision: Branch, tag or commit; None is the main branch.
+        choose: Picks the files to fetch.
+        repo_type: Type of the repository.
+
+    Raises:
+        CheckpointError: If the chosen files cannot all be fetched; it says what to do.
     """
     wanted = f"{_CALLED[repo_type]} {repository!r}" + (f" at revision {revision!r}" if revision else "")
     storage = storage_of(repository, repo_type)
@@ -58,7 +66,7 @@ def fetch(repository: str, revision: str | None, choose: Choose, repo_type: Repo
         commit, files = _listing(repository, revision, repo_type)
         chosen = set(choose([file.path for file in files]))
         if not chosen:
-            raise CheckpointError("the repository holds none of the files that are wanted")
+            raise CheckpointError("the repository has none of the expected files")
         wanted_files = [file for file in files if file.path in chosen]
         return _download(repository, revision or MAIN, commit, wanted_files, files, repo_type)
     except CheckpointError as error:
@@ -67,15 +75,15 @@ def fetch(repository: str, revision: str | None, choose: Choose, repo_type: Repo
         reason = explain(error, page_of(repository, repo_type))
         folder = _cached(repository, revision, choose, repo_type) if is_passing(error) else None
         if folder is None:
-            hint = "; the cache holds no whole copy either" if is_passing(error) else ""
+            hint = "; the cache holds no complete copy either" if is_passing(error) else ""
             raise CheckpointError(f"{wanted}: {reason}{hint}") from error
         if not is_offline(error):
-            warn(f"{wanted}: {reason}; the copy of commit {folder.name[:12]} is used")
+            warn(f"{wanted}: {reason}; using the copy of commit {folder.name[:12]}")
         return folder
 
 
 def _listing(repository: str, revision: str | None, repo_type: RepositoryType) -> tuple[str, list[HubFile]]:
-    """Ask the Hub for the commit that a revision is, and for that commit's files."""
+    """Ask the Hub for the commit of a revision and its files."""
     from huggingface_hub import HfApi, constants
 
     asked: dict[str, Any] = {"revision": revision, "repo_type": repo_type, "files_metadata": True}
@@ -84,17 +92,17 @@ def _listing(repository: str, revision: str | None, repo_type: RepositoryType) -
     for one in info.siblings or []:
         digest = one.lfs.sha256 if one.lfs is not None else one.blob_id
         if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", digest or "") or not isinstance(one.size, int):
-            raise CheckpointError(f"the Hub gives no size and hash of {one.rfilename!r}")
+            raise CheckpointError(f"the Hub gives no size or hash of {one.rfilename!r}")
         if PurePosixPath(one.rfilename).is_absolute() or ".." in PurePosixPath(one.rfilename).parts:
-            raise CheckpointError(f"the Hub names a file outside of the repository, {one.rfilename!r}")
+            raise CheckpointError(f"the Hub lists a file outside the repository, {one.rfilename!r}")
         files.append(HubFile(one.rfilename, one.size, str(digest)))
     if not COMMIT.fullmatch(info.sha or ""):
-        raise CheckpointError(f"the Hub gives {info.sha!r} in place of a commit")
+        raise CheckpointError(f"expected a commit from the Hub, got {info.sha!r}")
     return str(info.sha), files
 
 
 def _known_names(storage: Path, commit: str) -> list[str]:
-    """Return the names of all files of a commit that was fetched before, none when it was not fetched by PRIP."""
+    """Return the names of all files of a commit, or none if it was not fetched by PRIP."""
     try:
         return json.loads((storage / "prip" / f"{commit}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -102,13 +110,13 @@ def _known_names(storage: Path, commit: str) -> list[str]:
 
 
 def _cached(repository: str, revision: str | None, choose: Choose, repo_type: RepositoryType) -> Path | None:
-    """Return the snapshot of a revision when all files that are chosen from its listing are there, else None."""
+    """Return the snapshot of a revision if all files chosen from its listing are there, else None."""
     storage, commit = storage_of(repository, repo_type), cached_commit(repository, revision, repo_type)
     folder = storage / "snapshots" / (commit or "")
     if commit is None or not folder.is_dir():
         return None
     there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    chosen = choose(_known_names(storage, commit) or there)  # another program's copy is taken as it is
+    chosen = choose(_known_names(storage, commit) or there)  # a copy fetched by another program has no listing
     return folder if chosen and set(chosen) <= set(there) else None
 
 
@@ -120,7 +128,7 @@ def _download(
     files: Sequence[HubFile],
     repo_type: RepositoryType,
 ) -> Path:
-    """Return the folder of the snapshot, with the chosen files in it, and point the revision at it."""
+    """Fetch the chosen files, point the revision at the snapshot and return its folder."""
     from huggingface_hub import hf_hub_url, snapshot_download
     from huggingface_hub.utils import build_hf_headers
 
@@ -146,9 +154,9 @@ def _download(
 
 
 def _fetch_blob(file: HubFile, url: str, storage: Path, headers: dict[str, str]) -> None:
-    """Bring a file into blobs/ under its hash; what came before a break is kept and continued.
+    """Fetch a file into blobs/ under its hash, continuing an interrupted download.
 
-    Raises CheckpointError when the content is not what the Hub told, OSError or an HTTP error when it breaks off.
+    Raises CheckpointError if the hash is wrong, OSError or an HTTP error if the download is interrupted.
     """
     from huggingface_hub.utils import WeakFileLock
 
@@ -168,13 +176,13 @@ def _fetch_blob(file: HubFile, url: str, storage: Path, headers: dict[str, str])
             partial.unlink()
             if not held:
                 raise CheckpointError(
-                    f"{file.path} did not arrive as the Hub describes it: its {_DIGESTS[len(file.digest)]} is not "
-                    f"{file.digest[:12]}...; nothing of it is kept, try again"
+                    f"{file.path} does not match the Hub's description: its {_DIGESTS[len(file.digest)]} is not "
+                    f"{file.digest[:12]}...; it was discarded, try again"
                 )
 
 
 def _continue(partial: Path, held: int, file: HubFile, url: str, headers: dict[str, str]) -> None:
-    """Append to the `held` bytes of a partial file what is lacking. Raises CheckpointError where the Hub sends less."""
+    """Append the rest of a file to its first `held` bytes. Raises CheckpointError if the Hub sends too little."""
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.file_download import http_get
 
@@ -184,16 +192,16 @@ def _continue(partial: Path, held: int, file: HubFile, url: str, headers: dict[s
             http_get(url, stream, resume_size=held, headers=headers, expected_size=file.size, tqdm_class=bar)
         except HfHubHTTPError as error:
             if not held or error.response.status_code != _RANGE_REFUSED:
-                raise  # else the Hub's file is no longer than what is held, and its hash will tell
+                raise  # otherwise nothing is left to fetch, and the hash decides
         except OSError as error:
             if type(error) is not OSError or error.errno is not None:
                 raise
             sizes = f"{partial.stat().st_size:,} of {file.size:,} bytes"
-            raise CheckpointError(f"{file.path} broke off after {sizes}; try again, it goes on from there") from error
+            raise CheckpointError(f"{file.path} was interrupted after {sizes}; try again to resume") from error
 
 
 def _digest(path: Path, file: HubFile) -> str:
-    """Return the hash of what was fetched, of the kind that the Hub gave for it."""
+    """Return the hash of a file, of the kind that the Hub gave for it."""
     algorithm = hashlib.new(_DIGESTS[len(file.digest)])
     if algorithm.name == "sha1":
         algorithm.update(b"blob %d\0" % path.stat().st_size)
@@ -204,12 +212,12 @@ def _digest(path: Path, file: HubFile) -> str:
 
 
 def _as_pattern(name: str) -> str:
-    """Return a file's name as the pattern that matches it alone."""
+    """Escape a file name as a glob pattern."""
     return re.sub(r"([*?\[])", r"[\1]", name)
 
 
 def _write(path: Path, text: str) -> None:
-    """Make `text` the whole of a file, unless it is: a cache that is complete may be read-only."""
+    """Replace a file by `text`, unless it has this content already: a complete cache may be read-only."""
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +230,7 @@ def _no_bar() -> Any:
     from huggingface_hub.utils import tqdm
 
     class NoBar(tqdm):
-        """A progress bar that is not shown."""
+        """A hidden progress bar."""
 
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **{**options, "disable": True})

@@ -1,4 +1,4 @@
-"""How something on the Hub is named: owner/name, owner/name@revision, or hf://datasets/owner/name@revision/path."""
+"""Names on the Hub: owner/name, owner/name@revision, and hf://datasets/owner/name@revision/path."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Literal, NamedTuple
 from ..errors import InputError
 
 RepositoryType = Literal["model", "dataset"]
-"""What a repository holds: huggingface_hub's repo_type."""
+"""Type of a repository: huggingface_hub's repo_type."""
 
 HUB_FILES = ("*.json", "*.safetensors", "*README.md")
 """The files of a checkpoint that are fetched from the Hub and published there: no pickles."""
 
 DATASET_FILE = "hf://datasets/"
-"""With this begins the name of a file of a dataset."""
+"""Prefix of the name of a file in a dataset."""
 
 _OWN = r"[A-Za-z0-9][\w.-]*"
 _REVISION = r"[\w./-]+"
@@ -26,7 +26,7 @@ _FILE = re.compile(rf"{DATASET_FILE}(?P<repository>{_OWN}/{_OWN})(?:@(?P<revisio
 
 
 class DatasetFile(NamedTuple):
-    """A file of a dataset, at a revision or (None) on the main branch."""
+    """A file in a dataset, at a revision or (None) on the main branch."""
 
     repository: str
     revision: str | None
@@ -39,30 +39,30 @@ def hub_files(names: Sequence[str]) -> list[str]:
 
 
 def is_on_hub(place: str | Path) -> bool:
-    """Whether `place` is nothing here and reads like owner/name or owner/name@revision."""
+    """Return whether `place` has the form owner/name or owner/name@revision and is not a local path."""
     return _REPOSITORY.fullmatch(str(place)) is not None and not Path(place).expanduser().exists()
 
 
 def split_revision(place: str | Path) -> tuple[str, str | None]:
-    """Return (owner/name, revision or None) of what is on the Hub; of anything else itself, whatever it holds."""
+    """Return (owner/name, revision or None) for a name on the Hub, and (`place`, None) for anything else."""
     found = _REPOSITORY.fullmatch(str(place)) if is_on_hub(place) else None
     return (found["repository"], found["revision"]) if found else (str(place), None)
 
 
 def page_of(repository: str, repo_type: RepositoryType) -> str:
-    """Return where a repository's page lies below the Hub's address."""
+    """Return the path of a repository's page on the Hub."""
     return f"datasets/{repository}" if repo_type == "dataset" else repository
 
 
 def is_dataset_file(place: str | Path) -> bool:
-    """Whether `place` begins as the name of a file of a dataset does."""
+    """Return whether `place` begins with DATASET_FILE."""
     return str(place).startswith(DATASET_FILE)
 
 
 def parse_dataset_file(text: str) -> DatasetFile:
-    """Read hf://datasets/OWNER/NAME@REVISION/PATH, in which @REVISION may be absent. Raises InputError for other text.
+    """Parse hf://datasets/OWNER/NAME@REVISION/PATH, where @REVISION is optional. Raises InputError for other text.
 
-    A revision with a slash in it cannot be told from the path: name its commit.
+    A revision with a slash cannot be told from the path: use its commit.
     """
     found = _FILE.fullmatch(text)
     if found is None:

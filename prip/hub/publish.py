@@ -1,4 +1,4 @@
-"""A folder to the Hub, as one commit: what PRIP would fetch again, and nothing else."""
+"""Publish a checkpoint on the Hub, as one commit of the files that PRIP fetches."""
 
 from __future__ import annotations
 
@@ -17,22 +17,32 @@ def publish(
     revision: str | None = None,
     commit_message: str | None = None,
 ) -> str:
-    """Upload a checkpoint's folder to "owner/name", made where it does not exist, and return the commit's hash.
+    """Upload a checkpoint as one commit, which replaces the weights and JSON files of an earlier checkpoint.
 
-    All is one commit, in which the weights and JSON files of an earlier checkpoint go. `private` True makes a private
-    repository and refuses a public one; None is the owner's default. `revision` is a branch, made from the main one
-    where it does not exist. Pickles are never published.
-    Raises CheckpointError, which says what to do, when the Hub does not take it.
+    Pickles are never published.
+
+    Args:
+        folder: Folder of the checkpoint.
+        repository: "owner/name", created if it does not exist.
+        private: True creates a private repository and refuses a public one; None is the owner's default.
+        revision: Branch, created from the main branch if it does not exist.
+        commit_message: Message of the commit.
+
+    Returns:
+        The hash of the commit.
+
+    Raises:
+        CheckpointError: If the Hub does not accept the upload; it says what to do.
     """
     from huggingface_hub import HfApi
 
     api = HfApi()
     if not Path(folder).is_dir():
-        raise CheckpointError(f"{folder} is not a folder, so there is nothing to publish as {repository!r}")
+        raise CheckpointError(f"folder: expected a folder to publish as {repository!r}, got {str(folder)!r}")
     try:
         api.create_repo(repository, private=private, exist_ok=True)
         if private and not api.model_info(repository).private:
-            raise CheckpointError(f"{repository!r} exists and is public, private was asked for: nothing was uploaded")
+            raise CheckpointError(f"private: {repository!r} exists and is public; nothing was uploaded")
         if revision is not None:
             api.create_branch(repository, branch=revision, exist_ok=True)
         commit = api.upload_folder(
@@ -46,7 +56,7 @@ def publish(
     except CheckpointError:
         raise
     except Exception as error:  # huggingface_hub and its HTTP client each have errors of their own
-        told = explain(error, repository)
+        reason = explain(error, repository)
         hint = "; does your token allow writing?" if may_be_the_token(error) else ""
-        raise CheckpointError(f"{repository!r} was not published: {told}{hint}") from error
+        raise CheckpointError(f"{repository!r} was not published: {reason}{hint}") from error
     return str(commit.oid)

@@ -60,7 +60,7 @@ def test_a_base_that_arrives_broken_is_refused(hub: LocalHub, tmp_path: Path) ->
     T5ForConditionalGeneration(t5_config()).save_pretrained(tmp_path / "t5")
     hub.add("org/t5", tmp_path / "t5")
     hub.faults.append(Fault("/storage/", corrupt=True))
-    with pytest.raises(CheckpointError, match="model.safetensors did not arrive as the Hub describes it"):
+    with pytest.raises(CheckpointError, match="model.safetensors does not match the Hub's description"):
         PreferenceEncoder.from_t5("org/t5", 4, 16)
     hub.faults.clear()
     assert json.loads((base_folder("org/t5") / "config.json").read_text())["model_type"] == "t5"

@@ -69,7 +69,7 @@ def test_without_the_hub_the_commit_in_the_cache_serves(hub: LocalHub) -> None:
     hub.faults.clear()
     fetch("org/name", None, list)
     hub.faults.append(Fault("/api/models/org/name", status=500))
-    with pytest.warns(PripWarning, match=f"failed with 500.*; commit {commit[:12]} in the cache is used"):
+    with pytest.warns(PripWarning, match=f"failed with 500.*; using commit {commit[:12]} from the cache"):
         assert pinned("org/name") == f"org/name@{commit}"
 
 
@@ -81,5 +81,5 @@ def test_files_of_a_dataset_are_fetched_and_verified(hub: LocalHub) -> None:
     assert folder.parts[-3:] == ("datasets--org--data", "snapshots", commit)
     hub.repositories["org/data"].commit({"a/b.json": b"[2]"})
     hub.faults.append(Fault("/datasets/org/data/resolve", corrupt=True))
-    with pytest.raises(CheckpointError, match="dataset 'org/data': a/b.json did not arrive as the Hub describes it"):
+    with pytest.raises(CheckpointError, match="dataset 'org/data': a/b.json does not match the Hub's description"):
         fetch("org/data", None, list, "dataset")
