@@ -184,6 +184,26 @@ def test_the_makefile_trains_as_the_page_says() -> None:
     assert [line.strip() for line in recipe] == shown
 
 
+def test_the_architecture_shows_what_is_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    walks = [re.findall(r"^\d+\. \[([\w/.]+)\]", section, re.M) for section in text.split("\n## ")]
+    walks = [files for files in walks if files]
+    assert len(walks) == 2 and all(len(files) == len(set(files)) for files in walks), "no file twice on a walk"
+    assert [path for files in walks for path in files if not (ROOT / path).is_file()] == []
+    (tree,) = re.findall(r"^```\n(prip/ .*?)^```", text, re.M | re.S)
+    package, missing = "", []
+    for line in tree.splitlines():
+        name = line.split()[0]
+        package = package if line.startswith(" ") else name
+        path = ROOT / (package + name if line.startswith(" ") else name)
+        missing += [str(path)] if not path.exists() else []
+    assert missing == []
+    shown = {name.rstrip("/") for name in re.findall(r"^  (\w+/) ", tree, re.M)}
+    packages = [ROOT / name for name in ("prip", "training", "inference")]
+    rooms = {path.parent.name for package in packages for path in package.glob("*/__init__.py")}
+    assert rooms - shown == set(), "folders that the tree lacks"
+
+
 def test_relative_links_lead_somewhere() -> None:
     broken = []
     for document in DOCUMENTS:
