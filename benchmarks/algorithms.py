@@ -1,10 +1,10 @@
-"""PPO, GRPO and RLOO in the miniature at equal rollouts, on several seeds: reward and KL on the dev split, and time.
+"""Compare PPO, GRPO and RLOO in the miniature at equal rollouts: reward and KL on the dev split, and time.
 
     python -m benchmarks.algorithms --run runs/miniature --out runs/algorithms --seeds 0 1 2 --steps 60
 
---run is a run whose stages world, prepare, encoder and decoder are done: all algorithms begin with its encoder, and see
-the same user prompts with the same image seeds. What differs by seed is the order of the prompts and the sampling. A
-run that is done is not done again, and one that was stopped goes on.
+--run is a run with the stages world, prepare, encoder and decoder done: all algorithms start from its encoder and see
+the same user prompts with the same image seeds. Seeds differ in prompt order and sampling. Finished runs are kept, and
+stopped ones resumed.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.stages import link, train
+from benchmarks.common import link, make_parser, train
 from prip.inference.evaluation.analysis.curves import ITERATION, read_curves
 
 ALGORITHMS = ("ppo", "grpo", "rloo")
 
 
 def train_one(algorithm: str, seed: int, arguments: argparse.Namespace) -> Path:
-    """Trains by one algorithm with one seed, or what remains of it, and returns the folder of the stage."""
+    """Train by one algorithm with one seed, resuming a stopped run; return the stage's folder."""
     run = arguments.out / f"{algorithm}-{seed}"
     for folder in ("parts", "data", "encoder", "decoder"):
         link(run / folder, arguments.run / folder)
@@ -35,39 +35,39 @@ def train_one(algorithm: str, seed: int, arguments: argparse.Namespace) -> Path:
 
 
 def rollouts_of_an_iteration(folder: Path) -> int:
-    """Returns how many rollouts an iteration of this run had."""
+    """Return the number of rollouts per iteration of a run."""
     table = pd.read_parquet(folder / "rollouts", columns=["iteration"])
     return int((table["iteration"] == 0).sum())
 
 
 def curve(folder: Path) -> pd.DataFrame:
-    """Returns reward and kl on the dev split of a run's rl by the number of rollouts before."""
+    """Return reward and kl on the dev split, indexed by the number of rollouts so far."""
     log = pd.DataFrame(read_curves(folder.parent))
     return log[["reward", "kl"]].set_axis((log[ITERATION] * rollouts_of_an_iteration(folder)).astype(int))
 
 
 def spread(values: list[float], digits: int = 3) -> str:
-    """Returns mean and deviation as text."""
+    """Format mean and standard deviation."""
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return f"{statistics.mean(values):.{digits}f} +- {deviation:.{digits}f}"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run with world, prepare, encoder and decoder done")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs that are compared")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the compared runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="training seeds (default: 0 1 2)")
-    parser.add_argument("--steps", type=int, default=60, help="iterations of each run (default: 60)")
-    parser.add_argument("--every", type=int, default=10, help="iterations between two measurements (default: 10)")
+    parser.add_argument("--steps", type=int, default=60, help="iterations per run (default: 60)")
+    parser.add_argument("--every", type=int, default=10, help="iterations between measurements (default: 10)")
     parser.add_argument("--config", default="miniature", help="preset of rl (default: miniature)")
-    parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS, help="which to compare")
+    parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS, help="default: all")
     arguments = parser.parse_args()
     print(f"{'algorithm':10} {'rollouts':>8}  {'reward on dev':>16}  {'KL per token':>16}", flush=True)
     for algorithm in arguments.algorithms:
         folders = [train_one(algorithm, seed, arguments) for seed in arguments.seeds]
         curves = [curve(folder) for folder in folders]
         for rollouts in curves[0].index:
-            rewards, divergences = ([one.loc[rollouts, name] for one in curves] for name in ("reward", "kl"))
+            rewards, divergences = ([each.loc[rollouts, name] for each in curves] for name in ("reward", "kl"))
             print(f"{algorithm:10} {rollouts:8,}  {spread(rewards):>16}  {spread(divergences):>16}", flush=True)
         ends = [json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in folders]
         best = spread([end["best"]["dev_reward"] for end in ends])

@@ -1,9 +1,8 @@
-"""Alternatives: how much they share, whether they are clean, and what prip-mini's reward says of their images.
+"""Measure alternatives: how much they share, whether they are clean, and the reward of their images.
 
     python -m benchmarks.alternatives
 
-Compares from how large a nucleus (`top_p`) the alternatives of a prompt are sampled, and with faults allowed or not.
-`prip.refine` does as the last row.
+Compares nucleus sizes (`top_p`), with faults allowed or not, for prip-mini. `prip.refine` uses the last row's.
 """
 
 from __future__ import annotations
@@ -25,23 +24,22 @@ from prip.text.prompts import modifiers_added
 KNOWN = {*MODIFIERS, *NEUTRAL_MODIFIERS}
 HARMFUL = {modifier for values in ATTRIBUTES.values() for modifier in values[POOR].modifiers}
 
-
 VARIANTS = [(1.0, True), (0.95, True), (0.9, True), (0.8, True), (0.7, True), (0.9, False)]
 """top_p, and whether faults are allowed."""
 
 
 def shared(sets: Sequence[set[str]]) -> float:
-    """Mean over pairs of alternatives of the modifiers that both have, among those that either has (Jaccard)."""
+    """Return the mean Jaccard index of the modifiers of two alternatives."""
     return mean(len(one & other) / max(1, len(one | other)) for one, other in combinations(sets, 2))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compare ways to make alternatives that differ.")
+    parser = argparse.ArgumentParser(description="Compare ways to sample alternatives.")
     parser.add_argument("--prompts", type=int, default=40, help="test prompts (default: 40)")
-    parser.add_argument("--alternatives", type=int, default=4, help="texts a prompt (default: 4)")
-    parser.add_argument("--images-per-prompt", type=int, default=2, help="images a text (default: 2)")
+    parser.add_argument("--alternatives", type=int, default=4, help="texts per prompt (default: 4)")
+    parser.add_argument("--images-per-prompt", type=int, default=2, help="images per text (default: 2)")
     parser.add_argument("--generator", default="renderer", choices=["renderer", "diffusion"])
-    parser.add_argument("--reward", default="mini-hps", help="of prip-mini's rewards (default: mini-hps)")
+    parser.add_argument("--reward", default="mini-hps", help="one of prip-mini's rewards (default: mini-hps)")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     parts = Parts.of_checkpoint("prip-mini")
@@ -52,7 +50,7 @@ def main() -> None:
     prompts = [prompt for prompt, _ in rows[:: max(1, len(rows) // arguments.prompts)]][: arguments.prompts]
 
     def quality(pairs: Sequence[tuple[str, str]]) -> float:
-        """Mean reward of (user prompt, text) pairs' images."""
+        """Return the mean reward of the images of (user prompt, text) pairs."""
         jobs = [(user, text, seed) for user, text in pairs for seed in range(arguments.images_per_prompt)]
         images = generator([text for _, text, _ in jobs], [seed for *_, seed in jobs])
         return float(reward([user for user, *_ in jobs], images).mean())
@@ -62,14 +60,14 @@ def main() -> None:
     print("top_p  faults   texts  shared  unclean  harmful  reward of the others")
     for top_p, allow_faults in VARIANTS:
         options = {"num_alternatives": arguments.alternatives, "top_p": top_p, "allow_faults": allow_faults}
-        found = refiner.refine(prompts, **options)
-        added = [[set(modifiers_added(user, text)) for text in own] for user, own in zip(prompts, found, strict=True)]
-        others = [modifiers for own in added for modifiers in own[1:]]
-        pairs = [(user, text) for user, own in zip(prompts, found, strict=True) for text in own[1:]]
+        texts = refiner.refine(prompts, **options)
+        added = [[set(modifiers_added(user, text)) for text in each] for user, each in zip(prompts, texts, strict=True)]
+        others = [modifiers for each in added for modifiers in each[1:]]
+        pairs = [(user, text) for user, each in zip(prompts, texts, strict=True) for text in each[1:]]
         print(
-            f"{top_p:5} {'allowed' if allow_faults else 'none':8} {mean(map(len, found)):5.2f} "
+            f"{top_p:5} {'allowed' if allow_faults else 'none':8} {mean(map(len, texts)):5.2f} "
             f"{mean(map(shared, added)):7.3f} "
-            f"{mean(not one <= KNOWN for one in others):8.3f} {mean(bool(one & HARMFUL) for one in others):8.3f} "
+            f"{mean(not each <= KNOWN for each in others):8.3f} {mean(bool(each & HARMFUL) for each in others):8.3f} "
             f"{quality(pairs):8.3f}"
         )
 

@@ -1,34 +1,33 @@
-"""What `prip evaluate` itself costs: its time beside that of refining, drawing and scoring, and its memory by prompts.
+"""Measure the overhead of `prip evaluate`: time besides refining, drawing and scoring, and memory by prompts.
 
     python -m benchmarks.evaluate_scale
     python -m benchmarks.evaluate_scale --prompts 200 800 --overhead-prompts 16
 
-Time: plain and refined prompts of the miniature on its diffusion generator, the image files included. Memory: the
-largest resident set of the command for 1,000, 4,000 and 16,000 prompts on the renderer, one image each, plain and
-refined.
+Time: plain and refined prompts of the miniature on its diffusion generator, including the image files. Memory: the
+command's peak resident set for 1,000, 4,000 and 16,000 prompts on the renderer, one plain and one refined image each.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.common import make_parser
 from prip.miniature.prompts import SPLITS, user_prompts
 
 
 def write_prompts(path: Path, count: int) -> None:
-    """Writes `count` user prompts that differ, each with a subject of the miniature."""
+    """Write `count` distinct user prompts, each with a subject of the miniature."""
     texts = [text for split in SPLITS for text, _ in user_prompts(split, 6, 0)]
-    numbered = [f"{texts[place % len(texts)]}, take {place // len(texts) + 1}" for place in range(count)]
+    numbered = [f"{texts[index % len(texts)]}, take {index // len(texts) + 1}" for index in range(count)]
     path.write_text("\n".join(numbered) + "\n", encoding="utf-8")
 
 
 def evaluate(out: Path, *arguments: str) -> tuple[dict, float]:
-    """Runs the command in a process of its own; returns the summary and the largest resident set of it, in MiB."""
+    """Run the command in a subprocess; return its summary and its peak resident set in MiB."""
     program = (
         "import resource, sys\n"
         "from prip.inference.cli import main\n"
@@ -45,9 +44,9 @@ def evaluate(out: Path, *arguments: str) -> tuple[dict, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, nargs="+", default=[1000, 4000, 16000], help="sizes of the sets")
-    parser.add_argument("--overhead-prompts", type=int, default=96, help="prompts whose time is taken (default 96)")
+    parser = make_parser(__doc__)
+    parser.add_argument("--prompts", type=int, nargs="+", default=[1000, 4000, 16000], help="numbers of prompts")
+    parser.add_argument("--overhead-prompts", type=int, default=96, help="prompts that are timed (default: 96)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         config = Path(scratch) / "scale.yaml"

@@ -1,16 +1,14 @@
-"""Speed beside the usual prompt expander: a GPT-2 of 124M parameters behind transformers' text-generation pipeline.
+"""Compare speed with the usual prompt expander, a GPT-2 (124M) in transformers' text-generation pipeline.
 
     python -m benchmarks.expander_peer
 
-The peer has random weights (they do not change its speed), prip-mini's vocabulary and greedy decoding, and adds exactly
-as many tokens to each prompt as the embedded default adds to it: since the pipeline adds equally many to all prompts of
-a batch, only such share one to which the embedded default adds equally many, too. Both take turns on the same machine,
-and the ratio is the median of those of the turns.
+The peer has random weights (which do not affect speed), prip-mini's vocabulary and greedy decoding, and adds as many
+tokens to each prompt as prip-mini does. Since the pipeline adds equally many to all prompts of a batch, batches consist
+of prompts to which prip-mini adds equally many. Both run in turns, and the ratio is the median over turns.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +17,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, pipeline
 from transformers.utils import logging
 
+from benchmarks.common import make_parser, table_head, table_row
 from prip import Refiner
 from prip.miniature.vocabulary import PLACES, SUBJECTS
 from prip.options import RefineOptions
@@ -27,24 +26,26 @@ PROMPTS = [f"a {subject.name} {place.user_phrases[0]}" for subject in SUBJECTS f
 
 
 def added_tokens(refiner: Refiner, prompts: Sequence[str]) -> dict[str, int]:
-    """Returns how many tokens of its decoder the refiner adds to each prompt, the end token included."""
+    """Return the number of tokens that the refiner adds to each prompt, including the end token."""
     seeds = [(0, 0)] * len(prompts)
     actions = refiner.sampler.sample(prompts, seeds, RefineOptions(allow_faults=True))
     return {prompt: len(tokens) for prompt, tokens in zip(prompts, actions, strict=True)}
 
 
 def even_batches(tokens: dict[str, int], size: int) -> list[list[str]]:
-    """Returns batches of so many prompts, all of one with as many tokens, by how many these are."""
+    """Return batches of `size` prompts with equal numbers of tokens, in ascending order of that number."""
     groups: dict[int, list[str]] = {}
     for prompt, count in tokens.items():
         groups.setdefault(count, []).append(prompt)
     return [
-        own[start : start + size] for _, own in sorted(groups.items()) for start in range(0, len(own) - size + 1, size)
+        group[start : start + size]
+        for _, group in sorted(groups.items())
+        for start in range(0, len(group) - size + 1, size)
     ]
 
 
 def peer_of(refiner: Refiner) -> Callable[[Sequence[str], int], None]:
-    """Returns the peer: it continues prompts by so many tokens, in one batch."""
+    """Return the peer, a function that continues a batch of prompts by a number of tokens."""
     tokenizer = refiner.processor.decoder_tokenizer
     end = tokenizer.eos_token_id
     model = GPT2LMHeadModel(GPT2Config(bos_token_id=end, eos_token_id=end)).eval()
@@ -59,10 +60,10 @@ def peer_of(refiner: Refiner) -> Callable[[Sequence[str], int], None]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2, help="torch threads (default 2)")
-    parser.add_argument("--rounds", type=int, default=5, help="how often both take their turn (default 5)")
-    parser.add_argument("--batch", type=int, default=32, help="prompts in a batch (default 32, at most some 60)")
+    parser = make_parser(__doc__)
+    parser.add_argument("--threads", type=int, default=2, help="torch threads (default: 2)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of both (default: 5)")
+    parser.add_argument("--batch", type=int, default=32, help="prompts per batch (default: 32, at most about 60)")
     arguments = parser.parse_args()
     logging.set_verbosity_error()
     torch.set_num_threads(arguments.threads)
@@ -70,8 +71,8 @@ def main() -> None:
     expand = peer_of(refiner)
     tokens = added_tokens(refiner, PROMPTS)
     if not even_batches(tokens, arguments.batch):
-        parser.error(f"--batch: no {arguments.batch} prompts get equally many tokens")
-    print("| prompts at a time | tokens a prompt | PRIP, ms a prompt | peer, ms a prompt | ratio |\n|" + 5 * " --- |")
+        parser.error(f"--batch: expected fewer prompts, got {arguments.batch}: no batch has equal numbers of tokens")
+    print(table_head(["batch size", "tokens per prompt", "PRIP, ms per prompt", "peer, ms per prompt", "ratio"]))
     for size in (1, arguments.batch):
         batches = even_batches(tokens, size)
         turns: list[tuple[int, float, float]] = []
@@ -82,11 +83,11 @@ def main() -> None:
             between = time.perf_counter()
             expand(prompts, tokens[prompts[0]])
             turns.append((tokens[prompts[0]], (between - began) / size, (time.perf_counter() - between) / size))
-        del turns[0]  # it warms both up
-        count = statistics.mean(made for made, _, _ in turns)
-        own, other = (1000 * statistics.median(turn[place] for turn in turns) for place in (1, 2))
+        del turns[0]  # the warm-up
+        count = statistics.mean(turn[0] for turn in turns)
+        milliseconds = [1000 * statistics.median(turn[index] for turn in turns) for index in (1, 2)]
         ratio = statistics.median(peer / prip for _, prip, peer in turns)
-        print(f"| {size} | {count:.1f} | {own:.1f} | {other:.1f} | {ratio:.1f} |", flush=True)
+        print(table_row([size, *(f"{value:.1f}" for value in (count, *milliseconds, ratio))]), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What `refine` keeps to on prompts that it was not made for: PartiPrompts, or any file with a prompt a line.
+"""Check what `refine` guarantees on prompts outside its training: PartiPrompts, or any file of prompts.
 
     python -m benchmarks.parti_prompts PartiPrompts.tsv
 
-Prints the share of prompts that come back verbatim, without a repeated modifier, without a subject of the miniature
-that the user did not name, and within CLIP's 75 tokens.
+Prints the share of refined prompts that keep the user's words verbatim, repeat no modifier, add no subject of the
+miniature that the user did not name, and fit CLIP's 75 tokens.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TOKEN_BUDGET = 75
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The first column of a .tsv file with a header, or the lines of any other file."""
+    """Return the first column of a .tsv file with a header, or the lines of any other file."""
     with path.open(encoding="utf-8", newline="") as file:
         if path.suffix == ".tsv":
             return [row[0] for row in list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))[1:] if row]
@@ -32,24 +32,24 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def is_verbatim(user: str, refined: str) -> bool:
-    """The user's own words stand at the start."""
+    """Whether the refined prompt starts with the user's own words."""
     return refined.startswith(own_words(user))
 
 
 def repeats_nothing(user: str, refined: str) -> bool:
-    """No modifier occurs twice, nor among the user's own."""
+    """Whether no modifier occurs twice, or among the user's own."""
     own = [part.strip().lower() for part in own_words(user).split(",")]
     added = [part.strip().lower() for part in refined[len(own_words(user)) :].split(",") if part.strip()]
     return len(set(added)) == len(added) and not set(own) & set(added)
 
 
 def names_no_other_subject(user: str, refined: str) -> bool:
-    """What was added names no subject that the user did not."""
+    """Whether the additions name no subject that the user did not."""
     return mentioned_subjects(refined[len(own_words(user)) :]) <= mentioned_subjects(user)
 
 
 def is_within_budget(user: str, refined: str) -> bool:
-    """The refined prompt fits, or it is a prompt without room that came back unchanged."""
+    """Whether the refined prompt fits, or was returned unchanged because there was no room."""
     return count_clip_tokens(refined) <= TOKEN_BUDGET or refined == user
 
 
@@ -63,21 +63,21 @@ CHECKS: dict[str, Callable[[str, str], bool]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Check refine on prompts that it was not made for.")
-    parser.add_argument("file", type=Path, help="PartiPrompts.tsv, or a text file with a prompt a line")
+    parser = argparse.ArgumentParser(description="Check refine on prompts outside its training.")
+    parser.add_argument("file", type=Path, help="PartiPrompts.tsv, or a text file with one prompt per line")
     parser.add_argument("--model", default="prip-mini", help="checkpoint (default: prip-mini)")
     arguments = parser.parse_args()
     prompts = read_prompts(arguments.file)
     if not prompts:
-        raise InputError(f"file: wanted prompts, {arguments.file} holds none")
+        raise InputError(f"file: expected prompts, got none in {arguments.file}")
     with warnings.catch_warnings(record=True):
         warnings.simplefilter("always")
         refined = Refiner.from_pretrained(arguments.model).refine(prompts)
     for name, check in CHECKS.items():
-        right = [check(*pair) for pair in zip(prompts, refined, strict=True)]
-        print(f"{name:28} {sum(right):5} of {len(right)}  {sum(right) / len(right):.2%}")
-        for place in [place for place, good in enumerate(right) if not good][:3]:
-            print(f"    {prompts[place][:60]!r} -> {refined[place][-80:]!r}")
+        passed = [check(*pair) for pair in zip(prompts, refined, strict=True)]
+        print(f"{name:28} {sum(passed):5} of {len(passed)}  {sum(passed) / len(passed):.2%}")
+        for index in [index for index, is_passed in enumerate(passed) if not is_passed][:3]:
+            print(f"    {prompts[index][:60]!r} -> {refined[index][-80:]!r}")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
-"""Speed and memory of `prip-train prepare` as the images grow in number: both should stay what they are per image.
+"""Measure speed and memory of `prip-train prepare` by the number of images: time per image should be constant.
 
     python -m benchmarks.prepare_scale --workers 0 1
 
-Draws 1,000, 4,000 and 16,000 images with the miniature's renderer, packs them as DiffusionDB is distributed (zips of
-1,000 images and metadata.parquet), and runs the command on each set with the parts of prip-mini: without Ray (0
-workers), and with that many of Ray's actors. Rates are those of the work itself; what Ray and its actors, or the
-loading of the parts there, took to start stands beside them. `whole` is the rate of the whole command, with all of it.
-Ratios are to the first number of workers, on the same images. `cpu s` is the processors' time of all processes of the
-command and of Ray, which other work on the machine hardly changes. Peak memory is the largest sum, over these, of what
-each alone holds and of its share in what they have in common (PSS).
+Draws 1,000, 4,000 and 16,000 images with the miniature's renderer, packs them as DiffusionDB does (zips of 1,000
+images, and metadata.parquet), and runs the command on each set with the parts of prip-mini: without Ray (0 workers),
+and with that many Ray actors. Rates exclude the start of Ray and the loading of parts, which is its own column; `whole`
+includes it. Ratios are to the first number of workers on the same images. `cpu s` is the CPU time of all processes of
+the command and of Ray. Peak memory is the largest sum of their proportional set sizes (PSS).
 """
 
 from __future__ import annotations
@@ -42,7 +40,7 @@ IMAGES_PER_PROMPT = 4
 
 @dataclass(frozen=True)
 class Measured:
-    """What one run took. scored, pivots, whole: images a second; cpu_seconds, peak_mib: of all its processes."""
+    """Figures of one run: scored, pivots and whole in images per second, the rest of all its processes."""
 
     scored: float
     pivots: float
@@ -53,7 +51,7 @@ class Measured:
 
 
 def draw(folder: Path, images: int) -> None:
-    """Draws `images` images, IMAGES_PER_PROMPT of each caption, and packs their parts into zips."""
+    """Draw `images` images, IMAGES_PER_PROMPT per caption, and pack their parts into zips."""
     captions: dict[str, None] = {}
     for number in range(10 * images):
         captions[caption(random_generator("prepare_scale", number))] = None
@@ -71,7 +69,7 @@ def draw(folder: Path, images: int) -> None:
 
 
 class Usage:
-    """What a process, all that it started, and all that those started have used, as often as it is looked at."""
+    """CPU time and peak memory of a process and its descendants, by polling."""
 
     def __init__(self, root: psutil.Process) -> None:
         self._root, self._cpu_seconds = root, dict[int, float]()
@@ -79,29 +77,29 @@ class Usage:
 
     @property
     def cpu_seconds(self) -> float:
-        """The processors' time, of those that have ended as well."""
+        """CPU time, including that of processes that have ended."""
         return sum(self._cpu_seconds.values())
 
     def look(self) -> None:
-        """Takes note of what they use now."""
-        held = 0
+        """Record what they use now."""
+        pss = 0
         for process in [self._root, *self._root.children(recursive=True)]:
             try:
-                held += process.memory_full_info().pss
+                pss += process.memory_full_info().pss
                 times = process.cpu_times()
             except psutil.Error:
                 continue
             self._cpu_seconds[process.pid] = times.user + times.system
-        self.peak_mib = max(self.peak_mib, held / 2**20)
+        self.peak_mib = max(self.peak_mib, pss / 2**20)
 
 
 def measure(images: Path, run: Path, workers: int, batch_size: int) -> Measured:
-    """Runs the command on `images` into `run`."""
+    """Run the command on `images` into `run`."""
     rewards = sorted(str(path) for path in (PARTS / "rewards").iterdir() if (path / "config.json").exists())
     arguments = ["prepare", "--run", str(run), "--diffusiondb", str(images), "--rewards", json.dumps(rewards)]
     arguments += ["--pivot_encoder", str(PARTS / "pivot_encoder"), "--device", "cpu", "--no_progress"]
     arguments += ["--batch_size", str(batch_size), "--ray.workers", str(workers), "--system.keep_share", "1.0"]
-    begun = time.monotonic()
+    start = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-c", COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
@@ -113,19 +111,19 @@ def measure(images: Path, run: Path, workers: int, batch_size: int) -> Measured:
             break
         time.sleep(0.25)
     process.wait()
-    took = time.monotonic() - begun
+    elapsed = time.monotonic() - start
     if process.returncode:
         raise SystemExit(process.stderr.read() if process.stderr else "prepare failed")
     metrics = json.loads((run / "prepare" / "metrics.json").read_text())
     seconds, counts = metrics["seconds"], metrics["counts"]
     scored, pivots = counts["images"] / seconds["score"], counts["pivots"] / seconds["pivots"]
-    return Measured(scored, pivots, seconds["start"], counts["images"] / took, usage.cpu_seconds, usage.peak_mib)
+    return Measured(scored, pivots, seconds["start"], counts["images"] / elapsed, usage.cpu_seconds, usage.peak_mib)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Speed and memory of prepare as the images grow in number.")
-    parser.add_argument("--images", type=int, nargs="+", default=[1000, 4000, 16000], help="sizes of the sets")
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1], help="Ray actors; 0 does without Ray")
+    parser = argparse.ArgumentParser(description="Measure speed and memory of prepare by the number of images.")
+    parser.add_argument("--images", type=int, nargs="+", default=[1000, 4000, 16000], help="numbers of images")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1], help="Ray actors; 0 is without Ray")
     parser.add_argument("--batch-size", type=int, default=64)
     arguments = parser.parse_args()
     print(f"{psutil.cpu_count()} CPUs, OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'not set')}")
@@ -140,14 +138,14 @@ def main() -> None:
             for workers in arguments.workers:
                 load = psutil.getloadavg()[0]
                 run = Path(scratch) / f"run-{images}-{workers}"
-                found = measure(folder, run, workers, arguments.batch_size)
-                first = first or found
-                smallest.setdefault(workers, found.peak_mib)
+                figures = measure(folder, run, workers, arguments.batch_size)
+                first = first or figures
+                smallest.setdefault(workers, figures.peak_mib)
                 print(
-                    f"{images:6} {workers:8} {found.scored:9.1f} {found.scored / first.scored:6.2f}"
-                    f" {found.pivots:9.1f} {found.pivots / first.pivots:6.2f} {found.start_seconds:8.1f}"
-                    f" {found.whole:8.1f} {found.cpu_seconds:6.1f} {found.peak_mib:9.0f}"
-                    f" {found.peak_mib / smallest[workers]:18.2f} {load:5.1f}",
+                    f"{images:6} {workers:8} {figures.scored:9.1f} {figures.scored / first.scored:6.2f}"
+                    f" {figures.pivots:9.1f} {figures.pivots / first.pivots:6.2f} {figures.start_seconds:8.1f}"
+                    f" {figures.whole:8.1f} {figures.cpu_seconds:6.1f} {figures.peak_mib:9.0f}"
+                    f" {figures.peak_mib / smallest[workers]:18.2f} {load:5.1f}",
                     flush=True,
                 )
             shutil.rmtree(folder)

@@ -1,9 +1,8 @@
-"""Speed of the embedded default: one prompt warm, a batch of 256, and a cold process against one that imports torch.
+"""Measure the speed of prip-mini: one prompt warm, a batch of 256, and a cold process against `import torch`.
 
     python -m benchmarks.refine_speed
 
-A third process imports torch and the transformers classes that the checkpoint needs: that part of the cold start is
-not PRIP's own.
+A third process imports torch and the checkpoint's transformers classes, which is the part that is not PRIP's own.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ COLD = [str(Path(sys.executable).with_name("prip")), "refine", "a cat"]
 
 
 def warm(repeats: int) -> float:
-    """Median milliseconds of one prompt; every prompt is different."""
+    """Return the median milliseconds of one prompt, over distinct prompts."""
     from prip import Refiner
 
     refiner = Refiner.from_pretrained("prip-mini")
@@ -35,14 +34,14 @@ def warm(repeats: int) -> float:
     return 1000 * statistics.median(times)
 
 
-def batch(size: int, repeats: int, named: str = "") -> float:
-    """Prompts a second in batches of `size`, the best of `repeats`; `named` is appended to each prompt."""
+def batch(size: int, repeats: int, suffix: str = "") -> float:
+    """Return prompts per second in batches of `size`, the best of `repeats`; `suffix` is added to each prompt."""
     from prip import Refiner
 
     refiner = Refiner.from_pretrained("prip-mini")
     rates = []
     for repeat in range(repeats + 1):
-        prompts = [f"a cat and {repeat} dogs on beach number {number}{named}" for number in range(size)]
+        prompts = [f"a cat and {repeat} dogs on beach number {number}{suffix}" for number in range(size)]
         began = time.perf_counter()
         refiner.refine(prompts)
         rates.append(size / (time.perf_counter() - began))
@@ -62,7 +61,7 @@ def cold(repeats: int) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Speed of the embedded default.")
+    parser = argparse.ArgumentParser(description="Measure the speed of prip-mini.")
     parser.add_argument("--repeats", type=int, default=50, help="prompts timed one by one (default: 50)")
     parser.add_argument("--threads", type=int, default=2, help="torch threads (default: 2)")
     arguments = parser.parse_args()

@@ -1,11 +1,11 @@
-"""`prip serve` under load: many clients at a time, with batching and without, in turns in the same run.
+"""Load-test `prip serve` with many concurrent clients, with batching and without, in turns.
 
     python -m benchmarks.serve_load
     python -m benchmarks.serve_load --seconds 10 --rounds 2
 
-Two servers of the embedded default are started, one with batches of 64, one with batches of 1. Each round loads one of
-them while the other is idle: every client sends its next request when the last one is answered, every prompt is another
-one. Prints requests, errors, requests a second, latency, the mean size of a batch, and each server's memory.
+Starts two servers of prip-mini, one with batches of 64, one with batches of 1. Each round loads one while the other is
+idle: every client sends its next request as soon as the last one is answered, and every prompt is distinct. Prints
+requests, errors, requests per second, latency, mean batch size, and each server's memory.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ BATCH = 64
 
 @dataclass
 class Load:
-    """What a server did under load."""
+    """Figures of one server under load."""
 
     name: str
     process: subprocess.Popen
     port: int
     rates: list[float] = field(default_factory=list)
-    """Requests a second, round by round."""
+    """Requests per second in each round."""
     seconds: list[float] = field(default_factory=list)
-    """From the sending of a request to the end of its answer."""
+    """Latency of each request."""
     errors: list[str] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
-    """MB after each round, in front of the first the one at rest."""
+    """MB at rest, then after each round."""
 
     def metrics(self) -> dict[str, float]:
-        """The server's own metrics, by name and labels."""
+        """Return the server's own metrics, by name and labels."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics") as answer:
             lines = [line for line in answer.read().decode().splitlines() if not line.startswith("#")]
         return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
@@ -52,7 +52,7 @@ class Load:
 
 
 def start(name: str, max_batch: int, threads: int | None) -> Load:
-    """Start a server on a free port, and wait until it tells its address."""
+    """Start a server on a free port, and wait until it prints its address."""
     command = [str(Path(sys.executable).with_name("prip")), "serve", "--port", "0", "--max-batch", str(max_batch)]
     command += [] if threads is None else ["--threads", str(threads)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -64,22 +64,21 @@ def start(name: str, max_batch: int, threads: int | None) -> Load:
 
 
 def distinct_prompts(file: Path | None) -> Iterator[str]:
-    """User prompts without end, each another one: those of a file or of the miniature, then pairs of them."""
+    """Yield distinct user prompts without end: those of a file or of the miniature, then pairs of them."""
     if file is None:
         from prip.miniature.prompts import user_prompts
 
-        own = [prompt for split in ("train", "dev", "test") for prompt, _ in user_prompts(split, 4, 0, True)]
+        lines = [prompt for split in ("train", "dev", "test") for prompt, _ in user_prompts(split, 4, 0, True)]
     else:
-        own = file.read_text(encoding="utf-8").splitlines()
-    own = list(dict.fromkeys(line.strip() for line in own if line.strip()))
-    pairs = (
-        f"{own[place]} and {own[(place + step) % len(own)]}" for step in itertools.count(1) for place in range(len(own))
-    )
-    return itertools.chain(own, pairs)
+        lines = file.read_text(encoding="utf-8").splitlines()
+    prompts = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    count = len(prompts)
+    pairs = (f"{prompts[i]} and {prompts[(i + step) % count]}" for step in itertools.count(1) for i in range(count))
+    return itertools.chain(prompts, pairs)
 
 
 async def client(load: Load, prompts: Iterator[str], until: float) -> None:
-    """Send one request after the other on one connection, until a moment of time.perf_counter."""
+    """Send one request after another on one connection, until a time of time.perf_counter."""
     reader, writer = await asyncio.open_connection("127.0.0.1", load.port)
     while time.perf_counter() < until:
         body = json.dumps({"prompt": next(prompts)}).encode()
@@ -100,38 +99,37 @@ async def client(load: Load, prompts: Iterator[str], until: float) -> None:
 
 
 async def round_of(load: Load, prompts: Iterator[str], clients: int, seconds: float) -> float:
-    """Load a server for some seconds; requests a second."""
+    """Load a server for some seconds; return requests per second."""
     before, began = len(load.seconds), time.perf_counter()
     await asyncio.gather(*(client(load, prompts, began + seconds) for _ in range(clients)))
     return (len(load.seconds) - before) / (time.perf_counter() - began)
 
 
 def line_of(load: Load) -> str:
-    """The row of a server."""
+    """Return the table row of a server."""
     hundredths = statistics.quantiles(load.seconds, n=100)
     metrics = load.metrics()
     size = metrics["prip_refine_batch_size_sum"] / metrics["prip_refine_batch_size_count"]
-    middle = load.memory[len(load.memory) // 2]
     return (
         f"{load.name:<18}{len(load.seconds):>9}{len(load.errors):>8}{statistics.mean(load.rates):>9.1f}"
         f"{1000 * hundredths[49]:>9.0f}{1000 * hundredths[98]:>9.0f}{size:>8.1f}"
-        f"{load.memory[0]:>10.0f}{middle:>8.0f}{load.memory[-1]:>8.0f}"
+        f"{load.memory[0]:>10.0f}{load.memory[len(load.memory) // 2]:>8.0f}{load.memory[-1]:>8.0f}"
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="prip serve under load.")
-    parser.add_argument("--seconds", type=float, default=60, help="of load for each server (default: 60)")
-    parser.add_argument("--rounds", type=int, default=6, help="in which they are spent, in turns (default: 6)")
-    parser.add_argument("--clients", type=int, default=64, help="at a time (default: 64)")
+    parser = argparse.ArgumentParser(description="Load-test prip serve.")
+    parser.add_argument("--seconds", type=float, default=60, help="of load per server (default: 60)")
+    parser.add_argument("--rounds", type=int, default=6, help="that the seconds are split into (default: 6)")
+    parser.add_argument("--clients", type=int, default=64, help="concurrent clients (default: 64)")
     parser.add_argument("--threads", type=int, help="torch threads of the servers (default: theirs)")
-    parser.add_argument("--file", type=Path, help="of user prompts, one a line (default: those of the miniature)")
+    parser.add_argument("--file", type=Path, help="user prompts, one per line (default: those of the miniature)")
     arguments = parser.parse_args()
     prompts = distinct_prompts(arguments.file)
     loads = [start("batching", BATCH, arguments.threads), start("without", 1, arguments.threads)]
     try:
         for load in loads:
-            asyncio.run(round_of(load, prompts, arguments.clients, 3))  # what a process takes once, it has taken
+            asyncio.run(round_of(load, prompts, arguments.clients, 3))  # warm-up
             load.seconds.clear()
             load.note_memory()
         for _ in range(arguments.rounds):

@@ -151,7 +151,7 @@ def test_each_zeroth_encoder_is_none(tmp_path: Path) -> None:
     words = ["reward_hacking", "--run", str(tmp_path), "--out", str(tmp_path), "--every", "0"]
     command = [sys.executable, "-m", f"benchmarks.{words[0]}", *words[1:]]
     process = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
-    assert process.returncode == 2 and "--every: wanted a whole number of at least 1, got '0'" in process.stderr
+    assert process.returncode == 2 and "--every: expected a whole number of at least 1, got '0'" in process.stderr
 
 
 @pytest.mark.slow

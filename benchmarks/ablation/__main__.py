@@ -1,12 +1,12 @@
-"""The paper's ablations and its strongest peers in the miniature (Tables 1, 4 and 5), over several training seeds.
+"""Run the paper's ablations and strongest peers (Tables 1, 4 and 5) in the miniature, over training seeds.
 
     python -m benchmarks.ablation --run runs/miniature --out runs/ablation
     python -m benchmarks.ablation --run runs/miniature --out runs/ablation --rows full "without pivot" --seeds 0
     python -m benchmarks.ablation --run runs/miniature --out runs/ablation --train-only --seeds 1
 
---run is a run whose stages world and prepare are done: every row reads its parts and data. Each stage is a command of
-its own, and one that is done is not done again, so that the runner can be stopped and started at will. Then all
-refiners are measured by one `prip evaluate`, on the same noise, and the tables are printed in Markdown.
+--run is a run with the stages world and prepare done, whose parts and data every row uses. Stages run as separate
+commands, and finished ones are kept, so that the benchmark can be stopped and restarted. Then one `prip evaluate`
+measures all refiners on the same noise, and the tables are printed in Markdown.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ import yaml
 from benchmarks.ablation.pooled import pooled_lines, pooled_tests
 from benchmarks.ablation.rows import PEERS, ROWS, TABLE_4, Runner
 from benchmarks.ablation.tables import curve_lines, learning_curve, refiner_name, score_lines, test_lines
-from benchmarks.stages import program
+from benchmarks.common import make_parser, program
 from prip.inference.evaluation.analysis.results import read_results
 
 FIXED = {
     "random": {"kind": "random-modifiers"},
     "best suffix": {"kind": "best-suffix"},
 }
-"""Refiners that no seed of training changes"""
+"""Refiners that do not depend on a training seed."""
 
 
 def evaluation_config(runner: Runner, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Returns a config of `prip evaluate` with every row's refiners of every seed."""
+    """Return a config of `prip evaluate` with the refiners of every row and seed."""
     preset = resources.files("prip.inference").joinpath("configs").joinpath("miniature.yaml")
     config = yaml.safe_load(preset.read_text(encoding="utf-8"))
     refiners: dict[str, Any] = dict(FIXED)
@@ -59,7 +59,7 @@ def evaluation_config(runner: Runner, arguments: argparse.Namespace) -> dict[str
 
 
 def pooled(summary: dict[str, Any], path: Path, arguments: argparse.Namespace) -> Iterator[str]:
-    """Yields the table of the tests over all seeds: against whatever no seed changes, and every row after RL."""
+    """Yield the table of tests over all seeds: against the fixed refiners and every row after RL."""
     about = summary["about"]
     scorers = [name for name, entry in about["scorers"].items() if entry["role"] != "trained against"]
     others = [(name, "") for name in about["refiners"] if name in ("none", *FIXED)]
@@ -70,8 +70,8 @@ def pooled(summary: dict[str, Any], path: Path, arguments: argparse.Namespace) -
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="run whose stages world and prepare are done")
+    parser = make_parser(__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="run with world and prepare done")
     parser.add_argument("--out", type=Path, required=True, help="folder of the rows' runs")
     parser.add_argument(
         "--rows",
@@ -82,12 +82,12 @@ def main() -> int:
         help=f"of {', '.join(ROWS)} (default: the paper's table and its peers)",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="training seeds (default: 0 1 2)")
-    parser.add_argument("--config", default="miniature", help="preset of PRIP's stages (default: miniature)")
-    parser.add_argument("--without-rl", action="store_true", help="warm-ups alone")
-    parser.add_argument("--rl-steps", type=int, metavar="N", help="iterations of RL, in place of the preset's")
-    parser.add_argument("--train-only", action="store_true", help="train, and leave the measuring to a later call")
-    parser.add_argument("--per-combination", type=int, default=3, help="phrasings of each combination (default 3)")
-    parser.add_argument("--images-per-prompt", type=int, default=4, help="default 4")
+    parser.add_argument("--config", default="miniature", help="preset of the stages (default: miniature)")
+    parser.add_argument("--without-rl", action="store_true", help="warm-ups only")
+    parser.add_argument("--rl-steps", type=int, metavar="N", help="iterations of RL (default: the preset's)")
+    parser.add_argument("--train-only", action="store_true", help="train without evaluating")
+    parser.add_argument("--per-combination", type=int, default=3, help="phrasings per combination (default: 3)")
+    parser.add_argument("--images-per-prompt", type=int, default=4, help="images per prompt (default: 4)")
     arguments = parser.parse_args()
     runner = Runner(arguments.run, arguments.out, arguments.config, arguments.rl_steps)
     for seed in arguments.seeds:

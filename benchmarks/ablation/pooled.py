@@ -1,4 +1,4 @@
-"""The ablation's tests over all training seeds at once: seeds and clusters of prompts are resampled both."""
+"""The ablation's tests over all training seeds, resampling both seeds and clusters of prompts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.ablation.tables import refiner_name
+from benchmarks.common import table_head, table_row
 from prip.inference.evaluation.analysis.results import Results
 from prip.inference.evaluation.analysis.statistics import (
     Estimate,
@@ -21,25 +22,23 @@ from prip.inference.evaluation.analysis.statistics import (
 
 @dataclass(frozen=True)
 class Pooled:
-    """The full method after RL less another refiner."""
+    """The difference of the full method after RL to another refiner."""
 
     other: str
     generator: str
     scorer: str
     found: Estimate
-    """The mean over seeds and clusters, its interval and its p-value"""
+    """Mean over seeds and clusters, its interval and p-value."""
     p_holm: float = 1.0
-    """Corrected for all tests of the table"""
+    """Corrected for all tests of the table."""
 
 
 def differences(
     results: Results, generator: str, scorer: str, other: str, stage: str, seeds: Sequence[int]
 ) -> Floats | None:
-    """Returns the full method after RL less another refiner, `(seeds, clusters)`, paired by prompt and training seed.
+    """Return the full method after RL minus another refiner, `(seeds, clusters)`, paired by prompt and seed.
 
-    None where a refiner was not measured.
-
-    other: a row of which `stage` is taken of each seed, or with an empty `stage` a refiner that no seed changes.
+    `other` is a row at `stage`, or a refiner without seeds if `stage` is empty. Returns None if one was not measured.
     """
     by_seed = []
     for seed in seeds:
@@ -47,8 +46,8 @@ def differences(
         cells = [results.cells.get((generator, name)) for name in names]
         if cells[0] is None or cells[1] is None:
             return None
-        own = cells[1].scores[scorer] - cells[0].scores[scorer]
-        by_seed.append(cluster_means(own, results.prompts.units, results.prompts.clusters))
+        difference = cells[1].scores[scorer] - cells[0].scores[scorer]
+        by_seed.append(cluster_means(difference, results.prompts.units, results.prompts.clusters))
     return np.stack(by_seed)
 
 
@@ -61,31 +60,30 @@ def pooled_tests(
     draws: int,
     seed: int = 0,
 ) -> list[Pooled]:
-    """Returns the tests of the full method against all `others`, (refiner, stage), that were measured."""
+    """Return the tests of the full method against those of `others`, (refiner, stage), that were measured."""
     made = []
     for other, stage in others:
         for generator in generators:
             for scorer in scorers:
-                own = differences(results, generator, scorer, other, stage, seeds)
-                if own is not None:
-                    whole = own[:, ~np.isnan(own).any(axis=0)]
+                by_seed = differences(results, generator, scorer, other, stage, seeds)
+                if by_seed is not None:
+                    whole = by_seed[:, ~np.isnan(by_seed).any(axis=0)]
                     found = estimate(whole.mean(axis=0), two_way_means(whole, draws, seed))
                     made.append((f"{other}, {stage}" if stage else other, generator, scorer, found))
     corrected = holm([found.p_value for _, _, _, found in made])
-    return [Pooled(*own, p_holm) for own, p_holm in zip(made, corrected, strict=True)]
+    return [Pooled(*test, p_holm) for test, p_holm in zip(made, corrected, strict=True)]
 
 
 def pooled_lines(tests: Sequence[Pooled], seeds: int, draws: int) -> Iterator[str]:
-    """Yields a Markdown table of the tests."""
+    """Yield a Markdown table of the tests."""
     yield (
-        f"**full after RL less another refiner, {seeds} training seeds pooled**: mean, 95 % interval and p by "
-        f"resampling seeds and subjects both ({draws:,} draws), Holm over the table's {len(tests)} tests"
+        f"**full after RL minus another refiner, {seeds} training seeds pooled**: mean, 95 % interval and p by "
+        f"resampling seeds and subjects ({draws:,} draws), Holm over the table's {len(tests)} tests"
     )
     yield ""
-    yield "| against | generator | scorer | difference | p | p, Holm |"
-    yield "| --- | --- | --- | --- | --- | --- |"
-    for one in tests:
-        own = one.found
-        cells = f"{own.value:+.3f} ({own.low:+.3f} to {own.high:+.3f}) | {own.p_value:.2g} | {one.p_holm:.2g}"
-        yield f"| {one.other} | {one.generator} | {one.scorer} | {cells} |"
+    yield table_head(["against", "generator", "scorer", "difference", "p", "p, Holm"])
+    for test in tests:
+        difference = f"{test.found.value:+.3f} ({test.found.low:+.3f} to {test.found.high:+.3f})"
+        p_values = f"{test.found.p_value:.2g}", f"{test.p_holm:.2g}"
+        yield table_row([test.other, test.generator, test.scorer, difference, *p_values])
     yield ""

@@ -1,4 +1,4 @@
-"""The rows of the ablation table: what each trains differently, and the commands that train it."""
+"""The rows of the ablation table: how each is trained, and the commands that train it."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.stages import link, train
+from benchmarks.common import link, train
 from prip.training.cli.command import parse_settings
 
 
 @dataclass(frozen=True)
 class Row:
-    """A way to train a refiner. A row without an encoder is a peer: a language model that rewrites."""
+    """A way to train a refiner; without an encoder, it is a peer: a language model that rewrites prompts."""
 
     encoder: tuple[str, ...] | None = ()
-    """Further flags of `prip-train encoder`; None: there is no encoder"""
+    """Further flags of `prip-train encoder`; None is no encoder."""
     decoder: tuple[str, ...] = ()
     rl: tuple[str, ...] = ()
     config: str | None = None
-    """Preset, where it is not the runner's own"""
+    """Preset; None is the runner's."""
     needs: tuple[str, ...] = field(default=())
-    """Stages before the warm-ups: data, the same for all seeds"""
+    """Stages before the warm-ups, shared by all seeds."""
 
     def warm_refiner(self, name: str, run: Path) -> dict[str, str]:
-        """Returns the entry of the warmed-up refiner in a config of `prip evaluate`."""
+        """Return the refiner after warm-up as an entry in a config of `prip evaluate`."""
         if self.encoder is None:
             return {"kind": "prip", "place": str(run / "decoder" / "refiner")}
         return {"kind": "prip", "place": str(run), "stage": "warmup"}
@@ -44,13 +44,13 @@ ROWS = {
     "mini-reward alone": Row(rl=('--parts.rewards=["RUN/parts/rewards/mini-reward"]',)),
     "mini-hps alone": Row(rl=('--parts.rewards=["RUN/parts/rewards/mini-hps"]',)),
 }
-"""The paper's Table 4 is the first three, with and without RL; its strongest peers are the next two."""
+"""The first three are the paper's Table 4, with and without RL; the next two its strongest peers."""
 TABLE_4 = ("full", "without preferred images", "without pivot")
 PEERS = ("rew-syn", "rew-log")
 
 
 def check_steps(run: Path, wanted: int) -> None:
-    """Raises SystemExit where a run's rl has gone, or is to go, through another number of iterations than `wanted`."""
+    """Exit if a run's rl was started with another number of iterations than `wanted`."""
     path = run / "rl" / "settings.yaml"
     if not path.is_file():
         return
@@ -64,16 +64,16 @@ def check_steps(run: Path, wanted: int) -> None:
 
 @dataclass(frozen=True)
 class Runner:
-    """Where the runs lie, and how they are trained."""
+    """Trains the rows' runs."""
 
     run: Path
-    """Whose stages world and prepare are done"""
+    """Run with the stages world and prepare done."""
     out: Path
     config: str
     rl_steps: int | None
 
     def train(self, name: str, seed: int, with_rl: bool) -> Path:
-        """Trains a row with one seed, or what remains of it, and returns its run. Equal stages are trained once."""
+        """Train a row with one seed, skipping finished stages and sharing equal ones; return its run."""
         row, run = ROWS[name], self.folder(name, seed)
         config = row.config or self.config
         for folder in ("parts", "data"):
@@ -91,11 +91,11 @@ class Runner:
         return run
 
     def folder(self, name: str, seed: int) -> Path:
-        """Returns the run of a row."""
+        """Return the run of a row."""
         return self.out / f"{name.replace(' ', '-')}-{seed}"
 
     def _share(self, stage: str, config: str, run: Path, seed: int, flags: Sequence[str]) -> None:
-        """Trains a stage in the first run that wants it so, to which the others are linked."""
+        """Train a stage in the first run that needs it, and link the others to it."""
         key = "-".join([stage, config, *(flag.strip("-").replace("=", "-") for flag in flags), str(seed)])
         marker = self.out / "shared" / key
         if marker.is_symlink() and (run / stage).resolve() != marker.resolve():

@@ -1,17 +1,17 @@
-"""What the paper's sizes cost on one GPU: steps of both warm-ups, an iteration of RL, and refine; random weights.
+"""Measure the cost of the paper's sizes on one GPU with random weights: warm-up steps, an RL iteration, refining.
 
     python -m benchmarks.paper_scale                   # the preset paper, at its sizes, on a GPU
     python -m benchmarks.paper_scale --size small      # the preset paper-dry, on small models, anywhere
-    python -m benchmarks.paper_scale --only rl         # measures one row anew; the others are those of --json
+    python -m benchmarks.paper_scale --only rl         # one row; the others are read from --json
 
-Each row is a process of its own that runs the stage's own code, as prip-train does under the preset: batch, precision,
-optimizer, gradient checkpointing. One that fails is a row with its error. What several devices would share, one does
-alone: the decoder's optimizer step is then all of it, and no gradients are exchanged.
+Each row runs the stage's own code in a subprocess, as prip-train does under the preset: batch, precision, optimizer,
+gradient checkpointing. If it fails, the row shows the error. Work that several devices would share is done by one: it
+runs the decoder's whole optimizer step, and no gradients are exchanged.
 
-FLOPs are torch's count of a step; a backward pass counts twice the forward one, once where the weights stay frozen, and
-what gradient checkpointing computes again counts nothing. MFU is their rate against the device's peak in bf16. On a CPU
-the memory is the process's. The projected hours are those of the preset's schedule at the measured rates; those of RL
-hold the plain images that its seed pool leaves to draw, the images of the statistics, and the dev split.
+FLOPs are torch's count for a step; a backward pass counts twice the forward pass, or once if the weights are frozen,
+and recomputation by gradient checkpointing is not counted. MFU relates their rate to the device's bf16 peak. On a CPU,
+memory is the process's. Projected hours are those of the preset's schedule at the measured rates; for RL they include
+the plain images that are not in the cache, the images of the statistics, and the dev split.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import make_parser
 from prip.files import replace_text
 from prip.training.cli.command import parse_settings
 
@@ -38,20 +39,20 @@ NAMES = {
 PAPER_HOURS = {"encoder": 24, "full": 144, "rl": 384}
 """A100-hours of the paper's three stages."""
 GOAL_SECONDS, PAPER_SECONDS = 0.15, 2.7
-"""A rollout's time: the goal on an H200, and the paper's on an A100."""
+"""Seconds per rollout: the goal on an H200, and the paper's on an A100."""
 PRESETS = {"paper": "paper", "small": "paper-dry"}
-"""Whose settings each size has."""
+"""Preset by size."""
 
 
 def examples_of(settings: Any) -> int:
-    """Examples of a stage's whole schedule; of RL, user prompts."""
+    """Return the number of examples in a stage's whole schedule; for RL, of user prompts."""
     return settings.loop.steps * settings.loop.batch_size * settings.loop.accumulate * settings.devices
 
 
 def plain_images(user_prompts: int, taken: int, images_per_prompt: int, seed_pool: int) -> float:
-    """Plain images that RL draws, as expected: `taken` user prompts are worked on, in passes over `user_prompts`.
+    """Return the expected number of plain images that RL draws for `taken` prompts, in passes over `user_prompts`.
 
-    Pass p finds the share 1 - (1 - images_per_prompt / seed_pool) ** (p - 1) of its images in the cache.
+    In pass p, the share 1 - (1 - images_per_prompt / seed_pool) ** (p - 1) of the images is in the cache.
     """
     drawn, missing = 0.0, 1.0
     while taken > 0:
@@ -62,10 +63,7 @@ def plain_images(user_prompts: int, taken: int, images_per_prompt: int, seed_poo
 
 
 def rl_schedule(rl: Any, user_prompts: int) -> dict[str, float]:
-    """What the whole of stage 3 is: rollouts that are learned from, all refinements, and all images.
-
-    user_prompts: those of the train split.
-    """
+    """Count the rollouts, refinements and images of all of stage 3, with `user_prompts` in the train split."""
     rollouts, taken = rl.rollouts, examples_of(rl)
     learned = taken * rollouts.samples_per_prompt
     measured = (rl.loop.steps // rl.loop.validate_every + 1) * rollouts.dev_prompts
@@ -76,7 +74,7 @@ def rl_schedule(rl: Any, user_prompts: int) -> dict[str, float]:
 
 
 def gpu_hours(row: str, figures: dict[str, Any], preset: str) -> float:
-    """Hours of this device that the preset's schedule takes at the row's rates."""
+    """Return the hours that the preset's schedule takes on this device at the row's rates."""
     stage = {"full": "decoder"}.get(row, row)
     settings = parse_settings(stage, ["--config", preset, "--run", "unused"])
     if row != "rl":
@@ -90,7 +88,7 @@ def gpu_hours(row: str, figures: dict[str, Any], preset: str) -> float:
 
 
 def line(name: str, figures: dict[str, Any]) -> str:
-    """A row of the table."""
+    """Format a row of the table."""
     if "error" in figures:
         return f"{name:22} {figures['error']}"
     seconds, examples = figures["seconds"], figures["examples"]
@@ -101,7 +99,7 @@ def line(name: str, figures: dict[str, Any]) -> str:
 
 
 def table(size: str, rows: dict[str, dict[str, Any]]) -> str:
-    """The table of what was measured, and what follows from it."""
+    """Format the measurements and the projections from them."""
     devices = dict.fromkeys(figures["device"] for figures in rows.values() if "device" in figures)
     lines = [f"{', '.join(devices) or 'no device'}, preset {PRESETS[size]}, random weights", ""]
     lines.append(f"{'':22} {'batch':>6} {'seconds':>10} {'samples/s':>12} {'peak GiB':>10} {'MFU':>8}")
@@ -126,7 +124,7 @@ def table(size: str, rows: dict[str, dict[str, Any]]) -> str:
 
 
 def measured(row: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Figures of a row, or its error, by a process of its own."""
+    """Measure a row in a subprocess; return its figures or its error."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "row.json"
         command = [sys.executable, "-m", "benchmarks.paper_scale.rows", row, str(out), "--size", arguments.size]
@@ -141,18 +139,18 @@ def measured(row: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--size", choices=sorted(PRESETS), default="paper", help="of all models (default: paper)")
-    parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU when there is one)")
-    parser.add_argument("--repeats", type=int, default=5, help="steps timed of each kind (default: 5)")
-    parser.add_argument("--strategy", help="in place of the preset's: auto measures the full decoder without DeepSpeed")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
+    parser.add_argument("--repeats", type=int, default=5, help="timed steps per row (default: 5)")
+    parser.add_argument("--strategy", help="instead of the preset's; auto measures the full decoder without DeepSpeed")
     parser.add_argument("--only", nargs="+", choices=NAMES, metavar="ROW", help=f"some of {', '.join(NAMES)}")
     parser.add_argument("--json", type=Path, help="file of the figures (default: paper_scale_SIZE.json)")
     arguments = parser.parse_args()
     if arguments.repeats < 1:
-        parser.error(f"--repeats: wanted at least 1, got {arguments.repeats}")
+        parser.error(f"--repeats: expected at least 1, got {arguments.repeats}")
     if arguments.size == "paper" and not has_gpu(arguments.device):
-        parser.error("--size paper wants a GPU, there is none: choose --size small")
+        parser.error("--size: expected small without a GPU, got paper")
     path = arguments.json or Path(f"paper_scale_{arguments.size}.json")
     rows: dict[str, dict[str, Any]] = {}
     if arguments.only and path.is_file():
@@ -168,7 +166,7 @@ def main() -> int:
 
 
 def has_gpu(device: str | None) -> bool:
-    """Whether the device that was asked for, or is there, is a GPU."""
+    """Return whether the given or default device is a GPU."""
     import torch
 
     return torch.cuda.is_available() and torch.device(device or "cuda").type == "cuda"

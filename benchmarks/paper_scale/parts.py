@@ -1,4 +1,4 @@
-"""Models of the paper's sizes and small ones, with random weights, and the device that they are measured on."""
+"""Models with random weights, of the paper's sizes and small ones, and the device that they are measured on."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from prip.training.from_scratch import train_decoder_tokenizer, train_encoder_to
 from prip.training.stand_ins.pictures import CLIP, HEAD, TEXT, VISION, bert_tokenizer, clip_prompt_tokenizer
 
 PEAK_BF16 = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
-"""Dense bf16 FLOPs a second by what the device's name holds, from the makers' data sheets."""
+"""Dense bf16 FLOP/s by a part of the device's name, from data sheets."""
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Models and the lengths of texts; batches and all else are the preset's."""
+    """Sizes of models and texts; batches and all other settings are the preset's."""
 
     preset: str
-    """Whose settings the rows have"""
+    """Preset of the rows' settings."""
     t5: dict[str, Any]
     llama: dict[str, Any]
     unet: dict[str, Any]
@@ -113,7 +113,7 @@ SIZES = {"paper": paper_sizes, "small": small_sizes}
 
 
 class Device:
-    """Where it runs: clock, memory and peak."""
+    """A device's clock, memory and peak FLOP/s."""
 
     def __init__(self, name: str | None = None) -> None:
         self.torch = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -124,25 +124,25 @@ class Device:
         self.peak = next((peak for part, peak in PEAK_BF16.items() if part in self.name), None)
 
     def now(self) -> float:
-        """Seconds, after all queued work."""
+        """Return the time in seconds after all queued work."""
         if self.cuda:
             torch.cuda.synchronize(self.torch)
         return time.perf_counter()
 
     def forget_peak(self) -> None:
-        """Lets `peak_gib` begin anew, where there is a GPU."""
+        """Reset `peak_gib` on a GPU."""
         if self.cuda:
             torch.cuda.reset_peak_memory_stats(self.torch)
 
     def peak_gib(self) -> float:
-        """Highest memory of tensors since `forget_peak`; without a GPU, that of the process since it began."""
+        """Return the peak memory of tensors since `forget_peak`; without a GPU, the process's peak."""
         if self.cuda:
             return torch.cuda.max_memory_allocated(self.torch) / GIB
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
 
     @contextmanager
     def building(self, dtype: torch.dtype) -> Iterator[None]:
-        """What is made inside is on the device, in `dtype`, and takes no memory elsewhere."""
+        """Create modules on the device and in `dtype` inside the context."""
         before = torch.get_default_dtype()
         torch.set_default_dtype(dtype)
         try:
@@ -153,13 +153,13 @@ class Device:
 
 
 def build_encoder(device: Device, sizes: Sizes) -> PreferenceEncoder:
-    """E with random weights, in 32 bits as every stage has it."""
+    """Build the preference encoder, in float32 as in every stage."""
     with device.building(torch.float32):
         return PreferenceEncoder.from_t5(T5Config(**sizes.t5), **sizes.pivot)
 
 
 def build_decoder(device: Device, sizes: Sizes, dtype: torch.dtype) -> PromptDecoder:
-    """D with random weights."""
+    """Build the prompt decoder."""
     lm = nested_config(LlamaConfig(bos_token_id=None, eos_token_id=1, pad_token_id=0, **sizes.llama))
     config = PromptDecoderConfig(lm=lm, template_before_ids=[1], template_after_ids=[], **sizes.pivot)
     with device.building(dtype):
@@ -167,12 +167,12 @@ def build_decoder(device: Device, sizes: Sizes, dtype: torch.dtype) -> PromptDec
 
 
 def build_processor(prompts: list[str]) -> PripProcessor:
-    """Tokenizers of some hundred tokens: what a token costs does not depend on which it is."""
+    """Train small tokenizers: the cost of a token does not depend on the vocabulary."""
     return PripProcessor(train_encoder_tokenizer(prompts, 600), train_decoder_tokenizer(prompts, 600))
 
 
 def build_networks(device: Device, sizes: Sizes, dtype: torch.dtype) -> dict[str, Any]:
-    """The networks of Stable Diffusion 1, its safety checker among them, with random weights."""
+    """Build the networks of Stable Diffusion 1, including its safety checker."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
@@ -192,7 +192,7 @@ def build_networks(device: Device, sizes: Sizes, dtype: torch.dtype) -> dict[str
 
 
 def build_generator(device: Device, sizes: Sizes, dtype: torch.dtype, options: Mapping[str, Any]) -> DiffusersGenerator:
-    """Stable Diffusion, sampled as PRIP samples what others have published. options: of a DiffusersGenerator."""
+    """Build Stable Diffusion with PRIP's default sampler; options are those of `DrawingOptions`."""
     from diffusers import PNDMScheduler, StableDiffusionPipeline
 
     networks = build_networks(device, sizes, dtype)
@@ -210,7 +210,7 @@ def build_generator(device: Device, sizes: Sizes, dtype: torch.dtype, options: M
 
 
 def build_reward(device: Device, sizes: Sizes, dtype: torch.dtype, name: str) -> Any:
-    """A published reward by its registered name, with random weights. Raises InputError for one of unknown size."""
+    """Build ImageReward or HPSv2 by its registered name."""
     with device.building(dtype):
         if name == "image-reward":
             reward: Any = ImageReward.from_config(ImageRewardConfig(**sizes.image_reward), bert_tokenizer())
@@ -218,5 +218,5 @@ def build_reward(device: Device, sizes: Sizes, dtype: torch.dtype, name: str) ->
         elif name.startswith("hps-"):
             reward = HpsV2.from_config(HpsV2Config(name=name, **sizes.hps))
         else:
-            raise InputError(f"rewards: wanted image-reward or hps-..., got {name!r}")
+            raise InputError(f"rewards: expected image-reward or hps-..., got {name!r}")
     return reward.requires_grad_(False)

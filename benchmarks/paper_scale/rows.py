@@ -1,13 +1,12 @@
-"""The rows of paper_scale.py: each the stage's own code under the settings of a preset, on models of random weights.
+"""The rows of benchmarks.paper_scale: each runs a stage's own code with a preset's settings and random weights.
 
     python -m benchmarks.paper_scale.rows ROW OUT.json --size paper|small [--device D] [--repeats N] [--strategy S]
 
-measures one of them in a process of its own: what it leaves behind, or dies of, is none of the others' concern.
+measures one row in a process of its own, so that its memory or failure does not affect the others.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from benchmarks.common import make_parser
 from benchmarks.paper_scale.parts import (
     SIZES,
     Device,
@@ -45,22 +45,22 @@ from prip.training.rl.parts import RlParts
 from prip.training.warmup.decoder import add_adapters
 
 LORA = ("--lora.rank", "32", "--lora.alpha", "64")
-"""What the LoRA row has beside the preset's settings: those of the preset tinyllama."""
+"""Flags of the LoRA row, from the preset tinyllama."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a row is measured with."""
+    """Arguments of a row."""
 
     device: Device
     sizes: Sizes
     folder: Path
     repeats: int
     strategy: str | None
-    """In place of the preset's"""
+    """Instead of the preset's; None keeps it."""
 
     def settings(self, stage: str, *flags: str) -> Any:
-        """The preset's settings of a stage, for one process, that measures nothing but its steps."""
+        """Return the preset's settings of a stage, for one process and without validation between steps."""
         found = parse_settings(stage, ["--config", self.sizes.preset, "--run", str(self.folder), *flags])
         steps = UNTIMED + self.repeats
         return replace(
@@ -73,21 +73,21 @@ class Job:
         )
 
     def ids(self, vocabulary: int, batch: int, length: int) -> torch.Tensor:
-        """Random tokens."""
+        """Return random token ids `(batch, length)`."""
         return torch.randint(2, vocabulary, (batch, length))
 
     def pivots(self, batch: int) -> torch.Tensor:
-        """Random pivots, in 16 bits as prepare keeps them."""
+        """Return random pivots, float16 as prepare stores them."""
         return torch.randn(batch, *self.sizes.pivot.values()).half()
 
 
 def no_data(count: int) -> Any:
-    """Splits of `count` examples that nobody reads."""
+    """Return splits of `count` empty examples, which are never read."""
     return Splits(Pairs([""] * count, [""] * count), Pairs([], []), None)
 
 
 def encoder_row(job: Job) -> dict[str, Any]:
-    """A step of stage 1."""
+    """Measure a step of the encoder warm-up."""
     settings = job.settings("encoder")
     encoder, batch = build_encoder(job.device, job.sizes), settings.loop.batch_size
     if settings.gradient_checkpointing:
@@ -104,7 +104,7 @@ def encoder_row(job: Job) -> dict[str, Any]:
 
 
 def decoder_row(job: Job, *flags: str) -> dict[str, Any]:
-    """A step of stage 2. flags: what differs from the preset."""
+    """Measure a step of the decoder warm-up, with flags that override the preset."""
     settings = job.settings("decoder", *flags)
     dtype = torch.float32 if settings.base_dtype == "float32" else torch.bfloat16
     decoder, batch = build_decoder(job.device, job.sizes, dtype), settings.loop.batch_size
@@ -131,13 +131,13 @@ def decoder_row(job: Job, *flags: str) -> dict[str, Any]:
 
 
 def lora_row(job: Job) -> dict[str, Any]:
-    """A step of stage 2 with adapters, which one device holds."""
+    """Measure a step of the decoder warm-up with LoRA, which fits one device."""
     return decoder_row(replace(job, strategy=job.strategy or "auto"), *LORA)
 
 
 def rl_row(job: Job) -> dict[str, Any]:
-    """An iteration of stage 3 on one of the preset's devices, with its share of each minibatch; the plain images are
-    all in the cache."""
+    """Measure an RL iteration on one of the preset's devices, with its share of each minibatch and all plain images
+    in the cache."""
     preset = parse_settings("rl", ["--config", job.sizes.preset, "--run", str(job.folder)])
     settings = job.settings("rl")
     rollouts = settings.loop.batch_size * settings.rollouts.samples_per_prompt
@@ -167,7 +167,7 @@ def rl_row(job: Job) -> dict[str, Any]:
 
 
 def refine_row(job: Job) -> dict[str, Any]:
-    """Refining a chunk of rl's user prompts greedily, by models as rl leaves them behind."""
+    """Measure greedy refining of a chunk of user prompts, in the precision of rl."""
     settings = job.settings("rl")
     prompts = user_prompts(settings.rollouts.chunk.refine)
     dtype = getattr(torch, settings.parts.dtype)
@@ -190,14 +190,14 @@ def _trained(job: Job, module: Any, settings: Any, batch: int, backward: float) 
 
 
 def _facts(settings: Any, module: torch.nn.Module) -> dict[str, Any]:
-    """What a reader of the row wants to know of how it was measured."""
+    """Return the settings that a row was measured with."""
     named = {"optimizer": settings.optimizer.name, "precision": settings.loop.precision, "strategy": settings.strategy}
     forgets = any(getattr(part, "gradient_checkpointing", False) is True for part in module.modules())
     return {"settings": named | {"gradient_checkpointing": forgets}}
 
 
 def user_prompts(count: int) -> list[str]:
-    """Distinct prompts of some words."""
+    """Return distinct short prompts."""
     return [f"{system_prompt('train', random_generator('paper scale', i))} number {i}" for i in range(count)]
 
 
@@ -211,9 +211,9 @@ ROWS: dict[str, Callable[[Job], dict[str, Any]]] = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("row", choices=ROWS)
-    parser.add_argument("out", type=Path, help="JSON file that is written, with the figures or the error")
+    parser.add_argument("out", type=Path, help="JSON file to write, with the figures or the error")
     parser.add_argument("--size", choices=sorted(SIZES), required=True)
     parser.add_argument("--device")
     parser.add_argument("--repeats", type=int, default=5)

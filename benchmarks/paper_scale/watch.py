@@ -1,4 +1,4 @@
-"""A stage of prip-train under a watch: what a step of it takes, in which phases, and how much arithmetic it is."""
+"""Instrumented stages of prip-train: seconds, memory and FLOPs of a step and of its phases."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from prip.training.warmup.decoder import DecoderModule
 from prip.training.warmup.encoder import EncoderModule
 
 COUNTED = 1
-"""The step whose FLOPs are counted; the one before it fills caches and makes the optimizer's state."""
+"""Step whose FLOPs are counted; the one before fills caches and creates the optimizer's state."""
 UNTIMED = 2
-"""Steps before those that are timed."""
+"""Steps before the timed ones."""
 
 
 class FlopCount(TorchDispatchMode):
-    """Adds up the FLOPs of what runs inside, by torch's own formulas; torch's counter, which also tells modules apart,
-    does not stand all that the stages do without gradients."""
+    """Sums FLOPs by torch's own formulas; torch's FlopCounterMode, which also tracks modules, fails on what the stages
+    run without gradients."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,10 +39,10 @@ class FlopCount(TorchDispatchMode):
 
 
 class Watch:
-    """Seconds and peak memory of steps, and of phases inside them; FLOPs of one step that is not timed."""
+    """Measures seconds and peak memory of steps and their phases, and the FLOPs of one untimed step."""
 
     def __init__(self, device: Device, backward: float) -> None:
-        """backward: FLOPs of the backward pass, as a multiple of those counted."""
+        """Count the backward pass as `backward` times the counted FLOPs."""
         self.device, self.backward = device, backward
         self.step = -1
         self.seconds: list[float] = []
@@ -54,18 +54,18 @@ class Watch:
 
     @property
     def timed(self) -> bool:
-        """Whether the present step counts."""
+        """Whether the current step is timed."""
         return self.step >= UNTIMED
 
     def begin(self) -> None:
-        """A step begins."""
+        """Begin a step."""
         self.step += 1
         if self.step == UNTIMED:
             self._ended = self.device.now()
             self.device.forget_peak()
 
     def end(self) -> None:
-        """A step is done: its time is that since the one before was, its batch's making included."""
+        """End a step; its time is that since the end of the previous one, including its batch."""
         now = self.device.now()
         if self.timed:
             self.seconds.append(now - self._ended)
@@ -74,7 +74,7 @@ class Watch:
 
     @contextmanager
     def counting(self, name: str = "") -> Iterator[None]:
-        """Counts what is computed inside, in the step whose FLOPs are counted."""
+        """Count the FLOPs computed inside, if this is the counted step."""
         if self.step != COUNTED:
             yield
             return
@@ -83,7 +83,7 @@ class Watch:
         self.flops[name] = self.flops.get(name, 0.0) + counter.total
 
     def phase(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that does the same as a phase of the step, which must not lie in another."""
+        """Wrap a function as a phase of the step; phases must not be nested."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             began = self.device.now()
@@ -101,12 +101,12 @@ class Watch:
         return call
 
     def figures(self, examples: int) -> dict[str, Any]:
-        """What a step takes: examples, seconds (median), peak GiB, and FLOPs where they were counted."""
+        """Return the figures of a step: examples, median seconds, peak GiB, and FLOPs."""
         flops = sum(self.flops.values()) * (1 + self.backward)
         return figures(self.device, examples, statistics.median(self.seconds), self.peak, flops)
 
     def phase_figures(self, examples: int) -> dict[str, dict[str, Any]]:
-        """The same of each phase, and of what lies between them."""
+        """Return the same of each phase, and of the time between them."""
         found = {
             name: figures(
                 self.device,
@@ -122,7 +122,7 @@ class Watch:
 
 
 def figures(device: Device, examples: int, seconds: float, peak: float | None, flops: float) -> dict[str, Any]:
-    """A row: MFU is the rate of the FLOPs against the device's peak in bf16, null where either is not known."""
+    """Return a row; MFU is the FLOP/s relative to the device's bf16 peak, None if either is unknown."""
     return {
         "examples": examples,
         "seconds": seconds,
@@ -133,7 +133,7 @@ def figures(device: Device, examples: int, seconds: float, peak: float | None, f
 
 
 class _Watched:
-    """Goes before a StageModule among a class's bases: steps are watched; no dev split is measured, no part kept."""
+    """Mixin before a StageModule: watches its steps, and neither validates nor exports."""
 
     starts_trained = False
     watch: Watch
@@ -148,11 +148,11 @@ class _Watched:
         return {"unmeasured": 0.0}
 
     def export(self, folder: Path) -> None:
-        """Writes nothing."""
+        """Write nothing."""
 
 
 class _WatchedWarmUp(_Watched):
-    """A stage whose every step reads one batch, which is made beforehand."""
+    """A stage whose steps all read one batch made in advance."""
 
     made: dict[str, Any]
 
@@ -165,11 +165,11 @@ class _WatchedWarmUp(_Watched):
 
 
 class WatchedEncoder(_WatchedWarmUp, EncoderModule):
-    """Stage 1."""
+    """The encoder warm-up."""
 
 
 class WatchedDecoder(_WatchedWarmUp, DecoderModule):
-    """Stage 2."""
+    """The decoder warm-up."""
 
 
 class _WatchedReward:
@@ -184,10 +184,10 @@ class _WatchedReward:
 
 
 class WatchedRl(_Watched, RlModule):
-    """Stage 3, in four phases: refine, draw, score, and update, with the log-probabilities that it needs."""
+    """RL in four phases: refine, draw, score, and update with its log-probabilities."""
 
     def under(self, watch: Watch) -> WatchedRl:
-        """Watches; returns itself."""
+        """Watch this module; return it."""
         self.watch = watch
         scorer, refiner = self.scorer, self.policy.refiner
         scorer.rewards = [_WatchedReward(reward, watch) for reward in scorer.rewards]
@@ -197,7 +197,7 @@ class WatchedRl(_Watched, RlModule):
         return self
 
     def on_train_start(self) -> None:
-        """Leaves the frozen parts' hashes, which a run takes once, out of it."""
+        """Skip the fingerprints of the frozen parts, which a run computes once."""
 
     def on_train_end(self) -> None:
-        """Neither compares them."""
+        """Skip their comparison."""
