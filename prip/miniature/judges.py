@@ -1,4 +1,4 @@
-"""The judges of the miniature: rewards that measure and that training never opens."""
+"""The judges of the miniature: rewards for evaluation, which training never opens."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .scene import parse
 
 
 def _requested(user_prompts: Sequence[str], factor: str) -> Tensor:
-    """What the prompts ask for of a factor, long (n,); -1 where a prompt leaves it open."""
+    """Return the value of a factor that each prompt asks for, int64 `(n,)`; -1 if a prompt leaves it open."""
     asked = [parse(prompt)[factor] for prompt in user_prompts]
     return torch.tensor([-1 if value is None else value for value in asked], dtype=torch.long)
 
 
 class Truth:
-    """The true preference, applied to what a reader sees."""
+    """A `Reward`: the true preference of what a reader sees."""
 
     name = "truth"
 
@@ -31,16 +31,16 @@ class Truth:
         self.reader = reader
 
     def __call__(self, user_prompts: Sequence[str], images: Images) -> Tensor:
-        """Expected preference, float32 (n,) in 0..1. Raises ValueError for a prompt without a known subject."""
+        """Return the expected preference, float32 `(n,)` in 0..1; raise ValueError for an unknown subject."""
         subject = _requested(user_prompts, "subject")
         if (subject < 0).any():
             unknown = user_prompts[int((subject < 0).nonzero()[0])]
-            raise ValueError(f"user_prompts: wanted a subject of the miniature in each, got {unknown!r}")
+            raise ValueError(f"user_prompts: expected a subject of the miniature in each, got {unknown!r}")
         return expected_preference(subject, _requested(user_prompts, "place"), self.reader.read(images))
 
 
 class SubjectAccuracy:
-    """1 where the reader sees the subject that the user asked for, else 0."""
+    """A `Reward`: 1 if the reader sees the subject that the user asked for, else 0."""
 
     name = "subject_accuracy"
 
@@ -48,12 +48,12 @@ class SubjectAccuracy:
         self.reader = reader
 
     def __call__(self, user_prompts: Sequence[str], images: Images) -> Tensor:
-        """float32 (n,)."""
+        """Return float32 scores `(n,)`."""
         return (self.reader.read(images)[0].argmax(1) == _requested(user_prompts, "subject")).float()
 
 
 class Judges(NamedTuple):
-    """All judges; `_asdict()` gives them by name."""
+    """All judges; `_asdict()` returns them by name."""
 
     truth: Truth
     second_reward: Reward
@@ -61,9 +61,9 @@ class Judges(NamedTuple):
 
 
 def load_judges(readers: str | Path, device: str | None = None) -> Judges:
-    """The judges: `truth` and `subject_accuracy` are of reader B, `second_reward` has reader C's trunk.
+    """Load the judges from a checkpoint's folder readers/; raise CheckpointError if a part is missing.
 
-    readers: the folder readers/ of a checkpoint. Raises CheckpointError where a part is missing.
+    `truth` and `subject_accuracy` use reader B, `second_reward` has reader C's trunk.
     """
     reader = Reader.from_pretrained(Path(readers) / "b").to(device or "cpu").eval()  # type: ignore[arg-type]
     return Judges(Truth(reader), load_reward(Path(readers) / "c", device), SubjectAccuracy(reader))

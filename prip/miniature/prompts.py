@@ -41,7 +41,7 @@ def split_of(subject: Subject, place: Place) -> str:
 def combinations(split: str) -> list[tuple[Subject, Place]]:
     """All subject-place combinations of a split."""
     if split not in SPLITS:
-        raise ValueError(f"split: wanted one of {', '.join(SPLITS)}, got {split!r}")
+        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     return [(subject, place) for subject in SUBJECTS for place in PLACES if split_of(subject, place) == split]
 
 
