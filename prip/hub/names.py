@@ -66,5 +66,5 @@ def parse_dataset_file(text: str) -> DatasetFile:
     """
     found = _FILE.fullmatch(text)
     if found is None:
-        raise InputError(f"wanted {DATASET_FILE}OWNER/NAME/PATH or OWNER/NAME@REVISION/PATH there, got {text!r}")
+        raise InputError(f"expected {DATASET_FILE}OWNER/NAME/PATH or OWNER/NAME@REVISION/PATH, got {text!r}")
     return DatasetFile(found["repository"], found["revision"], found["path"])

@@ -27,7 +27,7 @@ COMMAND = f"""
 import sys
 for name in {FORBIDDEN}:
     sys.modules["prip.miniature." + name] = None
-from prip.training.cli import main
+from prip.training.cli.command import main
 sys.exit(main(["rl", *sys.argv[1:]]))
 """
 
