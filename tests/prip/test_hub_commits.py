@@ -42,7 +42,7 @@ def test_files_of_datasets_are_named_like_huggingface_hub_does() -> None:
     assert parse_dataset_file("hf://datasets/org/name/a/b.json") == ("org/name", None, "a/b.json")
     assert parse_dataset_file(f"hf://datasets/org/name@{COMMIT}/b.json") == ("org/name", COMMIT, "b.json")
     for text in ("hf://datasets/org/name", "hf://datasets/org/b.json@v1/", "hf://models/org/name/b.json"):
-        with pytest.raises(InputError, match="wanted hf://datasets/OWNER/NAME/PATH or .*, got"):
+        with pytest.raises(InputError, match="expected hf://datasets/OWNER/NAME/PATH or .*, got"):
             parse_dataset_file(text)
 
 
