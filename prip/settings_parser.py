@@ -6,7 +6,8 @@ import argparse
 import inspect
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -34,6 +35,8 @@ _TYPE_WORDS: dict[Any, str] = {
     Path: "a path",
     tuple: 'a list such as \'["one", "two"]\'',
     dict: "a mapping such as '{\"name\": 1}'",
+    Mapping: "a mapping",
+    Sequence: "a list",
 }
 
 
@@ -49,7 +52,40 @@ class _Formatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
         return _type_words(kind).partition(" such as")[0].removeprefix("a ").removeprefix("an ")
 
 
-class SettingsParser(ArgumentParser):
+class ValuesParser(ArgumentParser):
+    """Checks values against the annotations of functions and dataclasses; errors name the value."""
+
+    def values_of(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the given values in their types, completed by the defaults. Mappings are returned as they are.
+
+        Raises:
+            InputError: A name is unknown, a required value is missing, or a value has the wrong type.
+        """
+        actions = {action.dest: action for action in self._actions if action.dest != "help"}
+        for name in map(str, given):
+            if name not in actions:
+                expected = any_of(list(actions)) if actions else "none"
+                raise InputError(f"unknown option {name!r}; expected {expected}{meant(name, list(actions))}")
+        for name, action in actions.items():
+            if action.required and name not in given:
+                raise InputError(f"{name}: expected {_type_words(getattr(action, '_typehint', str))}, got none")
+        for name, value in given.items():
+            kind = getattr(actions[name], "_typehint", None)
+            if value is None and type(None) not in get_args(kind):  # the parser would take null for the default
+                raise _wrong_value(actions[name], name, value)
+        self._given = given
+        # The values of a mapping have no declared type, and the parser would read "1" as a number.
+        mappings = {name: value for name, value in given.items() if isinstance(value, Mapping)}
+        return {**self.parse_object(deepcopy(dict(given))).as_dict(), **mappings}
+
+    def _check_value_key(self, action: argparse.Action, value: Any, key: str, *args: Any, **options: Any) -> Any:
+        try:
+            return super()._check_value_key(action, value, key, *args, **options)
+        except TypeError as error:
+            raise _wrong_value(action, key, getattr(self, "_given", {}).get(key, value)) from error
+
+
+class SettingsParser(ValuesParser):
     """A parser with a flag for every field of a settings class; errors exit with status 2 after one line."""
 
     def __init__(self, settings_class: type, *, prog: str, epilog: str = "", config_help: str = "") -> None:
@@ -119,12 +155,6 @@ class SettingsParser(ArgumentParser):
         self._current, self._current_value = action, super()._get_values(action, arg_strings)
         return self._current_value
 
-    def _check_value_key(self, action: argparse.Action, value: Any, key: str, *args: Any, **options: Any) -> Any:
-        try:
-            return super()._check_value_key(action, value, key, *args, **options)
-        except TypeError as error:
-            raise _wrong_value(action, key, value) from error
-
     def validate(self, namespace: Namespace, *args: Any, **options: Any) -> None:
         """Raise InputError for a missing or wrong value."""
         printing = hasattr(self, "print_config")  # --print_config shows settings that are not complete
@@ -170,7 +200,8 @@ def _wrong_value(action: argparse.Action, key: str, value: object) -> InputError
     """Return the error for a value that is not of the type of an argument."""
     kind = getattr(action, "_typehint", None)
     expected = "a mapping of settings or the path of a YAML file" if kind is None else _type_words(kind)
-    return InputError(f"{key}: expected {expected}, got {value!r}")
+    choices = [str(choice) for choice in get_args(kind)] if get_origin(kind) is Literal else []
+    return InputError(f"{key}: expected {expected}, got {value!r}{meant(str(value), choices)}")
 
 
 def _is_required(field: Any) -> bool:

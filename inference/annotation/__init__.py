@@ -1,1 +1,1 @@
-"""People's judgement of an evaluation's images: a page that asks, answers that stay, and what they say together."""
+"""Human evaluation of an evaluation's images: a web page, the answers on disk, and their summary."""

@@ -1,15 +1,17 @@
-"""Answers on disk: an SQLite file to which is only added.
+"""Answers on disk, in an append-only SQLite file.
 
-An answer is there, through a crash of the program or the machine, once `add` has returned. Taking it back adds a row of
-its own; the final answer to a question is what its last row says.
+An answer survives a crash of the program or the machine once `add` has returned. Undoing it adds another row; the last
+row of a question holds its final answer.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import secrets
 import sqlite3
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
@@ -17,10 +19,10 @@ from pathlib import Path
 
 from prip.errors import InputError
 
-from .items import PREFERENCE, Item, Picture
+from .items import PREFERENCE, RELEVANCE, Item, Picture
 
 BUSY_S = 30
-"""How long to wait, in seconds, for another process that writes."""
+"""Seconds to wait for another process that writes."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS rows (
@@ -53,7 +55,7 @@ _FINAL = "kind = 'answer' AND id IN (SELECT max(id) FROM rows GROUP BY annotator
 
 @dataclass(frozen=True)
 class Answer:
-    """One final answer. For relevance there is one image, on the left; the right side is ""."""
+    """A final answer. For relevance there is one image, on the left; the right side is ""."""
 
     annotator: str
     task: str
@@ -71,22 +73,24 @@ class Answer:
     time: str
     """UTC, ISO 8601."""
     seconds: float
-    """From the moment the images were on the screen."""
+    """Since the images appeared on the screen."""
 
 
 _COLUMNS = [field.name for field in fields(Answer)]
+_PLAIN = ("annotator", "task", "item", "user_prompt", "generator", "seed")
+CSV_COLUMNS = (*_PLAIN, "refiner", "refiner_left", "refiner_right", "answer", "time", "seconds")
 
 
 def answers_path(folder: Path) -> Path:
-    """Returns where the answers to an evaluation's questions lie."""
+    """Return the file of an evaluation's answers."""
     return folder / "annotations" / "answers.sqlite"
 
 
 class AnswerLog:
-    """The answers of one evaluation. May be used from several threads, and by several processes at once."""
+    """The answers of one evaluation; several threads and processes may use it at once."""
 
     def __init__(self, folder: Path) -> None:
-        """Opens, or makes, the file. Raises InputError when that cannot work or the file is another one."""
+        """Open or create the file. Raises InputError when that fails or the file is not an answer log."""
         self.path = answers_path(folder)
         self._lock = threading.RLock()
         try:
@@ -100,7 +104,7 @@ class AnswerLog:
             raise InputError(f"{self.path} cannot be used for answers: {error}") from error
 
     def close(self) -> None:
-        """Closes the file; nothing is lost where this is not called."""
+        """Close the file; nothing is lost without this call."""
         self._connection.close()
 
     def add(
@@ -112,10 +116,18 @@ class AnswerLog:
         answer: str,
         seconds: float,
     ) -> bool:
-        """Writes one answer to disk; returns whether it counts.
+        """Write one answer to disk.
 
-        request: the caller's own name for this call: asked again under the same name, it is written once and counts
-        still. An item that is answered already keeps its answer. sides: the pictures from left to right.
+        Args:
+            request: Unique name of this call; a repeated call is written once, and still counts.
+            annotator: Who answers.
+            item: The question; if it is already answered, that answer stays.
+            sides: The pictures from left to right.
+            answer: The answer.
+            seconds: Time since the images appeared.
+
+        Returns:
+            Whether the answer counts.
         """
         left, right = (*sides, Picture("", ""))[:2]
         values = [item.user_prompt, item.cluster, item.generator, item.seed, *left, *right, answer]
@@ -131,31 +143,38 @@ class AnswerLog:
         return True
 
     def undo(self, request: str, annotator: str, task: str, among: Collection[str], answered: int) -> bool:
-        """Takes back the annotator's latest answer to the items `among`; returns whether there was one.
+        """Undo the annotator's latest answer to the items `among`.
 
-        request: as for `add`. answered: how many of these items the caller believes to be answered; where that is not
-        so, something happened elsewhere, and nothing is taken back.
+        Args:
+            request: As for `add`.
+            annotator: Who answered.
+            task: The task of the items.
+            among: Keys of the items.
+            answered: Number of these items that the caller believes to be answered; if it is wrong, nothing is undone.
+
+        Returns:
+            Whether an answer was undone.
         """
         with self._writing() as connection:
             if self._seen(request):
                 return True
-            given = self.answered(annotator, task, among)
-            if not given or len(given) != answered:
+            keys = self.answered(annotator, task, among)
+            if not keys or len(keys) != answered:
                 return False
             connection.execute(
                 "INSERT INTO rows (request, kind, annotator, task, item, time) VALUES (?, 'undo', ?, ?, ?, ?)",
-                [request, annotator, task, given[-1], _now()],
+                [request, annotator, task, keys[-1], _now()],
             )
         return True
 
     def answered(self, annotator: str, task: str, among: Collection[str]) -> list[str]:
-        """Returns the keys of the items `among` that have an answer of the annotator, the latest last."""
+        """Return the keys of the items `among` that the annotator has answered, the latest last."""
         with self._lock:
-            found = self._connection.execute(
+            rows = self._connection.execute(
                 "SELECT item, kind FROM rows WHERE annotator = ? AND task = ? ORDER BY id", [annotator, task]
             ).fetchall()
         standing: dict[str, None] = {}
-        for key, kind in found:
+        for key, kind in rows:
             standing.pop(key, None)
             if kind == "answer":
                 standing[key] = None
@@ -163,9 +182,9 @@ class AnswerLog:
         return [key for key in standing if key in wanted]
 
     def final_answers(self) -> list[Answer]:
-        """Returns all answers that were not taken back, the oldest first."""
-        found = self._connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM rows WHERE {_FINAL} ORDER BY id")
-        return [Answer(*values) for values in found.fetchall()]
+        """Return all answers that were not undone, the oldest first."""
+        rows = self._connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM rows WHERE {_FINAL} ORDER BY id")
+        return [Answer(*values) for values in rows.fetchall()]
 
     def _seen(self, request: str) -> bool:
         return self._connection.execute("SELECT 1 FROM rows WHERE request = ?", [request]).fetchone() is not None
@@ -184,10 +203,7 @@ class AnswerLog:
 
 
 def read_answers(folder: Path) -> list[Answer]:
-    """Returns the final answers to an evaluation's questions, none where nobody was asked.
-
-    Raises InputError when the file cannot be read.
-    """
+    """Return an evaluation's final answers, none if nobody has answered. Raises InputError for an unreadable file."""
     if not answers_path(folder).is_file():
         return []
     log = AnswerLog(folder)
@@ -200,10 +216,23 @@ def read_answers(folder: Path) -> list[Answer]:
 
 
 def preferred(answer: Answer) -> str:
-    """Returns the refiner that an answer of the task preference prefers, "" for a tie."""
+    """Return the refiner that an answer of the task preference prefers, "" for a tie."""
     if answer.task != PREFERENCE:
-        raise ValueError(f"answer: wanted one of the task {PREFERENCE}, got {answer.task}")
+        raise ValueError(f"answer: expected one of the task {PREFERENCE}, got {answer.task}")
     return {"left": answer.refiner_left, "right": answer.refiner_right, "tie": ""}[answer.answer]
+
+
+def to_csv(answers: Sequence[Answer]) -> str:
+    """Return one row per answer; `refiner` is filled for relevance, `refiner_left` and `_right` for preference."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for answer in answers:
+        row = {**vars(answer), "refiner": ""}
+        if answer.task == RELEVANCE:
+            row |= {"refiner": answer.refiner_left, "refiner_left": ""}
+        writer.writerow(row)
+    return text.getvalue()
 
 
 def _now() -> str:

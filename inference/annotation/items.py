@@ -1,4 +1,4 @@
-"""What people are asked about: single images, or pairs of them, of a finished evaluation."""
+"""The questions about a finished evaluation: single images, or pairs of images."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from prip.command_line import any_of, meant
 from prip.errors import InputError, require
 
 RELEVANCE, PREFERENCE = "relevance", "preference"
 COLUMNS = ("user_prompt", "cluster", "refiner", "generator", "seed", "image")
 
 
-class Row(NamedTuple):
-    """One image of an evaluation; `image` is its content address, "" where drawing it failed."""
+class EvaluatedImage(NamedTuple):
+    """One image of an evaluation; `image` is its content address, "" when drawing failed."""
 
     user_prompt: str
     cluster: str
@@ -30,7 +31,7 @@ class Row(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """An image and who refined its prompt."""
+    """An image and the refiner of its prompt."""
 
     refiner: str
     image: str
@@ -38,7 +39,7 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Item:
-    """One question: how relevant is an image, or which of two is better."""
+    """One question: how relevant an image is, or which of two is better."""
 
     task: str
     user_prompt: str
@@ -50,105 +51,115 @@ class Item:
 
     @property
     def key(self) -> str:
-        """A name that stays as long as the question does: another image under the same prompt is another question."""
+        """A stable name of the question; another image for the same prompt is another question."""
         content = [self.task, self.user_prompt, self.generator, self.seed, *self.pictures]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The questions that every annotator of a study is asked, and what was passed over to find them."""
+    """The questions of a study, and what was left out of it."""
 
     items: tuple[Item, ...]
     identical: int
-    """Pairs left out because both images are the same."""
+    """Pairs left out because their images are identical."""
     failed: int
     """Images of the chosen refiners and generator that the evaluation could not draw."""
 
 
 def pair_order(refiners: Iterable[str]) -> tuple[str, ...]:
-    """Returns refiners in the order in which a pair is named: `none` first, then by name."""
+    """Return refiners in the order in which a pair is named: `none` first, then by name."""
     return tuple(sorted(set(refiners), key=lambda name: (name != "none", name)))
 
 
 def results_of(folder: Path) -> Path:
-    """Returns the file of an evaluation's results. Raises InputError when `folder` holds no finished one."""
+    """Return the file of an evaluation's results. Raises InputError when `folder` holds no finished evaluation."""
     path = folder / "results.parquet"
     if not path.is_file():
-        raise InputError(f"{folder} holds no results.parquet; wanted the folder of a finished prip evaluate")
+        raise InputError(f"folder: expected a finished prip evaluate, got {folder} without results.parquet")
     return path
 
 
-def read_rows(folder: Path) -> list[Row]:
-    """Returns the images of the evaluation in `folder`. Raises InputError when there is no finished one."""
+def read_rows(folder: Path) -> list[EvaluatedImage]:
+    """Return the images of the evaluation in `folder`. Raises InputError when there is no finished one."""
     path = results_of(folder)
     parquet = require("pyarrow.parquet", "annotate")
     arrow = require("pyarrow", "annotate")
     try:
-        there = parquet.read_schema(path).names
-        missing = [name for name in COLUMNS if name not in there]
+        names = parquet.read_schema(path).names
+        missing = [name for name in COLUMNS if name not in names]
         if missing:
-            raise InputError(f"{path} lacks the columns {', '.join(missing)}; was it written by prip evaluate?")
+            raise InputError(f"{path}: expected results of prip evaluate, got a table without {', '.join(missing)}")
         table = parquet.read_table(path, columns=list(COLUMNS))
     except (arrow.ArrowException, OSError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     columns = [table.column(name).to_pylist() for name in COLUMNS]
-    return [Row(*values) for values in zip(*columns, strict=True)]
+    return [EvaluatedImage(*values) for values in zip(*columns, strict=True)]
 
 
 def image_path(images: Path, address: str) -> Path:
-    """Returns the file of an image by its content address. Raises InputError for what is no address, or not there.
-
-    images: the folder in which the evaluation keeps them.
-    """
+    """Return the file of an image in the folder `images`. Raises InputError for an invalid or missing address."""
     if not re.fullmatch(r"[0-9a-f]{8,128}", address):
-        raise InputError(f"image must be a content address in hexadecimal digits, it is {address!r}")
+        raise InputError(f"image: expected a content address in hexadecimal digits, got {address!r}")
     path = images / address[:2] / f"{address}.png"
     if not path.is_file():
-        raise InputError(f"{path} is missing; images must be the folder that prip evaluate had, which draws it anew")
+        raise InputError(
+            f"images: expected the image folder of prip evaluate, got one without {path}; prip evaluate draws it again"
+        )
     return path
 
 
-def choose_refiners(rows: Sequence[Row], task: str, wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """Returns the refiners to ask about: those wanted, else all.
+def choose_refiners(rows: Sequence[EvaluatedImage], task: str, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the refiners to ask about, by default all.
 
-    Raises InputError for unknown ones, and unless they are two for preference.
+    Raises InputError for unknown refiners, and for a preference between other than two.
     """
     known = pair_order(row.refiner for row in rows)
     chosen = known if wanted is None else pair_order(wanted)
     unknown = [name for name in chosen if name not in known]
     if unknown:
-        raise InputError(f"refiners must be of {', '.join(known)}; {', '.join(unknown)} came")
+        raise InputError(f"refiners: expected {any_of(known)}, got {', '.join(unknown)}{meant(unknown[0], known)}")
     if task == PREFERENCE and len(chosen) != 2:
         raise InputError(
-            f"refiners must be two for preference, as in --refiners {' '.join(known[:2])}; of {', '.join(known)}, "
-            f"{len(chosen)} were chosen"
+            f"refiners: expected two of {', '.join(known)} for preference, as in --refiners {' '.join(known[:2])}, got "
+            f"{len(chosen)}"
         )
     return chosen
 
 
 def draw_sample(
     images: Path,
-    rows: Sequence[Row],
+    rows: Sequence[EvaluatedImage],
     task: str,
+    *,
     refiners: Sequence[str],
     generator: str | None,
     count: int,
     seed: int,
 ) -> Sample:
-    """Returns `count` questions, or as many as there are, about the images of `refiners`.
+    """Return up to `count` questions about the images of `refiners`.
 
-    images: their folder. generator: its name, None for all. One image of each prompt comes before the second of any, in
-    an order of `seed`; a larger `count` adds questions and takes none away. Raises InputError when there is nothing to
-    ask.
+    The first image of every prompt precedes the second of any; a larger `count` only adds questions.
+
+    Args:
+        images: Folder of the images.
+        rows: The images of the evaluation.
+        task: RELEVANCE or PREFERENCE.
+        refiners: The refiners to ask about.
+        generator: Name of the generator; None for all.
+        count: Number of questions.
+        seed: Determines the order.
+
+    Raises:
+        InputError: There is nothing to ask.
     """
     generators = sorted({row.generator for row in rows})
     if generator is not None and generator not in generators:
-        raise InputError(f"generator must be of {', '.join(generators)}; {generator} came")
+        raise InputError(f"generator: expected {any_of(generators)}, got {generator!r}")
     if count < 1:
-        raise InputError(f"items must be at least 1, it is {count}")
+        raise InputError(f"items: expected at least 1, got {count}")
     chosen = [row for row in rows if row.refiner in refiners and generator in (None, row.generator)]
-    found: list[Item] = []
+    items: list[Item] = []
     identical = 0
     for group in _spread(chosen, seed):
         pictures = {row.refiner: Picture(row.refiner, row.image) for row in group}
@@ -163,30 +174,30 @@ def draw_sample(
         for asked in questions:
             for picture in asked:
                 image_path(images, picture.image)
-            found.append(Item(task, first.user_prompt, first.cluster, first.generator, first.seed, asked))
-        if len(found) >= count:
+            items.append(Item(task, first.user_prompt, first.cluster, first.generator, first.seed, asked))
+        if len(items) >= count:
             break
-    if not found:
-        why = f": all {identical} pairs are of identical images" if identical else ""
-        raise InputError(f"the evaluation holds nothing to ask about {' and '.join(refiners)}{why}")
-    return Sample(tuple(found[:count]), identical, sum(row.image == "" for row in chosen))
+    if not items:
+        reason = f": all {identical} pairs are of identical images" if identical else ""
+        raise InputError(f"refiners: expected comparable images, got none for {' and '.join(refiners)}{reason}")
+    return Sample(tuple(items[:count]), identical, sum(row.image == "" for row in chosen))
 
 
-def _spread(rows: Sequence[Row], seed: int) -> list[list[Row]]:
-    """Returns drawn images grouped by prompt, generator and seed; groups shuffled, and each prompt's far apart."""
-    groups: dict[tuple[str, str, int], list[Row]] = {}
+def _spread(rows: Sequence[EvaluatedImage], seed: int) -> list[list[EvaluatedImage]]:
+    """Return the drawn images grouped by prompt, generator and seed, shuffled with each prompt's groups far apart."""
+    groups: dict[tuple[str, str, int], list[EvaluatedImage]] = {}
     for row in rows:
         if row.image:
             groups.setdefault((row.user_prompt, row.generator, row.seed), []).append(row)
     names = sorted(groups)
     random.Random(seed).shuffle(names)
     rounds: dict[str, int] = {}
-    placed = []
-    for place, name in enumerate(names):
+    ranked = []
+    for rank, name in enumerate(names):
         turn = rounds.get(name[0], 0)
         rounds[name[0]] = turn + 1
-        placed.append((turn, place, groups[name]))
-    return [group for _, _, group in sorted(placed, key=lambda one: one[:2])]
+        ranked.append((turn, rank, groups[name]))
+    return [group for _, _, group in sorted(ranked, key=lambda entry: entry[:2])]
 
 
 def _same(images: Path, first: Picture, second: Picture) -> bool:

@@ -1,4 +1,4 @@
-"""The server of the page: a handful of requests around a Study."""
+"""Serves the annotation page and its study over HTTP."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from prip.command_line import any_of
 from prip.errors import InputError
 
 from ..network.request_guard import Guard
@@ -23,7 +24,7 @@ PAGE_FILES = {"/": "text/html", "/style.css": "text/css", "/page.js": "text/java
 LARGEST_SECONDS = 86_400.0
 
 BODY_BYTES = 4096
-"""The largest request; an answer has some 200 bytes."""
+"""Size limit of a request; an answer has about 200 bytes."""
 
 Token = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
@@ -35,7 +36,7 @@ class _Request(BaseModel):
 
 
 class AnswerRequest(_Request):
-    """An answer to one question; `seconds` since its images stood on the screen."""
+    """An answer to one question, `seconds` after its images appeared."""
 
     item: Token
     answer: Literal["0", "1", "2", "left", "right", "tie"]
@@ -43,13 +44,13 @@ class AnswerRequest(_Request):
 
 
 class UndoRequest(_Request):
-    """Take back the latest answer; `answered`: how many answers the page believes to be there."""
+    """Undo the latest answer; `answered`: the number of answers that the page believes to exist."""
 
     answered: Annotated[int, Field(ge=0)]
 
 
 def make_application(study: Study, host: str, port: int) -> Guard:
-    """Returns the ASGI application that serves the page and the study, to requests of its own page alone."""
+    """Return the ASGI application that serves the page and the study, only to requests from its own page."""
     application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     allowed = ("0", "1", "2") if study.task == RELEVANCE else ("left", "right", "tie")
 
@@ -79,7 +80,7 @@ def make_application(study: Study, host: str, port: int) -> Guard:
     @application.post("/api/answer")
     def answer(sent: AnswerRequest) -> dict[str, Any]:
         if sent.answer not in allowed:
-            raise InputError(f"answer must be {', '.join(allowed)}; {sent.answer} came")
+            raise InputError(f"answer: expected {any_of(allowed)}, got {sent.answer!r}")
         counts = study.answer(sent.annotator, sent.item, sent.answer, sent.seconds, sent.request)
         return {"counts": counts, **study.state(sent.annotator)}
 
@@ -99,7 +100,7 @@ def make_application(study: Study, host: str, port: int) -> Guard:
 
 
 def serve(study: Study, host: str, listening: socket.socket) -> None:
-    """Serves until it is interrupted."""
+    """Serve until interrupted."""
     application = make_application(study, host, listening.getsockname()[1])
     settings = uvicorn.Config(
         application, log_level="warning", access_log=False, http="h11", ws="none", lifespan="off", server_header=False

@@ -1,4 +1,4 @@
-"""A study: the questions asked about an evaluation, and each annotator's way through them."""
+"""A study: the questions about an evaluation, and each annotator's progress through them."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from .blinding import check_annotator, order_for, sides_for, token, without_desc
 from .items import Item, Picture, Sample, image_path
 
 PRELOADED = 3
-"""How many of the next questions' images the page is told of, to fetch them ahead."""
+"""Number of questions for which the page preloads images."""
 
 VIEWS = 100
-"""How many annotators' orders are kept in memory; any other is made anew when it is asked for."""
+"""Number of annotators' views that are cached; others are rebuilt on demand."""
 
 
 @dataclass(frozen=True)
 class View:
-    """One annotator's way through the questions; tokens stand for questions and images."""
+    """The questions as one annotator sees them; tokens stand for questions and images."""
 
     annotator: str
     items: dict[str, Item]
-    """Token -> question, in the annotator's order."""
+    """Questions by token, in the annotator's order."""
     sides: dict[str, tuple[Picture, ...]]
-    """Token of a question -> its pictures from left to right."""
+    """Pictures from left to right, by token of the question."""
     images: dict[str, tuple[str, ...]]
-    """Token of a question -> tokens of its images from left to right."""
+    """Tokens of the images from left to right, by token of the question."""
     pictures: dict[str, Picture]
-    """Token of an image -> the picture."""
+    """Pictures by token of the image."""
 
 
 class Study:
-    """What the server knows. What it returns may be shown to annotators: no refiner, score or address is in it."""
+    """The server's state; what it returns reveals no refiner, score or address to annotators."""
 
     def __init__(self, images: Path, task: str, sample: Sample, seed: int, log: AnswerLog) -> None:
         self.images = images
@@ -46,7 +46,7 @@ class Study:
         self._views: OrderedDict[str, View] = OrderedDict()
 
     def view(self, annotator: str) -> View:
-        """Returns an annotator's way. Raises InputError for what is no name."""
+        """Return an annotator's view. Raises InputError for an invalid name."""
         name = check_annotator(annotator)
         view = self._views.get(name)
         if view is None:
@@ -57,7 +57,7 @@ class Study:
         return view
 
     def state(self, annotator: str) -> dict[str, Any]:
-        """Returns where an annotator stands: the question that is open, and the images of the next ones."""
+        """Return an annotator's progress: the open question, and the images of the next ones."""
         view = self.view(annotator)
         done = set(self.log.answered(view.annotator, self.task, self.keys))
         open_tokens = [name for name, item in view.items.items() if item.key not in done]
@@ -76,18 +76,18 @@ class Study:
         }
 
     def answer(self, annotator: str, item: str, answer: str, seconds: float, request: str) -> bool:
-        """Writes an answer to disk; returns whether it counts (see AnswerLog.add): not so for an unknown question."""
+        """Write an answer to disk; return whether it counts (see AnswerLog.add), False for an unknown question."""
         view = self.view(annotator)
         if item not in view.items:
             return False
         return self.log.add(request, view.annotator, view.items[item], view.sides[item], answer, seconds)
 
     def undo(self, annotator: str, answered: int, request: str) -> bool:
-        """Takes the annotator's latest answer back; returns whether there was one (see AnswerLog.undo)."""
+        """Undo the annotator's latest answer; return whether there was one (see AnswerLog.undo)."""
         return self.log.undo(request, self.view(annotator).annotator, self.task, self.keys, answered)
 
     def image(self, annotator: str, name: str) -> bytes | None:
-        """Returns the PNG of an image token, None when the annotator has no such image."""
+        """Return the PNG of an image token, or None when the annotator has no such image."""
         picture = self.view(annotator).pictures.get(name)
         if picture is None:
             return None

@@ -1,8 +1,8 @@
-"""What the answers say together: means and shares with intervals, and how far annotators agree.
+"""Summarises the answers: means and shares with intervals, and the agreement of annotators.
 
-Answers about one prompt are not independent, so intervals resample prompts, by the clusters of the evaluation (cluster
-bootstrap, percentile interval). Agreement is Krippendorff's alpha (Krippendorff, Content Analysis, 1980, chapter 12):
-1 where annotators agree in all, 0 where they agree as chance would. Not everybody must have answered every question.
+Answers about one prompt are not independent, so intervals resample the clusters of prompts (cluster bootstrap,
+percentile interval). Agreement is Krippendorff's alpha (Krippendorff, Content Analysis, 1980, chapter 12): 1 for full
+agreement, 0 for chance. Annotators may skip questions.
 """
 
 from __future__ import annotations
@@ -23,19 +23,16 @@ from .items import PREFERENCE, RELEVANCE, pair_order, read_rows
 DRAWS = 10_000
 
 Rating = tuple[str, str, int]
-"""Annotator, question, and the answer as a number; numbers are in the order of the answers where there is one."""
+"""Annotator, question, and the answer as a number, in the order of the answers if they have one."""
 
 
 def mean_with_interval(
     values: Sequence[float], clusters: Sequence[Hashable], seed: int = 0
 ) -> tuple[float, float | None, float | None]:
-    """Returns the mean of `values` `(n,)` and its 95 % interval, from resampling the clusters that they belong to.
-
-    None for the interval's ends where there is one cluster only.
-    """
+    """Return the mean of `values` `(n,)` and its 95 % interval, None for a single cluster, by resampling `clusters`."""
     if not values or len(values) != len(clusters):
         raise ValueError(
-            f"values: wanted at least one, and one for each of {len(clusters)} clusters, got {len(values)}"
+            f"values: expected at least one, and one for each of {len(clusters)} clusters, got {len(values)}"
         )
     sums: dict[Hashable, float] = defaultdict(float)
     for value, cluster in zip(values, clusters, strict=True):
@@ -50,14 +47,14 @@ def mean_with_interval(
 
 
 def nominal_distance(_counts: Counter[int]) -> Callable[[int, int], float]:
-    """Returns alpha's distance of answers that are equal or not."""
+    """Return alpha's distance for unordered answers."""
     return lambda first, second: float(first != second)
 
 
 def ordinal_distance(counts: Counter[int]) -> Callable[[int, int], float]:
-    """Returns alpha's distance of answers that have an order: (n_c + ... + n_k - (n_c + n_k) / 2) squared.
+    """Return alpha's distance for ordered answers: (n_c + ... + n_k - (n_c + n_k) / 2) squared.
 
-    counts: how often each answer c was given, n_c.
+    counts: the frequency n_c of each answer c.
     """
 
     def distance(first: int, second: int) -> float:
@@ -69,10 +66,10 @@ def ordinal_distance(counts: Counter[int]) -> Callable[[int, int], float]:
 
 
 def agreement(ratings: Sequence[Rating], metric: Callable[[Counter[int]], Callable[[int, int], float]]) -> float | None:
-    """Returns Krippendorff's alpha of ratings, at most 1.
+    """Return Krippendorff's alpha of ratings, at most 1.
 
-    metric: `nominal_distance` or `ordinal_distance`. None where no question has two answers, and where all those
-    answers are the same: then chance would agree as well.
+    metric: `nominal_distance` or `ordinal_distance`. None when no question has two answers, and when all of those
+    answers are the same, as chance would agree too.
     """
     times = Counter(question for _, question, _ in ratings)
     shared = [rating for rating in ratings if times[rating[1]] > 1]
@@ -84,46 +81,43 @@ def agreement(ratings: Sequence[Rating], metric: Callable[[Counter[int]], Callab
 
 
 def relevance_rows(answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    """Returns, for each refiner, the mean relevance of its images (0 to 2), with interval and the number of answers."""
-    given = [answer for answer in answers if answer.task == RELEVANCE]
+    """Return the mean relevance (0 to 2) of each refiner's images, with its interval and the number of answers."""
+    answers = [answer for answer in answers if answer.task == RELEVANCE]
     rows = []
-    for refiner in pair_order(answer.refiner_left for answer in given):
-        own = [answer for answer in given if answer.refiner_left == refiner]
-        mean, low, high = mean_with_interval([float(one.answer) for one in own], [one.cluster for one in own])
-        rows.append({"refiner": refiner, "mean": mean, "low": low, "high": high, "n": len(own)})
+    for refiner in pair_order(answer.refiner_left for answer in answers):
+        group = [answer for answer in answers if answer.refiner_left == refiner]
+        values, clusters = [float(answer.answer) for answer in group], [answer.cluster for answer in group]
+        mean, low, high = mean_with_interval(values, clusters)
+        rows.append({"refiner": refiner, "mean": mean, "low": low, "high": high, "n": len(group)})
     return rows
 
 
 def preference_rows(answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    """Returns, for each pair of refiners, how often the one won, tied and lost against the other, as shares.
-
-    low, high: the interval of the share of wins. `n` is the number of answers.
-    """
-    given = [answer for answer in answers if answer.task == PREFERENCE]
+    """Return the shares of wins (with the interval low, high), ties and losses of n answers per pair of refiners."""
     pairs: dict[tuple[str, ...], list[Answer]] = defaultdict(list)
-    for answer in given:
+    for answer in [answer for answer in answers if answer.task == PREFERENCE]:
         pairs[pair_order((answer.refiner_left, answer.refiner_right))].append(answer)
     rows = []
-    for (against, refiner), own in sorted(pairs.items()):
-        winners = [preferred(answer) for answer in own]
-        win, low, high = mean_with_interval([float(name == refiner) for name in winners], [one.cluster for one in own])
+    for (against, refiner), group in sorted(pairs.items()):
+        winners, clusters = [preferred(answer) for answer in group], [answer.cluster for answer in group]
+        win, low, high = mean_with_interval([float(name == refiner) for name in winners], clusters)
         rows.append(
             {
                 "refiner": refiner,
                 "against": against,
                 "win": win,
-                "tie": winners.count("") / len(own),
-                "loss": winners.count(against) / len(own),
+                "tie": winners.count("") / len(group),
+                "loss": winners.count(against) / len(group),
                 "low": low,
                 "high": high,
-                "n": len(own),
+                "n": len(group),
             }
         )
     return rows
 
 
 def summarise(answers: Sequence[Answer]) -> dict[str, Any]:
-    """Returns what all answers say together, in the form of summary.json's `people`."""
+    """Return the summary of all answers, in the form of `people` in summary.json."""
     relevance: list[Rating] = []
     preference: list[Rating] = []
     for answer in answers:
@@ -145,9 +139,9 @@ def summarise(answers: Sequence[Answer]) -> dict[str, Any]:
 
 
 def standing_answers(folder: Path) -> tuple[list[Answer], int]:
-    """Returns the final answers about images that the evaluation in `folder` holds, and how many are about others.
+    """Return the final answers about images of the evaluation in `folder`, and the number of answers about others.
 
-    An evaluation that was made anew, with another checkpoint say, keeps its refiners' names but not its images.
+    An evaluation that was repeated, for example with another checkpoint, keeps its refiners' names but not its images.
     """
     answers = read_answers(folder)
     if not answers:
@@ -163,11 +157,11 @@ def standing_answers(folder: Path) -> tuple[list[Answer], int]:
 
 
 def people_summary(folder: Path) -> dict[str, Any] | None:
-    """Returns what people say about the evaluation in `folder`, None where nobody has answered yet.
+    """Return the summary of the human evaluation in `folder`, or None when nobody has answered yet.
 
     {"annotators", "answers", "relevance": [{"refiner", "mean", "low", "high", "n"}], "preference": [{"refiner",
     "against", "win", "tie", "loss", "low", "high", "n"}], "agreement": {"relevance", "preference"}}; intervals and
-    agreement are None where there are too few answers for them. Reads results.parquet.
+    agreement are None when there are too few answers. Reads results.parquet.
     """
     answers, _ = standing_answers(folder)
     return summarise(answers) if answers else None

@@ -27,13 +27,13 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "annotate",
         help="ask people about an evaluation's images",
-        description="Serve a page on which people judge the images of a finished evaluation, without knowing whose "
-        "they are: which of two they prefer, or how much of the prompt one shows. Every answer is on disk before the "
-        "page moves on; start it again to go on.",
+        description="Serve a page on which people judge the images of a finished evaluation without knowing their "
+        "refiners: which of two they prefer, or how much of the prompt one shows. Every answer is saved before the "
+        "page moves on; run the command again to continue.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="that prip evaluate wrote (--out)")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="output of prip evaluate (--out)")
     parser.add_argument(
         "--task",
         default="preference",
@@ -41,43 +41,43 @@ def add_parser(subparsers: Any) -> None:
         help="which of two images is better, or how relevant one is to the prompt (default preference)",
     )
     parser.add_argument(
-        "--refiners", nargs="+", metavar="NAME", help="whose images: two for preference (default all there are)"
+        "--refiners", nargs="+", metavar="NAME", help="refiners to compare, two for preference (default all)"
     )
-    parser.add_argument("--generator", metavar="NAME", help="whose images (default all generators)")
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="as for prip evaluate (default FOLDER/images)")
-    parser.add_argument("--items", type=int, default=100, metavar="N", help="questions for everybody (default 100)")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample, the order and the sides (default 0)")
+    parser.add_argument("--generator", metavar="NAME", help="generator of the images (default all)")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="images of prip evaluate (default FOLDER/images)")
+    parser.add_argument("--items", type=int, default=100, metavar="N", help="number of questions (default 100)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample, the order and the sides (default 0)")
     add_address(parser, 8765)
     parser.add_argument("--no-browser", action="store_true", help="do not open the page")
-    parser.add_argument("--export", type=Path, metavar="FILE", help="write all answers as CSV, and serve nothing")
-    parser.add_argument("--summary", action="store_true", help="print what the answers say, and serve nothing")
+    parser.add_argument("--export", type=Path, metavar="FILE", help="write all answers as CSV instead of serving")
+    parser.add_argument("--summary", action="store_true", help="print the summary of the answers instead of serving")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve the page, or write and print the answers. Returns 0; errors of ours are for the caller.
+    """Serve the page, or write and print the answers. Return 0; PripErrors are left to the caller.
 
-    Whether there is an evaluation is told first, then whether the extra is installed.
+    The folder is checked before the extra.
     """
     from ..annotation.items import results_of
 
     results_of(arguments.folder)
     if arguments.export is not None or arguments.summary:
-        return _tell(arguments)
+        return _export(arguments)
     return _serve(arguments)
 
 
-def _tell(arguments: argparse.Namespace) -> int:
+def _export(arguments: argparse.Namespace) -> int:
     from prip.files import check_target, write_output
 
-    from ..annotation.export import to_csv
+    from ..annotation.answers import to_csv
     from ..annotation.summary import standing_answers, summarise
     from ..evaluation.analysis.people import people_tables
     from ..evaluation.analysis.table import print_tables
 
     answers, others = standing_answers(arguments.folder)
     if not answers:
-        raise InputError(f"{arguments.folder} has no answers yet; prip annotate {arguments.folder} asks for them")
+        raise InputError(f"{arguments.folder} has no answers yet; collect them with: prip annotate {arguments.folder}")
     if others:
         print(f"left out: {others} answers about images that this evaluation no longer holds", file=sys.stderr)
     if arguments.export is not None:
@@ -102,7 +102,15 @@ def _serve(arguments: argparse.Namespace) -> int:
     rows = read_rows(folder)
     refiners = choose_refiners(rows, arguments.task, arguments.refiners)
     images = arguments.images or folder / "images"
-    sample = draw_sample(images, rows, arguments.task, refiners, arguments.generator, arguments.items, arguments.seed)
+    sample = draw_sample(
+        images,
+        rows,
+        arguments.task,
+        refiners=refiners,
+        generator=arguments.generator,
+        count=arguments.items,
+        seed=arguments.seed,
+    )
     listening = listen(arguments.host, arguments.port)
     log = AnswerLog(folder)
     print(f"{arguments.task}: {len(sample.items)} questions about {' and '.join(refiners)}")
@@ -111,9 +119,9 @@ def _serve(arguments: argparse.Namespace) -> int:
     if sample.failed:
         print(f"left out: {sample.failed} images that the evaluation could not draw")
     if arguments.host.lower() not in LOOPBACK:
-        print("everybody who reaches this machine can answer, and there is no password", file=sys.stderr)
+        print("anyone who can reach this machine can answer: there is no password", file=sys.stderr)
     page = address(arguments.host, listening)
-    print(f"{page} (Ctrl-C ends it; every answer is saved in {log.path.parent})", flush=True)
+    print(f"{page} (press Ctrl-C to stop; every answer is saved in {log.path.parent})", flush=True)
     if not arguments.no_browser:
         threading.Thread(target=webbrowser.open, args=[page], daemon=True).start()
     try:

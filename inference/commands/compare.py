@@ -26,8 +26,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "compare",
         help="draw a prompt plain and refined",
-        description="Draw the plain and the refined prompt side by side, from the same seeds, with the scores that the "
-        "checkpoint's rewards give the images for your prompt.",
+        description="Draw the plain and the refined prompt side by side, from the same seeds, with the scores of the "
+        "checkpoint's rewards for your prompt.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -38,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
         required=True,
         type=Path,
         metavar="FILE",
-        help="image to write: cat.png, or new/folder/cat.png: folders are made",
+        help="image to write, such as cat.png; missing folders are created",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the first image; the next ones follow (default 0)")
     parser.add_argument("--images", type=int, default=2, metavar="N", help="images of each prompt (default 2)")
@@ -47,17 +47,17 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Refine, draw, score, write the picture and print the scores. Returns 0; errors of ours are for the caller.
+    """Refine, draw, score, write the picture and print the scores. Return 0; PripErrors are left to the caller.
 
-    The refined prompt keeps to what the generator reads, as its own tokenizer counts.
+    The refined prompt fits the generator's token limit, as counted by its own tokenizer.
     """
     from prip.files import check_target, write_output
     from prip.loading.folders import refiner_folder, whole_folder
     from prip.options import check_whole
+    from prip.pictures import left_out
     from prip.text.prompts import check_user_prompt
 
     from ..checkpoint_parts import existing
-    from ..comparison.fonts import left_out
     from ..comparison.sheet import draw_sheet, file_format
     from ..comparison.workbench import Workbench
 
@@ -74,18 +74,18 @@ def run(arguments: argparse.Namespace) -> int:
     bench = Workbench.load(folder, arguments.device)
     refined = bench.refiner.refine(prompt, seed=arguments.seed)
     if refined == prompt:
-        print("prip compare: note: plain and refined are the same, drawn once", file=sys.stderr)
+        print("prip compare: note: the plain and the refined prompt are identical and drawn once", file=sys.stderr)
     if unknown := left_out(refined):
-        print(f"prip compare: note: no font here has {unknown!r}, the picture leaves that out", file=sys.stderr)
+        print(f"prip compare: note: the picture omits {unknown!r}, which no installed font has", file=sys.stderr)
     seeds = list(range(arguments.seed, arguments.seed + arguments.images))
     columns = bench.before_after(prompt, refined, seeds, progress=sys.stderr.isatty())
     write_output(arguments.output, draw_sheet(columns, seeds, format_name))
-    _tell(columns)
+    _print_scores(columns)
     print(f"\nwritten to {arguments.output}")
     return 0
 
 
-def _tell(columns: Sequence[Column]) -> None:
+def _print_scores(columns: Sequence[Column]) -> None:
     """Print the prompts, and the mean of each reward's scores."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")

@@ -18,8 +18,8 @@ EXAMPLES = """examples:
   prip evaluate --config miniature --out mine --refiner mine=prip:my-checkpoint --refiner house="suffix:golden hour"
   prip evaluate --config hpsv2 --out hpsv2 --checkpoint owner/name --refiner promptist --prompt-limit 100
 
-The same command goes on where a run was stopped, and draws no image twice. One with further refiners, generators or
-scorers in the same folder makes what is missing.
+Run the same command again to resume; no image is drawn twice. With more refiners, generators or scorers in the same
+folder, only what is missing is measured.
 """
 
 
@@ -28,62 +28,64 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "evaluate",
         help="measure refiners: tables, statistics and a report",
-        description="Refine the prompts of a set by several refiners, draw them on the same noise, score the images, "
-        "and tell with intervals and tests which refiner makes better pictures.",
+        description="Refine the prompts of a set with several refiners, draw them from the same noise, score the "
+        "images, and report with intervals and tests which refiner makes better pictures.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", default="miniature", help="preset or YAML file (default miniature)")
-    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="where all of it goes")
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="output folder")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--checkpoint", default="prip-mini", help="embedded, folder or Hub id (default prip-mini)")
-    source.add_argument("--run", type=Path, dest="training_run", metavar="RUN", help="a training run in its place")
+    source.add_argument("--checkpoint", default="prip-mini", help="embedded name, folder or Hub id (default prip-mini)")
+    source.add_argument(
+        "--run", type=Path, dest="training_run", metavar="RUN", help="training run instead of a checkpoint"
+    )
     add_revision(parser)
-    parser.add_argument("--prompts", metavar="SET", help="a file of prompts, or a kind of set as KIND or KIND:PLACE")
-    for what in ("refiners", "generators", "scorers"):
-        parser.add_argument(f"--{what}", nargs="+", metavar="NAME", help=f"of the config's {what}, these alone")
+    parser.add_argument("--prompts", metavar="SET", help="file of prompts, or a prompt set as KIND or KIND:PLACE")
+    for section in ("refiners", "generators", "scorers"):
+        parser.add_argument(f"--{section}", nargs="+", metavar="NAME", help=f"only these {section} of the config")
     parser.add_argument(
         "--refiner",
         action="append",
         default=[],
         metavar="NAME[=KIND:PLACE]",
-        help="one more refiner: a preset by its name, or a kind with its place (repeatable)",
+        help="add a refiner: name of a preset, or a kind with its place; may be repeated",
     )
-    parser.add_argument("--prompt-limit", type=int, metavar="N", help="at most so many prompts, spread over the set")
-    parser.add_argument("--images-per-prompt", type=int, metavar="N", help="in place of the config's")
+    parser.add_argument("--prompt-limit", type=int, metavar="N", help="maximum number of prompts, spread over the set")
+    parser.add_argument("--images-per-prompt", type=int, metavar="N", help="overrides the config")
     parser.add_argument(
-        "--images", type=Path, metavar="FOLDER", help="where images are kept, to be shared by evaluations (OUT/images)"
+        "--images", type=Path, metavar="FOLDER", help="image folder, which evaluations may share (default OUT/images)"
     )
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="make anew what other settings have left in OUT; it is told and deleted before, images stay",
+        help="announce and delete work in OUT that was made with other settings, except images",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of phrasings, images and resampling (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of phrasings, images and resampling (default 0)")
     add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, write the folder and print its tables. Returns 0; errors of ours are for the caller."""
+    """Measure, write the folder and print its tables. Return 0; PripErrors are left to the caller."""
     began = time.monotonic()
-    for module in ("yaml", "pandas", "pyarrow", "scipy", "matplotlib", "rich"):
+    for module in ("yaml", "jsonargparse", "jinja2", "pandas", "pyarrow", "scipy", "matplotlib", "rich"):
         require(module, "evaluate")
     from ..annotation.summary import people_summary
     from ..checkpoint_parts import Parts
     from ..evaluation.analysis.curves import judged_curves
     from ..evaluation.analysis.summary import summarise
-    from ..evaluation.command_line import settings_from
     from ..evaluation.kinds.registry import Context
     from ..evaluation.kinds.seeds import check_seed
     from ..evaluation.report import write_report
+    from ..evaluation.settings import settings_from
     from ..evaluation.work.run import IMAGES, RESULTS, Evaluation
 
     settings = settings_from(arguments)
     seed = check_seed(arguments.seed)
     if arguments.training_run is not None and arguments.revision is not None:
-        raise InputError("revision must be left out with --run")
+        raise InputError(f"revision: expected none with --run, got {arguments.revision!r}")
     from prip.devices import as_device
 
     device = str(as_device(arguments.device))

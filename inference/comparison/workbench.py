@@ -1,4 +1,4 @@
-"""Before and after: a user prompt and what was made of it, drawn from the same seeds and scored for the user prompt."""
+"""Before and after: a user prompt and its refinement, drawn from the same seeds and scored for the user prompt."""
 
 from __future__ import annotations
 
@@ -22,24 +22,26 @@ TITLES = ("plain", "refined")
 
 @dataclass(frozen=True)
 class Workbench:
-    """What was loaded of a checkpoint: its refiner, and the generator and the rewards where there are any."""
+    """A checkpoint's refiner, with its generator and rewards if it has any."""
 
     refiner: Refiner
-    """Its token budget is counted by the generator, where there is one."""
+    """Its token budget is counted by the generator, if there is one."""
     generator: Generator | None
     rewards: Sequence[Reward]
 
     @classmethod
     def load(cls, folder: Path, device: str | None = None, generator: str | None = None) -> Workbench:
-        """Load all that a checkpoint has of these.
+        """Load what a checkpoint has. Without a generator, no reward is loaded.
 
-        folder: of a whole checkpoint, as `prip.loading.folders.whole_folder` gives it, or of a refiner alone.
-        device: None is a GPU where there is one.
-        generator: in place of the checkpoint's own, as `prip.generators.load_generator` names it.
-        Without a generator there is nothing to score, and no reward is loaded.
+        Args:
+            folder: A whole checkpoint, from `prip.loading.folders.whole_folder`, or a refiner alone.
+            device: Where to compute; None is a GPU if there is one.
+            generator: Replaces the checkpoint's own, by its name in `prip.generators.load_generator`.
 
-        Raises CheckpointError for a part that cannot be loaded, MissingExtraError for a generator without diffusers,
-        InputError for an unusable device.
+        Raises:
+            CheckpointError: A part cannot be loaded.
+            MissingExtraError: The generator needs diffusers, which is not installed.
+            InputError: The device cannot be used.
         """
         own = folder / "generator"
         name = generator or (str(own) if own.is_dir() else None)
@@ -52,24 +54,25 @@ class Workbench:
 
     @classmethod
     def around(cls, refiner: Refiner, folder: Path, generator: str, device: str | None = None) -> Workbench:
-        """Load what draws for a refiner and scores that: a generator, and the rewards of a checkpoint if it has any.
+        """Load a generator and the checkpoint's rewards, if any, for a loaded refiner.
 
-        The arguments and errors are those of `load`, but that the generator is named in any case.
+        Arguments and errors as for `load`, but the generator is required.
         """
         from prip.devices import as_device
         from prip.generators import load_generator
 
-        place = str(as_device(device))
-        drawing = load_generator(generator, device=place)
-        rewards = load_rewards(folder / "rewards", place) if (folder / "rewards").is_dir() else ()
+        name = str(as_device(device))
+        drawing = load_generator(generator, device=name)
+        rewards = load_rewards(folder / "rewards", name) if (folder / "rewards").is_dir() else ()
         return cls(refiner.counted_by(drawing), drawing, tuple(rewards))
 
     def draw(
         self, user_prompts: Sequence[str], prompts: Sequence[str], seeds: Sequence[int]
     ) -> tuple[Images, dict[str, list[float]]]:
-        """Draw each prompt from its seed, and score the image for its user prompt. It takes a generator.
+        """Draw each prompt from its seed, and score the image for its user prompt. Needs a generator.
 
-        Returns the images, and for each reward, by its name, a score an image.
+        Returns:
+            The images, and one score per image for each reward, by name.
         """
         assert self.generator is not None
         images = self.generator(prompts, seeds)
@@ -78,9 +81,9 @@ class Workbench:
     def before_after(
         self, user_prompt: str, refined_prompt: str, seeds: Sequence[int], progress: bool = False
     ) -> list[Column]:
-        """Draw the user prompt and the refined one, both from the same seeds: once where they are the same.
+        """Draw the user prompt and the refined one from the same seeds; only once when they are identical.
 
-        progress: whether a bar on the error stream shows how far a diffusers pipeline has come.
+        progress: whether to show the progress of a diffusers pipeline on the error stream.
         """
         texts = dict(zip(TITLES, dict.fromkeys((user_prompt, refined_prompt)), strict=False))
         show = getattr(self.generator, "show_progress", None) if progress else None

@@ -1,115 +1,106 @@
-"""What an evaluation measures: which prompts, refiners, generators and scorers, and how much is drawn."""
+"""Settings of an evaluation: prompts, refiners, generators, scorers, and how much is drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from importlib import resources
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from prip.command_line import any_of, meant
+from prip.config_files import read_config_chain
 from prip.errors import InputError
 from prip.options import check_whole
+from prip.settings_parser import ValuesParser
 
-from .kinds.registry import EMBEDDERS, GENERATORS, PROMPT_SETS, REFINERS, SCORERS, check_entry
-
-Entry = Mapping[str, Any]
-"""A kind and its options."""
+from .kinds.registry import EMBEDDERS, GENERATORS, PROMPT_SETS, REFINERS, SCORERS, Entry, Kinds
 
 NONE = "none"
-"""The refiner that every other one is compared with."""
+"""The refiner that all others are compared with."""
 ROLES = ("trained against", "held out", "fidelity")
-"""What a scorer is in the tables: a reward that the refiner learned from, one that it did not, or one that tells
+"""A scorer's role in the tables: a reward that the refiner was trained against, one that it was not, or a measure of
 whether the image still shows what the user asked for."""
-EXTENDS = "extends"
-_SECTIONS = ("refiners", "generators", "scorers")
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+_SECTIONS: Mapping[str, Kinds[Any]] = {"refiners": REFINERS, "generators": GENERATORS, "scorers": SCORERS}
+_OWN_OPTIONS = {"generators": ("seen",), "scorers": ("role",)}
+"""Options of entries that are the evaluation's and not their kind's."""
+_LEAST = {
+    "agreement_renders": 0,
+    "images_per_prompt": 1,
+    "prompt_limit": 0,
+    "bootstrap_draws": 100,
+    "chunk": 1,
+    "batch_size": 1,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """The settings of an evaluation; `inference/evaluation/kinds/registry.py` says which kinds there are."""
+    """Settings of an evaluation; the kinds are listed in `inference/evaluation/kinds/registry.py`."""
 
     prompts: Entry = field(default_factory=lambda: {"kind": "miniature"})
     """The prompt set."""
-    refiners: Mapping[str, Entry] = field(default_factory=dict)
-    """By the name that tables call them; `none` is always in."""
-    generators: Mapping[str, Entry] = field(default_factory=dict)
+    refiners: Mapping[str, Any] = field(default_factory=dict)
+    """By their names in the tables; `none` is always included."""
+    generators: Mapping[str, Any] = field(default_factory=dict)
     """By name. `seen`: whether the refiner was trained against it (default true)."""
-    scorers: Mapping[str, Entry] = field(default_factory=dict)
+    scorers: Mapping[str, Any] = field(default_factory=dict)
     """By name. `role`: one of ROLES (default held out)."""
     comparisons: Sequence[Sequence[str]] = ()
-    """Pairs that are tested against each other: (from, to), two refiners on each generator, or two REFINER@GENERATOR,
-    which may differ in either."""
+    """Pairs (from, to) that are tested against each other: two refiners on each generator, or two
+    REFINER@GENERATOR."""
     embedder: Entry | None = None
-    """What turns images into vectors, by which diversity is measured; null does without."""
+    """Maps images to vectors to measure diversity; null skips it."""
     agreement_renders: int = 0
-    """Renders on which the miniature's judge truth is compared with the exact truth; 0 does without."""
+    """Renders on which the miniature's judge truth is compared with the exact truth; 0 skips it."""
     images_per_prompt: int = 4
-    """Images of each user prompt, from seeds of its own, the same for every refiner."""
+    """Images per user prompt; their seeds are the same for every refiner."""
     prompt_limit: int = 0
-    """At most so many prompts, spread over the whole set; 0 takes all."""
+    """Maximum number of prompts, spread over the whole set; 0 takes all."""
     bootstrap_draws: int = 10_000
-    """Resamplings of clusters behind each interval and p-value."""
+    """Resamplings of clusters for each interval and p-value."""
     chunk: int = 64
-    """User prompts that are refined, drawn and scored between two saved parts: what a run that is killed may lose, and
-    what bounds its memory."""
+    """User prompts that are refined, drawn and scored between two saves: bounds the memory and what a killed run
+    loses."""
     batch_size: int = 256
-    """Images that are drawn and scored at a time."""
+    """Images drawn and scored at a time."""
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("agreement_renders", 0),
-            ("images_per_prompt", 1),
-            ("prompt_limit", 0),
-            ("bootstrap_draws", 100),
-            ("chunk", 1),
-            ("batch_size", 1),
-        ):
+        for name, least in _LEAST.items():
             check_whole(name, getattr(self, name), least)
-        for name in _SECTIONS:
-            entries = getattr(self, name)
-            if not isinstance(entries, Mapping):
-                raise InputError(f"{name} must map names to kinds, it is {entries!r}")
-            for own, entry in entries.items():
-                if not isinstance(entry, Mapping):
-                    raise InputError(f"{name}: wanted a kind and its options for {own!r}, got {entry!r}")
         object.__setattr__(self, "refiners", {NONE: {"kind": "none"}, **self.refiners})
-        check_entry("prompts", "prompts", self.prompts, PROMPT_SETS)
+        PROMPT_SETS.check("prompts", self.prompts)
         if self.embedder is not None:
-            check_entry("embedder", "embedder", self.embedder, EMBEDDERS)
-        for name, entry in self.refiners.items():
-            _check_name("refiners", name)
-            check_entry("refiner", name, entry, REFINERS)
+            EMBEDDERS.check("embedder", self.embedder)
+        for section, kinds in _SECTIONS.items():
+            for name, entry in getattr(self, section).items():
+                _check_name(section, name)
+                if not isinstance(entry, Mapping):
+                    raise InputError(f"{kinds.section} {name!r}: expected a kind and its options, got {entry!r}")
+                kinds.check(name, without(entry, *_OWN_OPTIONS.get(section, ())))
         for name, entry in self.generators.items():
-            _check_name("generators", name)
-            check_entry("generator", name, without(entry, "seen"), GENERATORS)
             if not isinstance(entry.get("seen", True), bool):
-                raise InputError(f"generator {name!r}: seen must be true or false, it is {entry['seen']!r}")
+                raise InputError(f"generator {name!r}: seen: expected true or false, got {entry['seen']!r}")
         for name, entry in self.scorers.items():
-            _check_name("scorers", name)
-            check_entry("scorer", name, without(entry, "role"), SCORERS)
             if entry.get("role", ROLES[1]) not in ROLES:
-                raise InputError(f"scorer {name!r}: role must be one of {', '.join(ROLES)}, it is {entry['role']!r}")
+                raise InputError(f"scorer {name!r}: role: expected {any_of(ROLES)}, got {entry['role']!r}")
         if not self.generators or not self.scorers:
-            raise InputError("generators and scorers: wanted at least one of each")
-        if isinstance(self.comparisons, str) or not isinstance(self.comparisons, Sequence):
-            raise InputError(f"comparisons must be pairs of refiners, {self.comparisons!r} came")
+            raise InputError("generators and scorers: expected at least one of each, got none")
         for pair in self.comparisons:
             self._check_pair(pair)
 
-    def _check_pair(self, pair: object) -> None:
-        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
-            raise InputError(f"comparisons must be pairs of refiners, {pair!r} came")
+    def _check_pair(self, pair: Sequence[str]) -> None:
+        if len(pair) != 2:
+            raise InputError(f"comparisons: expected pairs of refiners, got {pair!r}")
         sides = [side(name) for name in pair]
-        unknown = [str(refiner) for refiner, _ in sides if refiner not in self.refiners]
-        if unknown:
-            raise InputError(f"comparisons must be of {', '.join(self.refiners)}; {', '.join(unknown)} came")
-        places = [generator for _, generator in sides if generator is not None]
-        unknown = [generator for generator in places if generator not in self.generators]
-        if unknown:
-            raise InputError(f"comparisons must be on {', '.join(self.generators)}; {', '.join(unknown)} came")
-        if len(places) == 1:
-            raise InputError(f"comparisons must name the generator of both sides or of none, {list(pair)} came")
+        generators = [generator for _, generator in sides if generator is not None]
+        _check_known("comparisons", [refiner for refiner, _ in sides], self.refiners)
+        _check_known("comparisons", generators, self.generators)
+        if len(generators) == 1:
+            raise InputError(f"comparisons: expected a generator on both sides or on neither, got {list(pair)}")
 
     def selected(
         self,
@@ -117,16 +108,21 @@ class EvaluationSettings:
         generators: Sequence[str] | None = None,
         scorers: Sequence[str] | None = None,
     ) -> EvaluationSettings:
-        """Returns the settings with these refiners, generators and scorers alone; None keeps all, and `none` stays.
-        A comparison goes with its refiners and generators.
+        """Return the settings with only these refiners, generators and scorers.
 
-        Raises InputError for a name that the settings lack.
+        None keeps all, and `none` always stays. Comparisons of removed refiners or generators are removed too.
+
+        Raises:
+            InputError: The settings lack one of the names.
         """
-        kept = {
-            "refiners": _chosen("refiners", self.refiners, refiners, always=(NONE,)),
-            "generators": _chosen("generators", self.generators, generators),
-            "scorers": _chosen("scorers", self.scorers, scorers),
-        }
+        kept: dict[str, Any] = {}
+        for section, wanted in (("refiners", refiners), ("generators", generators), ("scorers", scorers)):
+            entries = getattr(self, section)
+            _check_known(section, wanted or (), entries)
+            always = (NONE,) if section == "refiners" else ()
+            kept[section] = {
+                name: entry for name, entry in entries.items() if wanted is None or name in (*wanted, *always)
+            }
         comparisons = [
             pair
             for pair in self.comparisons
@@ -135,75 +131,101 @@ class EvaluationSettings:
                 for refiner, generator in map(side, pair)
             )
         ]
-        return replace(self, comparisons=comparisons, **kept)  # type: ignore[arg-type]
+        return replace(self, comparisons=comparisons, **kept)
 
 
 def side(name: str) -> tuple[str, str | None]:
-    """Returns the refiner of one side of a comparison, and the generator where it names one."""
-    refiner, at, generator = str(name).partition("@")
+    """Return the refiner of one side of a comparison, and its generator or None."""
+    refiner, at, generator = name.partition("@")
     return refiner, generator if at else None
 
 
 def without(entry: Entry, *names: str) -> dict[str, Any]:
-    """Returns an entry less the options `names`."""
+    """Return an entry without some of its options."""
     return {option: value for option, value in entry.items() if option not in names}
 
 
 def _check_name(section: str, name: object) -> None:
-    """Names become columns and folders."""
+    """Raise InputError for a name that cannot be a column and a folder."""
     if not isinstance(name, str) or not name or name in (".", "..") or set(name) & set('/\\:*?"<>|@\0\n'):
-        raise InputError(f"{section}: wanted names without slashes, colons and @, got {name!r}")
+        raise InputError(f"{section}: expected names without slashes, colons and @, got {name!r}")
 
 
-def _chosen(
-    section: str, known: Mapping[str, Entry], wanted: Sequence[str] | None, always: Collection[str] = ()
-) -> dict[str, Entry]:
-    if wanted is None:
-        return dict(known)
-    unknown = sorted(set(wanted) - set(known))
-    if unknown:
-        raise InputError(f"{section} must be of {', '.join(known)}; {', '.join(unknown)} came")
-    return {name: entry for name, entry in known.items() if name in wanted or name in always}
+def _check_known(section: str, names: Sequence[str], known: Mapping[str, Entry]) -> None:
+    for name in names:
+        if name not in known:
+            raise InputError(f"{section}: expected {any_of(list(known))}, got {name!r}{meant(name, list(known))}")
 
 
 def read_settings(config: str, **changes: Any) -> EvaluationSettings:
-    """Returns the settings of a preset by name or of a YAML file; `changes` that are not None override them.
+    """Read the settings of a preset or YAML file.
 
-    A config may begin with the settings of another: `extends: NAME`; its refiners, generators and scorers are added.
-    Raises InputError when there is no such preset or file, it is no mapping, or a field is unknown or out of range.
+    A config with `extends: NAME` starts from the settings of another; its refiners, generators and scorers are added.
+
+    Args:
+        config: Name of a preset, or path of a YAML file.
+        changes: Settings that override the config unless they are None.
+
+    Raises:
+        InputError: The config does not exist, or a setting is unknown or out of range.
     """
-    values = _read(config, ())
-    known = [one.name for one in fields(EvaluationSettings)]
-    unknown = sorted(str(name) for name in values if name not in known)
-    if unknown:
-        raise InputError(f"config {config!r} has unknown fields: {', '.join(unknown)}; known: {', '.join(known)}")
-    return EvaluationSettings(**{**values, **{name: value for name, value in changes.items() if value is not None}})
-
-
-def _read(config: str, seen: tuple[str, ...]) -> dict[str, Any]:
-    import yaml
-
-    if config in seen:
-        raise InputError(f"config {config!r} extends itself: {' -> '.join((*seen, config))}")
-    presets = resources.files("prip.inference").joinpath("configs")
-    preset = presets.joinpath(f"{config}.yaml")
-    path = preset if Path(config).name == config and preset.is_file() else Path(config)
-    if not path.is_file():
-        known = ", ".join(sorted(p.name.removesuffix(".yaml") for p in presets.iterdir() if p.name.endswith(".yaml")))
-        raise InputError(f"config {config!r} is neither a preset ({known}) nor a file")
+    presets = {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
+    values: dict[str, Any] = {}
+    for file in read_config_chain(config, presets):
+        merged = {
+            section: {**values[section], **file.values[section]}
+            for section in _SECTIONS
+            if isinstance(values.get(section), dict) and isinstance(file.values.get(section), dict)
+        }
+        values |= {**file.values, **merged}
+    values |= {name: value for name, value in changes.items() if value is not None}
+    parser = ValuesParser(exit_on_error=False)
+    parser.add_class_arguments(EvaluationSettings, as_group=False)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"config {config!r} cannot be read as YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"config {config!r} must hold a mapping, it holds a {type(values).__name__}")
-    base = values.pop(EXTENDS, None)
-    if base is None:
-        return values
-    inherited = _read(str(base), (*seen, config))
-    merged = {
-        name: {**inherited.get(name, {}), **values[name]}
-        for name in _SECTIONS
-        if isinstance(values.get(name), dict) and isinstance(inherited.get(name, {}), dict)
-    }
-    return {**inherited, **values, **merged}
+        return EvaluationSettings(**parser.values_of(values))
+    except InputError as error:
+        raise InputError(f"config {config!r}: {error}") from error
+
+
+def settings_from(arguments: argparse.Namespace) -> EvaluationSettings:
+    """Return the settings that a command line of `prip evaluate` asks for. Raises InputError as `read_settings`."""
+    settings = read_settings(
+        arguments.config,
+        images_per_prompt=arguments.images_per_prompt,
+        prompt_limit=arguments.prompt_limit,
+        prompts=None if arguments.prompts is None else prompts_entry(arguments.prompts),
+    )
+    added = dict(refiner_entry(text) for text in arguments.refiner)
+    chosen = settings.selected(arguments.refiners, arguments.generators, arguments.scorers)
+    return replace(chosen, refiners={**chosen.refiners, **added})
+
+
+def prompts_entry(text: str) -> dict[str, Any]:
+    """Return the entry of a prompt set that is written as KIND, KIND:PLACE or the path of a file."""
+    if Path(text).is_file():
+        return {"kind": "file", "place": text}
+    return _entry("prompts", text, PROMPT_SETS, "place")
+
+
+def refiner_entry(text: str) -> tuple[str, dict[str, Any]]:
+    """Return name and entry of a refiner that is written as NAME of a preset, NAME=KIND or NAME=KIND:PLACE."""
+    name, equals, rest = text.partition("=")
+    if equals:
+        option = "text" if rest.partition(":")[0] == "suffix" else "place"
+        return name, _entry(f"refiner {name!r}", rest, REFINERS, option)
+    presets = {path.stem: path for path in sorted((CONFIGS / "refiners").glob("*.yaml"))}
+    if name not in presets:
+        known = list(presets)
+        raise InputError(f"refiner: expected {any_of([*known, 'NAME=KIND:PLACE'])}, got {name!r}{meant(name, known)}")
+    return name, yaml.safe_load(presets[name].read_text(encoding="utf-8"))
+
+
+def _entry(label: str, text: str, kinds: Kinds[Any], option: str) -> dict[str, Any]:
+    kind, colon, rest = text.partition(":")
+    if kind not in kinds:
+        known = list(kinds)
+        raise InputError(
+            f"{label}: expected KIND or KIND:PLACE with one of the kinds {', '.join(known)}, got {text!r}"
+            f"{meant(kind, known)}"
+        )
+    return {"kind": kind, option: rest} if colon else {"kind": kind}

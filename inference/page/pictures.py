@@ -10,7 +10,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from ..comparison.pixels import as_picture
+from prip.pictures import as_picture
 
 if TYPE_CHECKING:
     import torch

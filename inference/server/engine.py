@@ -9,10 +9,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 from prip.options import RefineOptions
+from prip.pictures import as_picture
 from prip.protocols import Images
 from prip.refiner import Refined, Refiner
 
-from ..comparison.pixels import as_picture
 from ..comparison.workbench import Workbench
 from .batching import Batcher
 from .metrics import Metrics

@@ -17,9 +17,8 @@ from PIL import Image
 from pyarrow import parquet
 
 from prip.errors import InputError
-from prip.inference.annotation.answers import Answer, AnswerLog, read_answers
+from prip.inference.annotation.answers import Answer, AnswerLog, read_answers, to_csv
 from prip.inference.annotation.blinding import check_annotator, without_descriptions
-from prip.inference.annotation.export import to_csv
 from prip.inference.annotation.items import PREFERENCE, RELEVANCE, choose_refiners, draw_sample, image_path, read_rows
 from prip.inference.annotation.server import make_application
 from prip.inference.annotation.study import Study
@@ -50,7 +49,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def study_of(folder: Path, task: str = PREFERENCE, items: int = 100, seed: int = 0) -> Study:
-    sample = draw_sample(folder / "images", read_rows(folder), task, REFINERS, None, items, seed)
+    sample = draw_sample(
+        folder / "images", read_rows(folder), task, refiners=REFINERS, generator=None, count=items, seed=seed
+    )
     return Study(folder / "images", task, sample, seed, AnswerLog(folder))
 
 
@@ -81,26 +82,28 @@ def test_pairs_share_prompt_and_seed_and_every_annotator_has_an_order_of_their_o
 def test_identical_pairs_and_failed_images_are_left_out_and_counted(tmp_path: Path) -> None:
     failed = make_evaluation(tmp_path / "failed", failed=[("cat", "rl")], images_per_prompt=1)
     images = failed / "images"
-    sample = draw_sample(images, read_rows(failed), PREFERENCE, REFINERS, None, 100, 0)
+    sample = draw_sample(images, read_rows(failed), PREFERENCE, refiners=REFINERS, generator=None, count=100, seed=0)
     assert len(sample.items) == len(SUBJECTS) - 1 and sample.failed == 1
     rows = read_rows(failed)
     same = [row._replace(image=rows[1].image) if row.user_prompt == rows[1].user_prompt else row for row in rows]
-    assert draw_sample(images, same, PREFERENCE, REFINERS, None, 100, 0).identical == 1
-    with pytest.raises(InputError, match="refiners must be of none, rl; gpt came"):
+    assert draw_sample(images, same, PREFERENCE, refiners=REFINERS, generator=None, count=100, seed=0).identical == 1
+    with pytest.raises(InputError, match="refiners: expected none or rl, got gpt"):
         choose_refiners(rows, PREFERENCE, ["none", "gpt"])
-    with pytest.raises(InputError, match="items must be at least 1"):
-        draw_sample(images, rows, PREFERENCE, REFINERS, None, 0, 0)
+    with pytest.raises(InputError, match="items: expected at least 1, got 0"):
+        draw_sample(images, rows, PREFERENCE, refiners=REFINERS, generator=None, count=0, seed=0)
     plain, refined = (row for row in rows if row.cluster == SUBJECTS[1])
     image_path(images, refined.image).write_bytes(image_path(images, plain.image).read_bytes())
-    assert draw_sample(images, rows, PREFERENCE, REFINERS, None, 100, 0).identical == 1, "other addresses, one image"
-    with pytest.raises(InputError, match="is missing; images must be the folder"):
-        draw_sample(tmp_path / "elsewhere", rows, RELEVANCE, REFINERS, None, 1, 0)
-    with pytest.raises(InputError, match="must be a content address"):
+    assert draw_sample(images, rows, PREFERENCE, refiners=REFINERS, generator=None, count=100, seed=0).identical == 1, (
+        "other addresses, one image"
+    )
+    with pytest.raises(InputError, match="images: expected the image folder of prip evaluate"):
+        draw_sample(tmp_path / "elsewhere", rows, RELEVANCE, refiners=REFINERS, generator=None, count=1, seed=0)
+    with pytest.raises(InputError, match="image: expected a content address"):
         image_path(images, "../../etc/passwd")
     parquet.write_table(pyarrow.table({"user_prompt": ["a cat"]}), failed / "results.parquet")
-    with pytest.raises(InputError, match="lacks the columns cluster, refiner, generator, seed, image"):
+    with pytest.raises(InputError, match="a table without cluster, refiner, generator, seed, image"):
         read_rows(failed)
-    with pytest.raises(InputError, match="holds no results.parquet"):
+    with pytest.raises(InputError, match="without results.parquet"):
         read_rows(tmp_path)
 
 
@@ -108,7 +111,7 @@ def test_where_there_is_no_evaluation_that_is_told_with_and_without_the_extra(tm
     monkeypatch.setitem(sys.modules, "fastapi", None)
     for more in ([], ["--summary"]):
         assert main(["annotate", str(tmp_path / "nowhere"), *more]) == 2
-        assert "nowhere holds no results.parquet; wanted the folder of a finished" in capsys.readouterr().err
+        assert "expected a finished prip evaluate, got " in capsys.readouterr().err
     (tmp_path / "results.parquet").touch()
     assert main(["annotate", str(tmp_path)]) == 2
     assert 'fastapi is not installed; install it with: pip install "prip[annotate]"' in capsys.readouterr().err
@@ -220,7 +223,7 @@ def test_images_tell_no_prompt_and_look_the_same(folder: Path) -> None:
 def test_names_of_annotators() -> None:
     assert check_annotator("  Ann   O'Hara ") == "ann o'hara" and check_annotator("ÅSA") == "åsa"
     for name in ("", " ", "<b>", "-ann", "x" * 41, "a/b", "a\nb\0"):
-        with pytest.raises(InputError, match="annotator must be 1 to 40 letters"):
+        with pytest.raises(InputError, match="annotator: expected 1 to 40 letters"):
             check_annotator(name)
 
 
@@ -331,8 +334,8 @@ def test_a_taken_port_and_other_mistakes_are_told(folder: Path, capsys: pytest.C
     for options, message in (
         (["--port", port], f"port {port} of 127.0.0.1 is taken"),
         (["--port", "70000"], "port must be from 0 to 65535"),
-        (["--generator", "camera"], "generator must be of renderer; camera came"),
-        (["--refiners", "none"], "refiners must be two for preference"),
+        (["--generator", "camera"], "generator: expected renderer, got 'camera'"),
+        (["--refiners", "none"], "refiners: expected two of"),
     ):
         assert main(["annotate", str(folder), "--no-browser", *options]) == 2
         assert message in capsys.readouterr().err

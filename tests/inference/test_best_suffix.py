@@ -11,8 +11,8 @@ import torch
 
 from prip.errors import InputError
 from prip.inference.checkpoint_parts import Parts
-from prip.inference.evaluation.kinds.best_suffix import BestSuffixRefiner
-from prip.inference.evaluation.kinds.registry import REFINERS, Context, make
+from prip.inference.evaluation.kinds.best_suffix import BestSuffixRefiner, SuffixSearch
+from prip.inference.evaluation.kinds.registry import REFINERS, Context
 from prip.inference.evaluation.kinds.seeds import FIRST_SEARCH_SEED
 from prip.miniature.prompts import user_prompts
 from prip.miniature.scene import parse
@@ -57,7 +57,7 @@ class Likes:
 def test_the_suffix_is_what_the_rewards_like_whatever_their_scale() -> None:
     painter = Painter()
     rewards = [Likes("small", "light", 1, 0.01), Likes("large", "style", 2, 100.0)]
-    refiner = BestSuffixRefiner("fixed", painter, rewards, SEARCH, images=2, seed=3, batch_size=4)
+    refiner = BestSuffixRefiner("fixed", painter, rewards, SEARCH, search=SuffixSearch(images=2, batch_size=4), seed=3)
     assert not painter.drawn, "nothing is searched before it is asked"
     made = refiner(["a fox up in the hills", "a rocket"], [0, 1])
     assert made == ["a fox up in the hills, moonlight, oil painting", "a rocket, moonlight, oil painting"]
@@ -71,13 +71,17 @@ def test_the_suffix_is_what_the_rewards_like_whatever_their_scale() -> None:
 
 def test_rewards_are_weighed_by_their_deviation() -> None:
     sure, noisy = Likes("sure", "light", 1, 0.01), Likes("noisy", "light", 0, 100.0, noise=1.0)
-    assert BestSuffixRefiner("fixed", Painter(), [sure, noisy], SEARCH, images=2).modifiers == ["moonlight"]
-    assert BestSuffixRefiner("fixed", Painter(), [noisy], SEARCH, images=2).modifiers == ["golden hour"]
+    assert BestSuffixRefiner("fixed", Painter(), [sure, noisy], SEARCH, search=SuffixSearch(images=2)).modifiers == [
+        "moonlight"
+    ]
+    assert BestSuffixRefiner("fixed", Painter(), [noisy], SEARCH, search=SuffixSearch(images=2)).modifiers == [
+        "golden hour"
+    ]
 
 
 def test_a_reward_against_another_stays_open() -> None:
     rewards = [Likes("for", "light", 1, 1.0), Likes("against", "light", 1, -1.0)]
-    assert BestSuffixRefiner("fixed", Painter(), rewards, SEARCH, images=2).modifiers == []
+    assert BestSuffixRefiner("fixed", Painter(), rewards, SEARCH, search=SuffixSearch(images=2)).modifiers == []
 
 
 @pytest.fixture
@@ -98,12 +102,12 @@ def context(whole_checkpoint: Path, tmp_path: Path, tokenizers_pair) -> Context:
 
 def test_the_kind_searches_on_dev_prompts_with_the_checkpoints_parts(context: Context) -> None:
     entry = {"kind": "best-suffix", "prompts": 2, "images": 1, "passes": 1}
-    refiner = make("refiner", "fixed", entry, REFINERS, context)
+    refiner = REFINERS.make("fixed", entry, context)
     dev = {text for text, _ in user_prompts("dev", 1, 0)}
     assert set(refiner.search_prompts) < dev and len(refiner.search_prompts) == 2
     assert [reward.name for reward in refiner.rewards] == ["mini-hps", "mini-reward"] and refiner.sampled is False
     (made,) = refiner(["a cat"], [0])
-    assert made.startswith("a cat") and made == make("refiner", "fixed", entry, REFINERS, context)(["a cat"], [9])[0]
+    assert made.startswith("a cat") and made == REFINERS.make("fixed", entry, context)(["a cat"], [9])[0]
     named = [factor for factor in ATTRIBUTES if parse(made)[factor] is not None]
     assert len(named) == len(refiner.modifiers)
 
@@ -111,5 +115,5 @@ def test_the_kind_searches_on_dev_prompts_with_the_checkpoints_parts(context: Co
 @pytest.mark.parametrize("option", ["prompts", "images", "passes", "batch_size"])
 def test_bad_options_are_named(option: str) -> None:
     context = Context(parts=None, device="cpu", seed=0)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=f"refiner 'fixed': {option} must be a whole number of at least 1, it is 0"):
-        make("refiner", "fixed", {"kind": "best-suffix", option: 0}, REFINERS, context)
+    with pytest.raises(InputError, match=f"refiner 'fixed': {option}.* at least 1,.* 0"):
+        REFINERS.make("fixed", {"kind": "best-suffix", option: 0}, context)

@@ -13,8 +13,7 @@ from chat_endpoint import Endpoint, Reply, said, serving
 from prip.chat_client import ChatClient, ChatError, retry_after
 from prip.errors import InputError
 from prip.inference.evaluation.expanders.answers import RefinementError
-from prip.inference.evaluation.expanders.chat import make_chat
-from prip.inference.evaluation.kinds.registry import Context
+from prip.inference.evaluation.kinds.registry import REFINERS, Context
 
 CONTEXT = Context(parts=None, device="cpu", seed=5)  # type: ignore[arg-type]
 KEY = "sk-very-secret"
@@ -26,8 +25,12 @@ def endpoint() -> Iterator[Endpoint]:
         yield state
 
 
+def made_chat(**options: Any):
+    return REFINERS.make("gpt", {"kind": "chat", "model": "tiny", **options}, CONTEXT)
+
+
 def refiner(endpoint: Endpoint, **options: Any):
-    made = make_chat("gpt", CONTEXT, base_url=endpoint.url, model="tiny", **options)
+    made = made_chat(base_url=endpoint.url, **options)
     made.client.first_wait_s = 0.01
     return made
 
@@ -122,7 +125,7 @@ def test_an_answer_without_a_prompt_is_an_error(endpoint: Endpoint) -> None:
 
 
 def test_a_server_that_is_not_there_is_told(endpoint: Endpoint) -> None:
-    made = make_chat("gpt", CONTEXT, base_url="http://127.0.0.1:9/v1", model="tiny", retries=0)
+    made = made_chat(base_url="http://127.0.0.1:9/v1", retries=0)
     with pytest.raises(
         ChatError, match=r"http://127.0.0.1:9/v1/chat/completions: could not be reached .*\(tried once\)"
     ):
@@ -147,19 +150,22 @@ def test_one_failure_ends_the_others_waiting(endpoint: Endpoint) -> None:
 BAD_OPTIONS = [
     ({"base_url": "localhost:8000"}, "base_url: wanted http:// or https://"),
     ({"base_url": "https://me:secret@host/v1"}, "base_url: wanted no user, password"),
-    ({"key_variable": "NO_SUCH_VARIABLE"}, "the environment variable NO_SUCH_VARIABLE should hold the key"),
-    ({"temperature": -1}, "temperature must be a number of at least 0"),
-    ({"concurrency": 0}, "concurrency must be a whole number of at least 1"),
-    ({"retries": 1.5}, "retries must be a whole number of at least 0"),
-    ({"template": "Refine"}, "template: wanted a text that holds {prompt} once"),
-    ({"extra": {"seed": 1}}, "extra: seed have options of their own"),
+    (
+        {"key_variable": "NO_SUCH_VARIABLE"},
+        "key_variable: expected the API key in the environment variable NO_SUCH_VARIABLE",
+    ),
+    ({"temperature": -1}, "temperature: expected a number of at least 0, got -1"),
+    ({"concurrency": 0}, "concurrency.* a whole number of at least 1"),
+    ({"retries": 1.5}, "retries: expected an integer, got 1.5"),
+    ({"template": "Refine"}, "template: expected a text that holds {prompt} once"),
+    ({"extra": {"seed": 1}}, "extra: expected fields without an option of their own, got seed"),
 ]
 
 
 @pytest.mark.parametrize(("options", "message"), BAD_OPTIONS)
 def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        make_chat("gpt", CONTEXT, **{"base_url": "http://localhost/v1", "model": "tiny", **options})
+        made_chat(**{"base_url": "http://localhost/v1", **options})
     assert "secret" not in str(caught.value)
 
 

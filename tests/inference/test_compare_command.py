@@ -15,10 +15,10 @@ from PIL import Image, ImageFont
 from prip.errors import InputError, MissingExtraError
 from prip.inference.checkpoint_parts import Parts, load_refiner, load_rewards
 from prip.inference.cli import main
-from prip.inference.comparison.fonts import font_of, left_out, length
 from prip.inference.comparison.sheet import BETTER, MARGIN, Column, draw_sheet, file_format
 from prip.inference.comparison.workbench import Workbench
 from prip.miniature.renderer import Renderer
+from prip.pictures import font_of, left_out, length
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_a_prompt_that_comes_back_unchanged_is_drawn_once(
         f"loading {whole_checkpoint} ...",
         "prip compare: warning: 1 prompt was returned unchanged: no modifier fits within the generator's limit of 40 "
         f"tokens and max_new_tokens=60: '{LONG[:57]}...'",
-        "prip compare: note: plain and refined are the same, drawn once",
+        "prip compare: note: the plain and the refined prompt are identical and drawn once",
     ]
     with Image.open(target) as picture:
         assert tuple(bytes.fromhex(BETTER[1:])) not in {colour for _, colour in picture.getcolors(1 << 20)}
@@ -126,7 +126,7 @@ def test_progress_is_asked_of_a_pipeline_that_has_it(whole_checkpoint: Path) -> 
 
 
 def missing_fonts(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    monkeypatch.setattr("prip.inference.comparison.fonts.FILES", names)
+    monkeypatch.setattr("prip.pictures.FILES", names)
     font_of.cache_clear()
 
 
@@ -181,8 +181,8 @@ def test_long_prompts_and_long_words_are_wrapped(tmp_path: Path) -> None:
     [
         (["compare", " ", "-o", "x.png"], "prompt: expected at least one word"),
         (["compare", "a cat", "-o", "x.png", "--images", "0"], "images: expected a whole number of at least 1, got 0"),
-        (["compare", "a cat", "-o", "x.txt"], "ending must be that of an image"),
-        (["compare", "a cat", "-o", "x"], "ending must be that of an image"),
+        (["compare", "a cat", "-o", "x.txt"], "expected an image type such as cat.png"),
+        (["compare", "a cat", "-o", "x"], "expected an image type such as cat.png"),
         (["compare", "a cat", "-o", "x.png", "--checkpoint", "nowhere"], "unknown checkpoint 'nowhere'"),
     ],
 )
@@ -196,9 +196,9 @@ def test_bad_options_are_named(arguments: list[str], message: str, tmp_path: Pat
 def test_bad_input_is_refused_before_torch_is_loaded(tmp_path: Path) -> None:
     target = str(tmp_path / "new" / "x.png")
     bad = {
-        "prompt must hold": [" ", "-o", target],
+        "prompt: expected": [" ", "-o", target],
         "images: expected a whole number of at least 1, got -1": ["a cat", "-o", target, "--images", "-1"],
-        "the output's ending": ["a cat", "-o", f"{target}.txt"],
+        "output: expected an image type": ["a cat", "-o", f"{target}.txt"],
         "unknown checkpoint 'nowhere'": ["a cat", "-o", target, "--checkpoint", "nowhere"],
     }
     code = (
@@ -225,5 +225,5 @@ def test_a_missing_extra_is_named(module: str, tmp_path: Path, monkeypatch, caps
 
 def test_formats_go_by_the_ending() -> None:
     assert (file_format(".PNG"), file_format(".jpg")) == ("PNG", "JPEG")
-    with pytest.raises(InputError, match=r"as in cat.png; .psd came"):
+    with pytest.raises(InputError, match=r"expected an image type such as cat.png, got '.psd'"):
         file_format(".psd")

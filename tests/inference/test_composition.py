@@ -13,7 +13,7 @@ from prip.errors import CheckpointError, InputError
 from prip.generators.diffusion import DiffusersGenerator, DrawingOptions
 from prip.inference.checkpoint_parts import Parts
 from prip.inference.evaluation.kinds.generators import identity, make_diffusers
-from prip.inference.evaluation.kinds.registry import Context
+from prip.inference.evaluation.kinds.registry import GENERATORS, Context
 from prip.inference.evaluation.settings import read_settings
 
 
@@ -41,9 +41,9 @@ def test_a_stage_that_is_not_there_is_told(tmp_path: Path) -> None:
     run, checkpoint = (Context(parts, "cpu", 0) for parts in (Parts.of_run(tmp_path), Parts.of_checkpoint("prip-mini")))
     with pytest.raises(CheckpointError, match="tune/part is missing"):
         make_diffusers("tuned", run, stage="tune")
-    with pytest.raises(InputError, match="'tuned': stage tune is that of a --run, a checkpoint has no tuned"):
-        make_diffusers("tuned", checkpoint, stage="tune")
-    with pytest.raises(InputError, match="'tuned': stage must be one of world, tune, it is 'rl'"):
-        make_diffusers("tuned", run, stage="rl")
-    with pytest.raises(InputError, match="'tuned': stage is of the run that is measured, place names another"):
-        make_diffusers("tuned", run, stage="tune", place="elsewhere")
+    with pytest.raises(InputError, match="'tuned': stage: expected world, as only a --run has a tuned generator"):
+        GENERATORS.make("tuned", {"kind": "diffusers", "stage": "tune"}, checkpoint)
+    with pytest.raises(InputError, match="'tuned': stage: expected world or tune, got 'rl'"):
+        GENERATORS.make("tuned", {"kind": "diffusers", "stage": "rl"}, run)
+    with pytest.raises(InputError, match="'tuned': stage: expected none with place"):
+        GENERATORS.make("tuned", {"kind": "diffusers", "stage": "tune", "place": "elsewhere"}, run)

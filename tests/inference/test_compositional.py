@@ -10,7 +10,7 @@ import torch
 from prip.errors import InputError
 from prip.inference.checkpoint_parts import Parts
 from prip.inference.evaluation.kinds.compositional import FACTORS_OF, PAIR, AskedFor
-from prip.inference.evaluation.kinds.registry import PROMPT_SETS, SCORERS, Context, make
+from prip.inference.evaluation.kinds.registry import PROMPT_SETS, SCORERS, Context
 from prip.inference.evaluation.kinds.seeds import image_seeds
 from prip.miniature.prompts import combinations
 from prip.miniature.renderer import Renderer
@@ -25,7 +25,7 @@ def context() -> Context:
 
 
 def prompts(context: Context, **options):
-    return make("prompts", "prompts", {"kind": "miniature-compositional", **options}, PROMPT_SETS, context)
+    return PROMPT_SETS.make("prompts", {"kind": "miniature-compositional", **options}, context)
 
 
 def test_prompts_name_what_their_category_says(context: Context) -> None:
@@ -63,8 +63,8 @@ def test_splits_and_seeds_give_other_prompts(context: Context) -> None:
     for others in (dev, other):
         assert len(texts & others) < 10
     for options, message in (
-        ({"split": "train"}, "split must be one of test, dev"),
-        ({"pairs": -1}, "pairs must be a"),
+        ({"split": "train"}, "split: expected test or dev, got 'train'"),
+        ({"pairs": -1}, "pairs.* whole number|pairs.* integer"),
     ):
         with pytest.raises(InputError, match=message):
             prompts(context, **options)
@@ -99,12 +99,12 @@ def test_scores_are_shares_of_what_the_user_named() -> None:
 
 
 def test_what_is_not_named_cannot_be_scored(context: Context) -> None:
-    scorer = make("scorer", "attributes", {"kind": "asked-for", "factor": "attributes"}, SCORERS, context)
+    scorer = SCORERS.make("attributes", {"kind": "asked-for", "factor": "attributes"}, context)
     images = Renderer(size=32)(["a cat"] * 2, [0, 1])
-    with pytest.raises(InputError, match="scorer 'attributes': wanted prompts that name one of light, .*, got 'a cat'"):
+    with pytest.raises(InputError, match="scorer 'attributes': expected prompts that name one of light.* got 'a cat'"):
         scorer(["a cat, bokeh", "a cat"], images)
-    with pytest.raises(InputError, match="factor must be one of all, subject, place, attributes, it is 'light'"):
-        make("scorer", "light", {"kind": "asked-for", "factor": "light"}, SCORERS, context)
+    with pytest.raises(InputError, match="factor: expected all, subject, place or attributes, got 'light'"):
+        SCORERS.make("light", {"kind": "asked-for", "factor": "light"}, context)
 
 
 def test_a_style_that_is_painted_over_is_caught(context: Context) -> None:
@@ -114,10 +114,7 @@ def test_a_style_that_is_painted_over_is_caught(context: Context) -> None:
     overridden = [text.rsplit(", ", 1)[0] + (", bokeh, oil painting") for text in asked]
     seeds = [image_seeds(text, 1, 0)[0] for text in asked]
     renderer = Renderer(size=32)
-    scorers = {
-        factor: make("scorer", factor, {"kind": "asked-for", "factor": factor}, SCORERS, context)
-        for factor in FACTORS_OF
-    }
+    scorers = {factor: SCORERS.make(factor, {"kind": "asked-for", "factor": factor}, context) for factor in FACTORS_OF}
     kept, lost = (
         {factor: float(scorer(asked, renderer(drawn, seeds)).mean()) for factor, scorer in scorers.items()}
         for drawn in (asked, overridden)

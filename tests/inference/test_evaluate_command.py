@@ -98,16 +98,16 @@ def test_a_run_is_read_where_its_stages_wrote(whole_checkpoint: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--config", "nowhere"], "config 'nowhere' is neither a preset"),
-        (["--refiners", "oracle"], "refiners must be of none, random, warmup, rl, best; oracle came"),
-        (["--generators", "camera"], "generators must be of diffusion, renderer; camera came"),
+        (["--config", "nowhere"], "config: expected a preset"),
+        (["--refiners", "oracle"], "refiners: expected none, random, warmup, rl or best, got 'oracle'"),
+        (["--generators", "camera"], "generators: expected diffusion or renderer, got 'camera'"),
         (["--images-per-prompt", "0"], "images_per_prompt: expected a whole number of at least 1, got 0"),
-        (["--seed", "-1"], "seed must be at least 0, it is -1"),
+        (["--seed", "-1"], "seed: expected at least 0, got -1"),
         (["--checkpoint", "nowhere"], "nowhere"),
         (["--run", "nowhere"], "run: expected a folder, got 'nowhere'"),
         (["--device", "cuda:99"], "device 'cuda:99' cannot be used"),
-        (["--run", ".", "--revision", "main"], "revision must be left out with --run"),
-        (["--prompts", "nowhere.txt"], "prompts: wanted KIND or KIND:PLACE"),
+        (["--run", ".", "--revision", "main"], "revision: expected none with --run, got 'main'"),
+        (["--prompts", "nowhere.txt"], "prompts: expected KIND or KIND:PLACE"),
     ],
 )
 def test_bad_options_are_named(options: list[str], message: str, tmp_path: Path, capsys) -> None:

@@ -23,7 +23,7 @@ from tiny_rewards import NAMES, tiny_reward
 
 from prip.errors import CheckpointError
 from prip.inference.cli import main
-from prip.inference.evaluation.kinds.registry import SCORERS, Context, make
+from prip.inference.evaluation.kinds.registry import SCORERS, Context
 
 STYLES = ("anime", "concept-art", "paintings", "photo")
 SUBJECTS = ("a cat", "a castle by the river")
@@ -41,7 +41,7 @@ def rewards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def reward(place: str, **options):
     context = Context(parts=None, device="cpu", seed=0)  # type: ignore[arg-type]
-    return make("scorer", "scorer", {"kind": "reward", "place": place, **options}, SCORERS, context)
+    return SCORERS.make("scorer", {"kind": "reward", "place": place, **options}, context)
 
 
 @pytest.mark.parametrize("name", NAMES)

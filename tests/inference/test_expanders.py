@@ -15,9 +15,8 @@ from tiny_pipelines import t5_like_tokenizer
 
 from prip.errors import CheckpointError, InputError, PripWarning
 from prip.inference.evaluation.expanders.answers import RefinementError, Wording
-from prip.inference.evaluation.expanders.decoding import Decoding, RepetitionPenalty
-from prip.inference.evaluation.expanders.language_model import make_causal_lm, make_seq2seq_lm
-from prip.inference.evaluation.kinds.registry import Context
+from prip.inference.evaluation.expanders.decoding import RepetitionPenalty
+from prip.inference.evaluation.kinds.registry import REFINERS, Context
 
 FAMILIES = ("gpt2", "llama", "t5")
 TEMPLATE = "{prompt} Rephrase:"
@@ -38,10 +37,15 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {family: save_model(root / family, family) for family in FAMILIES}
 
 
+def made_refiner(kind: str, place: Path, **options):
+    return REFINERS.make("expander", {"kind": kind, "place": str(place), **options}, CONTEXT)
+
+
 def refiner(places: dict[str, Path], family: str, **options):
-    make = make_seq2seq_lm if family == "t5" else make_causal_lm
-    given = {"template": TEMPLATE, "max_new_tokens": 12, "first_line": False, **options}
-    return make("expander", CONTEXT, place=str(places[family]), **given)
+    kind = "seq2seq-lm" if family == "t5" else "causal-lm"
+    return made_refiner(
+        kind, places[family], **{"template": TEMPLATE, "max_new_tokens": 12, "first_line": False, **options}
+    )
 
 
 class AsItIs(Wording):
@@ -126,7 +130,7 @@ def test_the_models_own_decoding_settings_play_no_part(places: dict[str, Path], 
     own |= {"no_repeat_ngram_size": 1, "max_length": 20}
     path.write_text(json.dumps({**json.loads(path.read_text()), **own}))
     options = {"template": TEMPLATE, "max_new_tokens": 12, "first_line": False}
-    changed = make_causal_lm("expander", CONTEXT, place=str(folder), **options)
+    changed = made_refiner("causal-lm", folder, **options)
     changed.wording = AsItIs(TEMPLATE)
     assert changed(USER_PROMPTS, [0] * 8) == decoder(places, "gpt2")(USER_PROMPTS, [0] * 8)
 
@@ -203,16 +207,16 @@ def test_no_answer_is_never_the_prompt_as_if_refined() -> None:
 
 
 BAD_OPTIONS = [
-    ({"template": "Rephrase:"}, "template: wanted a text that holds {prompt} once"),
-    ({"stop": "###"}, "stop: wanted a list of texts"),
-    ({"temperature": 0.5}, "temperature: changes nothing without do_sample: true"),
-    ({"length_penalty": -1.0}, "length_penalty: changes nothing without num_beams of more than 1"),
-    ({"num_beams": 4, "do_sample": True}, "num_beams: sampling has 1, got 4"),
-    ({"max_new_tokens": 0}, "max_new_tokens: wanted a whole number of at least 1, got 0"),
-    ({"do_sample": True, "top_p": 1.5}, "top_p: wanted a number from 1e-06 to 1, got 1.5"),
-    ({"batch_size": 0}, "batch_size: wanted a whole number"),
-    ({"dtype": "float8"}, "dtype: expected one of float32"),
-    ({"keep_prompt": True, "after": "long:"}, "after: an answer that continues the prompt"),
+    ({"template": "Rephrase:"}, "template: expected a text that holds {prompt} once"),
+    ({"stop": "###"}, "stop: expected a list"),
+    ({"temperature": 0.5}, "temperature: expected none without do_sample: true, got 0.5"),
+    ({"length_penalty": -1.0}, "length_penalty: expected none without num_beams above 1, got -1.0"),
+    ({"num_beams": 4, "do_sample": True}, "num_beams: expected 1 with do_sample, got 4"),
+    ({"max_new_tokens": 0}, "max_new_tokens.* a whole number of at least 1,.* 0"),
+    ({"do_sample": True, "top_p": 1.5}, "top_p: expected a number from 1e-06 to 1, got 1.5"),
+    ({"batch_size": 0}, "batch_size.* a whole number"),
+    ({"dtype": "float8"}, "dtype: wanted one of float32"),
+    ({"keep_prompt": True, "after": "long:"}, "after: expected none with keep_prompt"),
 ]
 
 
@@ -223,31 +227,33 @@ def test_bad_options_are_named(places: dict[str, Path], options: dict, message: 
 
 
 def test_a_prompt_that_is_too_long_is_named(places: dict[str, Path]) -> None:
-    with pytest.raises(InputError, match=r"expander: 'cat cat .* needs \d+ tokens with its answer, the model has 192"):
+    with pytest.raises(InputError, match=r"expander: expected at most 192 tokens with the answer, got \d+: 'cat cat "):
         refiner(places, "gpt2")(["a cat", "cat " * 190], [0, 0])
 
 
 def test_what_is_no_such_model_is_refused(places: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="is no causal language model that transformers knows: 't5'"):
-        make_causal_lm("expander", CONTEXT, place=str(places["t5"]))
-    with pytest.raises(CheckpointError, match="is no seq2seq language model that transformers knows: 'gpt2'"):
-        make_seq2seq_lm("expander", CONTEXT, place=str(places["gpt2"]))
+    with pytest.raises(CheckpointError, match="expected a causal language model known to transformers, got 't5'"):
+        made_refiner("causal-lm", places["t5"])
+    with pytest.raises(CheckpointError, match="expected a seq2seq language model known to transformers, got 'gpt2'"):
+        made_refiner("seq2seq-lm", places["gpt2"])
     pickled = save_model(tmp_path / "pickled", "gpt2")
     (pickled / "model.safetensors").unlink()
     (pickled / "pytorch_model.bin").write_bytes(b"PK\x03\x04")
-    with pytest.raises(CheckpointError, match="no safetensors file there: pytorch_model.bin is a pickle, and none is"):
-        make_causal_lm("expander", CONTEXT, place=str(pickled))
+    with pytest.raises(
+        CheckpointError, match="expected a safetensors file, got none: pytorch_model.bin is a pickle, which is never"
+    ):
+        made_refiner("causal-lm", pickled)
     foreign = save_model(tmp_path / "foreign", "gpt2")
     config = json.loads((foreign / "config.json").read_text())
     (foreign / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModelForCausalLM": "theirs.Model"}}))
     with pytest.raises(CheckpointError, match="it names code or files of its own"):
-        make_causal_lm("expander", CONTEXT, place=str(foreign))
+        made_refiner("causal-lm", foreign)
     with pytest.raises(CheckpointError, match="has more tokens than the model"):
         small = save_model(tmp_path / "small", "gpt2")
         words = json.loads((small / "tokenizer.json").read_text())
         words["added_tokens"] += [{**words["added_tokens"][0], "id": 420 + i, "content": f"<{i}>"} for i in range(9)]
         (small / "tokenizer.json").write_text(json.dumps(words))
-        make_causal_lm("expander", CONTEXT, place=str(small))
+        made_refiner("causal-lm", small)
 
 
 def test_weights_as_gpt2_was_published_are_read(places: dict[str, Path], tmp_path: Path) -> None:
@@ -259,16 +265,12 @@ def test_weights_as_gpt2_was_published_are_read(places: dict[str, Path], tmp_pat
     old = {name.removeprefix("transformer."): weight for name, weight in weights.items() if "lm_head" not in name}
     old |= {f"h.{layer}.attn.bias": torch.ones(1, 1, 192, 192).tril() for layer in range(2)}
     save_file(old, folder / "model.safetensors", metadata={"format": "pt"})
-    made = make_causal_lm("expander", CONTEXT, place=str(folder), template=TEMPLATE, max_new_tokens=12)
+    made = made_refiner("causal-lm", folder, template=TEMPLATE, max_new_tokens=12)
     made.wording = AsItIs(TEMPLATE)
     assert made(USER_PROMPTS, [0] * 8) == decoder(places, "gpt2")(USER_PROMPTS, [0] * 8)
 
 
-def test_defaults_of_decoding_are_those_of_the_kinds() -> None:
-    import inspect
-    from dataclasses import fields
-
-    for make in (make_causal_lm, make_seq2seq_lm):
-        options = inspect.signature(make).parameters
-        for one in fields(Decoding):
-            assert options[one.name].default == one.default, (make.__name__, one.name)
+@pytest.mark.parametrize("option", ["keep_prompt", "after"])
+def test_a_sequence_to_sequence_answer_replaces_the_prompt(places: dict[str, Path], option: str) -> None:
+    with pytest.raises(InputError, match=f"{option}: expected none for a seq2seq-lm"):
+        made_refiner("seq2seq-lm", places["t5"], **{option: True if option == "keep_prompt" else "long:"})

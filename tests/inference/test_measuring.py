@@ -251,7 +251,7 @@ def test_a_refiner_that_samples_is_asked_for_every_image_and_an_empty_text_is_re
             return [" "] * len(user_prompts)
 
     mute = refine_chunk(Mute(), PROMPTS, 3, 0)
-    assert set(mute["error"]) == {"wanted a text that is not empty, got ' '"} and set(mute["refined_prompt"]) == {""}
+    assert set(mute["error"]) == {"expected a text that is not empty, got ' '"} and set(mute["refined_prompt"]) == {""}
 
 
 def test_a_store_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:

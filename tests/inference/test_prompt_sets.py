@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from prip.errors import CheckpointError, InputError, PripWarning
-from prip.inference.evaluation.command_line import prompts_entry
-from prip.inference.evaluation.kinds.registry import PROMPT_SETS, Context, make
+from prip.inference.evaluation.kinds.registry import PROMPT_SETS, Context
+from prip.inference.evaluation.settings import prompts_entry
 
 CONTEXT = Context(parts=None, device="cpu", seed=0)  # type: ignore[arg-type]
 STYLES = ("anime", "concept-art", "paintings", "photo")
 
 
 def read(entry: dict) -> list[tuple[str, str]]:
-    prompts = make("prompts", "prompts", entry, PROMPT_SETS, CONTEXT)
+    prompts = PROMPT_SETS.make("prompts", entry, CONTEXT)
     assert all(one.unit == one.cluster == one.text for one in prompts)
     return [(one.text, one.category) for one in prompts]
 
@@ -89,32 +89,32 @@ def test_what_cannot_be_refined_is_left_out_and_told(tmp_path: Path) -> None:
     with pytest.warns(PripWarning) as caught:
         assert [text for text, _ in read({"kind": "file", "place": place})] == ["a cat", "a dog"]
     told = "\n".join(str(one.message) for one in caught)
-    assert "2 left out, each must hold at least one word, it is empty (line 2, 3)" in told
-    assert "1 left out, each must hold at least one word, it is only '...' (line 4)" in told
-    assert "U+0007 stands at character 6 (line 5)" in told
+    assert "2 left out: expected at least one word, got an empty string (line 2, 3)" in told
+    assert "1 left out: expected at least one word, got '...' (line 4)" in told
+    assert "expected no control characters, got U+0007 at character 6 (line 5)" in told
     table = written(tmp_path, "long.csv", "prompt\n" + "a cat\n\n" * 2 + '""\n' * 12)
-    with pytest.warns(PripWarning, match=r"12 left out, .* \(line 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, ...\)"):
+    with pytest.warns(PripWarning, match=r"12 left out: .* \(line 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, ...\)"):
         read({"kind": "file", "place": table})
 
 
 BAD_FILES = {
-    "not UTF-8": ("x.txt", b"a cat\na d\xffg\n", {}, "x.txt, line 2: byte 0xff is no UTF-8"),
-    "nothing in it": ("x.txt", "\n\n", {}, "x.txt holds no prompt"),
-    "empty table": ("x.csv", "", {}, "x.csv is empty; the first line should name the columns, prompt"),
+    "not UTF-8": ("x.txt", b"a cat\na d\xffg\n", {}, "x.txt, line 2: expected UTF-8, got byte 0xff"),
+    "nothing in it": ("x.txt", "\n\n", {}, "x.txt: expected at least one prompt, got none"),
+    "empty table": ("x.csv", "", {}, "x.csv: expected the names of the columns, prompt among them, in the first line"),
     "no such column": (
         "x.csv",
         "text,style\na,b\n",
         {},
-        "line 1: wanted one column 'prompt', got none; .*: text, style",
+        "line 1: expected one column 'prompt', got none; .*: text, style",
     ),
-    "twice the column": ("x.csv", "prompt,prompt\na,b\n", {}, "line 1: wanted one column 'prompt', got 2"),
-    "no such category": ("x.tsv", "prompt\na\n", {"category_column": "style"}, "line 1: wanted one column 'style'"),
-    "too many fields": ("x.csv", 'prompt,style\n"a\nb",c\na, cat,c\n', {}, r"line 4: wanted 2 columns .*, got 3"),
-    "too many lines": ("x.csv", 'prompt,style\nb,c\n"a\nb",c,d\n', {}, r"line 3: wanted 2 columns .*, got 3"),
-    "too few fields": ("x.tsv", "prompt\tstyle\na\n", {}, r"line 2: wanted 2 columns \(prompt, style\), got 1"),
+    "twice the column": ("x.csv", "prompt,prompt\na,b\n", {}, "line 1: expected one column 'prompt', got 2"),
+    "no such category": ("x.tsv", "prompt\na\n", {"category_column": "style"}, "line 1: expected one column 'style'"),
+    "too many fields": ("x.csv", 'prompt,style\n"a\nb",c\na, cat,c\n', {}, r"line 4: expected 2 columns .*, got 3"),
+    "too many lines": ("x.csv", 'prompt,style\nb,c\n"a\nb",c,d\n', {}, r"line 3: expected 2 columns .*, got 3"),
+    "too few fields": ("x.tsv", "prompt\tstyle\na\n", {}, r"line 2: expected 2 columns \(prompt, style\), got 1"),
     "quote left open": ("x.csv", 'prompt\na\n"b\nc\n', {}, "line 3: unexpected end of data"),
-    "column of text": ("x.txt", "a\n", {"category_column": "style"}, "category_column: .* is a text file"),
-    "other ending": ("x.json", "[]", {}, "place: wanted a file that ends in .csv or .tsv"),
+    "column of text": ("x.txt", "a\n", {"category_column": "style"}, "category_column: expected none for a text file"),
+    "other ending": ("x.json", "[]", {}, "place: expected a .csv or .tsv file"),
 }
 
 
@@ -129,8 +129,8 @@ def test_bad_files_are_told_with_line_and_column(tmp_path: Path, case: str) -> N
 
 def test_bad_benchmarks_are_told(tmp_path: Path) -> None:
     for content, message in (
-        ("[1]", "anime.json, item 1: wanted a text, got 1"),
-        ("{}", "anime.json: wanted a list of texts, got a dict"),
+        ("[1]", "anime.json, item 1: expected a text, got 1"),
+        ("{}", "anime.json: expected a list of texts, got a dict"),
         ('["a",\n "b]', "anime.json cannot be read as JSON: line 2, column 2: Unterminated string"),
     ):
         written(tmp_path, "anime.json", content)
@@ -138,15 +138,15 @@ def test_bad_benchmarks_are_told(tmp_path: Path) -> None:
             read({"kind": "hpsv2", "place": str(tmp_path), "styles": ["anime"]})
     with pytest.raises(InputError, match="photo.json cannot be read: No such file"):
         read({"kind": "hpsv2", "place": str(tmp_path), "styles": ["photo"]})
-    with pytest.raises(InputError, match="styles must be of anime, concept-art, paintings, photo"):
+    with pytest.raises(InputError, match="styles: expected"):
         read({"kind": "hpsv2", "place": str(tmp_path), "styles": ["cubism"]})
     place = written(tmp_path, "evaluation_metadata.jsonl", '{"tag": "a", "prompt": "b"}\n{"tag": "a"}\n')
-    with pytest.raises(InputError, match="line 2: wanted an object with a text 'prompt'"):
+    with pytest.raises(InputError, match="line 2: expected an object with a text 'prompt'"):
         read({"kind": "geneval", "place": place})
     written(tmp_path, "evaluation_metadata.jsonl", '{"tag": "a", "prompt": "b"}\nnonsense\n')
     with pytest.raises(InputError, match="line 2 cannot be read as JSON: line 1, column 1: Expecting value"):
         read({"kind": "geneval", "place": place})
-    with pytest.raises(InputError, match="wanted a folder or OWNER/NAME of a dataset on the Hub, got 'no/such/folder'"):
+    with pytest.raises(InputError, match="expected a folder or the OWNER/NAME of a dataset .*, got 'no/such/folder'"):
         read({"kind": "hpsv2", "place": "no/such/folder"})
 
 

@@ -23,8 +23,7 @@ from prip.inference.evaluation.analysis.table import to_markdown
 from prip.inference.evaluation.analysis.tables import tables
 from prip.inference.evaluation.report import write_report
 from prip.inference.evaluation.report.headline import headline
-from prip.inference.evaluation.report.markup import marked, signed
-from prip.inference.evaluation.report.page import report_page
+from prip.inference.evaluation.report.page import marked, report_page, signed
 from prip.inference.evaluation.report.plots import before_and_after, curve, dots
 from prip.inference.evaluation.work.images import ImageStore
 
@@ -107,7 +106,8 @@ def test_the_page_is_whole_and_needs_nothing_beside_it(folder: Path, page: Page)
 def test_it_begins_with_the_answer_and_its_price(page: Page, summary: dict[str, Any]) -> None:
     row = next(r for r in summary["rows"] if (r["refiner"], r["scorer"], r["category"]) == ("rl", "truth", "all"))
     assert (
-        "rl makes better pictures than the plain prompt, says truth, a judge that took no part in training" in page.text
+        "rl makes better pictures than the plain prompt, according to truth, a judge that took no part in training"
+        in page.text
     )
     assert f"{row['mean']:.3f} on diffusion." in page.text
     for shown in ("Gain in truth, renderer (never seen in training)", "Distance among a prompt's images", "after Holm"):
@@ -185,7 +185,7 @@ def test_what_people_say_is_shown_where_they_were_asked(folder: Path, page: Page
     }
     shown = Page(paged(folder, {**summary, "people": people}, 0))
     text = shown.text
-    assert "What people say" in text and "What people say" not in page.text
+    assert "Human evaluation" in text and "Human evaluation" not in page.text
     assert all(words in text for words in ("70.0 %", "61.0 to 78.0 %", "0.512", "3 annotators gave 90 answers"))
     assert "#people" in {link.get("href") for link in shown.all("a")}
     assert "| rl | none | 70.0 % (61.0 to 78.0 %) | 10.0 % | 20.0 % | 60 |" in to_markdown(
@@ -226,10 +226,10 @@ def test_best_and_worst_are_those_with_most_and_least_gain(folder: Path, summary
 
 
 def test_what_a_refiner_added_is_marked() -> None:
-    assert marked("a cat.", "a cat, golden hour") == "a cat<mark>, golden hour</mark>"
+    assert marked("a cat, golden hour", "a cat.") == "a cat<mark>, golden hour</mark>"
     assert marked("a cat", "a cat") == "a cat"
-    assert marked("a cat", "A grand cat at night") == "A <mark>grand </mark>cat<mark> at night</mark>"
-    assert marked("a <b>", "a <b> & more") == "a &lt;b&gt;<mark> &amp; more</mark>"
+    assert marked("A grand cat at night", "a cat") == "A <mark>grand </mark>cat<mark> at night</mark>"
+    assert marked("a <b> & more", "a <b>") == "a &lt;b&gt;<mark> &amp; more</mark>"
 
 
 def test_minus_signs_and_hyphens() -> None:
@@ -239,8 +239,8 @@ def test_minus_signs_and_hyphens() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "sentence"),
     [
-        (0.1, 0.2, "rl makes better pictures than the plain prompt, says truth"),
-        (-0.2, -0.1, "rl makes worse pictures than the plain prompt, says truth"),
+        (0.1, 0.2, "rl makes better pictures than the plain prompt, according to truth"),
+        (-0.2, -0.1, "rl makes worse pictures than the plain prompt, according to truth"),
         (-0.1, 0.1, "rl makes pictures no better or worse than the plain prompt, as far as can be told by truth"),
     ],
 )

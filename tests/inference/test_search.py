@@ -10,12 +10,10 @@ import torch
 from painters import GOOD, Judge, Painter
 
 from prip.errors import InputError
-from prip.inference.evaluation.analysis.agreement import agreement_on_renders
-from prip.inference.evaluation.gallery import Gallery
-from prip.inference.evaluation.kinds.miniature import RandomRefiner
+from prip.inference.evaluation.kinds.miniature import RandomRefiner, agreement_on_renders
 from prip.inference.evaluation.kinds.refiners import with_modifiers
-from prip.inference.evaluation.kinds.registry import REFINERS, Context, make
-from prip.inference.evaluation.kinds.search import OPEN, BestRefiner, ascend, value_options
+from prip.inference.evaluation.kinds.registry import REFINERS, Context
+from prip.inference.evaluation.kinds.search import OPEN, BestOptions, BestRefiner, Gallery, ascend, value_options
 from prip.inference.evaluation.kinds.seeds import search_seeds
 from prip.miniature.scene import parse
 from prip.miniature.vocabulary import ATTRIBUTES, MODIFIERS
@@ -48,7 +46,7 @@ def test_ascent_finds_the_best_of_a_separable_score() -> None:
 
 
 def best_refiner(painter: Painter, **options) -> BestRefiner:
-    return BestRefiner("best", painter, Judge("truth"), images=2, **options)
+    return BestRefiner("best", Gallery(painter, Judge("truth")), BestOptions(images=2, **options))
 
 
 def test_best_finds_the_best_of_each_prompt_on_seeds_of_its_own() -> None:
@@ -80,11 +78,11 @@ def test_best_takes_the_wording_that_the_generator_obeys_more_often() -> None:
 
 def test_best_wants_a_judge_among_the_scorers_and_numbers_that_make_sense() -> None:
     context = Context(parts=None, device="cpu", seed=0)  # type: ignore[arg-type]
-    best = make("refiner", "best", {"kind": "best", "judge": "taste"}, REFINERS, context)
-    with pytest.raises(InputError, match="judge must be of truth, it is 'taste'"):
+    best = REFINERS.make("best", {"kind": "best", "judge": "taste"}, context)
+    with pytest.raises(InputError, match="judge: expected one of the scorers truth, got 'taste'"):
         best.on(Painter(), {"truth": Judge("truth")}, 8)
     with pytest.raises(InputError, match="images: expected a whole number of at least 1, got 0"):
-        make("refiner", "best", {"kind": "best", "images": 0}, REFINERS, context)
+        REFINERS.make("best", {"kind": "best", "images": 0}, context)
 
 
 def test_random_adds_as_many_modifiers_as_system_prompts_hold() -> None:

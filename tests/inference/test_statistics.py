@@ -31,7 +31,7 @@ def test_group_means_by_hand() -> None:
     means, order = group_means(np.array([1.0, 2.0, 6.0, 4.0]), ["b", "a", "b", "a"])
     assert order == ["b", "a"]
     assert means.tolist() == [3.5, 3.0]
-    with pytest.raises(ValueError, match="wanted one for each of 2 values, got 1"):
+    with pytest.raises(ValueError, match="expected one for each of 2 values, got 1"):
         group_means(np.zeros(2), ["a"])
 
 
@@ -202,7 +202,7 @@ def test_diversity_by_pairs_one_by_one() -> None:
     assert mean_pairwise_distance(vectors) == pytest.approx(1 - np.mean(cosines), abs=1e-6)
     singular = np.linalg.svd(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), compute_uv=False) ** 2 / 6
     assert vendi_score(vectors) == pytest.approx(math.exp(stats.entropy(singular)), rel=1e-6)
-    with pytest.raises(ValueError, match="wanted finite vectors other than 0"):
+    with pytest.raises(ValueError, match="expected finite vectors other than 0"):
         cosine_kernel(np.zeros((2, 3)))
 
 
@@ -229,5 +229,5 @@ def test_two_way_resampling_of_two_seeds_and_two_clusters_is_that_of_all_sixteen
 def test_two_way_resampling_of_one_seed_is_that_of_its_clusters() -> None:
     own = np.array([[0.1, np.nan, 0.4, 0.2]])
     np.testing.assert_allclose(two_way_means(own, 500, 3), resampled_means(own.T, 500, 3)[:, 0], rtol=0, atol=1e-15)
-    with pytest.raises(ValueError, match="wanted a cluster that every seed has"):
+    with pytest.raises(ValueError, match="expected a cluster that every seed has"):
         two_way_means(np.array([[np.nan, 1.0], [1.0, np.nan]]), 10, 0)

@@ -189,12 +189,12 @@ def test_what_is_no_evaluation_is_refused(path: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read as an evaluation's results"):
         read_results(tmp_path / "none.parquet")
     pd.DataFrame({"prompt_id": [1]}).to_parquet(tmp_path / "other.parquet")
-    with pytest.raises(InputError, match="it lacks user_prompt, category"):
+    with pytest.raises(InputError, match="a table without user_prompt, category"):
         read_results(tmp_path / "other.parquet")
     pd.read_parquet(path).head(0).to_parquet(tmp_path / "empty.parquet")
-    with pytest.raises(InputError, match="holds no rows"):
+    with pytest.raises(InputError, match="got no rows"):
         read_results(tmp_path / "empty.parquet")
-    with pytest.raises(InputError, match="has no scores of hps"):
+    with pytest.raises(InputError, match="expected scores of hps, got none"):
         summarise(path, {**ABOUT, "scorers": {"hps": {"role": "held out"}}}, {})
 
 
@@ -302,9 +302,9 @@ def test_printed_tables_are_plain_where_no_terminal_listens(summary: dict[str, A
     (best,) = [row for row in table.rows if row[1].best]
     line = next(line for line in text.splitlines() if line.lstrip(" |").startswith(best[0].text))
     assert f" {best[1].text} *" in line and "*: the best refiner of a scorer." in text and "Bold" not in text
-    assert "Bold: the best refiner of a scorer." in table.told() and "**" in to_markdown([table])
+    assert "Bold: the best refiner of a scorer." in table.full_note() and "**" in to_markdown([table])
     plain = Table("t", (Column("x"),), ((Cell("1"),),), "n", "the best")
-    assert plain.told() == "n", "nothing is marked"
+    assert plain.full_note() == "n", "nothing is marked"
 
 
 def test_what_agreement_and_one_image_are_is_said(summary: dict[str, Any]) -> None:
@@ -315,7 +315,7 @@ def test_what_agreement_and_one_image_are_is_said(summary: dict[str, Any]) -> No
     made = tables(changed)
     assert ", 1 image each, with 95 %" in made[0].note and ", 2 images each," in tables(summary)[0].note
     (agreement,) = [table for table in made if table.title.startswith("Agreement")]
-    assert "The judge against the exact truth" in agreement.note
+    assert "The judge compared with the exact truth" in agreement.note
 
 
 def test_curves_are_read_from_a_run_and_joined(tmp_path: Path) -> None:
@@ -332,8 +332,8 @@ def test_curves_are_read_from_a_run_and_joined(tmp_path: Path) -> None:
         "kl": [0.0, None, 0.5],
         "truth": [None, 0.6, 0.7],
     }
-    with pytest.raises(InputError, match="second: wanted iteration and series as long as it"):
+    with pytest.raises(InputError, match="second: expected iteration and series of its length"):
         joined(curves, {"iteration": [1], "truth": []})
     log.write_text("step,loss\n0,1\n")
-    with pytest.raises(InputError, match="is no log of rl: it lacks dev_reward, dev_kl"):
+    with pytest.raises(InputError, match="expected a log of rl, got one without dev_reward, dev_kl"):
         read_curves(tmp_path)

@@ -1,11 +1,11 @@
-// One question at a time: it moves on when the server says that the answer is on disk.
+// Shows one question at a time, and the next one once the server has saved the answer.
 
 const TASKS = {
   preference: {
     title: "Which image is better?",
     instructions:
-      "You will see a prompt and two images made for it. Choose the one that you prefer, as if you had typed the prompt " +
-      "yourself, with a key, a button or a click on the image. Where you have no preference, choose the tie.",
+      "You will see a prompt and two images made for it. Choose the one you would prefer if you had typed the prompt " +
+      "yourself: press a key or a button, or click the image. If you have no preference, choose the tie.",
     question: "Which image do you prefer for this prompt?",
     answers: [
       { value: "left", label: "A", name: "image A", keys: ["a", "arrowleft"], shown: ["A", "←"] },
@@ -20,34 +20,34 @@ const TASKS = {
   relevance: {
     title: "Does the image show what was asked for?",
     instructions:
-      "You will see a prompt and an image made for it. Say how much of the prompt the image shows: nothing (0), a part (1) " +
-      "or all of it (2). Whether the image is beautiful is not asked.",
-    question: "How much of the prompt does it show?",
+      "You will see a prompt and an image made for it. Say how much of the prompt the image shows: nothing (0), part of " +
+      "it (1) or all of it (2). Ignore how beautiful the image is.",
+    question: "How much of the prompt does the image show?",
     answers: [
       { value: "0", label: "Nothing", name: "0, nothing", keys: ["0", "digit0"], shown: ["0"] },
-      { value: "1", label: "A part", name: "1, a part", keys: ["1", "digit1"], shown: ["1"] },
+      { value: "1", label: "Part of it", name: "1, part of it", keys: ["1", "digit1"], shown: ["1"] },
       { value: "2", label: "All of it", name: "2, all of it", keys: ["2", "digit2"], shown: ["2"] },
     ],
     frames: [{ value: null, label: null }],
   },
 };
-const LONG_PROMPT = 110; // characters, from which it is set smaller
-const SMALL_IMAGE = 128; // pixels, up to which they are shown as squares
+const LONG_PROMPT = 110; // characters; longer prompts use a smaller font
+const SMALL_IMAGE = 128; // pixels; smaller images are magnified without smoothing
 const RETRY_MS = 1000;
 const TIMEOUT_MS = 10000;
 const NOTICE_MS = 4000;
 
 const find = (id) => document.getElementById(id);
-const images = new Map(); // token -> <img>, fetched ahead
+const images = new Map(); // token -> preloaded <img>
 
 let task = null;
 let state = null;
-let shownAt = null; // when the open question's images stood on the screen; null: not yet
+let shownAt = null; // when the images of the open question appeared; null before
 let busy = false;
 let clearing = null;
 let staying = false;
 
-// Shows a line above all else: for some seconds, or until the next question stands there.
+// Shows a line above everything else for a few seconds, or until the next question appears.
 function notice(text, stays = false) {
   clearTimeout(clearing);
   staying = stays;
@@ -61,7 +61,7 @@ function requestName() {
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-// Asks until the server has answered. A request that is sent again has the same name, and counts once.
+// Repeats a request until the server answers. A repeated request has the same name and counts once.
 async function ask(path, body) {
   const options = body && {
     method: "POST",
@@ -73,7 +73,7 @@ async function ask(path, body) {
       const response = await fetch(path, { ...options, signal: AbortSignal.timeout(TIMEOUT_MS), cache: "no-store" });
       if (response.status < 500) {
         const answer = await response.json();
-        if (!response.ok) throw new RangeError(typeof answer.detail === "string" ? answer.detail : "this was refused");
+        if (!response.ok) throw new RangeError(typeof answer.detail === "string" ? answer.detail : "the request was refused");
         if (failed) notice("The server is back.");
         return answer;
       }
@@ -82,8 +82,8 @@ async function ask(path, body) {
     }
     notice(
       body
-        ? "The server does not answer. This answer is not saved yet; keep the page open, it tries again."
-        : "The server does not answer; trying again.",
+        ? "The server does not respond. Your answer is not saved yet; keep this page open while it retries."
+        : "The server does not respond; retrying.",
       true,
     );
     await pause(RETRY_MS);
@@ -140,7 +140,7 @@ function showTask() {
       box.className = "frame";
       if (frame.value) {
         box.type = "button";
-        box.tabIndex = -1; // the buttons below say the same
+        box.tabIndex = -1; // the buttons below do the same
         box.dataset.answer = frame.value;
         box.setAttribute("aria-label", `image ${frame.label}`);
         box.addEventListener("click", () => choose(frame.value));
@@ -164,7 +164,7 @@ async function show(next) {
   try {
     await Promise.all(pictures.map((picture) => picture.ready));
   } catch {
-    notice("An image could not be loaded; trying again.", true);
+    notice("An image could not be loaded; retrying.", true);
     await pause(RETRY_MS);
     return show(await ask(`/api/state?annotator=${encodeURIComponent(state.annotator)}`));
   }
@@ -213,12 +213,12 @@ async function choose(value) {
   mark(value);
   const seconds = (performance.now() - shownAt) / 1000;
   const body = { item: state.current.item, answer: value, seconds: Math.min(Math.round(seconds * 1000) / 1000, 86400) };
-  await change("/api/answer", body, "This question was answered elsewhere, or is no longer asked; here is the next.");
+  await change("/api/answer", body, "This question was already answered elsewhere or removed; here is the next one.");
 }
 
 async function undo() {
   if (busy || !state?.answered) return;
-  await change("/api/undo", { answered: state.answered }, "Something was answered elsewhere; nothing was taken back.");
+  await change("/api/undo", { answered: state.answered }, "There are newer answers elsewhere; nothing was undone.");
 }
 
 async function begin(name) {

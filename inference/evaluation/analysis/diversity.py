@@ -1,4 +1,4 @@
-"""How unlike each other images are, by their embeddings: pure functions on arrays."""
+"""Diversity of images from their embeddings: pure functions on arrays."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from numpy.typing import NDArray
 
 
 def cosine_kernel(embeddings: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Returns the cosines `(n, n)` between embeddings `(n, width)`. Raises ValueError for one without a direction."""
+    """Return the cosines `(n, n)` between embeddings `(n, width)`. Raises ValueError for a zero or infinite vector."""
     vectors = np.asarray(embeddings, dtype=np.float64)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not np.isfinite(norms).all() or (norms == 0).any():
-        raise ValueError("embeddings: wanted finite vectors other than 0")
+        raise ValueError("embeddings: expected finite vectors other than 0")
     vectors = vectors / norms
     return vectors @ vectors.T
 
 
 def mean_pairwise_distance(embeddings: NDArray[np.floating]) -> float:
-    """Returns the mean of 1 - cosine over all pairs of embeddings `(n, width)`: 0 (all alike) to 2; NaN for n < 2."""
+    """Return the mean of 1 - cosine over all pairs of embeddings `(n, width)`: 0 (all alike) to 2; NaN for n < 2."""
     count = len(embeddings)
     if count < 2:
         return float("nan")
@@ -26,7 +26,7 @@ def mean_pairwise_distance(embeddings: NDArray[np.floating]) -> float:
 
 
 def vendi_score(embeddings: NDArray[np.floating]) -> float:
-    """Returns how many wholly unlike images embeddings `(n, width)` are worth: 1 (all alike) to n (all orthogonal).
+    """Return the effective number of distinct images of embeddings `(n, width)`: 1 (all alike) to n (all orthogonal).
 
     exp of the entropy of the eigenvalues of K / n, K their cosines (Friedman and Dieng, The Vendi Score, TMLR 2023,
     equation 2). NaN for no embeddings.

@@ -1,4 +1,4 @@
-"""The tables of what people said of an evaluation's images: summary.json's `people`."""
+"""Tables of the human evaluation: `people` in summary.json."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Record = Mapping[str, Any]
 
 
 def people_tables(people: Record | None) -> list[Table]:
-    """Returns preference, relevance and agreement, where anybody was asked; the form is that of `people_summary`."""
+    """Return the tables of preference, relevance and agreement that have rows; `people` is from `people_summary`."""
     if people is None:
         return []
-    by = f"{people['annotators']} annotators gave {people['answers']} answers, not knowing whose images they saw."
+    by = f"{people['annotators']} annotators gave {people['answers']} answers without knowing the images' refiners."
     return [table for table in (_preference(people, by), _relevance(people, by), _agreement(people)) if table.rows]
 
 
@@ -31,7 +31,9 @@ def _preference(people: Record, by: str) -> Table:
         for row in people["preference"]
     )
     columns = (Column("refiner", words=True), Column("against", words=True), *map(Column, ("win", "tie", "loss", "n")))
-    return Table("People prefer", columns, rows, f"Shares of n answers, wins with a 95 % interval over prompts. {by}")
+    return Table(
+        "Human preference", columns, rows, f"Shares of n answers; wins with a 95 % interval over prompts. {by}"
+    )
 
 
 def _relevance(people: Record, by: str) -> Table:
@@ -44,18 +46,18 @@ def _relevance(people: Record, by: str) -> Table:
         for row in people["relevance"]
     )
     columns = (Column("refiner", words=True), Column("relevance", "0 to 2"), Column("n"))
-    note = f"Means of n answers, 95 % intervals over prompts; 0: the image shows nothing of the prompt, 2: all. {by}"
-    return Table("People find relevant", columns, rows, note)
+    note = f"Means of n answers with 95 % intervals over prompts, from 0 (shows nothing of the prompt) to 2 (all). {by}"
+    return Table("Human relevance", columns, rows, note)
 
 
 def _agreement(people: Record) -> Table:
     rows = tuple((Cell(task), Cell(number(alpha, 3))) for task, alpha in people["agreement"].items() if people[task])
     columns = (Column("task", words=True), Column("Krippendorff's alpha"))
     note = (
-        "1 where annotators agree in all, 0 where they agree as chance would; none unless several answered the same "
-        "questions, and not all alike."
+        "1 for full agreement, 0 for chance; undefined unless several annotators answered the same questions, not all "
+        "alike."
     )
-    return Table("People agree", columns, rows, note)
+    return Table("Agreement of annotators", columns, rows, note)
 
 
 def _percent(share: float) -> str:

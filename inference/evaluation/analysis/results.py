@@ -1,4 +1,4 @@
-"""What results.parquet holds, read by column and in batches: scores by prompt, never all rows at once."""
+"""Reads results.parquet by column and in batches into scores by prompt, never holding all rows at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prip.errors import InputError, require
 from .statistics import Floats
 
 SCORE = "score:"
-"""What the name of a scorer's column begins with."""
+"""Prefix of the names of scorers' columns."""
 _PROMPT_COLUMNS = ("user_prompt", "category", "unit", "cluster")
 _WORDS = (*_PROMPT_COLUMNS, "refiner", "generator")
 _FIGURES = ("tokens", "token_limit", "within_distance")
@@ -24,7 +24,7 @@ _BATCH = 1 << 16
 
 @dataclass(frozen=True)
 class Prompts:
-    """The user prompts of an evaluation in the order of their ids, and what each belongs to."""
+    """The user prompts of an evaluation in the order of their ids, with the groups that they belong to."""
 
     ids: NDArray[np.int64]
     texts: list[str]
@@ -38,17 +38,17 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one refiner got from one generator; arrays are `(prompts,)`, NaN where all of a prompt's images failed."""
+    """Results of one refiner on one generator; arrays are `(prompts,)`, NaN where all images of a prompt failed."""
 
     scores: dict[str, Floats]
-    """Scorer -> mean over the images of each prompt that were scored."""
+    """Mean over the scored images of each prompt, by scorer."""
     within: Floats
     """Mean pairwise distance among the images of each prompt."""
     images: int
     failed: int
     mean_tokens: float
     at_limit: float
-    """Share of the images whose prompt fills the generator's token limit or goes beyond it."""
+    """Share of images with a prompt that reaches or exceeds the generator's token limit."""
 
 
 @dataclass(frozen=True)
@@ -69,48 +69,48 @@ class Results:
 
 
 def read_results(path: Path) -> Results:
-    """Returns what `path` holds, by prompt. Raises InputError where it is no such file or holds no rows."""
+    """Read the results by prompt. Raises InputError for another file or one without rows."""
     file = _open(path)
     scorers = [name.removeprefix(SCORE) for name in file.schema_arrow.names if name.startswith(SCORE)]
-    found = [batch.column(0).to_numpy() for batch in file.iter_batches(_BATCH, columns=["prompt_id"])]
-    ids = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+    id_batches = [batch.column(0).to_numpy() for batch in file.iter_batches(_BATCH, columns=["prompt_id"])]
+    ids = np.unique(np.concatenate(id_batches)) if id_batches else np.empty(0, np.int64)
     if not len(ids):
-        raise InputError(f"{path} holds no rows")
+        raise InputError(f"{path}: expected results, got no rows")
     words: list[list[str]] = [[""] * len(ids) for _ in _PROMPT_COLUMNS]
     known = np.zeros(len(ids), dtype=bool)
     sums: dict[tuple[str, str], _Sums] = {}
     columns = ["prompt_id", *_WORDS, *_FIGURES, "error", *(SCORE + name for name in scorers)]
     for batch in file.iter_batches(_BATCH, columns=columns):
-        places = np.searchsorted(ids, batch["prompt_id"].to_numpy())
-        new, first = np.unique(places, return_index=True)
+        indices = np.searchsorted(ids, batch["prompt_id"].to_numpy())
+        new, first = np.unique(indices, return_index=True)
         new, first = new[~known[new]], first[~known[new]]
         known[new] = True
         for column, texts in zip(_PROMPT_COLUMNS, words, strict=True):
-            for place, text in zip(new.tolist(), batch[column].take(first).to_pylist(), strict=True):
-                texts[place] = text
+            for index, text in zip(new.tolist(), batch[column].take(first).to_pylist(), strict=True):
+                texts[index] = text
         figures = {name: np.asarray(batch[name], dtype=np.float64) for name in columns if name.startswith(SCORE)}
         figures |= {name: np.asarray(batch[name], dtype=np.float64) for name in _FIGURES}
         failed = np.asarray(batch["error"].to_numpy(zero_copy_only=False) != "", dtype=bool)
         for cell, rows in _rows_by_cell(batch):
-            own = sums.setdefault(cell, _Sums(len(ids), scorers))
-            own.add(places[rows], {name: values[rows] for name, values in figures.items()}, failed[rows])
-    return Results(Prompts(ids, *words), {cell: own.measured() for cell, own in sums.items()})
+            cell_sums = sums.setdefault(cell, _Sums(len(ids), scorers))
+            cell_sums.add(indices[rows], {name: values[rows] for name, values in figures.items()}, failed[rows])
+    return Results(Prompts(ids, *words), {cell: cell_sums.measured() for cell, cell_sums in sums.items()})
 
 
 def _open(path: Path) -> Any:
     parquet = require("pyarrow.parquet", "evaluate")
     try:
-        found = parquet.read_schema(path).names
+        columns = parquet.read_schema(path).names
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as an evaluation's results: {error}") from error
-    missing = [name for name in ("prompt_id", *_WORDS, *_FIGURES, "error") if name not in found]
+    missing = [name for name in ("prompt_id", *_WORDS, *_FIGURES, "error") if name not in columns]
     if missing:
-        raise InputError(f"{path} is no evaluation's results: it lacks {', '.join(missing)}")
+        raise InputError(f"{path}: expected an evaluation's results, got a table without {', '.join(missing)}")
     return parquet.ParquetFile(path, read_dictionary=list(_WORDS))
 
 
 def _rows_by_cell(batch: Any) -> Iterator[tuple[tuple[str, str], NDArray[np.intp]]]:
-    """Yields (generator, refiner) and the places of its rows, for all that a batch holds."""
+    """Yield each (generator, refiner) of a batch with the indices of its rows."""
     generators, refiners = batch["generator"], batch["refiner"]
     codes = generators.indices.to_numpy() * len(refiners.dictionary) + refiners.indices.to_numpy()
     for code in np.unique(codes).tolist():
@@ -122,7 +122,7 @@ def _rows_by_cell(batch: Any) -> Iterator[tuple[tuple[str, str], NDArray[np.intp
 
 
 class _Sums:
-    """Sums of a cell's figures by prompt, as batches bring them."""
+    """Running sums of a cell's figures by prompt."""
 
     def __init__(self, prompts: int, scorers: Sequence[str]) -> None:
         self.prompts = prompts
@@ -131,12 +131,12 @@ class _Sums:
         self.counts = {name: np.zeros(prompts) for name in self.names}
         self.images = self.failed = self.tokens = self.at_limit = 0
 
-    def add(self, places: NDArray[np.intp], figures: dict[str, Floats], failed: NDArray[np.bool_]) -> None:
+    def add(self, indices: NDArray[np.intp], figures: dict[str, Floats], failed: NDArray[np.bool_]) -> None:
         for name in self.names:
-            there = ~np.isnan(figures[name])
-            self.totals[name] += np.bincount(places[there], weights=figures[name][there], minlength=self.prompts)
-            self.counts[name] += np.bincount(places[there], minlength=self.prompts)
-        self.images += len(places)
+            valid = ~np.isnan(figures[name])
+            self.totals[name] += np.bincount(indices[valid], weights=figures[name][valid], minlength=self.prompts)
+            self.counts[name] += np.bincount(indices[valid], minlength=self.prompts)
+        self.images += len(indices)
         self.failed += int(failed.sum())
         self.tokens += int(figures["tokens"].sum())
         self.at_limit += int((figures["tokens"] >= figures["token_limit"]).sum())
@@ -156,21 +156,18 @@ class _Sums:
 
 
 def rows_of(path: Path, prompt_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Returns all rows of a few prompts as dicts, in the file's order."""
-    return _filtered(path, "prompt_id", list(prompt_ids))
+    """Return all rows of a few prompts as dicts, in the file's order."""
+    dataset = require("pyarrow.dataset", "evaluate")
+    chosen = dataset.field("prompt_id").isin(list(prompt_ids))
+    return dataset.dataset(path).to_table(filter=chosen, use_threads=False).to_pylist()
 
 
 def failed_rows(path: Path, limit: int) -> list[dict[str, Any]]:
-    """Returns the first `limit` rows whose image failed."""
+    """Return the first `limit` rows with a failed image."""
     dataset = require("pyarrow.dataset", "evaluate")
-    found = dataset.dataset(path).scanner(
+    scanner = dataset.dataset(path).scanner(
         columns=["user_prompt", "refiner", "generator", "refined_prompt", "image_index", "seed", "error"],
         filter=dataset.field("error") != "",
         use_threads=False,
     )
-    return found.head(limit).to_pylist()
-
-
-def _filtered(path: Path, column: str, values: list[int]) -> list[dict[str, Any]]:
-    dataset = require("pyarrow.dataset", "evaluate")
-    return dataset.dataset(path).to_table(filter=dataset.field(column).isin(values), use_threads=False).to_pylist()
+    return scanner.head(limit).to_pylist()

@@ -19,14 +19,14 @@ Floats = NDArray[np.float64]
 
 COVERAGE = 0.95
 TIE = 1e-6
-"""Two mean scores that differ by no more than this are a tie: single precision tells no more."""
+"""Mean scores that differ by at most this are a tie, given single precision."""
 _BLOCK = 1 << 21
-"""Numbers of a block of resamples: what bounds the memory of the bootstrap."""
+"""Numbers per block of resamples, to bound the memory of the bootstrap."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95 % interval and the two-sided p-value of its being 0."""
+    """A mean with its 95 % interval and the two-sided p-value against 0."""
 
     value: float
     low: float
@@ -35,25 +35,25 @@ class Estimate:
 
 
 def group_means(values: Floats, groups: Sequence[Hashable]) -> tuple[Floats, list[Hashable]]:
-    """Returns the mean of `values` `(n,)` in each group `(groups,)`, and the groups in order of appearance.
+    """Return the mean of `values` `(n,)` in each group `(groups,)`, and the groups in order of appearance.
 
-    NaN is left out of a mean, and is the mean of a group that holds nothing else.
+    NaN values are ignored; a group with no other values has the mean NaN.
     """
     if len(values) != len(groups):
-        raise ValueError(f"groups: wanted one for each of {len(values)} values, got {len(groups)}")
+        raise ValueError(f"groups: expected one for each of {len(values)} values, got {len(groups)}")
     order = list(dict.fromkeys(groups))
-    place = {group: i for i, group in enumerate(order)}
-    index = np.array([place[group] for group in groups], dtype=np.intp)
-    there = ~np.isnan(values)
-    sums = np.bincount(index[there], weights=values[there], minlength=len(order))
-    counts = np.bincount(index[there], minlength=len(order))
+    index_of = {group: index for index, group in enumerate(order)}
+    indices = np.array([index_of[group] for group in groups], dtype=np.intp)
+    valid = ~np.isnan(values)
+    sums = np.bincount(indices[valid], weights=values[valid], minlength=len(order))
+    counts = np.bincount(indices[valid], minlength=len(order))
     return np.divide(sums, counts, out=np.full(len(order), np.nan), where=counts > 0), order
 
 
 def cluster_means(values: Floats, units: Sequence[Hashable], clusters: Sequence[Hashable]) -> Floats:
-    """Returns one mean a cluster `(clusters,)`, of the means of its units, of their scores `values` `(n,)`.
+    """Return the mean of each cluster `(clusters,)` over the means of its units over their scores `values` `(n,)`.
 
-    `units` and `clusters` are those of each score; all scores of a unit must have one cluster. NaN as in `group_means`.
+    `units` and `clusters` belong to the scores; each unit must lie in one cluster. NaN as in `group_means`.
     """
     means, order = group_means(values, units)
     cluster_of = dict(zip(units, clusters, strict=True))
@@ -61,12 +61,12 @@ def cluster_means(values: Floats, units: Sequence[Hashable], clusters: Sequence[
 
 
 def resampling_weights(clusters: int, draws: int, seed: int) -> Iterator[Floats]:
-    """Yields what share each cluster has in each resample with replacement, `(block, clusters)`, rows of sum 1.
+    """Yield the share of each cluster in each resample with replacement, `(block, clusters)`, rows of sum 1.
 
-    `draws` rows in all, in blocks that bound the memory; a function of the arguments alone.
+    There are `draws` rows in all, in blocks that bound the memory; they depend on the arguments alone.
     """
     if clusters < 1:
-        raise ValueError("clusters: wanted at least 1")
+        raise ValueError("clusters: expected at least 1, got 0")
     generator, rows = np.random.default_rng(seed), max(1, _BLOCK // clusters)
     for start in range(0, draws, rows):
         block = min(rows, draws - start)
@@ -75,36 +75,37 @@ def resampling_weights(clusters: int, draws: int, seed: int) -> Iterator[Floats]
 
 
 def resampled_means(columns: Floats, draws: int, seed: int) -> Floats:
-    """Returns the means of each column of `(clusters, columns)` in resamples of the clusters, `(draws, columns)`.
+    """Return the means of each column of `(clusters, columns)` in resamples of the clusters, `(draws, columns)`.
 
-    NaN stands for a cluster that a column lacks: the column's own clusters are resampled. Columns that have the same
-    number of clusters share their resamples. A column without any cluster has NaN means.
+    NaN marks a cluster that a column lacks: only the column's own clusters are resampled. Columns with the same number
+    of clusters share their resamples. A column without clusters has NaN means.
     """
     means = np.full((draws, columns.shape[1]), np.nan)
     patterns: dict[bytes, list[int]] = {}
-    for place, there in enumerate(~np.isnan(columns).T):
-        if there.any():
-            patterns.setdefault(there.tobytes(), []).append(place)
-    for places in patterns.values():
-        own = columns[:, places][~np.isnan(columns[:, places[0]])]
+    for index, valid in enumerate(~np.isnan(columns).T):
+        if valid.any():
+            patterns.setdefault(valid.tobytes(), []).append(index)
+    for indices in patterns.values():
+        clusters = columns[:, indices][~np.isnan(columns[:, indices[0]])]
         start = 0
-        for weights in resampling_weights(len(own), draws, seed):
-            means[start : start + len(weights), places] = weights @ own
+        for weights in resampling_weights(len(clusters), draws, seed):
+            means[start : start + len(weights), indices] = weights @ clusters
             start += len(weights)
     return means
 
 
 def two_way_means(differences: Floats, draws: int, seed: int) -> Floats:
-    """Returns the means of `(seeds, clusters)` differences in resamples of the training seeds and, independently, of
+    """Return the means of `(seeds, clusters)` differences in resamples of the training seeds and, independently, of
     the clusters, `(draws,)`.
 
-    A cluster that any seed lacks (NaN) is left out. What seeds and clusters vary shows both (Owen, The pigeonhole
-    bootstrap, Ann. Appl. Stat. 1, 2007, 386-411), of S seeds though only (S - 1) / S of their variance. Raises
-    ValueError where no cluster is left.
+    Clusters that any seed lacks (NaN) are ignored. The resamples reflect the variance of seeds and clusters (Owen, The
+    pigeonhole bootstrap, Ann. Appl. Stat. 1, 2007, 386-411), but only (S - 1) / S of that of S seeds.
+
+    Raises ValueError when no cluster is left.
     """
     complete = differences[:, ~np.isnan(differences).any(axis=0)]
     if not complete.size:
-        raise ValueError("differences: wanted a cluster that every seed has")
+        raise ValueError("differences: expected a cluster that every seed has")
     seeds = np.concatenate(list(resampling_weights(len(complete), draws, seed + 1)))
     means, start = np.empty(draws), 0
     for weights in resampling_weights(complete.shape[1], draws, seed):
@@ -115,13 +116,13 @@ def two_way_means(differences: Floats, draws: int, seed: int) -> Floats:
 
 
 def interval(draws: Floats) -> tuple[float, float]:
-    """Returns the 95 % percentile interval of resampled figures `(draws,)`."""
+    """Return the 95 % percentile interval of resampled figures `(draws,)`."""
     low, high = np.quantile(draws, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
     return float(low), float(high)
 
 
 def estimate(clusters: Floats, draws: Floats) -> Estimate:
-    """Returns the mean of `clusters` `(clusters,)`, NaN left out, with what its resampled means `(draws,)` tell of it.
+    """Return the mean of `clusters` `(clusters,)` without NaN; interval and p-value are from its resampled means.
 
     p = 2 min(#{draws <= 0} + 1, #{draws >= 0} + 1) / (#draws + 1), at most 1: never 0, however many draws.
     """
@@ -130,9 +131,9 @@ def estimate(clusters: Floats, draws: Floats) -> Estimate:
 
 
 def paired_t(differences: Floats) -> float:
-    """Returns the two-sided p-value of the paired t-test on `(clusters,)` differences, without NaN.
+    """Return the two-sided p-value of the paired t-test on `(clusters,)` differences, without NaN.
 
-    1 where they do not vary, or there are fewer than two: nothing tells how far chance would take them.
+    1 for constant differences or fewer than two, which say nothing about chance.
     """
     if len(differences) < 2 or np.ptp(differences) <= 1e-12 * np.abs(differences).max():
         return 1.0
@@ -140,9 +141,9 @@ def paired_t(differences: Floats) -> float:
 
 
 def wilcoxon(differences: Floats) -> float:
-    """Returns the two-sided p-value of Wilcoxon's signed-rank test on `(clusters,)` differences, without NaN.
+    """Return the two-sided p-value of Wilcoxon's signed-rank test on `(clusters,)` differences, without NaN.
 
-    Differences of 0 are left out, as Wilcoxon did; 1 where none other is there.
+    Differences of 0 are ignored, as by Wilcoxon; 1 when there are no others.
     """
     moved = differences[differences != 0]
     if not len(moved):
@@ -151,32 +152,31 @@ def wilcoxon(differences: Floats) -> float:
 
 
 def win_tie_loss(differences: Floats, tie: float = TIE) -> tuple[float, float, float]:
-    """Returns the shares of `differences` `(n,)`, without NaN, above `tie`, within it either way, and below."""
+    """Return the shares of `differences` `(n,)`, without NaN, above `tie`, within it either way, and below."""
     if not len(differences):
-        raise ValueError("differences: wanted at least 1")
+        raise ValueError("differences: expected at least 1, got none")
     win, loss = float((differences > tie).mean()), float((differences < -tie).mean())
     return win, float((np.abs(differences) <= tie).mean()), loss
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Returns p-values corrected for their number, in their order (Holm, Scand. J. Statist. 6, 1979, 65-70).
+    """Return p-values corrected for their number, in their order (Holm, Scand. J. Statist. 6, 1979, 65-70).
 
-    The i-th smallest of m is multiplied by m - i + 1; none may be below a smaller one's, or above 1.
+    The i-th smallest of m is multiplied by m - i + 1; the results increase with the p-values up to 1.
     """
     corrected, highest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        corrected[place] = highest
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = highest
     return corrected
 
 
 def ratio_of_means(
     numerator: Floats, denominator: Floats, draws: int, seed: int
 ) -> tuple[float | None, float | None, float | None]:
-    """Returns mean(numerator) / mean(denominator), both `(clusters,)` without NaN, with its percentile interval.
+    """Return mean(numerator) / mean(denominator), both `(clusters,)` without NaN, with its percentile interval.
 
-    None for the ratio where the denominator's mean is not above 0, and for the interval where that of any resample
-    is not: a share of nothing is no number.
+    The ratio is None when the denominator's mean is not above 0, and the interval when that of any resample is not.
     """
     if not denominator.mean() > 0:
         return None, None, None
@@ -188,7 +188,7 @@ def ratio_of_means(
 
 
 def correlation(first: Floats, second: Floats) -> float | None:
-    """Returns Pearson's correlation of two `(n,)`, None where one of them is constant."""
+    """Return Pearson's correlation of two `(n,)`, or None when one of them is constant."""
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
     return float(np.corrcoef(first, second)[0, 1])

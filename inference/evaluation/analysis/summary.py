@@ -1,4 +1,4 @@
-"""The summary of an evaluation: means, differences, tests, diversity and lengths, fit for JSON."""
+"""Summarises an evaluation for JSON: means, differences, tests, diversity and lengths."""
 
 from __future__ import annotations
 
@@ -53,18 +53,26 @@ def summarise(
     comparisons: Sequence[Sequence[str]] = (),
     draws: int = 10_000,
 ) -> Record:
-    """Returns the summary of the results at `path`, with room for agreement and curves.
+    """Return the summary of the results at `path`, with None for agreement and curves.
 
-    about: config, checkpoint, seed, ..., and the mappings refiners, generators and scorers, whose order the summary
-    has; the numbers of prompts, clusters, images and draws are added to it. vectors: embeddings `(n, width)` by
-    (generator, refiner), one image of each of n prompts. comparisons: as of the settings. draws: of the
-    bootstrap. A score is averaged over a prompt's images, a unit's prompts and a cluster's units; what failed is left
-    out, and so is a pair of which one side is missing. Raises InputError for a file of other results.
+    Scores are averaged over a prompt's images, a unit's prompts and a cluster's units, without failed images and
+    pairs that lack a side.
+
+    Args:
+        path: results.parquet.
+        about: config, checkpoint, seed, ..., and the mappings refiners, generators and scorers, which determine the
+            order; the summary adds the numbers of prompts, clusters, images and draws.
+        vectors: Embeddings `(n, width)` by (generator, refiner), of one image per prompt.
+        comparisons: As in the settings.
+        draws: Resamples of the bootstrap.
+
+    Raises:
+        InputError: The results lack a scorer.
     """
     results, seed = read_results(path), int(about["seed"])
     missing = set(about["scorers"]) - set(next(iter(results.cells.values())).scores)
     if missing:
-        raise InputError(f"{path} has no scores of {', '.join(sorted(missing))}")
+        raise InputError(f"{path}: expected scores of {', '.join(sorted(missing))}, got none")
     seen = [cell for cell in _cells(about) if cell in results.cells]
     counts = {
         "prompts": len(results.prompts),
@@ -79,13 +87,15 @@ def summarise(
         pairs = [(before, after) for before, after in comparisons if {before, after} <= set(refiners)]
         for scorer in about["scorers"]:
             scores = {name: results.cells[generator, name].scores[scorer] for name in refiners}
-            table = _Table(results.prompts, scores, {"generator": generator, "scorer": scorer}, draws, seed)
+            table = _ScorerTable(
+                results.prompts, scores, {"generator": generator, "scorer": scorer}, draws=draws, seed=seed
+            )
             rows += table.rows(refiners)
             compared += table.comparisons(pairs)
     for scorer in about["scorers"]:
         scores = {f"{own}@{generator}": results.cells[generator, own].scores[scorer] for generator, own in seen}
         pairs = [(before, after) for before, after in comparisons if {before, after} <= set(scores)]
-        table = _Table(results.prompts, scores, {"generator": None, "scorer": scorer}, draws, seed)
+        table = _ScorerTable(results.prompts, scores, {"generator": None, "scorer": scorer}, draws=draws, seed=seed)
         compared += table.comparisons(pairs)
     _correct(rows, compared)
     return {
@@ -110,14 +120,14 @@ def summarise(
 
 
 def main_refiner(about: Mapping[str, Any]) -> str | None:
-    """Returns the refiner that a report speaks of first: the last of kind prip, else the last that refines at all."""
+    """Return a report's main refiner: the last of kind prip, or else the last that refines at all."""
     refining = {name: entry for name, entry in about["refiners"].items() if entry["kind"] not in ("none", "best")}
-    own = [name for name, entry in refining.items() if entry["kind"] == "prip"]
-    return (own or list(refining) or [None])[-1]
+    prip = [name for name, entry in refining.items() if entry["kind"] == "prip"]
+    return (prip or list(refining) or [None])[-1]
 
 
 def main_scorer(about: Mapping[str, Any]) -> str:
-    """Returns the scorer that a report speaks of first: the first held-out one, else the first."""
+    """Return a report's main scorer: the first held-out one, or else the first."""
     held_out = [name for name, entry in about["scorers"].items() if entry["role"] == "held out"]
     return (held_out or list(about["scorers"]))[0]
 
@@ -126,31 +136,33 @@ def _cells(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(generator, refiner) for generator in about["generators"] for refiner in about["refiners"]]
 
 
-class _Table:
+class _ScorerTable:
     """One scorer's figures, by refiner on one generator or by REFINER@GENERATOR."""
 
-    def __init__(self, prompts: Prompts, scores: Mapping[str, Floats], place: Record, draws: int, seed: int) -> None:
-        """scores: `(prompts,)` by name. place: generator and scorer, in every record."""
-        self.prompts, self.scores, self.place, self.draws, self.seed = prompts, scores, place, draws, seed
+    def __init__(
+        self, prompts: Prompts, scores: Mapping[str, Floats], labels: Record, *, draws: int, seed: int
+    ) -> None:
+        """scores: `(prompts,)` by name. labels: generator and scorer, added to every record."""
+        self.prompts, self.scores, self.labels, self.draws, self.seed = prompts, scores, labels, draws, seed
         named = np.array(self.prompts.categories)
         self.masks: dict[str, NDArray[np.bool_]] = {ALL: np.ones(len(named), dtype=bool)}
         self.masks |= {name: named == name for name in dict.fromkeys(self.prompts.categories) if name}
 
     def rows(self, refiners: Sequence[str]) -> list[Record]:
-        """A row for each refiner and category; differences are to `none`."""
-        made, keys = [], [(refiner, category) for refiner in refiners for category in self.masks]
+        """Return a row for each refiner and category; differences are to `none`."""
+        rows, keys = [], [(refiner, category) for refiner in refiners for category in self.masks]
         means = self._estimates([np.where(self.masks[c], self.scores[r], np.nan) for r, c in keys])
         tested = iter(self._tests([self._difference(NONE, r, c) for r, c in keys if r != NONE]))
         for (refiner, category), mean in zip(keys, means, strict=True):
             there = int((~np.isnan(self.scores[refiner]) & self.masks[category]).sum())
-            row = {"refiner": refiner, **self.place, "category": category, "n": there, **_mean(mean)}
-            made.append(row | (_UNTESTED if refiner == NONE else next(tested)))
-        return made
+            row = {"refiner": refiner, **self.labels, "category": category, "n": there, **_mean(mean)}
+            rows.append(row | (_UNTESTED if refiner == NONE else next(tested)))
+        return rows
 
     def comparisons(self, pairs: Sequence[tuple[str, str]]) -> list[Record]:
         differences = [self._difference(before, after, ALL) for before, after in pairs]
         return [
-            {"from": before, "to": after, **self.place, "n": int((~np.isnan(own)).sum()), **tested}
+            {"from": before, "to": after, **self.labels, "n": int((~np.isnan(own)).sum()), **tested}
             for (before, after), own, tested in zip(pairs, differences, self._tests(differences), strict=True)
         ]
 
@@ -171,7 +183,7 @@ class _Table:
 
 
 def _estimates(columns: Sequence[Floats], draws: int, seed: int) -> list[Estimate | None]:
-    """Returns the estimate of each column of cluster means, None where it holds NaN alone."""
+    """Return the estimate of each column of cluster means, None for a column of NaN."""
     if not columns:
         return []
     resampled = resampled_means(np.stack(columns, axis=1), draws, seed)
@@ -204,7 +216,7 @@ def _tested(found: Estimate, clusters: Floats, by_prompt: Floats) -> Record:
 
 
 def _correct(rows: Sequence[Record], compared: Sequence[Record]) -> None:
-    """Sets p_holm over the tests of all categories together; a comparison with `none` is a row's test, counted once."""
+    """Set p_holm over the tests outside categories; a comparison with `none` repeats a row's test and counts once."""
     tests: dict[tuple[str | None, ...], list[Record]] = {}
     for row in rows:
         if row["category"] == ALL and row["p_bootstrap"] is not None:
@@ -219,7 +231,7 @@ def _correct(rows: Sequence[Record], compared: Sequence[Record]) -> None:
 
 
 def _gaps_closed(results: Results, about: Mapping[str, Any], draws: int, seed: int) -> dict[str, list[float | None]]:
-    """Generator -> share of the gap from `none` to the searched best that the main refiner closes, low, high."""
+    """Return per generator the share of the gap from `none` to `best` that the main refiner closes, low, high."""
     best = next((name for name, entry in about["refiners"].items() if entry["kind"] == "best"), None)
     refiner = main_refiner(about)
     if best is None or refiner is None:
@@ -248,7 +260,7 @@ def _diversity(
     draws: int,
     seed: int,
 ) -> list[Record]:
-    """One record a cell: the distance among a prompt's images with its interval, and the Vendi score across prompts."""
+    """Return per cell the distance among a prompt's images with its interval, and the Vendi score across prompts."""
     prompts = results.prompts
     columns = [cluster_means(results.cells[cell].within, prompts.units, prompts.clusters) for cell in cells]
     records = []

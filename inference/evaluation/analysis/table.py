@@ -1,4 +1,4 @@
-"""A table, and how it is written: in the terminal and in Markdown."""
+"""A table, and how it is written to the terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prip.errors import require
 
 @dataclass(frozen=True)
 class Column:
-    """A head, what stands below it, and whether the column holds words or numbers."""
+    """A heading, a remark below it, and whether the column holds words or numbers."""
 
     head: str
     mark: str = ""
@@ -21,7 +21,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What is said, the interval of it, and whether it is the best of its column."""
+    """A text or figure, its interval, and whether it is the best of its column."""
 
     text: str
     interval: str = ""
@@ -30,7 +30,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A title, columns, rows of as many cells, a note that says how to read them, and what its best cells are."""
+    """A title, columns, rows of cells, a note on how to read them, and what the best cells are."""
 
     title: str
     columns: tuple[Column, ...]
@@ -38,14 +38,14 @@ class Table:
     note: str = ""
     best: str = ""
 
-    def told(self, mark: str = "Bold") -> str:
-        """Returns the note, which names the mark of the best cells where there are any."""
+    def full_note(self, mark: str = "Bold") -> str:
+        """Return the note, including how the best cells are marked, if any."""
         marked = self.best and any(cell.best for row in self.rows for cell in row)
         return " ".join(part for part in (self.note, f"{mark}: {self.best}." if marked else "") if part)
 
 
 def number(value: float | None, decimals: int, sign: bool = False) -> str:
-    """Returns a number of so many decimals, with a + in front where `sign`; "-" for None, and never a negative 0."""
+    """Return a number with this many decimals, signed if `sign`; "-" for None, and never a negative 0."""
     if value is None:
         return "-"
     text = f"{value:+.{decimals}f}" if sign else f"{value:.{decimals}f}"
@@ -53,26 +53,26 @@ def number(value: float | None, decimals: int, sign: bool = False) -> str:
 
 
 def number_range(low: float | None, high: float | None, decimals: int, sign: bool = False) -> str:
-    """Returns an interval in words, "" where it has no ends."""
+    """Return an interval in words, "" without ends."""
     if low is None or high is None:
         return ""
     return f"{number(low, decimals, sign)} to {number(high, decimals, sign)}"
 
 
 def p_value(value: float | None) -> str:
-    """Returns a p-value to two figures; "-" for None."""
+    """Return a p-value with two significant digits; "-" for None."""
     return "-" if value is None else f"{value:.2g}" if value >= 1e-4 else "< 0.0001"
 
 
-def to_markdown(made: Sequence[Table]) -> str:
-    """Returns the tables in Markdown: intervals in brackets, the best of a column bold."""
+def to_markdown(tables: Sequence[Table]) -> str:
+    """Return the tables as Markdown, with intervals in brackets and the best of a column in bold."""
     blocks = []
-    for table in made:
-        head = [f"{one.head} ({one.mark})" if one.mark else one.head for one in table.columns]
-        align = [":--" if one.words else "--:" for one in table.columns]
+    for table in tables:
+        head = [f"{column.head} ({column.mark})" if column.mark else column.head for column in table.columns]
+        align = [":--" if column.words else "--:" for column in table.columns]
         rows = [[_markdown_cell(cell) for cell in row] for row in table.rows]
         lines = [f"| {' | '.join(cells)} |" for cells in ([_escaped(text) for text in head], align, *rows)]
-        note = ["", table.told()] if table.told() else []
+        note = ["", table.full_note()] if table.full_note() else []
         blocks.append("\n".join([f"**{_escaped(table.title)}**", "", *lines, *note]))
     return "\n\n".join(blocks) + "\n"
 
@@ -83,42 +83,48 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def _escaped(text: str) -> str:
-    """What Markdown would read as more than text, with a backslash before it."""
+    """Escape the characters that Markdown would interpret."""
     return "".join(f"\\{letter}" if letter in r"\`*[]<>|" else letter for letter in " ".join(text.split()))
 
 
-def print_tables(made: Sequence[Table], file: IO[str] | None = None) -> None:
-    """Prints the tables: in colour and as wide as the terminal, or plain and as wide as they are where none listens.
+def print_tables(tables: Sequence[Table], file: IO[str] | None = None) -> None:
+    """Print the tables: in colour and as wide as the terminal, or plain and unwrapped when the output is a file.
 
-    Plain, the best of a column has a * behind it.
+    In plain tables, a * follows the best of a column.
     """
     console_module, box = require("rich.console", "evaluate"), require("rich.box", "evaluate")
     stream = file or sys.stdout
-    live = stream.isatty()
-    console = console_module.Console(file=stream, width=None if live else 1000, highlight=False, soft_wrap=not live)
-    for table in made:
-        console.print(_rich_table(table, box.SIMPLE_HEAD if live else box.ASCII2, live))
-        note = table.told("Bold" if live else "*")
+    terminal = stream.isatty()
+    console = console_module.Console(
+        file=stream, width=None if terminal else 1000, highlight=False, soft_wrap=not terminal
+    )
+    for table in tables:
+        console.print(_rich_table(table, box.SIMPLE_HEAD if terminal else box.ASCII2, terminal))
+        note = table.full_note("Bold" if terminal else "*")
         if note:
             console.print(note, style="dim", markup=False)
         console.print()
 
 
-def _rich_table(table: Table, box: Any, live: bool) -> Any:
+def _rich_table(table: Table, box: Any, terminal: bool) -> Any:
     text = require("rich.text", "evaluate").Text
-    made = require("rich.table", "evaluate").Table(title=text(table.title, style="bold"), box=box, title_justify="left")
-    for one in table.columns:
-        head = text(one.head)
-        if one.mark:
-            head.append("\n" + one.mark, style="dim italic")
-        made.add_column(head, justify="left" if one.words else "right", no_wrap=not (live and one.words))
+    rich_table = require("rich.table", "evaluate").Table(
+        title=text(table.title, style="bold"), box=box, title_justify="left"
+    )
+    for column in table.columns:
+        head = text(column.head)
+        if column.mark:
+            head.append("\n" + column.mark, style="dim italic")
+        rich_table.add_column(
+            head, justify="left" if column.words else "right", no_wrap=not (terminal and column.words)
+        )
     for row in table.rows:
         cells = []
         for cell in row:
-            plain = f"{cell.text} *" if cell.best and not live else cell.text
+            plain = f"{cell.text} *" if cell.best and not terminal else cell.text
             content = text(plain, style="bold green" if cell.best else "")
             if cell.interval:
                 content.append("\n" + cell.interval, style="dim")
             cells.append(content)
-        made.add_row(*cells)
-    return made
+        rich_table.add_row(*cells)
+    return rich_table

@@ -1,4 +1,4 @@
-"""The tables of an evaluation's summary: scores, gains with tests, comparisons, the gap, agreement, categories."""
+"""Tables of an evaluation's summary: scores, gains with tests, comparisons, gap closed, agreement, categories."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _TEST_HEADS = ("gain", "p, Holm", "p, bootstrap", "p, t-test", "p, Wilcoxon", "w
 
 
 def tables(summary: Record) -> list[Table]:
-    """Returns the tables of a summary, in the order in which they are read."""
+    """Return the tables of a summary in reading order."""
     return [*score_tables(summary), *people_tables(summary.get("people")), *comparison_tables(summary)]
 
 
 def score_tables(summary: Record) -> list[Table]:
-    """Returns a table a generator: means with intervals, and what a gain may have cost."""
+    """Return a table per generator: means with intervals, and the possible costs of a gain."""
     return [_scores(summary, generator) for generator in summary["about"]["generators"]]
 
 
 def comparison_tables(summary: Record) -> list[Table]:
-    """Returns gains with their tests, comparisons, the gap closed, agreement and categories, where there are any."""
+    """Return the tables of gains, comparisons, gap closed, agreement and categories that have rows."""
     about = summary["about"]
     made = [_gains(summary, generator) for generator in about["generators"]]
     made += [_comparisons(summary), _gap(summary["gap_closed"]), _agreement(summary["agreement"])]
@@ -39,31 +39,31 @@ def comparison_tables(summary: Record) -> list[Table]:
 
 
 def generator_title(about: Record, generator: str) -> str:
-    """Returns a generator's name with whether the refiner was trained against it."""
+    """Return a generator's name and whether the refiner was trained against it."""
     seen = about["generators"][generator].get("seen", True)
     return f"{generator} ({'trained against' if seen else 'never seen in training'})"
 
 
 def images_each(about: Record) -> str:
-    """Returns how many images each prompt has: "1 image each"."""
+    """Return the number of images per prompt in words: "1 image each"."""
     number = about["images_per_prompt"]
     return f"{number} {'image' if number == 1 else 'images'} each"
 
 
 def rows_of(summary: Record, generator: str, scorer: str, category: str = ALL) -> list[Record]:
-    """Returns the summary's rows of one place, in the order of the refiners."""
+    """Return the summary's rows of one generator, scorer and category, in the order of the refiners."""
     wanted = (generator, scorer, category)
     return [row for row in summary["rows"] if (row["generator"], row["scorer"], row["category"]) == wanted]
 
 
 def decimals_of(rows: Iterable[Record]) -> int:
-    """Returns how many decimals tell two figures of the intervals' widths: 1 to 4."""
+    """Return the decimals (1 to 4) that show two significant digits of the intervals' widths."""
     widths = [row["high"] - row["low"] for row in rows if row["low"] is not None and row["high"] - row["low"] > 1e-9]
     return min(4, max(1, 1 - math.floor(math.log10(median(widths))))) if widths else 3
 
 
 def _scores(summary: Record, generator: str) -> Table:
-    """Means with intervals, and beside them what a gain may have cost: diversity, lengths, failures."""
+    """Return means with intervals, and the possible costs of a gain: diversity, lengths, failures."""
     about = summary["about"]
     refiners = [row["refiner"] for row in rows_of(summary, generator, next(iter(about["scorers"])))]
     columns, cells = [Column("refiner", words=True)], [[Cell(name)] for name in refiners]
@@ -71,20 +71,20 @@ def _scores(summary: Record, generator: str) -> Table:
         columns.append(Column(scorer, entry["role"]))
         for line, cell in zip(cells, _mean_cells(about, rows_of(summary, generator, scorer)), strict=True):
             line.append(cell)
-    diversity = {one["refiner"]: one for one in summary["diversity"] if one["generator"] == generator}
-    if any(one["within_prompt"] is not None for one in diversity.values()):
+    diversity = {record["refiner"]: record for record in summary["diversity"] if record["generator"] == generator}
+    if any(record["within_prompt"] is not None for record in diversity.values()):
         columns.append(Column("distance", "within a prompt"))
         for line, name in zip(cells, refiners, strict=True):
             line.append(_within_cell(diversity.get(name)))
-    if any(one["across_prompts"] is not None for one in diversity.values()):
+    if any(record["across_prompts"] is not None for record in diversity.values()):
         columns.append(Column("Vendi score", "across prompts"))
         for line, name in zip(cells, refiners, strict=True):
             line.append(Cell(number(diversity.get(name, {}).get("across_prompts"), 2)))
-    lengths = {one["refiner"]: one for one in summary["lengths"] if one["generator"] == generator}
+    lengths = {record["refiner"]: record for record in summary["lengths"] if record["generator"] == generator}
     columns += [Column("tokens"), Column("at the limit"), Column("failed images")]
     for line, name in zip(cells, refiners, strict=True):
-        own = lengths[name]
-        line += [Cell(number(own["mean_tokens"], 1)), Cell(percent(own["at_limit"])), Cell(str(own["failed"]))]
+        length = lengths[name]
+        line += [Cell(number(length["mean_tokens"], 1)), Cell(percent(length["at_limit"])), Cell(str(length["failed"]))]
     note = (
         f"Means over {about['clusters']} clusters of {about['prompts']} prompts, {images_each(about)}, "
         "with 95 % intervals by resampling clusters."
@@ -102,11 +102,11 @@ def _mean_cells(about: Record, rows: Sequence[Record]) -> list[Cell]:
 
 
 def _best(about: Record, rows: Sequence[Record], figure: str) -> set[str]:
-    """Returns the refiners with the highest figure, `none` and the searched best apart; none where all are alike."""
-    found = {row["refiner"]: row[figure] for row in rows if row[figure] is not None}
-    found = {name: value for name, value in found.items() if _competes(about, name)}
-    best = {name for name, value in found.items() if value >= max(found.values()) - TIE}
-    return best if best != set(found) or len(found) == 1 else set()
+    """Return the refiners with the highest figure, without `none` and `best`; empty when all are equal."""
+    figures = {row["refiner"]: row[figure] for row in rows if row[figure] is not None}
+    figures = {name: value for name, value in figures.items() if _competes(about, name)}
+    best = {name for name, value in figures.items() if value >= max(figures.values()) - TIE}
+    return best if best != set(figures) or len(figures) == 1 else set()
 
 
 def _competes(about: Record, refiner: str) -> bool:
@@ -177,12 +177,12 @@ def _test_cells(row: Record, decimals: int, best: bool = False) -> list[Cell]:
 
 
 def categories_of(summary: Record) -> list[str]:
-    """Returns the categories of the prompt set, in its order; none where it has none."""
+    """Return the categories of the prompt set in its order."""
     return list(dict.fromkeys(row["category"] for row in summary["rows"] if row["category"] != ALL))
 
 
 def _categories(summary: Record, generator: str, scorer: str) -> Table:
-    """Means by category: a column a category up to six, else a row a category."""
+    """Return means by category: one column per category up to six, otherwise one row per category."""
     about, names, best = summary["about"], categories_of(summary), "the best refiner of a category"
     title = f"{scorer} ({about['scorers'][scorer]['role']}) by category on {generator_title(about, generator)}"
     if not names:
@@ -191,7 +191,7 @@ def _categories(summary: Record, generator: str, scorer: str) -> Table:
     cells = {name: _mean_cells(about, rows) for name, rows in by_category.items()}
     refiners = [row["refiner"] for row in by_category[ALL]]
     heads = [Column(name, f"n = {max(row['n'] for row in rows)}") for name, rows in by_category.items()]
-    lines = [[Cell(refiner), *(cells[name][place] for name in by_category)] for place, refiner in enumerate(refiners)]
+    lines = [[Cell(refiner), *(cells[name][index] for name in by_category)] for index, refiner in enumerate(refiners)]
     if len(names) <= 6:
         return Table(title, (Column("refiner", words=True), *heads), _frozen(lines), best=best)
     turned = [
@@ -219,7 +219,7 @@ def _gap(gap_closed: Record) -> Table:
 
 
 def _agreement(agreement: Record | None) -> Table:
-    """Whatever was found of agreement, name by name."""
+    """Return the figures of the agreement by name."""
     lines = [
         [
             Cell(name.replace("_", " ")),
@@ -229,14 +229,14 @@ def _agreement(agreement: Record | None) -> Table:
     ]
     columns = Column("what", words=True), Column("value")
     note = (
-        "The judge against the exact truth (0 to 1), on n renders whose scene is known: in full agreement the "
-        "correlation is 1 and the error 0."
+        "The judge compared with the exact truth (0 to 1) on n renders of known scenes; full agreement has correlation "
+        "1 and error 0."
     )
     return Table("Agreement of the judge with the truth", columns, _frozen(lines), note)
 
 
 def percent(share: float | None) -> str:
-    """Returns a share in percent; "-" for None."""
+    """Return a share in percent; "-" for None."""
     return "-" if share is None else f"{number(100 * share, 1)} %"
 
 

@@ -1,1 +1,1 @@
-"""Prompt expanders of others as refiners: causal and sequence-to-sequence language models, and chat endpoints."""
+"""Third-party prompt expanders as refiners: causal and sequence-to-sequence language models, and chat endpoints."""

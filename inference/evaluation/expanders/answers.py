@@ -1,4 +1,4 @@
-"""From a user prompt to what a model is asked, and from its answer to the refined prompt."""
+"""How a user prompt becomes a model's input, and how its answer becomes the refined prompt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _QUOTES = (('"', '"'), ("“", "”"), ("'", "'"), ("`", "`"))
 
 
 class RefinementError(PripError):
-    """A refiner gave nothing that could stand for the refined prompt."""
+    """A model's answer holds no refined prompt."""
 
 
 @dataclass(frozen=True)
@@ -20,37 +20,35 @@ class Wording:
     """How a model is asked, and how its answer is read."""
 
     template: str = SLOT
-    """What the model reads; {prompt} is the user prompt."""
+    """Input of the model; {prompt} is replaced by the user prompt."""
     keep_prompt: bool = False
-    """Whether the answer continues the user prompt; else it takes its place."""
+    """Whether the answer continues the user prompt instead of replacing it."""
     after: str = ""
-    """The answer begins behind the first of these, where the model writes something else before it."""
+    """Text that the refined prompt follows, for models that write something else first."""
     stop: Sequence[str] = ()
-    """The answer ends before the first of any of these."""
+    """Texts that end the answer."""
     first_line: bool = True
-    """Whether only the first line counts of what is left."""
+    """Whether only the first remaining line counts."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.template, str) or self.template.count(SLOT) != 1:
-            raise InputError(f"template: wanted a text that holds {SLOT} once, got {self.template!r}")
-        if (
-            isinstance(self.stop, str)
-            or not isinstance(self.stop, Sequence)
-            or not all(isinstance(one, str) and one for one in self.stop)
-        ):
-            raise InputError(f"stop: wanted a list of texts that are not empty, got {self.stop!r}")
+        if self.template.count(SLOT) != 1:
+            raise InputError(f"template: expected a text that holds {SLOT} once, got {self.template!r}")
+        if not all(self.stop):
+            raise InputError(f"stop: expected texts that are not empty, got {list(self.stop)!r}")
         if self.keep_prompt and self.after:
-            raise InputError(f"after: an answer that continues the prompt has no {self.after!r} before it")
+            raise InputError(f"after: expected none with keep_prompt, got {self.after!r}")
 
     def ask(self, user_prompt: str) -> str:
-        """Return what the model reads for a user prompt."""
+        """Return the model's input for a user prompt."""
         return self.template.replace(SLOT, user_prompt)
 
     def refined(self, user_prompt: str, answer: str) -> str:
-        """Return the refined prompt that an answer makes of a user prompt.
+        """Return the refined prompt that an answer holds.
 
-        Where an answer that continues the prompt adds nothing, that is the user prompt, with a PripWarning. Raises
-        RefinementError where an answer that takes the prompt's place is empty, or lacks `after`.
+        A continuation that adds nothing leaves the user prompt unchanged, with a PripWarning.
+
+        Raises:
+            RefinementError: An answer that replaces the prompt is empty, or lacks `after`.
         """
         if self.after:
             if self.after not in answer:
@@ -69,8 +67,8 @@ class Wording:
 
 
 def _before(text: str, stop: Sequence[str]) -> str:
-    for one in stop:
-        text = text.split(one, 1)[0]
+    for end in stop:
+        text = text.split(end, 1)[0]
     return text
 
 
@@ -79,7 +77,7 @@ def _first_line(text: str) -> str:
 
 
 def _unquoted(text: str) -> str:
-    """Return a text without the quotation marks around the whole of it."""
+    """Return a text without quotation marks that enclose all of it."""
     for opening, closing in _QUOTES:
         inner = text[len(opening) : -len(closing)]
         if len(text) > 1 and text.startswith(opening) and text.endswith(closing) and opening not in inner:

@@ -1,4 +1,4 @@
-"""The kind `chat`: any OpenAI-style chat endpoint as a prompt expander, with a prompt template."""
+"""The kind `chat`: any OpenAI-style chat endpoint as a prompt expander."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import Any
 
 from prip.chat_client import ChatClient
@@ -15,7 +16,75 @@ from prip.options import check_whole
 from ..kinds.registry import Context
 from .answers import Wording
 
-_OWN = ("messages", "model", "temperature", "max_tokens", "seed", "stream", "n")
+_RESERVED = ("messages", "model", "temperature", "max_tokens", "seed", "stream", "n")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A chat endpoint, and how patiently it is asked."""
+
+    base_url: str
+    """For example https://api.openai.com/v1."""
+    timeout_s: float = 60.0
+    """Time limit of each attempt, in seconds."""
+    retries: int = 5
+    """Attempts after the first one."""
+    longest_wait_s: float = 120.0
+    """Longest wait between two attempts, in seconds."""
+    key_variable: str = ""
+    """Environment variable with the API key, which is never written anywhere; empty for none."""
+
+    def __post_init__(self) -> None:
+        check_whole("retries", self.retries, 0)
+        for name in ("timeout_s", "longest_wait_s"):
+            _check_not_negative(name, getattr(self, name))
+
+    def client(self) -> ChatClient:
+        """Return a client. Raises InputError when the key is not set, or the URL cannot be used."""
+        key = os.environ.get(self.key_variable, "").strip() if self.key_variable else ""
+        if self.key_variable and not key:
+            raise InputError(f"key_variable: expected the API key in the environment variable {self.key_variable}")
+        return ChatClient(self.base_url, key, self.timeout_s, self.retries, self.longest_wait_s)
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """What every request holds."""
+
+    model: str
+    system: str = ""
+    """The system message; empty for none."""
+    temperature: float | None = 0.0
+    """None leaves it to the endpoint."""
+    max_tokens: int | None = 200
+    """None leaves it to the endpoint."""
+    send_seed: bool = True
+    """Whether to send a seed; some endpoints refuse it."""
+    per_image: bool = False
+    """Whether to ask once per image, with the image's seed, instead of once per prompt."""
+    extra: Mapping[str, Any] | None = None
+    """Further fields of the request."""
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None:
+            check_whole("max_tokens", self.max_tokens, 1)
+        if self.temperature is not None:
+            _check_not_negative("temperature", self.temperature)
+        if reserved := sorted(set(self.extra or {}) & set(_RESERVED)):
+            raise InputError(f"extra: expected fields without an option of their own, got {', '.join(reserved)}")
+
+    def body(self, text: str, seed: int | None) -> dict[str, Any]:
+        """Return the JSON of a request for one user message."""
+        chosen = {"temperature": self.temperature, "max_tokens": self.max_tokens, **(self.extra or {})}
+        named = {field: value for field, value in chosen.items() if value is not None or field in (self.extra or {})}
+        seeded = {"seed": seed} if self.send_seed and seed is not None else {}
+        messages = [{"role": "system", "content": self.system}] if self.system else []
+        return {"model": self.model, **named, **seeded, "messages": [*messages, {"role": "user", "content": text}]}
+
+
+def _check_not_negative(name: str, value: float) -> None:
+    if not value >= 0:
+        raise InputError(f"{name}: expected a number of at least 0, got {value!r}")
 
 
 class ChatRefiner:
@@ -25,58 +94,43 @@ class ChatRefiner:
         self,
         name: str,
         client: ChatClient,
-        model: str,
+        request: ChatRequest,
         wording: Wording,
-        system: str = "",
-        temperature: float | None = 0.0,
-        max_tokens: int | None = 200,
+        *,
         concurrency: int = 4,
         seed: int | None = None,
-        send_seed: bool = True,
-        per_image: bool = False,
-        extra: Mapping[str, Any] | None = None,
     ) -> None:
-        """system: first message, empty for none. temperature, max_tokens: None leaves them to the endpoint.
-        concurrency: requests at a time. seed: sent with every prompt that is asked once, else the seed of its image;
-        send_seed False sends none, for endpoints that refuse it. per_image: ask anew for each image. extra: further
-        fields of the request.
-        """
+        """concurrency: simultaneous requests. seed: sent with every prompt unless the request is `per_image`."""
         self.name = name
-        self.sampled = per_image
+        self.sampled = request.per_image
         self.client = client
+        self.request = request
         self.wording = wording
-        self.system = system
         self.concurrency = concurrency
         self.seed = seed
-        self.send_seed = send_seed
-        chosen = {"temperature": temperature, "max_tokens": max_tokens}
-        named = {field: value for field, value in chosen.items() if value is not None}
-        self.body: dict[str, Any] = {"model": model, **named, **(extra or {})}
 
     def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
         """Return a refined prompt for each (user prompt, seed).
 
-        Raises ChatError or RefinementError for the first prompt that gets no answer; what waits then is given up.
+        Raises:
+            ChatError: A request failed; those that still wait are cancelled.
+            RefinementError: An answer holds no prompt; as above.
         """
         given_up = threading.Event()
-
-        def refine(user_prompt: str, seed: int) -> str:
-            return self._refine(user_prompt, seed, given_up)
-
         with ThreadPoolExecutor(self.concurrency) as pool:
-            waiting = [pool.submit(refine, *pair) for pair in zip(user_prompts, seeds, strict=True)]
             try:
-                for one in wait(waiting, return_when=FIRST_EXCEPTION).done:
-                    one.result()  # raises what has failed, without waiting for those before it
-                return [one.result() for one in waiting]
+                pairs = zip(user_prompts, seeds, strict=True)
+                waiting = [pool.submit(self._refine, *pair, given_up) for pair in pairs]
+                for future in wait(waiting, return_when=FIRST_EXCEPTION).done:
+                    future.result()  # raises the failure at once, without waiting for earlier requests
+                return [future.result() for future in waiting]
             except BaseException:
                 given_up.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
     def attempt(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str | Exception]:
-        """Return a refined prompt for each (user prompt, seed), or the ChatError or RefinementError that it ended in:
-        each is asked for once, whatever becomes of the others."""
+        """Return a refined prompt for each (user prompt, seed), or its ChatError or RefinementError."""
         given_up = threading.Event()
 
         def refine(user_prompt: str, seed: int) -> str | Exception:
@@ -94,74 +148,19 @@ class ChatRefiner:
                 raise
 
     def _refine(self, user_prompt: str, seed: int, given_up: threading.Event) -> str:
-        return self.wording.refined(user_prompt, self.client.answer(self._request(user_prompt, seed), given_up))
-
-    def _request(self, user_prompt: str, seed: int) -> dict[str, Any]:
-        messages = [{"role": "system", "content": self.system}] if self.system else []
-        messages.append({"role": "user", "content": self.wording.ask(user_prompt)})
-        own = seed if self.sampled else self.seed
-        seeded = {"seed": own} if self.send_seed and own is not None else {}
-        return {**self.body, **seeded, "messages": messages}
+        body = self.request.body(self.wording.ask(user_prompt), seed if self.sampled else self.seed)
+        return self.wording.refined(user_prompt, self.client.answer(body, given_up))
 
 
 def make_chat(
     name: str,
     context: Context,
     *,
-    base_url: str,
-    model: str,
-    template: str = "{prompt}",
-    system: str = "",
-    keep_prompt: bool = False,
-    after: str = "",
-    stop: Sequence[str] = (),
-    first_line: bool = True,
-    temperature: float | None = 0.0,
-    max_tokens: int | None = 200,
-    timeout_s: float = 60.0,
-    retries: int = 5,
-    longest_wait_s: float = 120.0,
+    endpoint: Endpoint,
+    request: ChatRequest,
+    wording: Wording,
     concurrency: int = 4,
-    key_variable: str = "",
-    send_seed: bool = True,
-    per_image: bool = False,
-    extra: Mapping[str, Any] | None = None,
 ) -> ChatRefiner:
-    """The kind `chat`. base_url: such as https://api.openai.com/v1. key_variable: the environment variable that holds
-    the key, which is written nowhere; empty for none. The rest: fields of `Wording`, `ChatClient` and `ChatRefiner`."""
-    for option, value, least in (
-        ("retries", retries, 0),
-        ("concurrency", concurrency, 1),
-        ("max_tokens", max_tokens, 1),
-    ):
-        if value is not None:
-            check_whole(f"refiner {name!r}: {option}", value, least)
-    for option, number in (("temperature", temperature), ("timeout_s", timeout_s), ("longest_wait_s", longest_wait_s)):
-        if number is not None and (isinstance(number, bool) or not isinstance(number, (int, float)) or number < 0):
-            raise InputError(f"refiner {name!r}: {option} must be a number of at least 0, it is {number!r}")
-    taken = sorted(set(extra or {}) & set(_OWN))
-    if taken:
-        raise InputError(
-            f"refiner {name!r}: extra: {', '.join(taken)} have options of their own, or are not for you to set"
-        )
-    key = os.environ.get(key_variable, "").strip() if key_variable else ""
-    if key_variable and not key:
-        raise InputError(
-            f"refiner {name!r}: the environment variable {key_variable} should hold the key, it is not set"
-        )
-    wording = Wording(template, keep_prompt, after, stop, first_line)
-    client = ChatClient(base_url, key, timeout_s, retries, longest_wait_s)
-    return ChatRefiner(
-        name,
-        client,
-        model,
-        wording,
-        system,
-        temperature,
-        max_tokens,
-        concurrency,
-        context.seed,
-        send_seed,
-        per_image,
-        extra,
-    )
+    """The kind `chat`. concurrency: simultaneous requests; the other options are those of the dataclasses."""
+    check_whole("concurrency", concurrency, 1)
+    return ChatRefiner(name, endpoint.client(), request, wording, concurrency=concurrency, seed=context.seed)

@@ -1,7 +1,7 @@
-"""Decoding of somebody else's language model such that a text is a function of its prompt and seed alone.
+"""Decoding of third-party language models in which a text depends on its prompt and seed alone.
 
 transformers samples all rows of a batch from one stream of random numbers, and its repetition penalty counts padding.
-Here each row has a stream of its own: with Gumbel noise on the warped logits, the greedy choice is a sample.
+Here each row has its own stream: with Gumbel noise on the warped logits, the greedy choice is a sample.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from prip.errors import InputError
+from prip.options import check_whole
 from prip.randomness import random_generator
 
 if TYPE_CHECKING:
@@ -22,30 +23,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How a model's tokens are chosen."""
+    """How tokens are chosen."""
 
     max_new_tokens: int = 75
     num_beams: int = 1
-    """1: no beam search."""
+    """1 disables beam search."""
     length_penalty: float = 1.0
-    """Exponent of the length by which a beam's log-probability is divided; below 0 shorter texts gain."""
+    """Exponent of the length that divides a beam's log-probability; values below 0 favour shorter texts."""
     do_sample: bool = False
-    """Whether to sample; else the likeliest token, or with beams the likeliest text."""
+    """Whether to sample instead of taking the likeliest token, or with beams the likeliest text."""
     temperature: float = 1.0
     top_k: int = 0
-    """Sample from so many tokens at most; 0: from all."""
+    """Sample from at most this many tokens; 0 is no limit."""
     top_p: float = 1.0
-    """Sample from the likeliest tokens that hold this probability together."""
+    """Sample from the likeliest tokens that together have this probability."""
     min_p: float = 0.0
-    """Sample from tokens that have at least this share of the likeliest one's probability."""
+    """Sample from tokens with at least this share of the likeliest one's probability."""
     repetition_penalty: float = 1.0
-    """What the logits of tokens that were read or written are divided by, negative ones multiplied."""
+    """Divides the positive logits of tokens that were read or written, and multiplies the negative ones."""
 
     def __post_init__(self) -> None:
         for name, least in (("max_new_tokens", 1), ("num_beams", 1), ("top_k", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(f"{name}: wanted a whole number of at least {least}, got {value!r}")
+            check_whole(name, getattr(self, name), least)
         for name, lowest, highest in (
             ("length_penalty", -100.0, 100.0),
             ("temperature", 1e-3, 100.0),
@@ -53,26 +52,25 @@ class Decoding:
             ("min_p", 0.0, 1.0),
             ("repetition_penalty", 1e-3, 100.0),
         ):
-            number = getattr(self, name)
-            if isinstance(number, bool) or not isinstance(number, (int, float)) or not lowest <= number <= highest:
-                raise InputError(f"{name}: wanted a number from {lowest:g} to {highest:g}, got {number!r}")
-        if not isinstance(self.do_sample, bool):
-            raise InputError(f"do_sample: wanted true or false, got {self.do_sample!r}")
+            if not lowest <= getattr(self, name) <= highest:
+                raise InputError(
+                    f"{name}: expected a number from {lowest:g} to {highest:g}, got {getattr(self, name)!r}"
+                )
         if self.do_sample and self.num_beams > 1:
-            raise InputError(f"num_beams: sampling has 1, got {self.num_beams}")
+            raise InputError(f"num_beams: expected 1 with do_sample, got {self.num_beams}")
         if not self.do_sample:
             self._only_default("do_sample: true", "temperature", "top_k", "top_p", "min_p")
         if self.num_beams == 1:
-            self._only_default("num_beams of more than 1", "length_penalty")
+            self._only_default("num_beams above 1", "length_penalty")
 
-    def _only_default(self, wanted: str, *names: str) -> None:
+    def _only_default(self, condition: str, *names: str) -> None:
         for name in names:
             if getattr(self, name) != getattr(Decoding, name):
-                raise InputError(f"{name}: changes nothing without {wanted}, got {getattr(self, name)!r}")
+                raise InputError(f"{name}: expected none without {condition}, got {getattr(self, name)!r}")
 
 
 class RepetitionPenalty:
-    """Makes tokens that a row has read or written less likely; its padding is not among them."""
+    """Makes tokens that a row has read or written less likely, ignoring its padding."""
 
     def __init__(self, penalty: float, real: Tensor) -> None:
         """real: bool (rows, prompt length), False at padding."""
@@ -80,7 +78,7 @@ class RepetitionPenalty:
         self.real = real
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return the scores (rows, vocabulary) for rows that hold input_ids (rows, length) so far."""
+        """Return the scores (rows, vocabulary) given the tokens input_ids (rows, length) so far."""
         written = input_ids.shape[1] - self.real.shape[1]
         real = torch.cat([self.real, self.real.new_ones(len(self.real), written)], dim=1)
         seen = torch.zeros(scores.shape[0], scores.shape[1] + 1, dtype=torch.bool, device=scores.device)
@@ -90,21 +88,27 @@ class RepetitionPenalty:
 
 
 class OwnNoise:
-    """Adds Gumbel noise to each row, from the row's own generator: the argmax is then a sample of the softmax."""
+    """Adds Gumbel noise to each row from the row's own generator, so that the argmax is a sample of the softmax."""
 
     def __init__(self, generators: Sequence[torch.Generator]) -> None:
         self.generators = list(generators)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return the scores (rows, vocabulary) with noise; each call goes on in the rows' streams."""
-        noise = torch.stack([torch.empty(scores.shape[1]).exponential_(generator=one) for one in self.generators])
+        """Return the scores (rows, vocabulary) with noise; each call continues the rows' streams."""
+        noise = torch.stack(
+            [torch.empty(scores.shape[1]).exponential_(generator=generator) for generator in self.generators]
+        )
         return scores.float() - noise.log_().to(scores.device)
 
 
 def processors(decoding: Decoding, real: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> LogitsProcessorList:
-    """Return what changes the logits, in transformers' order: repetitions, temperature, top k, top p, min p, noise.
+    """Return the logits processors in transformers' order: repetition, temperature, top k, top p, min p, noise.
 
-    real: bool (rows, prompt length) of what the decoder reads. texts, seeds: of each row, the key of its noise.
+    Args:
+        decoding: The decoding options.
+        real: bool (rows, prompt length), False where the decoder's input is padding.
+        texts: Text of each row; with its seed it determines the row's noise.
+        seeds: Seed of each row.
     """
     from transformers import (
         LogitsProcessorList,
@@ -114,23 +118,23 @@ def processors(decoding: Decoding, real: Tensor, texts: Sequence[str], seeds: Se
         TopPLogitsWarper,
     )
 
-    made: list[Any] = []
+    chain: list[Any] = []
     if decoding.repetition_penalty != 1:
         beams = real.repeat_interleave(decoding.num_beams, dim=0)
-        made.append(RepetitionPenalty(float(decoding.repetition_penalty), beams))
+        chain.append(RepetitionPenalty(float(decoding.repetition_penalty), beams))
     if decoding.do_sample:
         if decoding.temperature != 1:
-            made.append(TemperatureLogitsWarper(float(decoding.temperature)))
+            chain.append(TemperatureLogitsWarper(float(decoding.temperature)))
         if decoding.top_k:
-            made.append(TopKLogitsWarper(decoding.top_k))
+            chain.append(TopKLogitsWarper(decoding.top_k))
         if decoding.top_p < 1:
-            made.append(TopPLogitsWarper(float(decoding.top_p)))
+            chain.append(TopPLogitsWarper(float(decoding.top_p)))
         if decoding.min_p:
-            made.append(MinPLogitsWarper(float(decoding.min_p)))
-        made.append(
+            chain.append(MinPLogitsWarper(float(decoding.min_p)))
+        chain.append(
             OwnNoise([random_generator("expander", text, seed) for text, seed in zip(texts, seeds, strict=True)])
         )
-    return LogitsProcessorList(made)
+    return LogitsProcessorList(chain)
 
 
 def padded(rows: Sequence[Sequence[int]], pad: int, on_the_left: bool) -> tuple[Tensor, Tensor]:
@@ -138,7 +142,7 @@ def padded(rows: Sequence[Sequence[int]], pad: int, on_the_left: bool) -> tuple[
     longest = max(map(len, rows))
     ids = torch.full((len(rows), longest), pad, dtype=torch.long)
     real = torch.zeros(len(rows), longest, dtype=torch.bool)
-    for place, row in enumerate(rows):
-        where = slice(longest - len(row), None) if on_the_left else slice(len(row))
-        ids[place, where], real[place, where] = torch.tensor(row, dtype=torch.long), True
+    for index, row in enumerate(rows):
+        columns = slice(longest - len(row), None) if on_the_left else slice(len(row))
+        ids[index, columns], real[index, columns] = torch.tensor(row, dtype=torch.long), True
     return ids, real

@@ -1,8 +1,8 @@
-"""Generators by their place: the checkpoint's own, the one that tuning made of it, or any diffusers pipeline."""
+"""Generators: the checkpoint's own, its tuned version, or any diffusers pipeline."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from prip.errors import InputError, require
 from prip.fingerprints import fingerprint
@@ -11,42 +11,42 @@ from prip.protocols import Generator
 from ...checkpoint_parts import existing
 from .registry import Context
 
-STAGES = ("world", "tune")
-
 
 def make_diffusers(
     name: str,
     context: Context,
     *,
     place: str | None = None,
-    stage: str = "world",
+    stage: Literal["world", "tune"] = "world",
     options: dict[str, Any] | None = None,
 ) -> Generator:
-    """The kind `diffusers`. place: a text-to-image pipeline by folder or Hub id; None is that of the checkpoint or run
-    that is measured. stage: of a run, its generator as it is (world) or after prip-train tune. options: what
-    `DiffusersGenerator.from_pretrained` takes besides: steps, guidance, scheduler, unet, dtype, batch_size."""
+    """The kind `diffusers`: a text-to-image pipeline.
+
+    Args:
+        name: Name of the generator.
+        context: The checkpoint or run that is evaluated.
+        place: A pipeline by folder or Hub id; None is that of the checkpoint or run.
+        stage: Of a run, its generator before (world) or after `prip-train tune`.
+        options: Further arguments of `DiffusersGenerator.from_pretrained`: steps, guidance, scheduler, unet, dtype,
+            batch_size.
+
+    Raises:
+        InputError: `stage` is set for a pipeline or checkpoint that has only one.
+    """
     from prip.generators import load_generator
 
     require("diffusers", "evaluate")
+    if place is not None and stage != "world":
+        raise InputError(f"stage: expected none with place, got {stage!r}")
     if place is None:
-        place = _own_place(name, context, stage)
-    elif stage != STAGES[0]:
-        raise InputError(f"generator {name!r}: stage is of the run that is measured, place names another generator")
+        own = context.parts.generator if stage == "world" else context.parts.tuned_generator
+        if own is None:
+            raise InputError("stage: expected world, as only a --run has a tuned generator, got 'tune'")
+        place = str(existing(own))
     return load_generator(place, device=context.device, **(options or {}))
 
 
-def _own_place(name: str, context: Context, stage: str) -> str:
-    """Returns the folder of the measured generator. Raises InputError for a stage that it does not have."""
-    if stage not in STAGES:
-        raise InputError(f"generator {name!r}: stage must be one of {', '.join(STAGES)}, it is {stage!r}")
-    if stage == "world":
-        return str(existing(context.parts.generator))
-    if context.parts.tuned_generator is None:
-        raise InputError(f"generator {name!r}: stage tune is that of a --run, a checkpoint has no tuned generator")
-    return str(existing(context.parts.tuned_generator))
-
-
 def identity(generator: Generator) -> str:
-    """Returns what tells a generator from every other one: its class, its sampling and all its weights."""
+    """Return what distinguishes a generator from every other one: class, sampling, weights and image size."""
     about = [type(generator).__name__, generator.name, getattr(generator, "sampling", ""), fingerprint(generator)]
     return " ".join([*about, str(getattr(generator, "size", ""))])

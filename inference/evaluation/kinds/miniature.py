@@ -1,29 +1,32 @@
-"""The kinds that exist in the miniature alone: its prompts, its renderer, its judges, and the search for the best."""
+"""The miniature's own kinds: its prompts, random modifiers, renderer and judges."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any, Literal
 
 import numpy as np
+import torch
 
-from prip.errors import InputError
 from prip.miniature.judges import Judges, load_judges
+from prip.miniature.preference import scene_preference
 from prip.miniature.prompts import sample_modifiers, user_prompts
-from prip.miniature.renderer import Renderer
-from prip.miniature.scene import parse
+from prip.miniature.renderer import Renderer, render, sample_jitter
+from prip.miniature.scene import parse, sample_scene
 from prip.protocols import Generator, PromptRefiner, Reward
 from prip.randomness import random_generator
 
 from ...checkpoint_parts import existing
+from ..analysis.statistics import correlation
 from .refiners import with_modifiers
 from .registry import Context, EvaluationPrompt
 
-SPLITS = ("test", "dev")
+Split = Literal["test", "dev"]
 
 
 class RandomRefiner:
-    """As many random modifiers, good and harmful alike, as system prompts of the miniature hold."""
+    """Adds random modifiers, good and harmful alike, as many as system prompts of the miniature have."""
 
     sampled = True
 
@@ -31,7 +34,7 @@ class RandomRefiner:
         self.name = name
 
     def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        """Returns each user prompt with modifiers that are a function of the prompt and its seed."""
+        """Return each user prompt with modifiers that depend on the prompt and its seed alone."""
         return [
             with_modifiers(prompt, sample_modifiers(random_generator("random refiner", prompt, seed)))
             for prompt, seed in zip(user_prompts, seeds, strict=True)
@@ -39,19 +42,23 @@ class RandomRefiner:
 
 
 def make_prompts(
-    name: str, context: Context, *, split: str = "test", per_combination: int = 2, subjects: int = 0
+    name: str, context: Context, *, split: Split = "test", per_combination: int = 2, subjects: int = 0
 ) -> list[EvaluationPrompt]:
-    """The kind `miniature`: user prompts of a split that training has not seen; each subject is a cluster, and the
-    phrasings of a subject in a place are a unit.
+    """The kind `miniature`: user prompts of a split that training has not seen.
 
-    per_combination: phrasings of each, duplicates counted once. subjects: so many, spread over all; 0 takes all.
+    Each subject is a cluster; the phrasings of a subject in a place are a unit.
+
+    Args:
+        name: Unused.
+        context: Its seed chooses the phrasings.
+        split: The held-out split.
+        per_combination: Phrasings per subject and place, without duplicates.
+        subjects: Number of subjects, spread over all; 0 takes all.
     """
-    if split not in SPLITS:
-        raise InputError(f"split must be one of {', '.join(SPLITS)}, it is {split!r}")
     rows = user_prompts(split, per_combination, context.seed)
     names = list(dict.fromkeys(subject for _, subject in rows))
     if 0 < subjects < len(names):
-        names = [names[place] for place in np.linspace(0, len(names) - 1, subjects).round().astype(int)]
+        names = [names[index] for index in np.linspace(0, len(names) - 1, subjects).round().astype(int)]
     return [
         EvaluationPrompt(text, unit=f"{subject}/{parse(text)['place']}", cluster=subject)
         for text, subject in rows
@@ -65,13 +72,13 @@ def make_random(name: str, context: Context) -> PromptRefiner:
 
 
 def make_renderer(name: str, context: Context) -> Generator:
-    """The kind `renderer`: images of the size that the readers see."""
+    """The kind `renderer`: images of the size that the readers expect."""
     return Renderer(size=judges(context).truth.reader.image_size)
 
 
 @lru_cache(maxsize=2)
 def judges(context: Context) -> Judges:
-    """Returns the judges of the checkpoint, loaded once."""
+    """Return the judges of the checkpoint; they are loaded once."""
     return load_judges(existing(context.parts.readers), context.device)
 
 
@@ -88,3 +95,36 @@ def make_second_reward(name: str, context: Context) -> Reward:
 def make_subject_accuracy(name: str, context: Context) -> Reward:
     """The kind `subject-accuracy`."""
     return judges(context).subject_accuracy
+
+
+def agreement_on_renders(
+    judge: Reward, user_prompts: Sequence[str], count: int, size: int, seed: int
+) -> dict[str, Any]:
+    """Compare a judge with the exact truth on renders of known scenes.
+
+    The scenes show what a user prompt with random modifiers asks for.
+
+    Args:
+        judge: The judge.
+        user_prompts: Prompts that take turns.
+        count: Number of renders.
+        size: Their side in pixels.
+        seed: Seed of the evaluation.
+
+    Returns:
+        judge, n, correlation (None when judge or truth is constant) and mean_absolute_error.
+    """
+    asked = [user_prompts[index % len(user_prompts)] for index in range(count)]
+    shown = RandomRefiner()(asked, list(range(count)))
+    generators = [random_generator("agreement", seed, index) for index in range(count)]
+    scenes = torch.tensor([sample_scene(parse(p), g) for p, g in zip(shown, generators, strict=True)])
+    images = render(scenes, torch.tensor([sample_jitter(g) for g in generators]), size)
+    parsed = [parse(prompt) for prompt in asked]
+    subject, place = (
+        torch.tensor([-1 if scene[factor] is None else scene[factor] for scene in parsed])
+        for factor in ("subject", "place")
+    )
+    exact = scene_preference(subject, place, scenes).double().numpy()
+    judged = judge(asked, images).double().numpy()
+    error = float(np.abs(judged - exact).mean())
+    return {"judge": judge.name, "n": count, "correlation": correlation(judged, exact), "mean_absolute_error": error}

@@ -1,4 +1,4 @@
-"""Files of prompts in the formats in which people publish them; what is wrong is told with its line and column."""
+"""Readers of prompt files in the formats that benchmarks use; errors name the line and the column."""
 
 from __future__ import annotations
 
@@ -16,50 +16,57 @@ from prip.text.prompts import check_user_prompt
 from .registry import EvaluationPrompt
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_TOLD_LINES = 10
+_LISTED_LINES = 10
 
 
-class Row(NamedTuple):
-    """A prompt as a file holds it."""
+class PromptLine(NamedTuple):
+    """A prompt as it is written in a file."""
 
     line: int
-    """Where it begins, from 1; of a JSON list, the number of the item."""
+    """Line on which it begins, from 1; in a JSON list, the number of the item."""
     prompt: str
     category: str = ""
 
 
 def read_text(path: Path) -> str:
-    """Returns a UTF-8 file, a mark of the byte order removed. Raises InputError, with the line, for what is none."""
+    """Return the text of a UTF-8 file without its byte order mark. Raises InputError, with the line, for others."""
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"prompts: {path} cannot be read: {error.strerror or error}") from error
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise InputError(f"prompts: {path}, line {line}: byte {content[error.start]:#04x} is no UTF-8") from error
+        raise InputError(f"{path}, line {line}: expected UTF-8, got byte {content[error.start]:#04x}") from error
 
 
-def read_lines(path: Path) -> list[Row]:
-    """Returns the rows of a text file, one prompt a line."""
+def read_lines(path: Path) -> list[PromptLine]:
+    """Return the prompts of a text file with one prompt per line."""
     lines = re.split(r"\r\n|\r|\n", read_text(path))
     if not lines[-1]:
-        lines.pop()  # behind the last line's end
-    return [Row(number, line) for number, line in enumerate(lines, 1)]
+        lines.pop()  # the file ends with a line break
+    return [PromptLine(number, line) for number, line in enumerate(lines, 1)]
 
 
-def read_table(path: Path, column: str, category_column: str = "") -> list[Row]:
-    """Returns the rows of a table whose first line names the columns.
+def read_table(path: Path, column: str, category_column: str = "") -> list[PromptLine]:
+    """Return the prompts of a table with the names of the columns in its first line.
 
-    .csv has commas, and quotation marks around what holds one; .tsv has tabs and no quoting: a quotation mark there is
-    part of the prompt. category_column: empty for none. Raises InputError for a missing column, and for a row that has
-    more or fewer fields than columns.
+    Fields of a .csv file are separated by commas and may be quoted. Those of a .tsv file are separated by tabs and
+    never quoted: a quotation mark is part of the prompt.
+
+    Args:
+        path: The table.
+        column: Name of the column that holds the prompts.
+        category_column: Name of the column that holds the categories; empty for none.
+
+    Raises:
+        InputError: A column is missing, or a row has more or fewer fields than there are columns.
     """
     delimiter = DELIMITERS[path.suffix.lower()]
     quoting: dict[str, Any] = {"quoting": csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE}
     reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True, **quoting)
-    rows: list[Row] = []
+    rows: list[PromptLine] = []
     names: list[str] | None = None
     before = 0
     try:
@@ -71,14 +78,16 @@ def read_table(path: Path, column: str, category_column: str = "") -> list[Row]:
                 category_at = _column(path, names, category_column) if category_column else None
             elif fields:
                 if len(fields) != len(names):
-                    wanted = f"{len(names)} columns ({', '.join(names)})"
-                    raise InputError(f"prompts: {path}, line {line}: wanted {wanted}, got {len(fields)}")
+                    expected = f"{len(names)} columns ({', '.join(names)})"
+                    raise InputError(f"{path}, line {line}: expected {expected}, got {len(fields)}")
                 category = "" if category_at is None else fields[category_at].strip()
-                rows.append(Row(line, fields[prompt_at], category))
+                rows.append(PromptLine(line, fields[prompt_at], category))
     except csv.Error as error:
-        raise InputError(f"prompts: {path}, line {before + 1}: {error}") from error
+        raise InputError(f"{path}, line {before + 1}: {error}") from error
     if names is None:
-        raise InputError(f"prompts: {path} is empty; the first line should name the columns, {column} among them")
+        raise InputError(
+            f"{path}: expected the names of the columns, {column} among them, in the first line, got an empty file"
+        )
     return rows
 
 
@@ -86,28 +95,28 @@ def _column(path: Path, names: Sequence[str], wanted: str) -> int:
     if names.count(wanted) != 1:
         count = names.count(wanted)
         raise InputError(
-            f"prompts: {path}, line 1: wanted one column {wanted!r}, got {count or 'none'}; the columns are: "
+            f"{path}, line 1: expected one column {wanted!r}, got {count or 'none'}; the columns are: "
             f"{', '.join(names)}"
         )
     return list(names).index(wanted)
 
 
-def read_json_list(path: Path, category: str = "") -> list[Row]:
-    """Returns the rows of a JSON list of texts, all of one category. Raises InputError for anything else."""
+def read_json_list(path: Path, category: str = "") -> list[PromptLine]:
+    """Return the prompts of a JSON list of texts, all of one category. Raises InputError for anything else."""
     try:
         held = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"prompts: {path} cannot be read as JSON: {_reason(error)}") from error
+        raise InputError(f"{path} cannot be read as JSON: {_reason(error)}") from error
     if not isinstance(held, list):
-        raise InputError(f"prompts: {path}: wanted a list of texts, got a {type(held).__name__}")
+        raise InputError(f"{path}: expected a list of texts, got a {type(held).__name__}")
     for number, item in enumerate(held, 1):
         if not isinstance(item, str):
-            raise InputError(f"prompts: {path}, item {number}: wanted a text, got {item!r:.80}")
-    return [Row(number, item, category) for number, item in enumerate(held, 1)]
+            raise InputError(f"{path}, item {number}: expected a text, got {item!r:.80}")
+    return [PromptLine(number, item, category) for number, item in enumerate(held, 1)]
 
 
-def read_json_lines(path: Path, key: str, category_key: str) -> list[Row]:
-    """Returns the rows of a file with a JSON object a line. Raises InputError for a line that lacks one of the keys."""
+def read_json_lines(path: Path, key: str, category_key: str) -> list[PromptLine]:
+    """Return the prompts of a file with one JSON object per line. Raises InputError for a line that lacks a key."""
     rows = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
@@ -115,13 +124,11 @@ def read_json_lines(path: Path, key: str, category_key: str) -> list[Row]:
         try:
             held = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"prompts: {path}, line {number} cannot be read as JSON: {_reason(error)}") from error
+            raise InputError(f"{path}, line {number} cannot be read as JSON: {_reason(error)}") from error
         for wanted in (key, category_key):
             if not isinstance(held, dict) or not isinstance(held.get(wanted), str):
-                raise InputError(
-                    f"prompts: {path}, line {number}: wanted an object with a text {wanted!r}, got {line:.80}"
-                )
-        rows.append(Row(number, held[key], held[category_key]))
+                raise InputError(f"{path}, line {number}: expected an object with a text {wanted!r}, got {line:.80}")
+        rows.append(PromptLine(number, held[key], held[category_key]))
     return rows
 
 
@@ -130,25 +137,32 @@ def _reason(error: Exception) -> str:
     return f"{where}{getattr(error, 'msg', error)}"
 
 
-def as_prompts(rows: Iterable[Row], where: str) -> list[EvaluationPrompt]:
-    """Returns the prompts of rows; of equal texts the first.
+def as_prompts(lines: Iterable[PromptLine], source: str) -> list[EvaluationPrompt]:
+    """Return the distinct prompts of a file.
 
-    Line breaks and tabs within a prompt become spaces. Rows that are empty, or hold no prompt that can be refined, are
-    left out, with a PripWarning that tells their lines. where: of the warning. Raises InputError where none are left.
+    Line breaks and tabs within a prompt become spaces. Lines that are empty or cannot be refined are skipped with a
+    PripWarning that lists them.
+
+    Args:
+        lines: The prompts as they are written; of equal texts the first is kept.
+        source: Name of the file or dataset, for messages.
+
+    Raises:
+        InputError: No prompt is left.
     """
-    found: dict[str, EvaluationPrompt] = {}
-    left_out: dict[str, list[int]] = {}
-    for row in rows:
-        text = re.sub(r"[\r\n\t]+", " ", row.prompt).strip()
+    prompts: dict[str, EvaluationPrompt] = {}
+    skipped: dict[str, list[int]] = {}
+    for line in lines:
+        text = re.sub(r"[\r\n\t]+", " ", line.prompt).strip()
         try:
             check_user_prompt(text)
         except InputError as error:
-            left_out.setdefault(str(error).removeprefix("prompt "), []).append(row.line)
+            skipped.setdefault(str(error).removeprefix("prompt: "), []).append(line.line)
             continue
-        found.setdefault(text, EvaluationPrompt(text, row.category))
-    for why, lines in left_out.items():
-        told = ", ".join(map(str, lines[:_TOLD_LINES])) + (", ..." if len(lines) > _TOLD_LINES else "")
-        warn(f"prompts: {where}: {len(lines)} left out, each {why} (line {told})")
-    if not found:
-        raise InputError(f"prompts: {where} holds no prompt")
-    return list(found.values())
+        prompts.setdefault(text, EvaluationPrompt(text, line.category))
+    for reason, numbers in skipped.items():
+        listed = ", ".join(map(str, numbers[:_LISTED_LINES])) + (", ..." if len(numbers) > _LISTED_LINES else "")
+        warn(f"prompts: {source}: {len(numbers)} left out: {reason} (line {listed})")
+    if not prompts:
+        raise InputError(f"{source}: expected at least one prompt, got none")
+    return list(prompts.values())

@@ -1,9 +1,10 @@
-"""Prompt sets: the benchmarks that others have published, and files of one's own; style or category is kept."""
+"""Prompt sets: published benchmarks and files of the user's own, with their styles or categories."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from prip.errors import InputError
 from prip.hub.fetch import fetch
@@ -12,43 +13,43 @@ from prip.hub.names import split_revision
 from .prompt_files import DELIMITERS, as_prompts, read_json_lines, read_json_list, read_lines, read_table
 from .registry import Context, EvaluationPrompt
 
-HPSV2_STYLES = ("anime", "concept-art", "paintings", "photo")
+Style = Literal["anime", "concept-art", "paintings", "photo"]
+HPSV2_STYLES: tuple[Style, ...] = ("anime", "concept-art", "paintings", "photo")
 HPSV2_PLACE = "zhwang/HPDv2"
 PARTI_PLACE, PARTI_FILE = "nateraw/parti-prompts", "PartiPrompts.tsv"
-PARTI_CATEGORIES = ("Category", "Challenge")
 GENEVAL_FILE = "evaluation_metadata.jsonl"
 
 
 def make_hpsv2(
-    name: str, context: Context, *, place: str = HPSV2_PLACE, styles: Sequence[str] = HPSV2_STYLES
+    name: str, context: Context, *, place: str = HPSV2_PLACE, styles: Sequence[Style] = HPSV2_STYLES
 ) -> list[EvaluationPrompt]:
-    """The kind `hpsv2`: the benchmark of Human Preference Score v2, 800 prompts of each of four styles.
+    """The kind `hpsv2`: the benchmark of Human Preference Score v2, 800 prompts in each of four styles.
 
-    place: a folder that holds STYLE.json, each a list of texts, there or in benchmark/; or a dataset of the Hub, as
-    OWNER/NAME[@REVISION]. styles: those that are measured.
+    place: a folder with STYLE.json, each a list of texts, at the top or in benchmark/; or a dataset on the Hub as
+    OWNER/NAME[@REVISION]. styles: the styles that are measured.
     """
-    unknown = [style for style in styles if style not in HPSV2_STYLES]
-    if unknown or isinstance(styles, str) or not styles:
-        raise InputError(f"prompts: styles must be of {', '.join(HPSV2_STYLES)}, they are {styles!r}")
+    if not styles:
+        raise InputError(f"styles: expected some of {', '.join(HPSV2_STYLES)}, got none")
     files = [f"benchmark/{style}.json" for style in styles]
     folder = _folder(place, files)
-    rows = []
+    lines = []
     for style, file in zip(styles, files, strict=True):
         path = folder / file if (folder / file).is_file() else folder / f"{style}.json"
-        rows += read_json_list(path, style)
-    return as_prompts(rows, place)
+        lines += read_json_list(path, style)
+    return as_prompts(lines, place)
 
 
 def make_parti_prompts(
-    name: str, context: Context, *, place: str = PARTI_PLACE, category: str = PARTI_CATEGORIES[0]
+    name: str, context: Context, *, place: str = PARTI_PLACE, category: Literal["Category", "Challenge"] = "Category"
 ) -> list[EvaluationPrompt]:
     """The kind `parti-prompts`: PartiPrompts, 1,632 prompts.
 
-    place: PartiPrompts.tsv, its folder, or a dataset of the Hub. category: the column, Category or Challenge.
+    place: PartiPrompts.tsv, its folder, or a dataset on the Hub. category: the column with the categories.
     """
-    if category not in PARTI_CATEGORIES:
-        raise InputError(f"prompts: category must be one of {', '.join(PARTI_CATEGORIES)}, it is {category!r}")
-    return as_prompts(read_table(_file(place, PARTI_FILE), "Prompt", category), place)
+    path = _local(place, PARTI_FILE)
+    if not path.exists():
+        path = _folder(place, [PARTI_FILE]) / PARTI_FILE
+    return as_prompts(read_table(path, "Prompt", category), place)
 
 
 def make_geneval(name: str, context: Context, *, place: str) -> list[EvaluationPrompt]:
@@ -61,22 +62,21 @@ def make_geneval(name: str, context: Context, *, place: str) -> list[EvaluationP
 
 def make_drawbench(name: str, context: Context, *, place: str) -> list[EvaluationPrompt]:
     """The kind `drawbench`: DrawBench, 200 prompts. place: a CSV file with the columns Prompts and Category."""
-    path = _table(place)
-    return as_prompts(read_table(path, "Prompts", "Category"), place)
+    return as_prompts(read_table(_table(place), "Prompts", "Category"), place)
 
 
 def make_file(
     name: str, context: Context, *, place: str, column: str = "prompt", category_column: str = ""
 ) -> list[EvaluationPrompt]:
-    """The kind `file`: prompts of one's own.
+    """The kind `file`: prompts of the user's own.
 
-    place: .txt, one prompt a line, or .csv or .tsv, whose prompts are in `column`; their categories, if any, in
-    `category_column`.
+    place: a .txt file with one prompt per line, or a .csv or .tsv file with the prompts in `column` and their
+    categories, if any, in `category_column`.
     """
     path = Path(place).expanduser()
     if path.suffix.lower() == ".txt":
         if category_column:
-            raise InputError(f"prompts: category_column: {place} is a text file, it has no columns")
+            raise InputError(f"category_column: expected none for a text file, got {category_column!r}")
         return as_prompts(read_lines(path), place)
     return as_prompts(read_table(_table(place), column, category_column), place)
 
@@ -84,7 +84,7 @@ def make_file(
 def _table(place: str) -> Path:
     path = Path(place).expanduser()
     if path.suffix.lower() not in DELIMITERS:
-        raise InputError(f"prompts: place: wanted a file that ends in .csv or .tsv, got {place!r}")
+        raise InputError(f"place: expected a .csv or .tsv file, got {place!r}")
     return path
 
 
@@ -93,18 +93,12 @@ def _local(place: str, file: str) -> Path:
     return path / file if path.is_dir() else path
 
 
-def _file(place: str, file: str) -> Path:
-    """Returns a file here, or that of a dataset of the Hub."""
-    path = _local(place, file)
-    return path if path.exists() else _folder(place, [file]) / file
-
-
 def _folder(place: str, files: Sequence[str]) -> Path:
-    """Returns a folder here, or that of a dataset of the Hub with these files in it."""
+    """Return a local folder, or the folder of a Hub dataset that holds these files."""
     path = Path(place).expanduser()
     if path.is_dir():
         return path
     repository, revision = split_revision(place)
     if repository.count("/") != 1 or path.exists() or path.suffix:
-        raise InputError(f"prompts: place: wanted a folder or OWNER/NAME of a dataset on the Hub, got {place!r}")
+        raise InputError(f"place: expected a folder or the OWNER/NAME of a dataset on the Hub, got {place!r}")
     return fetch(repository, revision, lambda names: [name for name in files if name in names], repo_type="dataset")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from prip.errors import InputError
 from prip.options import RefineOptions
@@ -14,16 +16,14 @@ from prip.text.prompts import join
 from ...checkpoint_parts import Parts, load_refiner
 from .registry import Context
 
-STAGES = ("rl", "warmup")
-
 
 def with_modifiers(user_prompt: str, modifiers: Sequence[str]) -> str:
-    """Returns the user prompt continued by modifiers as the refiner would continue it; as it is when there are none."""
+    """Return the user prompt continued by modifiers as the refiner would write it; unchanged without modifiers."""
     return join(user_prompt, " " + ", ".join(modifiers)) if modifiers else user_prompt
 
 
 class PlainRefiner:
-    """The user prompt as it is."""
+    """Leaves the user prompt as it is."""
 
     sampled = False
 
@@ -31,12 +31,12 @@ class PlainRefiner:
         self.name = name
 
     def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        """Returns the user prompts."""
+        """Return the user prompts."""
         return list(user_prompts)
 
 
 class SuffixRefiner:
-    """The same modifiers for every user prompt."""
+    """Adds the same modifiers to every user prompt."""
 
     sampled = False
 
@@ -45,12 +45,12 @@ class SuffixRefiner:
         self.modifiers = list(modifiers)
 
     def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        """Returns each user prompt with the modifiers behind it."""
+        """Return each user prompt followed by the modifiers."""
         return [with_modifiers(prompt, self.modifiers) for prompt in user_prompts]
 
 
 class GreedyRefiner:
-    """PRIP as it is deployed: greedy, so that the seeds play no part."""
+    """PRIP with greedy decoding, as it is deployed; the seeds are not used."""
 
     sampled = False
 
@@ -60,8 +60,54 @@ class GreedyRefiner:
         self.options = options
 
     def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        """Returns the refined prompts. A prompt that leaves no room comes back as it is, with PRIP's warning."""
+        """Return the refined prompts. A prompt that fills the token budget stays as it is, with PRIP's warning."""
         return self.refiner(user_prompts, [self.options.seed] * len(user_prompts), self.options)
+
+
+@dataclass(frozen=True)
+class PripSource:
+    """Where PRIP's networks are loaded from."""
+
+    place: str | None = None
+    """A checkpoint by name, folder or Hub id, or a training run; None is the one that is evaluated."""
+    revision: str | None = None
+    """Branch, tag or commit of a checkpoint on the Hub."""
+    stage: Literal["rl", "warmup"] = "rl"
+    """Of a run, the encoder after reinforcement learning or after its warm-up."""
+    encoder: str | None = None
+    """Folder of another encoder."""
+    dtype: str | None = None
+    """Precision of a checkpoint; None is float32."""
+    quantization: str | None = None
+    """Quantization of a checkpoint; None is none."""
+
+    def __post_init__(self) -> None:
+        if self.is_checkpoint:
+            unused = {"stage": self.stage != "rl", "encoder": self.encoder is not None}
+        else:
+            unused = {name: getattr(self, name) is not None for name in ("revision", "dtype", "quantization")}
+        for name in [name for name, is_set in unused.items() if is_set]:
+            source = "a checkpoint" if self.is_checkpoint else "a run or the evaluated checkpoint"
+            raise InputError(f"{name}: expected none for {source}, got {getattr(self, name)!r}")
+
+    @property
+    def is_checkpoint(self) -> bool:
+        return self.place is not None and not (Path(self.place) / "encoder" / "part").is_dir()
+
+    def load(self, name: str, context: Context) -> Refiner:
+        """Load the refiner."""
+        if self.place is not None and self.is_checkpoint:
+            return Refiner.from_pretrained(
+                self.place,
+                revision=self.revision,
+                device=context.device,
+                dtype=self.dtype,
+                quantization=self.quantization,
+            )
+        parts = context.parts if self.place is None else Parts.of_run(Path(self.place))
+        own = parts.encoder if self.stage == "rl" else parts.warmup_encoder
+        encoder = own if self.encoder is None else Path(self.encoder)
+        return load_refiner(encoder, parts.decoder, name, context.device)
 
 
 def make_none(name: str, context: Context) -> PromptRefiner:
@@ -70,10 +116,10 @@ def make_none(name: str, context: Context) -> PromptRefiner:
 
 
 def make_suffix(name: str, context: Context, *, text: str) -> PromptRefiner:
-    """The kind `suffix`. text: modifiers, with commas between them."""
-    modifiers = [one.strip() for one in str(text).split(",") if one.strip()]
+    """The kind `suffix`. text: modifiers, separated by commas."""
+    modifiers = [modifier.strip() for modifier in text.split(",") if modifier.strip()]
     if not modifiers:
-        raise InputError(f"refiner {name!r}: text must hold modifiers with commas between them, it is {text!r}")
+        raise InputError(f"text: expected modifiers separated by commas, got {text!r}")
     return SuffixRefiner(name, modifiers)
 
 
@@ -81,44 +127,14 @@ def make_prip(
     name: str,
     context: Context,
     *,
-    place: str | None = None,
-    revision: str | None = None,
-    stage: str = "rl",
-    encoder: str | None = None,
-    dtype: str | None = None,
-    quantization: str | None = None,
+    source: PripSource,
     keep_attributes: bool = True,
     allow_faults: bool = True,
     strength: float = 1.0,
 ) -> PromptRefiner:
-    """The kind `prip`. place: a checkpoint by name, folder or Hub id, there at `revision`, or a run of training; None
-    is the one measured. stage: of a run, and of the one measured, whether the encoder after RL or the one after its
-    warm-up is taken; encoder: the folder of another one. dtype, quantization: of a checkpoint; None is
-    float32, and none. keep_attributes, allow_faults and strength: as `refine` has them, but faults are allowed: what is
-    measured is what the model itself has learned."""
-    if stage not in STAGES:
-        raise InputError(f"refiner {name!r}: stage must be one of {', '.join(STAGES)}, it is {stage!r}")
-    try:
-        options = RefineOptions(keep_attributes=keep_attributes, allow_faults=allow_faults, strength=strength)
-    except InputError as error:
-        raise InputError(f"refiner {name!r}: {error}") from error
-    parts = context.parts
-    is_checkpoint = place is not None and not (Path(place) / "encoder" / "part").is_dir()
-    given = {"stage": stage != "rl", "encoder": encoder is not None}
-    if not is_checkpoint:
-        loaded = {"revision": revision, "dtype": dtype, "quantization": quantization}
-        given = {option: value is not None for option, value in loaded.items()}
-    idle = [option for option, is_given in given.items() if is_given]
-    if idle:
-        what = f"the checkpoint {place!r}" if is_checkpoint else "a run or the checkpoint that is measured"
-        raise InputError(f"refiner {name!r}: {', '.join(idle)} must be left out for {what}")
-    if place is not None:
-        if is_checkpoint:
-            refiner = Refiner.from_pretrained(
-                place, revision=revision, device=context.device, dtype=dtype, quantization=quantization
-            )
-            return GreedyRefiner(name, refiner, options)
-        parts = Parts.of_run(Path(place))
-    chosen = parts.encoder if stage == "rl" else parts.warmup_encoder
-    refiner = load_refiner(chosen if encoder is None else Path(encoder), parts.decoder, name, context.device)
-    return GreedyRefiner(name, refiner, options)
+    """The kind `prip`; the options are those of `PripSource` and of `refine`.
+
+    Faults are allowed by default: the evaluation measures what the model has learned.
+    """
+    options = RefineOptions(keep_attributes=keep_attributes, allow_faults=allow_faults, strength=strength)
+    return GreedyRefiner(name, source.load(name, context), options)

@@ -3,32 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from prip.errors import InputError
 from prip.miniature.vocabulary import ATTRIBUTES, MODIFIERS
 from prip.options import check_whole
 from prip.protocols import Generator, Reward
 
-from ..analysis.statistics import Floats
-from ..gallery import Gallery
 from .refiners import with_modifiers
 from .registry import BEST_JUDGE, Context
 from .seeds import search_seeds
 
+Scores = NDArray[np.float64]
 State = tuple[str | None, ...]
 """A modifier or None for each attribute, in the order of `vocabulary.ATTRIBUTES`."""
-Score = Callable[[Sequence[tuple[int, State]]], Floats]
-"""Scores `(n,)` of candidates, each a unit of the search and its state."""
+Score = Callable[[Sequence[tuple[int, State]]], Scores]
+"""Scores `(n,)` of candidates, each the index of a search unit and its state."""
 Options = Callable[[State, int], Sequence[str | None]]
-"""What may stand at an axis of a state."""
+"""The modifiers to try for one attribute of a state."""
 
 OPEN: State = (None,) * len(ATTRIBUTES)
 
 
-def ascend(score: Score, states: Sequence[State], values: Floats, options: Options) -> tuple[list[State], Floats]:
-    """One pass of coordinate ascent, all units at once: axis by axis, each takes its best option if that is better.
+class Gallery:
+    """Draws prompts, scores the images for their user prompts, and caches the scores by prompts and seed."""
 
-    `states` and their scores `values` are `(units,)`; returned are the new ones.
+    def __init__(self, generator: Generator, judge: Reward, batch_size: int = 256) -> None:
+        """batch_size: images that are drawn and judged at a time."""
+        self.generator = generator
+        self.judge = judge
+        self.batch_size = batch_size
+        self._scores: dict[tuple[str, str, int], float] = {}
+
+    def scores(self, user_prompts: Sequence[str], prompts: Sequence[str], seeds: Sequence[int]) -> Scores:
+        """Return the judge's scores `(n,)` of the images of (prompt, seed) for the user prompts."""
+        keys = list(zip(user_prompts, prompts, seeds, strict=True))
+        missing = [key for key in dict.fromkeys(keys) if key not in self._scores]
+        for start in range(0, len(missing), self.batch_size):
+            batch = missing[start : start + self.batch_size]
+            batch_user_prompts, batch_prompts, batch_seeds = (list(column) for column in zip(*batch, strict=True))
+            scores = self.judge(batch_user_prompts, self.generator(batch_prompts, batch_seeds))
+            self._scores.update(zip(batch, scores.tolist(), strict=True))
+        return np.array([self._scores[key] for key in keys], dtype=np.float64)
+
+
+def ascend(score: Score, states: Sequence[State], values: Scores, options: Options) -> tuple[list[State], Scores]:
+    """Make one pass of coordinate ascent: attribute by attribute, each unit takes its best option if that is better.
+
+    Args:
+        score: Scores candidates.
+        states: The units' states.
+        values: Their scores, `(units,)`.
+        options: The modifiers to try.
+
+    Returns:
+        The new states and their scores.
     """
     current, best = list(states), values.copy()
     for axis in range(len(OPEN)):
@@ -65,78 +97,80 @@ def modifiers_of(state: State) -> list[str]:
     return [modifier for modifier in state if modifier is not None]
 
 
+@dataclass(frozen=True)
+class BestOptions:
+    """How thoroughly `best` searches."""
+
+    images: int = 4
+    """Images per candidate, drawn from search seeds of its user prompt."""
+    passes: int = 1
+    """Passes of the ascent over all attributes."""
+    wordings: int = 2
+    """Modifiers tried for the chosen value of each attribute, after the ascent over values."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("images", 1), ("passes", 0), ("wordings", 1)):
+            check_whole(name, getattr(self, name), least)
+
+
 class BestRefiner:
     """Finds modifiers for each user prompt by searching on one generator with one judge."""
 
     sampled = False
 
-    def __init__(
-        self,
-        name: str,
-        generator: Generator,
-        judge: Reward,
-        images: int = 4,
-        passes: int = 1,
-        wordings: int = 2,
-        seed: int = 0,
-        batch_size: int = 256,
-    ) -> None:
-        """images: drawn of each candidate, from search seeds of its user prompt. passes: of the ascent over all
-        attributes. wordings: modifiers tried for the chosen value of each attribute, after the ascent over values."""
+    def __init__(self, name: str, gallery: Gallery, options: BestOptions | None = None, *, seed: int = 0) -> None:
+        """seed: of the evaluation."""
         self.name = name
-        self.generator, self.judge = generator, judge
-        self.images, self.passes, self.wordings = images, passes, wordings
-        self.seed, self.batch_size = seed, batch_size
+        self.gallery = gallery
+        self.options = options or BestOptions()
+        self.seed = seed
 
     def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        """Returns each user prompt with the modifiers that its search has found; `seeds` play no part."""
+        """Return each user prompt with the modifiers that its search has found; `seeds` are not used."""
         distinct = list(dict.fromkeys(user_prompts))
-        found = dict(zip(distinct, self._search(distinct), strict=True))
-        return [with_modifiers(prompt, modifiers_of(found[prompt])) for prompt in user_prompts]
+        states = dict(zip(distinct, self._search(distinct), strict=True))
+        return [with_modifiers(prompt, modifiers_of(states[prompt])) for prompt in user_prompts]
 
     def _search(self, user_prompts: Sequence[str]) -> list[State]:
-        gallery = Gallery(self.generator, self.judge, self.batch_size)
+        images = self.options.images
 
-        def score(candidates: Sequence[tuple[int, State]]) -> Floats:
-            asked = [user_prompts[unit] for unit, _ in candidates for _ in range(self.images)]
-            seeds = [
-                seed for unit, _ in candidates for seed in search_seeds(user_prompts[unit], self.images, self.seed)
-            ]
-            drawn = [
-                with_modifiers(user_prompts[unit], modifiers_of(state))
-                for unit, state in candidates
-                for _ in range(self.images)
-            ]
-            return gallery.scores(asked, drawn, seeds).reshape(len(candidates), -1).mean(1)
+        def score(candidates: Sequence[tuple[int, State]]) -> Scores:
+            asked, drawn, seeds = [], [], []
+            for unit, state in candidates:
+                asked += [user_prompts[unit]] * images
+                drawn += [with_modifiers(user_prompts[unit], modifiers_of(state))] * images
+                seeds += search_seeds(user_prompts[unit], images, self.seed)
+            return self.gallery.scores(asked, drawn, seeds).reshape(len(candidates), -1).mean(1)
 
         states: list[State] = [OPEN] * len(user_prompts)
         values = score(list(enumerate(states)))
-        for _ in range(self.passes):
+        for _ in range(self.options.passes):
             states, values = ascend(score, states, values, value_options)
-        return ascend(score, states, values, lambda state, axis: wording_options(state, axis, self.wordings))[0]
+        wordings = self.options.wordings
+        return ascend(score, states, values, lambda state, axis: wording_options(state, axis, wordings))[0]
 
 
+@dataclass(frozen=True)
 class BestOnEach:
-    """`best` before it knows its generator: a `PerGenerator`."""
+    """`best` without a generator yet: a `PerGenerator`."""
 
-    def __init__(self, name: str, judge: str, seed: int, **options: int) -> None:
-        self.name, self.judge, self.seed, self.options = name, judge, seed, options
+    name: str
+    judge: str
+    options: BestOptions
+    seed: int
 
     def on(self, generator: Generator, scorers: Mapping[str, Reward], batch_size: int) -> BestRefiner:
-        """Returns the refiner that searches on this generator. Raises InputError where its judge is no scorer."""
+        """Return the refiner that searches on this generator. Raises InputError when its judge is not a scorer."""
         if self.judge not in scorers:
-            raise InputError(f"refiner {self.name!r}: judge must be of {', '.join(scorers)}, it is {self.judge!r}")
-        options = {**self.options, "seed": self.seed, "batch_size": batch_size}
-        return BestRefiner(self.name, generator, scorers[self.judge], **options)
+            raise InputError(
+                f"refiner {self.name!r}: judge: expected one of the scorers {', '.join(scorers)}, got {self.judge!r}"
+            )
+        return BestRefiner(self.name, Gallery(generator, scorers[self.judge], batch_size), self.options, seed=self.seed)
 
 
-def make_best(
-    name: str, context: Context, *, judge: str = BEST_JUDGE, images: int = 4, passes: int = 1, wordings: int = 2
-) -> BestOnEach:
-    """The kind `best`: what one could reach, found by a judge that no other refiner sees, on seeds of its own.
+def make_best(name: str, context: Context, *, judge: str = BEST_JUDGE, options: BestOptions) -> BestOnEach:
+    """The kind `best`: the best that can be reached, found by a judge that no other refiner sees, on search seeds.
 
-    judge: name of a scorer. The rest is explained at `BestRefiner`.
+    judge: name of a scorer. The other options are those of `BestOptions`.
     """
-    for option, value, least in (("images", images, 1), ("passes", passes, 0), ("wordings", wordings, 1)):
-        check_whole(f"refiner {name!r}: {option}", value, least)
-    return BestOnEach(name, judge, context.seed, images=images, passes=passes, wordings=wordings)
+    return BestOnEach(name, judge, options, context.seed)

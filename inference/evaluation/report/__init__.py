@@ -1,4 +1,4 @@
-"""What an evaluation leaves for people to read: summary.json, tables.md, report.html, and the terminal."""
+"""Writes what people read of an evaluation: summary.json, tables.md, report.html and the terminal's tables."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ RESULTS, SUMMARY, TABLES, REPORT = "results.parquet", "summary.json", "tables.md
 
 
 def write_report(folder: Path, summary: Mapping[str, Any], images: Path, image_limit: int = IMAGE_LIMIT) -> None:
-    """Writes the summary, the tables and the page into `folder`, which has the results, and prints the tables.
+    """Write the summary, the tables and the page into `folder`, which holds the results, and print the tables.
 
-    images: where the evaluation's images are kept. image_limit: how many of them the page shows at most.
+    images: folder of the evaluation's images. image_limit: maximum number of images on the page.
     """
     text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_output(folder / SUMMARY, text.encode())
-    made, results = tables(summary), folder / RESULTS
-    write_output(folder / TABLES, to_markdown(made).encode())
+    all_tables, results = tables(summary), folder / RESULTS
+    write_output(folder / TABLES, to_markdown(all_tables).encode())
     page = report_page(summary, read_results(results), results, ImageStore(images).path, image_limit)
     write_output(folder / REPORT, page.encode())
-    print_tables(made)
+    print_tables(all_tables)
     print(f"written to {folder}: {SUMMARY}, {TABLES}, {REPORT}")

@@ -1,4 +1,4 @@
-"""What a report says first: the answer in a sentence, what it cost, and the figures behind both."""
+"""The headline of a report: the result in one sentence, its costs, and the figures behind both."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Fact:
-    """A figure with its name, what is said below it, and its tone: good, bad or none."""
+    """A figure with its name, a detail, and its tone: good, bad or ""."""
 
     name: str
     figure: str
@@ -26,13 +26,15 @@ class Fact:
 
 @dataclass(frozen=True)
 class Headline:
+    """The result, its costs, and the facts that support them."""
+
     sentence: str
     cost: str
     facts: tuple[Fact, ...]
 
 
 def headline(summary: Record) -> Headline:
-    """Returns the headline of a summary; its sentence is about the main refiner, scorer and the first generator."""
+    """Return the headline of a summary, about the main refiner and scorer on the first generator."""
     about, refiner = summary["about"], main_refiner(summary["about"])
     scorer, generators = main_scorer(about), list(about["generators"])
     rows = {generator: _row(summary, generator, scorer, refiner) for generator in generators}
@@ -61,7 +63,7 @@ def _row(summary: Record, generator: str, scorer: str, refiner: str | None) -> R
 
 
 def verdict(row: Record) -> str:
-    """Returns good, bad, or "" where the interval of a difference holds 0."""
+    """Return good, bad, or "" when the interval of a difference includes 0."""
     if row["difference_low"] > 0:
         return "good"
     return "bad" if row["difference_high"] < 0 else ""
@@ -72,9 +74,9 @@ def _sentence(row: Record, scorer: str, role: str, decimals: int) -> str:
     who = f"{scorer}, {judge.get(role, 'a measure of fidelity')}"
     before, after = (number(value, decimals) for value in (row["mean"] - row["difference"], row["mean"]))
     kind = {"good": "better pictures than", "bad": "worse pictures than", "": "pictures no better or worse than"}
-    said = "says" if verdict(row) else "as far as can be told by"
+    source = "according to" if verdict(row) else "as far as can be told by"
     return (
-        f"{row['refiner']} makes {kind[verdict(row)]} the plain prompt, {said} {who}: "
+        f"{row['refiner']} makes {kind[verdict(row)]} the plain prompt, {source} {who}: "
         f"from {before} to {after} on {row['generator']}."
     )
 
@@ -100,7 +102,7 @@ def _gap(summary: Record) -> list[Fact]:
 
 
 def _costs(summary: Record, generator: str, refiner: str) -> list[tuple[Fact, str]]:
-    """What a gain may have been bought with: fidelity, diversity, length. A fact and a sentence for each."""
+    """Return the possible costs of a gain as facts with sentences: fidelity, diversity, length."""
     about, costs = summary["about"], []
     for scorer in [name for name, entry in about["scorers"].items() if entry["role"] == "fidelity"]:
         row = _row(summary, generator, scorer, refiner)
@@ -109,25 +111,25 @@ def _costs(summary: Record, generator: str, refiner: str) -> list[tuple[Fact, st
         decimals = decimals_of(rows_of(summary, generator, scorer))
         ends = number_range(row["difference_low"], row["difference_high"], decimals, sign=True)
         change = number(row["difference"], decimals, sign=True)
-        said = {
-            "good": f"Fidelity to the user's prompt rises ({scorer} {change}).",
-            "bad": f"It drifts from what was asked for: {scorer} falls by {change.lstrip('-')}.",
-            "": f"No drift from what was asked for can be told ({scorer} {change}).",
+        sentences = {
+            "good": f"Fidelity to the user prompt rises ({scorer} {change}).",
+            "bad": f"Images drift from the user prompt: {scorer} falls by {change.lstrip('-')}.",
+            "": f"No drift from the user prompt is measurable ({scorer} {change}).",
         }
-        costs.append((Fact(f"Fidelity, {scorer}", change, ends, verdict(row)), said[verdict(row)]))
+        costs.append((Fact(f"Fidelity, {scorer}", change, ends, verdict(row)), sentences[verdict(row)]))
     costs += _diversity(summary, generator, refiner)
     own = next((one for one in summary["lengths"] if (one["generator"], one["refiner"]) == (generator, refiner)), None)
     if own is not None:
         tone = "bad" if own["at_limit"] > 0.05 else ""
-        filled = f"{percent(own['at_limit'])} of its prompts fill the token limit." if tone else ""
+        filled = f"{percent(own['at_limit'])} of its prompts reach the token limit." if tone else ""
         length = f"{own['mean_tokens']:.1f} tokens on average"
         costs.append((Fact("Prompts at the token limit", percent(own["at_limit"]), length, tone), filled))
     return costs
 
 
 def _diversity(summary: Record, generator: str, refiner: str) -> list[tuple[Fact, str]]:
-    found = {one["refiner"]: one for one in summary["diversity"] if one["generator"] == generator}
-    plain, own = found.get(NONE), found.get(refiner)
+    records = {record["refiner"]: record for record in summary["diversity"] if record["generator"] == generator}
+    plain, own = records.get(NONE), records.get(refiner)
     if plain is None or own is None or plain["within_prompt"] is None or own["within_prompt"] is None:
         return []
     share = own["within_prompt"] / plain["within_prompt"] if plain["within_prompt"] else 1.0

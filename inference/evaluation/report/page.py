@@ -1,93 +1,107 @@
-"""An evaluation as one page of HTML that needs nothing beside it."""
+"""Renders an evaluation's report as one self-contained HTML page."""
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Callable, Mapping
-from importlib import resources
+from functools import cache
 from pathlib import Path
-from string import Template
 from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from ..analysis.results import Results
 from ..analysis.tables import generator_title, images_each
-from .headline import Headline, headline
-from .markup import escaped, signed
+from .headline import headline
 from .pictures import Album
 from .sections import all_sections
 
 IMAGE_LIMIT = 120
-"""Images on a page, unless more or fewer are asked for."""
+"""Default number of images on a page."""
 Record = Mapping[str, Any]
+_WORDS = re.compile(r"\s+|[^\s,.;:!?]+|[,.;:!?]")
 
 
 def report_page(
     summary: Record, results: Results, path: Path, image_path: Callable[[str], Path], image_limit: int = IMAGE_LIMIT
 ) -> str:
-    """Returns the report in HTML, self-contained.
+    """Return the report as self-contained HTML.
 
-    summary: of `results`, by summarise. path: results.parquet, from which the rows of a few prompts are read.
-    image_path: image address -> file. image_limit: images on the page at most; 0 leaves all of them out.
+    Args:
+        summary: Summary of the results, from `summarise`.
+        results: The results by prompt.
+        path: results.parquet, from which the rows of a few prompts are read.
+        image_path: Maps an image address to its file.
+        image_limit: Maximum number of images on the page; 0 for none.
     """
-    about = summary["about"]
-    album = Album(image_path)
-    made = all_sections(summary, results, path, album, image_limit)
-    present = {name: made[name] for name in _LINKS if made.get(name)}
-    told = headline(summary)
-    own = resources.files(__package__)
-    template = Template((own / "page.html").read_text(encoding="utf-8"))
-    parts = {
-        "title": escaped(f"PRIP evaluation: {about['config']}, {about['checkpoint']}"),
-        "style": (own / "style.css").read_text(encoding="utf-8"),
-        "eyebrow": escaped(_eyebrow(about)),
-        "sentence": signed(escaped(told.sentence)),
-        "cost": signed(escaped(told.cost)),
-        "facts": _facts(told),
-        "links": "".join(f'<a href="#{name}">{_LINKS[name]}</a>' for name in present),
-        "sections": "\n".join(present.values()),
+    about, album = summary["about"], Album(image_path)
+    sections = all_sections(summary, results, path, album, image_limit)
+    environment = _environment()
+    style, _, _ = environment.loader.get_source(environment, "style.css")  # type: ignore[union-attr]
+    content = {
+        "title": f"PRIP evaluation: {about['config']}, {about['checkpoint']}",
+        "style": style,
+        "eyebrow": _eyebrow(about),
+        "headline": headline(summary),
+        "sections": sections,
     }
-    size = len(template.substitute(parts, footer="").encode())
-    return template.substitute(parts, footer=escaped(_footer(about, album, size)))
+    template = environment.get_template("page.html")
+    size = len(template.render(content, footer="").encode())
+    return template.render(content, footer=_footer(about, album, size))
 
 
-_LINKS = {
-    "before-and-after": "Before and after",
-    "refiners": "Refiners",
-    "scores": "Scores",
-    "people": "People",
-    "prompts": "Prompt by prompt",
-    "curves": "Over RL",
-    "strips": "Side by side",
-    "extremes": "Best and worst",
-    "tests": "Tests",
-    "failures": "Failures",
-    "settings": "Settings",
-}
+@cache
+def _environment() -> Environment:
+    environment = Environment(loader=PackageLoader(__package__, ""), autoescape=True, undefined=StrictUndefined)
+    environment.filters |= {"signed": signed, "marked": marked}
+    return environment
+
+
+def signed(text: str) -> str:
+    """Return a text in which numbers have a true minus sign."""
+    return re.sub(r"(?<![\w.])-(?=[\d.])", "\N{MINUS SIGN}", text)
+
+
+def marked(refined_prompt: str, user_prompt: str) -> Markup:
+    """Return a refined prompt in HTML with the refiner's additions in <mark>.
+
+    A continuation is marked from where the user prompt ends. In a rewritten prompt, each word is marked that the user
+    prompt does not have at that position.
+    """
+    kept = user_prompt.rstrip(" .,")
+    if refined_prompt.startswith(kept):
+        added = refined_prompt[len(kept) :]
+        return escape(kept) + (_mark(added) if added.strip(" .,") else escape(added))
+    before, after = _WORDS.findall(user_prompt), _WORDS.findall(refined_prompt)
+    matcher = difflib.SequenceMatcher(None, [word.lower() for word in before], [word.lower() for word in after], False)
+    result = Markup()
+    for kind, _, _, start, end in matcher.get_opcodes():
+        text = "".join(after[start:end])
+        result += escape(text) if kind == "equal" or not text.strip() else _mark(text)
+    return result
+
+
+def _mark(text: str) -> Markup:
+    return Markup("<mark>{}</mark>").format(text)
 
 
 def _eyebrow(about: Record) -> str:
-    prompts = f"{about['prompts']:,} user prompts" + (
-        f" in {about['clusters']:,} clusters" if about["clusters"] != about["prompts"] else ""
-    )
+    prompts = f"{about['prompts']:,} user prompts"
+    if about["clusters"] != about["prompts"]:
+        prompts += f" in {about['clusters']:,} clusters"
     generators = " and ".join(generator_title(about, name) for name in about["generators"])
     return (
-        f"PRIP evaluation of {about['checkpoint']}, config {about['config']}: {prompts}, "
-        f"{images_each(about)}, on {generators}"
-    )
-
-
-def _facts(told: Headline) -> str:
-    return "".join(
-        f'<li class="{fact.tone}"><span class="name">{escaped(fact.name)}</span>'
-        f'<span class="figure">{signed(escaped(fact.figure))}</span>'
-        f'<span class="detail">{signed(escaped(fact.detail))}</span></li>'
-        for fact in told.facts
+        f"PRIP evaluation of {about['checkpoint']}, config {about['config']}: {prompts}, {images_each(about)}, on "
+        f"{generators}"
     )
 
 
 def _footer(about: Record, album: Album, size: int) -> str:
-    """size: of the page without it, in bytes."""
-    told = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1000:.0f} kB"
+    """size: of the page without its footer, in bytes."""
+    shown = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1000:.0f} kB"
     return (
-        f"{album.shown} of the evaluation's {about['images']:,} images are on this page of {told}, which needs no "
+        f"{album.shown} of the evaluation's {about['images']:,} images are on this page of {shown}, which needs no "
         "network. All rows: results.parquet."
     )

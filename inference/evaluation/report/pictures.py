@@ -1,60 +1,72 @@
-"""The images of a report, inside the page itself, as many as it may hold."""
+"""Embeds the images of a report in the page itself."""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prip.errors import require
 
 from ..analysis.table import number
-from .markup import escaped, signed
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SIDE = 256
-"""Images of more pixels a side are shrunk to this and stored as JPEG."""
+"""Larger images are shrunk to this size and stored as JPEG."""
 TINY = 96
-"""Images of fewer are stored as they are, and enlarged without smoothing."""
+"""Smaller images are stored as they are, and magnified without smoothing."""
 _QUALITY = 82
 
 
+@dataclass(frozen=True)
+class Figure:
+    """An image with its score, or the reason why it is absent."""
+
+    label: str
+    scorer: str
+    score: str
+    """Empty when there is none."""
+    source: str = ""
+    """The image as a data URL."""
+    absent: str = ""
+    tiny: bool = False
+
+
 class Album:
-    """Brings images into the page, and counts them."""
+    """Encodes images for the page, and counts them."""
 
     def __init__(self, path_of: Callable[[str], Path]) -> None:
-        """path_of: image address -> its file."""
+        """path_of: maps an image address to its file."""
         self.path_of = path_of
         self.shown = 0
         self._image = require("PIL.Image", "evaluate")
 
-    def figure(self, row: Mapping[str, Any], scorer: str, decimals: int) -> str:
-        """Returns a row of the results as an image with its score, or what there is in its place."""
-        score = row[f"score:{scorer}"]
-        told = "" if score is None or score != score else signed(number(score, decimals))
-        alt = f"{row['refiner']}, seed {row['seed']}: {row['refined_prompt']}" + (f"; {scorer} {told}" if told else "")
-        caption = f"<figcaption>{told}</figcaption>" if told else ""
-        return f"<figure>{self._picture(row, alt)}{caption}</figure>"
-
-    def _picture(self, row: Mapping[str, Any], alt: str) -> str:
+    def figure(self, row: Mapping[str, Any], scorer: str, decimals: int) -> Figure:
+        """Return the figure of a row of the results."""
+        value = row[f"score:{scorer}"]
+        score = "" if value is None or value != value else number(value, decimals)
+        label = f"{row['refiner']}, seed {row['seed']}: {row['refined_prompt']}"
         if not row["image"]:
-            return f'<span class="absent" role="img" aria-label="{escaped(alt)}: failed">failed</span>'
+            return Figure(label, scorer, score, absent="failed")
         try:
             with self._image.open(self.path_of(row["image"])) as opened:
-                content, kind, side = self._encoded(opened.convert("RGB"))
+                source, tiny = self._encoded(opened.convert("RGB"))
         except OSError:
-            return f'<span class="absent" role="img" aria-label="{escaped(alt)}: missing">missing</span>'
+            return Figure(label, scorer, score, absent="missing")
         self.shown += 1
-        tiny = ' class="tiny"' if side < TINY else ""
-        data = base64.b64encode(content).decode()
-        return f'<img{tiny} alt="{escaped(alt)}" src="data:image/{kind};base64,{data}">'
+        return Figure(label, scorer, score, source, tiny=tiny)
 
-    def _encoded(self, image: Any) -> tuple[bytes, str, int]:
-        side, buffer = max(image.size), io.BytesIO()
-        if side < TINY:
+    def _encoded(self, image: Image) -> tuple[str, bool]:
+        tiny, buffer = max(image.size) < TINY, io.BytesIO()
+        if tiny:
             image.save(buffer, format="PNG", optimize=True)
-            return buffer.getvalue(), "png", side
-        image.thumbnail((SIDE, SIDE), self._image.Resampling.LANCZOS)
-        image.save(buffer, format="JPEG", quality=_QUALITY)
-        return buffer.getvalue(), "jpeg", side
+        else:
+            image.thumbnail((SIDE, SIDE), self._image.Resampling.LANCZOS)
+            image.save(buffer, format="JPEG", quality=_QUALITY)
+        kind = "png" if tiny else "jpeg"
+        return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", tiny

@@ -1,4 +1,4 @@
-"""The plots of a report: numbers in, SVG out, in colours that the page's light and dark styles define."""
+"""Plots of a report as SVG, in the colours of the page's light and dark styles."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from markupsafe import escape
 
 from prip.errors import require
 
@@ -26,33 +27,33 @@ COLOURS = {
     "bad": "#080808",
     "card": "#090909",
 }
-"""Name of a style's colour -> the colour that stands for it until the SVG is written."""
+"""Placeholder of each of the style's colours until the SVG is written."""
 SERIES = (("first", "o"), ("second", "D"), ("third", "s"))
-"""Colour and marker of the series of a plot; further ones begin anew."""
+"""Colour and marker of a plot's series, which repeat after the last."""
 _WIDTH, _FONT = 5.0, 12.0
 _POINTS = 1500
-"""Points of a scatter plot at most: more tell nothing and weigh much."""
+"""Maximum number of points of a scatter plot."""
 
 Interval = tuple[float, float, float]
 """A figure and the ends of its interval."""
 
 
 def dots(rows: Sequence[str], series: Mapping[str, Sequence[Interval | None]], label: str, title: str) -> str:
-    """Returns figures with their intervals, a row each and a marker a series, and a line at 0.
+    """Return figures with their intervals, one row each and one marker per series, and a line at 0.
 
-    series: by name, one a row, None where there is none.
+    series: by name, one figure or None per row.
     """
     lines = len(rows) * max(1, len(series))
     with _axes(title, 1.2 + 0.16 * lines + 0.16 * len(rows)) as (figure, axes):
         offsets = np.linspace(-0.2, 0.2, len(series)) if len(series) > 1 else [0.0]
         axes.axvline(0, color=COLOURS["soft"], linewidth=1)
         for offset, (name, values), (colour, marker) in zip(offsets, series.items(), _cycle(len(series)), strict=True):
-            there = [(place + offset, value) for place, value in enumerate(values) if value is not None]
-            for height, (_, low, high) in there:
+            points = [(row + offset, value) for row, value in enumerate(values) if value is not None]
+            for height, (_, low, high) in points:
                 axes.plot([low, high], [height, height], color=COLOURS[colour], linewidth=2, solid_capstyle="butt")
             axes.plot(
-                [value[0] for _, value in there],
-                [height for height, _ in there],
+                [value[0] for _, value in points],
+                [height for height, _ in points],
                 marker,
                 color=COLOURS[colour],
                 markersize=6,
@@ -68,12 +69,12 @@ def dots(rows: Sequence[str], series: Mapping[str, Sequence[Interval | None]], l
 
 
 def before_and_after(before: Floats, after: Floats, labels: tuple[str, str], title: str) -> str:
-    """Returns a point a prompt, what it scored plain and refined; above the diagonal it gained.
+    """Return one point per prompt, its plain score on x and its refined score on y; above the diagonal it gained.
 
-    before and after: `(prompts,)`; a prompt that lacks one of them (NaN) is left out.
+    before and after: `(prompts,)`; prompts that lack one of them (NaN) are ignored.
     """
-    there = ~np.isnan(before + after)
-    x, y = before[there], after[there]
+    valid = ~np.isnan(before + after)
+    x, y = before[valid], after[valid]
     shown = np.unique(np.linspace(0, max(0, len(x) - 1), min(len(x), _POINTS)).round().astype(int))
     kinds = (("gain", "good", y - x > TIE), ("tie", "soft", np.abs(y - x) <= TIE), ("loss", "bad", x - y > TIE))
     with _axes(title, 4.9) as (figure, axes):
@@ -92,7 +93,7 @@ def before_and_after(before: Floats, after: Floats, labels: tuple[str, str], tit
 
 
 def curve(x: Sequence[float | None], y: Sequence[float | None], labels: tuple[str, str], title: str) -> str:
-    """Returns a line through the points that both series have, in their order, its highest point marked."""
+    """Return a line through the points that both series have, with its highest point marked."""
     points = [(a, b) for a, b in zip(x, y, strict=True) if a is not None and b is not None]
     with _axes(title, 2.9) as (figure, axes):
         axes.plot(*zip(*points, strict=True), "o-", color=COLOURS["first"], markersize=3.5, linewidth=1.6)
@@ -105,7 +106,7 @@ def curve(x: Sequence[float | None], y: Sequence[float | None], labels: tuple[st
 
 
 def _cycle(count: int) -> list[tuple[str, str]]:
-    return [SERIES[place % len(SERIES)] for place in range(count)]
+    return [SERIES[index % len(SERIES)] for index in range(count)]
 
 
 def _short(text: str) -> str:
@@ -127,7 +128,7 @@ def _legend(axes: Any, count: int) -> None:
 
 @contextmanager
 def _axes(title: str, height: float) -> Iterator[tuple[Any, Any]]:
-    """Yields a figure and its axes, `height` inches high, in the page's colours."""
+    """Yield a figure and its axes, `height` inches high, in the page's colours."""
     matplotlib = require("matplotlib", "evaluate")
     figure_module = require("matplotlib.figure", "evaluate")
     style = {
@@ -158,14 +159,14 @@ def _axes(title: str, height: float) -> Iterator[tuple[Any, Any]]:
 
 
 def _svg(figure: Any, title: str) -> str:
-    """Returns a figure as an SVG element: named, as wide as its place, its ids its own, its colours the page's."""
+    """Return a figure as a labelled SVG element of full width, with unique ids and the page's colours."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :].strip()
     name = re.sub(r"\W+", "-", title).strip("-")
     width, height = (math.ceil(side * 72) for side in figure.get_size_inches())
-    opening = f'<svg role="img" aria-label="{_attribute(title)}" viewBox="0 0 {width} {height}" class="plot">'
+    opening = f'<svg role="img" aria-label="{escape(title)}" viewBox="0 0 {width} {height}" class="plot">'
     text = opening + text[text.index(">") + 1 :]
     text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*">', "<g>", text)
@@ -177,7 +178,3 @@ def _svg(figure: Any, title: str) -> str:
     for colour, stand_in in COLOURS.items():
         text = text.replace(stand_in, f"var(--{colour})")
     return re.sub(r"\s*\n\s*", "\n", text)
-
-
-def _attribute(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

@@ -1,11 +1,12 @@
-"""The sections of a report, each with what it says of itself; one without content is empty."""
+"""The sections of a report as data; the templates page.html and blocks.html render them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..analysis.curves import ITERATION
 from ..analysis.people import people_tables
@@ -15,8 +16,7 @@ from ..analysis.table import Cell, Column, Table
 from ..analysis.tables import categories_of, comparison_tables, decimals_of, rows_of, score_tables
 from ..settings import NONE
 from . import plots
-from .cases import Cases
-from .markup import escaped, fold, section, table_html
+from .cases import Cards, Cases, Strip
 from .pictures import Album
 
 FAILURES = 50
@@ -24,116 +24,163 @@ FAILURES = 50
 Record = Mapping[str, Any]
 
 
-def all_sections(summary: Record, results: Results, path: Path, album: Album, image_limit: int) -> dict[str, str]:
-    """Returns the HTML of the sections by their names. The arguments are those of `report_page`; the album shows the
-    images."""
-    about = summary["about"]
-    return {
-        **_pictures(summary, results, path, album, image_limit),
-        "refiners": section(
+@dataclass(frozen=True)
+class Plots:
+    """Plots side by side, as (title, SVG)."""
+
+    macro: ClassVar[str] = "plots"
+    panels: Sequence[tuple[str, str]]
+    pairs: bool = False
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Tables one below the other, or each in a fold of which the first may be open."""
+
+    macro: ClassVar[str] = "tables"
+    name: str
+    """Start of the tables' ids."""
+    tables: Sequence[Table]
+    folded: bool = False
+    open: bool = True
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Values by name, and texts in folds."""
+
+    macro: ClassVar[str] = "settings"
+    values: Sequence[tuple[str, object]]
+    folds: Sequence[tuple[str, str]]
+
+
+Block = Plots | Tables | Settings | Cards | Strip
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page with a heading and an introduction."""
+
+    name: str
+    """Its id."""
+    link: str
+    """Its name in the page's navigation."""
+    title: str
+    lead: str
+    blocks: Sequence[Block]
+
+
+def all_sections(summary: Record, results: Results, path: Path, album: Album, image_limit: int) -> list[Section]:
+    """Return the sections that have content. The arguments are those of `report_page`; `album` embeds the images."""
+    images = _image_sections(summary, results, path, album, image_limit)
+    sections = [
+        *images[:1],
+        Section(
             "refiners",
-            "How far each refiner gets",
+            "Refiners",
+            "Gain of each refiner",
             "Mean gain over the plain prompt by each scorer, with 95 % intervals; the line at 0 is the plain prompt.",
             _gain_plots(summary),
         ),
-        "scores": section(
+        Section(
             "scores",
-            "Scores, and what they cost",
-            "Rewards that the refiner was trained against, judges that it never met, and beside them fidelity, "
-            "diversity and length: a gain that is bought by drift or collapse shows here.",
-            _tables("scores", score_tables(summary)),
+            "Scores",
+            "Scores and their costs",
+            "Rewards that the refiner was trained against, judges that took no part in training, and next to them "
+            "fidelity, diversity and length, which show whether a gain comes from drift or collapse.",
+            [Tables("scores", score_tables(summary))],
         ),
-        "people": section(
+        Section(
             "people",
-            "What people say",
-            "Annotators saw the user prompt and the images, and did not know whose they were.",
+            "People",
+            "Human evaluation",
+            "Annotators saw the user prompt and the images without knowing which refiner they came from.",
             _tables("people", people_tables(summary.get("people"))),
         ),
-        "prompts": section(
+        Section(
             "prompts",
             "Prompt by prompt",
-            "Each point is a user prompt: plain to the right, refined upwards. Above the diagonal, refinement helped.",
+            "Prompt by prompt",
+            "Each point is a user prompt: its plain score on the x axis, its refined score on the y axis. Above the "
+            "diagonal, refinement helped.",
             _prompt_plots(summary, results),
         ),
-        "curves": section(
+        Section(
             "curves",
+            "Over RL",
             "Over reinforcement learning",
-            "A reward that rises while a held-out judge falls is being hacked.",
+            "If a reward rises while a held-out judge falls, the policy is hacking the reward.",
             _curve_plots(summary["curves"]),
         ),
-        "tests": section(
+        *images[1:],
+        Section(
             "tests",
+            "Tests",
             "Tests and further tables",
-            "Differences with intervals, four p-values and shares of prompts; then categories and what else was found.",
-            _folded_tables("tests", comparison_tables(summary)),
+            "Differences with intervals, four p-values and shares of prompts, then categories and other results.",
+            [Tables("tests", comparison_tables(summary), folded=True)],
         ),
-        "failures": _failures(about, path),
-        "settings": section("settings", "Settings", "What was measured, and how.", _settings(about)),
-    }
+        *_failures(summary["about"], path),
+        Section("settings", "Settings", "Settings", "What was measured, and how.", [_settings(summary["about"])]),
+    ]
+    return [section for section in sections if any(not isinstance(b, Tables) or b.tables for b in section.blocks)]
 
 
-def _tables(name: str, tables: Iterable[Table]) -> str:
-    """The tables one below the other, each with an id that begins with the section's name."""
-    return "".join(table_html(table, f"{name}-{place}") for place, table in enumerate(tables))
+def _tables(name: str, tables: Sequence[Table]) -> list[Block]:
+    return [Tables(name, tables)] if tables else []
 
 
-def _folded_tables(name: str, tables: Iterable[Table]) -> str:
-    """The tables in folds, of which the first is open."""
-    return "".join(
-        fold(table.title, table_html(table, f"{name}-{place}", named=False), opened=place == 0)
-        for place, table in enumerate(tables)
-    )
-
-
-def _pictures(summary: Record, results: Results, path: Path, album: Album, limit: int) -> dict[str, str]:
-    """The sections that show images: half of them before and after, a quarter each for refiners and for extremes."""
+def _image_sections(summary: Record, results: Results, path: Path, album: Album, limit: int) -> list[Section]:
+    """Return the sections with images: half of them before and after, a quarter each for strips and extremes."""
     about, refiner = summary["about"], main_refiner(summary["about"])
     generator, scorer = next(iter(about["generators"])), main_scorer(about)
     if refiner is None or not {(generator, refiner), (generator, NONE)} <= set(results.cells):
-        return {}
-    decimals = decimals_of(rows_of(summary, generator, scorer))
-    cases = Cases(results, path, album, refiner, generator, scorer, min(decimals, 2))
-    best, worst = cases.extremes(limit // 4)
-    extremes = f"<h3>Gained most</h3>{best}<h3>Gained least</h3>{worst}" if best else ""
-    return {
-        "before-and-after": section(
+        return []
+    decimals = min(2, decimals_of(rows_of(summary, generator, scorer)))
+    cases = Cases(results, path, album, refiner=refiner, generator=generator, scorer=scorer, decimals=decimals)
+    return [
+        Section(
             "before-and-after",
             "Before and after",
-            f"The plain prompt and {refiner} on {generator}, from the same noise. The prompts are spread evenly over "
-            f"all gains, the highest first: nobody picked them. What was added is marked; figures are {scorer}.",
+            "Before and after",
+            f"The plain prompt and {refiner} on {generator}, from the same noise. The prompts are not picked by hand: "
+            "they are spread evenly over all gains, the highest first. Additions are highlighted; the scores are "
+            f"{scorer}.",
             cases.before_and_after(limit // 2),
         ),
-        "strips": section(
+        Section(
             "strips",
             "Side by side",
-            f"One prompt and one noise a row, all refiners. Figures are {scorer}.",
+            "Side by side",
+            f"One prompt and one noise per row, with all refiners. The scores are {scorer}.",
             cases.strips(list(about["refiners"]), list(about["generators"]), limit // 4),
         ),
-        "extremes": section(
+        Section(
             "extremes",
+            "Best and worst",
             "Best and worst cases",
-            f"The prompts that {refiner} gains most and least with on {generator}, by {scorer}.",
-            extremes,
+            f"The prompts for which {refiner} gains most and least on {generator}, by {scorer}.",
+            cases.extremes(limit // 4),
         ),
-    }
+    ]
 
 
-def _gain_plots(summary: Record) -> str:
+def _gain_plots(summary: Record) -> list[Block]:
     about, panels = summary["about"], []
     for scorer, entry in about["scorers"].items():
         series = {
             generator: {row["refiner"]: _interval(row) for row in rows_of(summary, generator, scorer)}
             for generator in about["generators"]
         }
-        refiners = [name for name in about["refiners"] if any(own.get(name) for own in series.values())]
+        refiners = [name for name in about["refiners"] if any(gains.get(name) for gains in series.values())]
         if refiners:
-            values = {generator: [own.get(name) for name in refiners] for generator, own in series.items()}
+            values = {generator: [gains.get(name) for name in refiners] for generator, gains in series.items()}
             title = f"{scorer} ({entry['role']})"
-            panels.append(_panel(title, plots.dots(refiners, values, "gain", f"Gain by {title}")))
-    return _plots(panels)
+            panels.append((title, plots.dots(refiners, values, "gain", f"Gain by {title}")))
+    return [Plots(panels)] if panels else []
 
 
-def _prompt_plots(summary: Record, results: Results) -> str:
+def _prompt_plots(summary: Record, results: Results) -> list[Block]:
     about, refiner, scorer = summary["about"], main_refiner(summary["about"]), main_scorer(summary["about"])
     panels = []
     for generator in about["generators"]:
@@ -141,45 +188,31 @@ def _prompt_plots(summary: Record, results: Results) -> str:
         if before is not None and after is not None:
             title = f"{scorer} of each prompt on {generator}"
             labels = (f"plain, {scorer}", f"{refiner}, {scorer}")
-            panels.append(
-                _panel(title, plots.before_and_after(before.scores[scorer], after.scores[scorer], labels, title))
-            )
+            svg = plots.before_and_after(before.scores[scorer], after.scores[scorer], labels, title)
+            panels.append((title, svg))
     names = [*categories_of(summary), ALL]
     if panels and len(names) > 1:
-        series = {
-            generator: [
-                next(
-                    (_interval(row) for row in rows_of(summary, generator, scorer, name) if row["refiner"] == refiner),
-                    None,
-                )
-                for name in names
-            ]
-            for generator in about["generators"]
-        }
+        series: dict[str, list[plots.Interval | None]] = {}
+        for generator in about["generators"]:
+            rows = {name: rows_of(summary, generator, scorer, name) for name in names}
+            gains = {name: [_interval(row) for row in rows[name] if row["refiner"] == refiner] for name in names}
+            series[generator] = [next(iter(gains[name]), None) for name in names]
         title = f"Gain of {refiner} by category"
-        panels.append(_panel(title, plots.dots(names, series, f"gain in {scorer}", title)))
-    return _plots(panels)
+        panels.append((title, plots.dots(names, series, f"gain in {scorer}", title)))
+    return [Plots(panels)] if panels else []
 
 
-def _curve_plots(curves: Record | None) -> str:
-    """A plot of each series over iterations, and over KL where that is known."""
+def _curve_plots(curves: Record | None) -> list[Block]:
+    """Return a plot of each series over iterations, and over KL where that is known."""
     panels = []
     for axis in (ITERATION, "kl"):
         for name in [name for name in curves or {} if name not in (ITERATION, "kl")]:
             x, y = (curves or {}).get(axis), (curves or {})[name]
             if x is not None and any(a is not None and b is not None for a, b in zip(x, y, strict=True)):
-                label = "iterations of RL" if axis == ITERATION else "KL to the warm-up, nats a token"
+                label = "iterations of RL" if axis == ITERATION else "KL to the warm-up, nats per token"
                 title = f"{name} over {'iterations' if axis == ITERATION else 'KL'}"
-                panels.append(_panel(title, plots.curve(x, y, (label, name), title)))
-    return _plots(panels, "plots pairs" if len(panels) in (2, 4) else "plots")
-
-
-def _panel(title: str, plot: str) -> str:
-    return f'<div class="panel"><h3>{escaped(title)}</h3>{plot}</div>'
-
-
-def _plots(panels: Sequence[str], kind: str = "plots") -> str:
-    return f'<div class="{kind}">{"".join(panels)}</div>' if panels else ""
+                panels.append((title, plots.curve(x, y, (label, name), title)))
+    return [Plots(panels, pairs=len(panels) in (2, 4))] if panels else []
 
 
 def _interval(row: Record) -> plots.Interval | None:
@@ -188,9 +221,10 @@ def _interval(row: Record) -> plots.Interval | None:
     return row["difference"], row["difference_low"], row["difference_high"]
 
 
-def _failures(about: Record, path: Path) -> str:
-    if not about["failed_images"]:
-        return ""
+def _failures(about: Record, path: Path) -> list[Section]:
+    count = about["failed_images"]
+    if not count:
+        return []
     rows = failed_rows(path, FAILURES)
     names = ("user_prompt", "refiner", "generator", "seed", "error")
     table = Table(
@@ -198,22 +232,16 @@ def _failures(about: Record, path: Path) -> str:
         tuple(Column(name.replace("_", " "), words=True) for name in names),
         tuple(tuple(Cell(str(row[name])) for name in names) for row in rows),
     )
-    count, listed = about["failed_images"], len(rows)
     lead = f"{count:,} of {about['images']:,} images failed; their scores are left out."
-    more = f" The first {listed} are listed." if listed < count else ""
-    return section(
-        "failures", "Failed images", lead + more, fold("Failed images", table_html(table, "failed", named=False))
-    )
+    more = f" The first {len(rows)} are listed." if len(rows) < count else ""
+    block = Tables("failed", [table], folded=True, open=False)
+    return [Section("failures", "Failures", "Failed images", lead + more, [block])]
 
 
-def _settings(about: Record) -> str:
-    blocks = []
-    for name, value in about.items():
-        if isinstance(value, Mapping) and value:
-            text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
-            blocks.append(fold(name, f'<pre tabindex="0">{escaped(text)}</pre>'))
-    plain = {name: value for name, value in about.items() if not isinstance(value, Mapping)}
-    lines = "".join(
-        f"<div><dt>{escaped(n.replace('_', ' '))}</dt><dd>{escaped(v)}</dd></div>" for n, v in plain.items()
-    )
-    return f'<dl class="scores">{lines}</dl><br>{"".join(blocks)}'
+def _settings(about: Record) -> Settings:
+    folds = {name: value for name, value in about.items() if isinstance(value, Mapping)}
+    texts = [
+        (name, json.dumps(value, indent=2, ensure_ascii=False, default=str)) for name, value in folds.items() if value
+    ]
+    values = [(name.replace("_", " "), value) for name, value in about.items() if name not in folds]
+    return Settings(values, texts)

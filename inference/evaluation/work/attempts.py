@@ -1,4 +1,4 @@
-"""Work on a batch of which some may fail: the others are spared."""
+"""Runs work on a batch in which single jobs may fail without affecting the others."""
 
 from __future__ import annotations
 
@@ -8,61 +8,72 @@ from typing import Any, TypeVar
 from prip.errors import PripError
 
 PATIENCE = 8
-"""So many jobs that fail one after the other, from the first on, are taken for a failure of all."""
+"""When this many jobs fail one after another, starting with the first, all are assumed to fail."""
 
 _T = TypeVar("_T")
 
 
 def one_by_one(
-    what: str, work: Callable[[list[_T]], list], jobs: list[_T], proven: bool = False
+    label: str, work: Callable[[list[_T]], list], jobs: list[_T], *, proven: bool = False
 ) -> tuple[list, list[str]]:
-    """Returns what `work` makes of each job, None where it fails for it alone, and why ("" where it does not).
+    """Run `work` on all jobs at once, or on one at a time when that fails.
 
-    what: whose work it is, for the message. proven: whether it has ever gone well. Raises PripError where it has not,
-    and the first PATIENCE jobs fail.
+    Args:
+        label: The worker's name, for the message.
+        work: Returns one result per job.
+        jobs: The jobs.
+        proven: Whether the worker has ever succeeded.
+
+    Returns:
+        For each job the result, None where it failed, and the reason of the failure, "" where there is none.
+
+    Raises:
+        PripError: The worker has never succeeded, and the first PATIENCE jobs fail.
     """
     if not jobs:
         return [], []
     try:
-        return _made(work, jobs), [""] * len(jobs)
-    except Exception as error:  # one job that fails is a row with its error, not the end of the run
+        return _results(work, jobs), [""] * len(jobs)
+    except Exception as error:  # a job that fails becomes a row with its error; the run goes on
         if len(jobs) == 1:
             return [None], [_reason(error)]
-    made: list[Any] = []
+    results: list[Any] = []
     reasons: list[str] = []
     for job in jobs:
         try:
-            made += _made(work, [job])
+            results += _results(work, [job])
             reasons.append("")
         except Exception as error:
-            made.append(None)
+            results.append(None)
             reasons.append(_reason(error))
             if not proven and all(reasons) and len(reasons) == PATIENCE:
-                raise PripError(f"{what}: the first {len(reasons)} of {len(jobs)} failed: {reasons[-1]}") from error
-    return made, reasons
+                raise PripError(f"{label}: the first {len(reasons)} of {len(jobs)} failed: {reasons[-1]}") from error
+    return results, reasons
 
 
 def each(
-    what: str, attempt: Callable[[list[_T]], list], jobs: list[_T], proven: bool = False
+    label: str, attempt: Callable[[list[_T]], list], jobs: list[_T], *, proven: bool = False
 ) -> tuple[list, list[str]]:
-    """Does what `one_by_one` does with work that spares the others itself: `attempt` returns for each job what it makes
-    of it, or the exception. While nothing has gone well, the first PATIENCE jobs are tried before the others."""
+    """As `one_by_one`, for work that isolates failures itself: `attempt` returns a result or an exception per job.
+
+    Until something has succeeded, the first PATIENCE jobs are tried before the others.
+    """
     first = len(jobs) if proven else PATIENCE
-    made = attempt(jobs[:first])
-    reasons = [_reason(one) if isinstance(one, Exception) else "" for one in made]
+    results = attempt(jobs[:first])
+    reasons = [_reason(result) if isinstance(result, Exception) else "" for result in results]
     if jobs[first:]:
         if all(reasons):
-            raise PripError(f"{what}: the first {len(reasons)} of {len(jobs)} failed: {reasons[-1]}") from made[-1]
-        rest, later = each(what, attempt, jobs[first:], True)
-        made, reasons = made + rest, reasons + later
-    return [None if reason else one for one, reason in zip(made, reasons, strict=True)], reasons
+            raise PripError(f"{label}: the first {len(reasons)} of {len(jobs)} failed: {reasons[-1]}") from results[-1]
+        later_results, later_reasons = each(label, attempt, jobs[first:], proven=True)
+        results, reasons = results + later_results, reasons + later_reasons
+    return [None if reason else result for result, reason in zip(results, reasons, strict=True)], reasons
 
 
-def _made(work: Callable[[list[_T]], list], jobs: list[_T]) -> list:
-    made = work(jobs)
-    if len(made) != len(jobs):
-        raise PripError(f"wanted {len(jobs)} results, got {len(made)}")
-    return made
+def _results(work: Callable[[list[_T]], list], jobs: list[_T]) -> list:
+    results = work(jobs)
+    if len(results) != len(jobs):
+        raise PripError(f"expected {len(jobs)} results, got {len(results)}")
+    return results
 
 
 def _reason(error: Exception) -> str:

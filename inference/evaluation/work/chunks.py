@@ -1,4 +1,4 @@
-"""Work in chunks of prompts, each saved whole as a file: what a run that was killed finds when it goes on."""
+"""Chunks of prompts; the table of each is saved as one file, so that a killed run resumes with the next one."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ Numbered = Sequence[tuple[int, EvaluationPrompt]]
 
 
 def chunks(prompts: Sequence[EvaluationPrompt], size: int) -> Iterator[tuple[int, Numbered]]:
-    """Yields the number of each chunk, and its prompts."""
+    """Yield the number of each chunk and its prompts."""
     numbered = list(enumerate(prompts))
     for start in range(0, len(numbered), size):
         yield start // size, numbered[start : start + size]
 
 
 def chunk_file(folder: Path, chunk: int) -> Path:
-    """Returns the file of a chunk."""
+    """Return the file of a chunk."""
     return folder / f"{chunk:05}.parquet"
 
 
 def read_table(path: Path) -> pd.DataFrame | None:
-    """Returns the table of a chunk, None where there is none."""
+    """Return the table of a chunk, or None when it does not exist."""
     return pd.read_parquet(path) if path.is_file() else None
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Writes a table as parquet, whole or not at all. Raises InputError where that cannot be."""
+    """Write a table as parquet, atomically. Raises InputError when it cannot be written."""
     check_target(path)
     write_output(path, lambda temporary: table.to_parquet(temporary, index=False))

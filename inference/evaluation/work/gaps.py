@@ -1,4 +1,4 @@
-"""What the saved rows of a chunk lack under the present settings, and those rows made whole: nothing is done twice."""
+"""Finds what the saved rows of a chunk lack under the present settings, and adds it; nothing is measured twice."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Tables = Mapping[str, pd.DataFrame]
 
 @dataclass(frozen=True)
 class Gap:
-    """What is to be measured of a chunk."""
+    """What remains to be measured of a chunk."""
 
     lacking: Tables
-    """What of each refiner's texts has no rows, or rows that failed or show another text: whole prompts."""
+    """The refined prompts without rows, or whose rows failed or show another text, always for whole user prompts."""
     scorers: tuple[str, ...]
-    """Scorers that the other rows have no scores of."""
+    """Scorers without scores for the other rows."""
     embedding: bool
     """Whether the other rows lack their diversity."""
 
@@ -32,26 +32,26 @@ class Gap:
 
 
 def gap_of(rows: pd.DataFrame | None, refined: Tables, scorers: Sequence[str], embed: bool) -> Gap:
-    """Returns what the saved rows of a chunk, None where there are none, lack of the texts, scores and embeddings."""
+    """Return what the saved rows of a chunk (None for none) lack of the texts, scores and embeddings."""
     if rows is None:
         return Gap(refined, (), False)
     lacking, kept = {}, []
     for name, table in refined.items():
-        own = rows[rows["refiner"] == name]
-        if len(own) == len(table):
-            failed = (own["error"] != "").to_numpy() & (table["error"] == "").to_numpy()
-            other = own["refined_prompt"].to_numpy() != table["refined_prompt"].to_numpy()
-            again = table["prompt_id"].isin(table["prompt_id"][failed | other])
+        saved = rows[rows["refiner"] == name]
+        if len(saved) == len(table):
+            failed = (saved["error"] != "").to_numpy() & (table["error"] == "").to_numpy()
+            changed = saved["refined_prompt"].to_numpy() != table["refined_prompt"].to_numpy()
+            again = table["prompt_id"].isin(table["prompt_id"][failed | changed])
             lacking[name] = table[again]
-            kept.append(own[~again.to_numpy()])
+            kept.append(saved[~again.to_numpy()])
         else:
             lacking[name] = table
-    there = pd.concat(kept) if kept else rows[:0]
-    if not len(there):
+    present = pd.concat(kept) if kept else rows[:0]
+    if not len(present):
         return Gap(lacking, (), False)
-    fine = there["error"] == ""
-    missing = [name for name in scorers if SCORE + name not in there or there.loc[fine, SCORE + name].isna().any()]
-    return Gap(lacking, tuple(missing), embed and VECTOR not in there)
+    measured = present[present["error"] == ""]
+    missing = [name for name in scorers if SCORE + name not in present or measured[SCORE + name].isna().any()]
+    return Gap(lacking, tuple(missing), embed and VECTOR not in present)
 
 
 def filled(
@@ -60,27 +60,30 @@ def filled(
     measurer: Measurer,
     prompts: Numbered,
     refined: Tables,
+    *,
     images_per_prompt: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Returns the rows of a chunk, the saved ones and what they lack, in the order of the refiners and prompts.
+    """Return the complete rows of a chunk in the order of refiners and prompts: the saved ones and what they lack.
 
-    Rows of refiners that `refined` does not have are left out. Errors as of `Measurer.measure`.
+    Rows of refiners that are not in `refined` are dropped. Errors as for `Measurer.measure`.
     """
     new = measurer.measure(prompts, gap.lacking, images_per_prompt, seed)
     if rows is None:
         return new
     texts = {name: table[~table["prompt_id"].isin(gap.lacking[name]["prompt_id"])] for name, table in refined.items()}
-    kept = [rows[(rows["refiner"] == name) & rows["prompt_id"].isin(own["prompt_id"])] for name, own in texts.items()]
+    kept = [
+        rows[(rows["refiner"] == name) & rows["prompt_id"].isin(table["prompt_id"])] for name, table in texts.items()
+    ]
     old = pd.concat(kept, ignore_index=True)
     if len(old) and (gap.scorers or gap.embedding):
-        more = measurer.measure(prompts, texts, images_per_prompt, seed, gap.scorers, gap.embedding)
+        more = measurer.measure(prompts, texts, images_per_prompt, seed, scorers=gap.scorers, embed=gap.embedding)
         names = ["image", "error", *(SCORE + name for name in gap.scorers)]
         names += ["within_distance", VECTOR] if gap.embedding else []
         old = old.assign(**{name: more[name].to_numpy() for name in names})
     if measurer.embedder is None and VECTOR in old:
         old = old.drop(columns=VECTOR).assign(within_distance=np.nan)
-    both = pd.concat([one for one in (old, new) if len(one)], ignore_index=True)
-    order = {name: place for place, name in enumerate(refined)}
-    rank = [both["image_index"], both["prompt_id"], both["refiner"].map(order)]
-    return both.iloc[np.lexsort([one.to_numpy() for one in rank])].reset_index(drop=True)
+    both = pd.concat([table for table in (old, new) if len(table)], ignore_index=True)
+    order = {name: index for index, name in enumerate(refined)}
+    ranks = [both["image_index"], both["prompt_id"], both["refiner"].map(order)]
+    return both.iloc[np.lexsort([rank.to_numpy() for rank in ranks])].reset_index(drop=True)

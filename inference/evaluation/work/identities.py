@@ -1,7 +1,7 @@
-"""What an entry of a config is by content: its options, with a hash of the files that they name in place of their path.
+"""Identities of config entries by content: their options, with hashes of the files that they name instead of paths.
 
-Two runs may share the work of an entry only where its identities are equal: a weight file that was replaced under the
-same name is another entry, and a folder that was moved is the same one.
+Two runs share the work of an entry only when its identities are equal. Replacing a weight file under the same name
+makes another entry; moving a folder does not.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ..settings import Entry, EvaluationSettings, without
 
 Identity = dict[str, Any]
 CONTENT = "content"
-"""Field of an identity: hash by what was read, options or parts of the checkpoint."""
-_PLACES = ("place", "tokenizer", "encoder", "unet", "adapter", "upscaler")
-"""Options that name files, of an entry or of the mapping `options` in it."""
+"""Field of an identity: hashes of the files and checkpoint parts that were read."""
+_PATHS = ("place", "tokenizer", "encoder", "unet", "adapter", "upscaler")
+"""Options that name files, in an entry or in its mapping `options`."""
 PARTS_READ: Mapping[str, tuple[str, ...]] = {
     "none": (),
     "random-modifiers": (),
@@ -40,37 +40,37 @@ PARTS_READ: Mapping[str, tuple[str, ...]] = {
     "asked-for": ("readers",),
     "pivots": ("pivot_encoder",),
 }
-"""Kind -> the parts of the checkpoint or run that it reads where its entry names no place of its own."""
+"""The parts of the evaluated checkpoint or run that each kind reads when its entry has no `place`."""
 _OF_STAGE = {("prip", "warmup"): ("warmup_encoder", "decoder"), ("diffusers", "tune"): ("tuned_generator",)}
 
 
 class Identities:
-    """Identities of the entries of one evaluation; every folder is hashed once."""
+    """The identities of one evaluation's entries; each folder is hashed once."""
 
     def __init__(self, parts: Parts) -> None:
-        """parts: those of the checkpoint or run that is measured."""
+        """parts: of the evaluated checkpoint or run."""
         self.parts = parts
         self._hashes: dict[Path, str] = {}
 
     def of(self, entry: Entry) -> Identity:
-        """Returns the identity of a refiner, generator, scorer or embedder."""
+        """Return the identity of a refiner, generator, scorer or embedder."""
         named, read = self._files(entry)
-        own = without(entry, "seen", "role") | {option: _before_path(entry, option) for option in named}
-        return {**own, CONTENT: {name: self._hash(path) for name, path in read.items()}}
+        options = without(entry, "seen", "role") | {option: _before_path(entry, option) for option in named}
+        return {**options, CONTENT: {name: self._hash(path) for name, path in read.items()}}
 
     def of_refiner(self, settings: EvaluationSettings, name: str) -> Identity:
-        """Returns the identity of a refiner, that of its judge included where it searches with one."""
+        """Return the identity of a refiner, including that of the judge it searches with, if any."""
         entry = settings.refiners[name]
-        own = self.of(entry)
+        identity = self.of(entry)
         if entry["kind"] in PER_GENERATOR:
             judge = settings.scorers.get(entry.get("judge", BEST_JUDGE))
-            own["judge is"] = None if judge is None else self.of(judge)
-        return own
+            identity["judge is"] = None if judge is None else self.of(judge)
+        return identity
 
     def _files(self, entry: Entry) -> tuple[list[str], dict[str, Path]]:
-        """Returns the options that name files of this machine, and what is read: option or part, and its files."""
+        """Return the options that name local files, and the files that are read, by option or part."""
         named, read, parts = [], {}, self.parts if entry.get("place") is None else None
-        for option in _PLACES:
+        for option in _PATHS:
             path = _path(entry, option)
             if path is None:
                 continue
@@ -95,7 +95,7 @@ class Identities:
 
 
 def _path(entry: Entry, option: str) -> Path | None:
-    """Returns the file or folder that an option names, alone or behind NAME=; None where there is none such."""
+    """Return the file or folder that an option names, alone or after NAME=; None when it does not exist."""
     options = entry.get("options")
     value = {**(options if isinstance(options, Mapping) else {}), **entry}.get(option)
     path = Path(value.partition("=")[2] or value) if isinstance(value, str) else None
@@ -108,7 +108,7 @@ def _before_path(entry: Entry, option: str) -> str:
 
 
 def differing(before: Identity, after: Identity) -> str:
-    """Returns in words what tells two identities apart, "" where nothing does."""
+    """Return in words what differs between two identities, "" for nothing."""
     names = [
         name for name in dict.fromkeys([*before, *after]) if name != CONTENT and before.get(name) != after.get(name)
     ]

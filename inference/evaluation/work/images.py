@@ -1,4 +1,4 @@
-"""Images on disk, each under a content address: what was drawn once is never drawn again."""
+"""Stores images on disk by content address, so that no image is drawn twice."""
 
 from __future__ import annotations
 
@@ -12,32 +12,31 @@ import numpy as np
 import torch
 
 from prip.errors import InputError, require
+from prip.pictures import as_picture
 from prip.protocols import Images
-
-from ...comparison.pixels import as_picture
 
 _LENGTH = 32
 """Hexadecimal digits of an address: 128 bits."""
 
 
 def address(generator: str, prompt: str, seed: int) -> str:
-    """Returns where the image of (prompt, seed) lies; `generator` is the generator's identity."""
+    """Return the address of the image of (prompt, seed); `generator` is the generator's identity."""
     return hashlib.sha256("\0".join((generator, prompt, str(seed))).encode()).hexdigest()[:_LENGTH]
 
 
 class ImageStore:
-    """PNG files by address; a file is whole or not there. Several evaluations may share a folder."""
+    """PNG files by address, written atomically. Several evaluations may share a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._image = require("PIL.Image", "evaluate")
 
     def path(self, address: str) -> Path:
-        """Returns the file of an image."""
+        """Return the file of an image."""
         return self.folder / address[:2] / f"{address}.png"
 
     def read(self, address: str) -> Images | None:
-        """Returns an image, uint8 (3, height, width), or None where there is none that can be read."""
+        """Return an image, uint8 (3, height, width), or None when it is missing or cannot be read."""
         try:
             with self._image.open(self.path(address)) as image:
                 return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
@@ -45,7 +44,7 @@ class ImageStore:
             return None
 
     def write(self, address: str, image: Images) -> None:
-        """Writes an image, uint8 (3, height, width), whole or not at all. Raises InputError where that cannot be."""
+        """Write an image, uint8 (3, height, width), atomically. Raises InputError when it cannot be written."""
         path = self.path(address)
         buffer = io.BytesIO()
         as_picture(image, "evaluate").save(buffer, format="PNG", compress_level=1)

@@ -1,4 +1,4 @@
-"""What the work in an evaluation's folder was made with, and what of it still holds when the settings are others."""
+"""Records what the work in an evaluation's folder was made with, and deletes what other settings invalidate."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from .measuring import VECTOR
 
 SETTINGS, REFINED, PARTS = "settings.json", "refined", "parts"
 _FOR_ALL = ("seed", "images_per_prompt", "chunk", "prompts")
-"""What every text and image depends on."""
+"""Settings that every text and image depends on."""
 _ENTRIES = {"refiners": "refiner", "generators": "generator", "scorers": "scorer"}
-Made = dict[str, Any]
+Record = dict[str, Any]
 
 
-def made_with(settings: EvaluationSettings, context: Context, prompts: Sequence[EvaluationPrompt]) -> Made:
-    """Returns, fit for JSON, what texts, images and scores depend on: comparisons, roles and draws play no part."""
+def made_with(settings: EvaluationSettings, context: Context, prompts: Sequence[EvaluationPrompt]) -> Record:
+    """Return what texts, images and scores depend on, as JSON: comparisons, roles and draws do not matter."""
     identities = Identities(context.parts)
-    made = {
+    record = {
         "seed": context.seed,
         "images_per_prompt": settings.images_per_prompt,
         "chunk": settings.chunk,
@@ -43,7 +43,7 @@ def made_with(settings: EvaluationSettings, context: Context, prompts: Sequence[
         "scorers": {name: identities.of(entry) for name, entry in settings.scorers.items()},
         "embedder": None if settings.embedder is None else identities.of(settings.embedder),
     }
-    return json.loads(json.dumps(made, ensure_ascii=False, default=list))
+    return json.loads(json.dumps(record, ensure_ascii=False, default=list))
 
 
 def begin(
@@ -53,21 +53,28 @@ def begin(
     prompts: Sequence[EvaluationPrompt],
     overwrite: bool = False,
 ) -> None:
-    """Makes the folder ready: what it holds was then made with these settings, or with entries that they lack.
+    """Prepare the folder: afterwards its work was made with these settings, or with entries that they lack.
 
-    overwrite: delete what was made otherwise, and say so on stderr before. Raises InputError, which names what differs,
-    where there is such work and it is not to be deleted.
+    Args:
+        folder: Folder of the evaluation.
+        settings: Settings of the evaluation.
+        context: The evaluated checkpoint or run.
+        prompts: The prompt set.
+        overwrite: Announce on stderr and delete what was made with other settings.
+
+    Raises:
+        InputError: The folder holds such work and `overwrite` is not set; the message names what differs.
     """
     wanted, path = made_with(settings, context, prompts), folder / SETTINGS
     before = _made_before(folder)
     changes = [] if before is None else _changes(before, wanted)
     if changes:
         words = ", ".join(dict.fromkeys(word for word, _, _ in changes))
-        lost = " and ".join(dict.fromkeys(what for _, what, _ in changes))
+        lost = " and ".join(dict.fromkeys(invalid for _, invalid, _ in changes))
         if not overwrite:
             raise InputError(
-                f"out: {folder} holds an evaluation with other {words}: choose another folder, or --overwrite, which "
-                f"deletes {lost}"
+                f"out: expected a folder without other work, got {folder}, made with other {words}: choose another "
+                f"folder, or --overwrite, which deletes {lost}"
             )
         print(f"{folder}: other {words}; deleting {lost}", file=sys.stderr, flush=True)
         for _, _, (patterns, columns) in changes:
@@ -77,27 +84,27 @@ def begin(
     for section in _ENTRIES:
         wanted[section] = {**kept.get(section, {}), **wanted[section]}
     wanted["embedder"] = wanted["embedder"] or kept.get("embedder")
-    told = json.dumps({"settings": asdict(settings), "made": wanted}, indent=1, ensure_ascii=False, default=list)
-    write_output(path, (told + "\n").encode())
+    text = json.dumps({"settings": asdict(settings), "made": wanted}, indent=1, ensure_ascii=False, default=list)
+    write_output(path, (text + "\n").encode())
 
 
-_UNKNOWN = "settings that are not told"
+_UNKNOWN = "settings, which are not recorded"
 _Change = tuple[str, str, tuple[Sequence[str], Sequence[str]]]
-"""What differs; what that makes worthless, in words; the same as patterns of folders, and as columns of parts."""
+"""What differs, what that invalidates in words, and the same as folder patterns and columns of parts."""
 
 
-def _made_before(folder: Path) -> Made | None:
-    """Returns what the folder's work was made with: None where there is no work, empty where that is not told."""
+def _made_before(folder: Path) -> Record | None:
+    """Return what the folder's work was made with, None without work, empty when it is not recorded."""
     if not any(folder.glob(f"{REFINED}/*/*.parquet")) and not any(folder.glob(f"{PARTS}/*/*.parquet")):
         return None
     try:
-        made = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))["made"]
+        record = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))["made"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return made if isinstance(made, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
-def _changes(before: Made, wanted: Made) -> list[_Change]:
+def _changes(before: Record, wanted: Record) -> list[_Change]:
     every: tuple[list[str], list[str]] = ([f"{REFINED}/*", f"{PARTS}/*"], [])
     if not before:
         return [(_UNKNOWN, "all refined prompts and measurements", every)]
@@ -106,26 +113,26 @@ def _changes(before: Made, wanted: Made) -> list[_Change]:
     ]
     if changes:
         return changes
-    for section, what in _ENTRIES.items():
+    for section, label in _ENTRIES.items():
         for name, identity in wanted[section].items():
-            how = differing(before[section].get(name, identity), identity)
-            if how:
-                lost, patterns, columns = _lost(what, name)
-                changes.append((f"{what} {name!r} ({how})", lost, (patterns, columns)))
+            difference = differing(before[section].get(name, identity), identity)
+            if difference:
+                lost, patterns, columns = _lost(label, name)
+                changes.append((f"{label} {name!r} ({difference})", lost, (patterns, columns)))
     if before["embedder"] is not None and wanted["embedder"] is not None:
-        how = differing(before["embedder"], wanted["embedder"])
-        if how:
-            changes.append((f"embedder ({how})", "the measurements of diversity", ([], [VECTOR])))
+        difference = differing(before["embedder"], wanted["embedder"])
+        if difference:
+            changes.append((f"embedder ({difference})", "the measurements of diversity", ([], [VECTOR])))
     return changes
 
 
-def _lost(what: str, name: str) -> tuple[str, list[str], list[str]]:
-    """Returns what an entry that is another makes worthless, in words, as folders and as columns of parts."""
-    own = escape(name)
-    if what == "refiner":
-        return f"the refined prompts of {name}", [f"{REFINED}/{own}", f"{REFINED}/{own}@*"], []
-    if what == "generator":
-        return f"the measurements on {name}", [f"{PARTS}/{own}", f"{REFINED}/*@{own}"], []
+def _lost(label: str, name: str) -> tuple[str, list[str], list[str]]:
+    """Return what a changed entry invalidates: in words, as folder patterns and as columns of parts."""
+    pattern = escape(name)
+    if label == "refiner":
+        return f"the refined prompts of {name}", [f"{REFINED}/{pattern}", f"{REFINED}/{pattern}@*"], []
+    if label == "generator":
+        return f"the measurements on {name}", [f"{PARTS}/{pattern}", f"{REFINED}/*@{pattern}"], []
     return f"the scores of {name}", [], [SCORE + name]
 
 

@@ -1,13 +1,12 @@
-"""An evaluation from settings to a table of images: refine, draw and score, in chunks that a killed run finds again."""
+"""Runs an evaluation from its settings to a table of images: refine, draw and score, in chunks that can be resumed."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 from prip.errors import InputError
 from prip.files import write_output
+from prip.protocols import PromptRefiner
 
 from ..analysis.results import SCORE
 from ..kinds.registry import (
@@ -28,12 +28,13 @@ from ..kinds.registry import (
     REFINERS,
     SCORERS,
     Context,
+    Entry,
     EvaluationPrompt,
+    Kinds,
     PerGenerator,
-    make,
 )
-from ..settings import ROLES, Entry, EvaluationSettings, without
-from .chunks import chunk_file, chunks, read_table, write_table
+from ..settings import ROLES, EvaluationSettings, without
+from .chunks import Numbered, chunk_file, chunks, read_table, write_table
 from .gaps import Gap, Tables, filled, gap_of
 from .images import ImageStore
 from .measuring import VECTOR, Measurer
@@ -43,27 +44,33 @@ from .stopwatch import Stopwatch
 
 RESULTS, IMAGES = "results.parquet", "images"
 Vectors = dict[tuple[str, str], NDArray[np.float32]]
-"""(generator, refiner) -> embeddings of one image of each prompt, (prompts, width)."""
+"""Embeddings `(prompts, width)` of one image per prompt, by (generator, refiner)."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation, and the folder that it fills."""
+    """An evaluation and its folder."""
 
     settings: EvaluationSettings
     context: Context
     folder: Path
     images: Path
-    """Where images are kept; several evaluations may share them."""
+    """Folder of the images, which several evaluations may share."""
     progress: bool = False
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     def run(self, overwrite: bool = False) -> dict[str, Any]:
-        """Writes FOLDER/results.parquet, and returns what is known of the run besides.
+        """Write FOLDER/results.parquet, and return further facts about the run.
 
-        What an earlier run has done is not done again, but for what failed; refiners, generators and scorers that it
-        lacked are added. overwrite: delete what was made with other settings, but for images. Raises InputError for a
-        folder that holds such work.
+        The work of an earlier run is kept, except what failed; refiners, generators and scorers that it lacked are
+        added.
+
+        Args:
+            overwrite: Delete what was made with other settings, except images.
+
+        Raises:
+            InputError: The folder holds work made with other settings.
         """
         began = time.monotonic()
         prompts = self._prompts()
@@ -73,13 +80,7 @@ class Evaluation:
                 if entry["kind"] not in PER_GENERATOR:
                     self._refine(name, prompts)
             drawn = sum(self._measure(name, prompts) for name in self.settings.generators)
-            collect(
-                self._parts(prompts),
-                self.folder / RESULTS,
-                list(self.settings.refiners),
-                list(self.settings.scorers),
-                self.settings.embedder is not None,
-            )
+            collect(self._parts(prompts), self.folder / RESULTS, self.settings)
         return {
             "prompts": len(prompts),
             "clusters": len({prompt.cluster for prompt in prompts}),
@@ -90,12 +91,12 @@ class Evaluation:
             "generators": {name: {"seen": True, **entry} for name, entry in self.settings.generators.items()},
             "scorers": {name: {"role": ROLES[1], **entry} for name, entry in self.settings.scorers.items()},
             "seconds": round(time.monotonic() - began, 1),
-            "seconds_by_work": {what: round(seconds, 2) for what, seconds in self.stopwatch.seconds.items()},
+            "seconds_by_work": {work: round(seconds, 2) for work, seconds in self.stopwatch.seconds.items()},
         }
 
     def vectors(self) -> Vectors:
-        """Returns the embeddings that a finished run has kept."""
-        found: dict[tuple[str, str], list[Any]] = {}
+        """Return the embeddings that a finished run has kept."""
+        vectors: dict[tuple[str, str], list[Any]] = {}
         if self.settings.embedder is None:
             return {}
         for generator in self.settings.generators:
@@ -104,16 +105,15 @@ class Evaluation:
                 for refiner, vector in table[table["refiner"].isin(list(self.settings.refiners))].itertuples(
                     index=False
                 ):
-                    found.setdefault((generator, refiner), []).append(vector)
-        return {key: np.array(own, dtype=np.float32) for key, own in found.items()}
+                    vectors.setdefault((generator, refiner), []).append(vector)
+        return {key: np.array(rows, dtype=np.float32) for key, rows in vectors.items()}
 
     def agreement(self) -> dict[str, Any] | None:
-        """Returns how far the miniature's judge agrees with the exact truth, where the settings ask for it."""
+        """Return how well the miniature's judge agrees with the exact truth, if the settings ask for it."""
         count, seed = self.settings.agreement_renders, self.context.seed
         if not count:
             return None
-        from ..analysis.agreement import agreement_on_renders
-        from ..kinds.miniature import judges
+        from ..kinds.miniature import agreement_on_renders, judges
 
         truth = judges(self.context).truth
         user_prompts = [prompt.text for prompt in self._prompts()]
@@ -121,137 +121,165 @@ class Evaluation:
 
     def _prompts(self) -> list[EvaluationPrompt]:
         settings = self.settings
-        every = make("prompts", "prompts", settings.prompts, PROMPT_SETS, self.context)
+        every = PROMPT_SETS.make("prompts", settings.prompts, self.context)
         prompts = list({prompt.text: prompt for prompt in every}.values())
         if not prompts:
-            raise InputError("prompts: the set is empty")
+            raise InputError("prompts: expected at least one, got an empty set")
         if 0 < settings.prompt_limit < len(prompts):
-            places = np.linspace(0, len(prompts) - 1, settings.prompt_limit).round().astype(int)
-            prompts = [prompts[place] for place in places]
+            indices = np.linspace(0, len(prompts) - 1, settings.prompt_limit).round().astype(int)
+            prompts = [prompts[index] for index in indices]
         return prompts
 
     def _parts(self, prompts: Sequence[EvaluationPrompt]) -> list[Path]:
-        """Returns the files of all chunks of all generators."""
+        """Return the files of all chunks of all generators."""
         numbers = [number for number, _ in chunks(prompts, self.settings.chunk)]
         return [
             chunk_file(self.folder / PARTS / name, number) for name in self.settings.generators for number in numbers
         ]
 
-    def _make(self, what: str, name: str, entry: Entry, kinds: Mapping[str, str]) -> Any:
+    def _make(self, kinds: Kinds[T], name: str, entry: Entry) -> T:
         with self.stopwatch.on("load"):
-            return make(what, name, entry, kinds, self.context)
+            return kinds.make(name, entry, self.context)
 
     def _refinements(self, folder: str) -> Refinements:
         return Refinements(folder, self.folder / REFINED / folder, self.settings.images_per_prompt, self.context.seed)
 
     def _refine(self, name: str, prompts: Sequence[EvaluationPrompt]) -> None:
-        settings = self.settings
+        entry = self.settings.refiners[name]
         refine_all(
             self._refinements(name),
-            partial(self._make, "refiner", name, settings.refiners[name], REFINERS),
+            lambda: cast(PromptRefiner, self._make(REFINERS, name, entry)),
             prompts,
-            settings.chunk,
-            self.progress,
-            self.stopwatch,
+            chunk=self.settings.chunk,
+            progress=self.progress,
+            stopwatch=self.stopwatch,
         )
 
     def _measure(self, name: str, prompts: Sequence[EvaluationPrompt]) -> int:
-        """Measures what the chunks of a generator lack, loading it and the scorers if that is anything; returns how
-        many images it drew for them."""
-        settings, seed, count = self.settings, self.context.seed, self.settings.images_per_prompt
+        """Measure what the chunks of a generator lack, and return the number of images drawn.
+
+        The generator and the scorers are loaded only when something is missing.
+        """
+        settings = self.settings
+        searching = [refiner for refiner, entry in settings.refiners.items() if entry["kind"] in PER_GENERATOR]
         texts = {
-            refiner: self._refinements(f"{refiner}@{name}" if entry["kind"] in PER_GENERATOR else refiner)
-            for refiner, entry in settings.refiners.items()
+            refiner: self._refinements(f"{refiner}@{name}" if refiner in searching else refiner)
+            for refiner in settings.refiners
         }
-        folder, missing = self.folder / PARTS / name, []
-        wanted, proven = set(), set()
-        for number, some in chunks(prompts, settings.chunk):
-            rows = read_table(chunk_file(folder, number))
-            needs = self._needs(rows, number, texts)
-            if needs is not None:
-                missing.append((number, some))
-                wanted |= needs
-            if rows is not None and (rows["image"] != "").any():
-                proven.add(name)
-                proven |= {column for column in rows if column.startswith(SCORE) and rows[column].notna().any()}
+        missing, scorers, proven = self._missing(name, prompts, texts)
         if not missing:
             return 0
-        measurer = self._measurer(name, wanted)
+        measurer = self._measurer(name, scorers)
         measurer.proven |= proven
-        searching: dict[str, PerGenerator] = {
-            refiner: self._make("refiner", refiner, entry, REFINERS)
-            for refiner, entry in settings.refiners.items()
-            if entry["kind"] in PER_GENERATOR
+        unbound = {
+            refiner: cast(PerGenerator, self._make(REFINERS, refiner, settings.refiners[refiner]))
+            for refiner in searching
         }
-        with tqdm(
-            total=sum(len(some) for _, some in missing), desc=name, unit=" prompts", disable=not self.progress
-        ) as bar:
-            for number, some in missing:
-                for refiner, own in searching.items():
+        total = sum(len(batch) for _, batch in missing)
+        with tqdm(total=total, desc=name, unit=" prompts", disable=not self.progress) as bar:
+            for number, batch in missing:
+                for refiner, per_generator in unbound.items():
                     if texts[refiner].lacks(number):
                         with self.stopwatch.on("search"):
-                            bound = own.on(measurer.generator, measurer.scorers, settings.batch_size)
-                            texts[refiner].make(bound, number, some)
-                rows, refined = read_table(chunk_file(folder, number)), _tables(texts, number)
-                gap = self._gap(rows, refined)
-                table = filled(rows, gap, measurer, some, refined, count, seed)
-                write_table(chunk_file(folder, number), table)
-                bar.update(len(some))
+                            bound = per_generator.on(measurer.generator, measurer.scorers, settings.batch_size)
+                            texts[refiner].refine(bound, number, batch)
+                self._fill(measurer, number, batch, _tables(texts, number))
+                bar.update(len(batch))
         for refiner in searching:
             texts[refiner].check()
         measurer.check()
         return measurer.drawn
 
+    def _missing(
+        self, name: str, prompts: Sequence[EvaluationPrompt], texts: Mapping[str, Refinements]
+    ) -> tuple[list[tuple[int, Numbered]], set[str], set[str]]:
+        """Return the incomplete chunks, the scorers that they need, and what has worked in saved chunks."""
+        missing, scorers, proven = [], set[str](), set[str]()
+        for number, batch in chunks(prompts, self.settings.chunk):
+            rows = read_table(chunk_file(self.folder / PARTS / name, number))
+            needed = self._needed_scorers(rows, number, texts)
+            if needed is not None:
+                missing.append((number, batch))
+                scorers |= needed
+            if rows is not None and (rows["image"] != "").any():
+                proven.add(name)
+                proven |= {column for column in rows if column.startswith(SCORE) and rows[column].notna().any()}
+        return missing, scorers, proven
+
+    def _fill(self, measurer: Measurer, number: int, batch: Numbered, refined: Tables) -> None:
+        """Measure what a chunk lacks, and save it."""
+        path = chunk_file(self.folder / PARTS / measurer.name, number)
+        rows = read_table(path)
+        table = filled(
+            rows,
+            self._gap(rows, refined),
+            measurer,
+            batch,
+            refined,
+            images_per_prompt=self.settings.images_per_prompt,
+            seed=self.context.seed,
+        )
+        write_table(path, table)
+
     def _gap(self, rows: pd.DataFrame | None, refined: Tables) -> Gap:
         return gap_of(rows, refined, list(self.settings.scorers), self.settings.embedder is not None)
 
-    def _needs(self, rows: pd.DataFrame | None, number: int, texts: Mapping[str, Refinements]) -> set[str] | None:
-        """Returns the scorers that a chunk's gap wants, None where it has none."""
-        searched = [own for name, own in texts.items() if self.settings.refiners[name]["kind"] in PER_GENERATOR]
-        if any(own.lacks(number) for own in searched):
+    def _needed_scorers(
+        self, rows: pd.DataFrame | None, number: int, texts: Mapping[str, Refinements]
+    ) -> set[str] | None:
+        """Return the scorers that a chunk's gap needs, or None when the chunk is complete."""
+        refiners = self.settings.refiners
+        if any(own.lacks(number) for name, own in texts.items() if refiners[name]["kind"] in PER_GENERATOR):
             return set(self.settings.scorers)
         gap = self._gap(rows, _tables(texts, number))
         if not gap:
             return None
-        whole = any(len(table) for table in gap.lacking.values())
-        return set(self.settings.scorers if whole else gap.scorers)
+        any_prompts = any(len(table) for table in gap.lacking.values())
+        return set(self.settings.scorers if any_prompts else gap.scorers)
 
-    def _measurer(self, name: str, wanted: Collection[str]) -> Measurer:
-        """Returns a measurer with a generator, the scorers that are wanted of it, and the embedder."""
+    def _measurer(self, name: str, scorers: Collection[str]) -> Measurer:
+        """Load a generator, these scorers and the embedder."""
         settings = self.settings
-        generator = self._make("generator", name, without(settings.generators[name], "seen"), GENERATORS)
-        scorers = {
-            scorer: self._make("scorer", scorer, without(entry, "role"), SCORERS)
+        generator = self._make(GENERATORS, name, without(settings.generators[name], "seen"))
+        loaded = {
+            scorer: self._make(SCORERS, scorer, without(entry, "role"))
             for scorer, entry in settings.scorers.items()
-            if scorer in wanted
+            if scorer in scorers
         }
-        embedder = None
-        if settings.embedder is not None:
-            embedder = self._make("embedder", "embedder", settings.embedder, EMBEDDERS)
-        store = ImageStore(self.images)
-        return Measurer(name, generator, scorers, store, embedder, settings.batch_size, self.stopwatch)
+        embedder = None if settings.embedder is None else self._make(EMBEDDERS, "embedder", settings.embedder)
+        return Measurer(
+            name,
+            generator,
+            loaded,
+            ImageStore(self.images),
+            embedder=embedder,
+            batch_size=settings.batch_size,
+            stopwatch=self.stopwatch,
+        )
 
 
 def _tables(texts: Mapping[str, Refinements], number: int) -> dict[str, pd.DataFrame]:
-    """Returns what each refiner made of a chunk that all have refined."""
-    tables = {refiner: own.table(number) for refiner, own in texts.items()}
+    """Return the tables of a chunk by refiner."""
+    tables = {refiner: refinements.table(number) for refiner, refinements in texts.items()}
     return {refiner: table for refiner, table in tables.items() if table is not None}
 
 
-def collect(
-    parts: Sequence[Path], results: Path, refiners: Sequence[str], scorers: Sequence[str], embedded: bool
-) -> None:
-    """Writes the chunks' rows of these refiners, with the scores of these scorers, as one table: one chunk is in memory
-    at a time. Embeddings are left out, and the distances where not `embedded`."""
+def collect(parts: Sequence[Path], results: Path, settings: EvaluationSettings) -> None:
+    """Write the chunks' rows of the settings' refiners and scorers as one table, one chunk in memory at a time.
+
+    Embeddings are dropped, and so are the distances when the settings have no embedder.
+    """
+    refiners = list(settings.refiners)
 
     def write(path: Path) -> None:
-        found = pq.read_schema(parts[0])
-        names = [name for name in found.names if not name.startswith(SCORE) and name != VECTOR]
-        schema = pa.schema([found.field(name) for name in (*names, *(SCORE + scorer for scorer in scorers))])
+        saved = pq.read_schema(parts[0])
+        names = [name for name in saved.names if not name.startswith(SCORE) and name != VECTOR]
+        names += [SCORE + scorer for scorer in settings.scorers]
+        schema = pa.schema([saved.field(name) for name in names])
         with pq.ParquetWriter(path, schema) as writer:
             for part in parts:
-                table = pq.read_table(part, columns=schema.names, filters=[("refiner", "in", list(refiners))])
-                if not embedded:
+                table = pq.read_table(part, columns=schema.names, filters=[("refiner", "in", refiners)])
+                if settings.embedder is None:
                     blank = pa.array(np.full(len(table), np.nan))
                     table = table.set_column(schema.names.index("within_distance"), "within_distance", blank)
                 writer.write_table(table.cast(schema))

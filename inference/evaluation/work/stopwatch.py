@@ -1,4 +1,4 @@
-"""Where the time goes."""
+"""Measures how long each kind of work takes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Stopwatch:
-    """Seconds by what they went to."""
+    """Seconds by kind of work."""
 
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     @contextmanager
-    def on(self, what: str) -> Iterator[None]:
-        """Adds the time of the block."""
+    def on(self, work: str) -> Iterator[None]:
+        """Add the time of the block to `work`."""
         began = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[what] += time.perf_counter() - began
+            self.seconds[work] += time.perf_counter() - began
