@@ -105,7 +105,7 @@ def test_a_run_is_read_where_its_stages_wrote(whole_checkpoint: Path, tmp_path: 
         (["--seed", "-1"], "seed: expected at least 0, got -1"),
         (["--checkpoint", "nowhere"], "nowhere"),
         (["--run", "nowhere"], "run: expected a folder, got 'nowhere'"),
-        (["--device", "cuda:99"], "device 'cuda:99' cannot be used"),
+        (["--device", "cuda:99"], "device: expected one of cpu"),
         (["--run", ".", "--revision", "main"], "revision: expected none with --run, got 'main'"),
         (["--prompts", "nowhere.txt"], "prompts: expected KIND or KIND:PLACE"),
     ],

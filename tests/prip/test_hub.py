@@ -110,7 +110,7 @@ def test_unknown_revisions_and_repositories(hub: LocalHub, tiny_checkpoint: Path
         refiner_folder("someone/else")
     hub.repositories["someone/other"] = Repository()
     hub.repositories["someone/other"].commit({"notes.json": b"{}", "model.bin": b"a pickle"})
-    with pytest.raises(CheckpointError, match="'someone/other': the repository holds none of the files"):
+    with pytest.raises(CheckpointError, match="'someone/other': the repository has none of the expected files"):
         refiner_folder("someone/other")
 
 
@@ -198,7 +198,7 @@ def test_without_the_hub_the_last_whole_copy_serves(hub: LocalHub, tiny_checkpoi
     assert refiner_folder(NAME) == folder
     assert refiner_folder(NAME, old) == folder
     assert hub.requests == []
-    with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE is set; unset it .*; the cache holds no whole copy"):
+    with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE is set; unset it .*; the cache holds no complete copy"):
         refiner_folder(NAME, "v2")
 
 
@@ -212,7 +212,7 @@ def test_offline_half_a_copy_is_no_copy(hub: LocalHub, tiny_checkpoint: Path, tm
     refiner_folder(NAME)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert refiner_folder(NAME).is_dir()
-    with pytest.raises(CheckpointError, match="the cache holds no whole copy"):
+    with pytest.raises(CheckpointError, match="the cache holds no complete copy"):
         fetch(NAME, None, hub_files)
 
 
@@ -323,7 +323,7 @@ def test_a_push_that_fails_says_why(hub: LocalHub, tiny_checkpoint: Path, tmp_pa
     hub.faults.clear()
     with pytest.raises(CheckpointError, match="is no name of a repository, owner/name was expected"):
         publish(tiny_checkpoint, "a/b/c")
-    with pytest.raises(CheckpointError, match="is not a folder"):
+    with pytest.raises(CheckpointError, match="folder: expected a folder to publish"):
         publish(tmp_path / "nowhere", NAME)
     folder = tmp_path / "bad"
     folder.mkdir()
