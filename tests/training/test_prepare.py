@@ -403,7 +403,7 @@ def test_evaluation_prompts_come_from_the_hub(tmp_path: Path, hub: LocalHub) -> 
         run_made(tmp_path / "run", evaluation=EvaluationSetSettings(files=names), resume=True)
     missing = EvaluationSetSettings(files=("hf://datasets/zhwang/HPDv2/none.json",))
     with pytest.raises(
-        CheckpointError, match=r"evaluation.files: none.json of dataset 'zhwang/HPDv2'.* none of the fi"
+        CheckpointError, match=r"evaluation.files: none.json of dataset 'zhwang/HPDv2'.* none of the expected files"
     ):
         run_made(tmp_path / "other", evaluation=missing)
     with pytest.raises(InputError, match="evaluation.files: expected hf://datasets/OWNER/NAME/PATH"):
