@@ -1,13 +1,13 @@
-"""PRIP: prompt refinement with image pivot. `refine("a cat")` gives the prompt that an image model wants.
+"""PRIP: prompt refinement with image pivot. `refine("a cat")` returns a prompt that suits an image model.
 
-Names are loaded when they are first used: `import prip` loads neither torch nor transformers.
+Names are loaded on first use: `import prip` loads neither torch nor transformers.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .import_warnings import hush_imports
 
@@ -21,7 +21,7 @@ hush_imports()
 
 _root = Path(__file__).resolve().parent.parent
 if (_root / "setup.cfg").is_file() and (_root / "training").is_dir():
-    __path__.append(str(_root))  # run from the repository root, where training/, inference/ and checkpoints/ lie beside
+    __path__.append(str(_root))  # in a checkout, training/, inference/ and checkpoints/ are siblings of prip/
 
 _HOMES = {
     "refine": "refiner",
@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "__version__":
         from importlib.metadata import version
 

@@ -7,44 +7,53 @@ import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import InputError, require
-from .options import RefineOptions
+from .options import OneTextOptionsDict, RefineOptions
 from .text.prompts import check_user_prompts, own_words
 
 if TYPE_CHECKING:
     import torch
+    from diffusers import DiffusionPipeline
+    from typing_extensions import Unpack
 
     from .refiner import Refiner
+
+Pipeline = TypeVar("Pipeline", bound="DiffusionPipeline")
 
 _NOT_HERE = ("num_alternatives",)
 
 
-def with_refiner(pipe: Any, refiner: Refiner | str | os.PathLike[str] | None = None, **options: Any) -> Any:
-    """Return a pipeline with the parts of `pipe` that refines its prompt before it draws.
-
-    pipe: a text-to-image pipeline of diffusers, or an image-to-image one that reads a prompt. refiner: a Refiner, or
-    what Refiner.from_pretrained takes; None is the embedded one. A Refiner stays where it is; one that is loaded here
-    is put on the pipeline's device, and moves along with what is returned. options: those of Refiner.refine, for every
-    call, but `num_alternatives`: a prompt has one text here. The token budget is counted by the tokenizer of the
-    pipeline's text encoder that reads furthest, and is all that this encoder reads (within `max_sequence_length`, a
-    call's or the pipeline's own).
+def with_refiner(
+    pipe: Pipeline, refiner: Refiner | str | os.PathLike[str] | None = None, **options: Unpack[OneTextOptionsDict]
+) -> Pipeline:
+    """Return a pipeline that refines its prompt before it draws, with the parts of another pipeline.
 
     The result is an instance of a subclass of the pipeline's class, not a wrapper: isinstance, components, devices,
-    LoRA, offloading, copying, pickling and save_pretrained are diffusers' own. It shares the parts with `pipe`, which
-    stays as it is; save_pretrained writes the plain pipeline, and from_pipe makes a plain one.
-    It is called as the pipeline is, with one argument more: `refine=False` draws the prompt as it is, a mapping of
-    options overrides those given here. A prompt without words, and `prompt_embeds`, are used as they are; `prompt_2`
-    and `prompt_3` too when they are given, and else follow the refined prompt. All else, negative prompts and seeds
-    among it, goes through.
+    LoRA, offloading, copying, pickling and save_pretrained are diffusers' own. It shares its parts with `pipe`, which
+    does not change. save_pretrained writes the plain pipeline, and from_pipe makes a plain one.
 
-    The refined prompt, a string or a list as the prompt was, is `refined_prompt` of the output, and of the pipeline
-    until its next call (for return_dict=False); None where nothing was refined. A pipeline that refines already gets
-    this refiner and these options in place of its own.
+    It is called like the pipeline, with one more argument: `refine=False` draws the prompt unrefined, and a mapping of
+    options overrides those given here. Prompts without words, and `prompt_embeds`, are used as they are. `prompt_2`
+    and `prompt_3` are used if they are given, and else follow the refined prompt. Everything else, such as negative
+    prompts and generators, is passed on.
 
-    Raises InputError for a pipeline or an option that cannot be used, CheckpointError for a refiner that cannot be
-    loaded, MissingExtraError without diffusers.
+    The refined prompt, a string or a list like the prompt, is `refined_prompt` of the output and, for
+    return_dict=False, of the pipeline until its next call; None if nothing was refined.
+
+    Args:
+        pipe: A text-to-image pipeline of diffusers, or an image-to-image pipeline with a prompt. One that refines
+            already gets this refiner and these options instead of its own.
+        refiner: A Refiner, which stays on its device, or what `Refiner.from_pretrained` takes, which is loaded on the
+            pipeline's device and moves with it; None is the embedded one.
+        **options: Options of `Refiner.refine` for every call. The token budget is counted by the tokenizer of the
+            pipeline's text encoder with the highest limit, and is that limit by default (or `max_sequence_length`).
+
+    Raises:
+        InputError: The pipeline or an option cannot be used.
+        CheckpointError: The refiner cannot be loaded.
+        MissingExtraError: diffusers is not installed.
     """
     diffusers = require("diffusers", "generate")
     _check_pipeline(diffusers, pipe)
@@ -70,33 +79,34 @@ class _Refinement:
 
     refiner: Refiner
     frame: int
-    """Tokens that the text encoder adds to every prompt"""
+    """Tokens that the text encoder adds to every prompt."""
     defaults: RefineOptions
     follows: bool
-    """Whether the refiner moves along with the pipeline"""
+    """Whether the refiner moves with the pipeline."""
 
     def __call__(self, prompt: Any, options: RefineOptions, max_sequence_length: int | None) -> Any:
-        """Return the refined prompt of a string, or those of a list; where there are no words, it is the prompt."""
+        """Return the refined prompt of a string, or those of a list; prompts without words are kept."""
         budget = options.token_budget
         if budget is None and max_sequence_length is not None:
             budget = max(1, min(self.refiner.token_limit, max_sequence_length - self.frame))
         options = replace(options, token_budget=budget)
         if isinstance(prompt, str) or not isinstance(prompt, Sequence):
             return prompt if _is_wordless(prompt) else self.refiner.refine(prompt, options)
-        check_user_prompts(["-" if _is_wordless(one) else one for one in prompt])  # tells places in the whole list
+        check_user_prompts(
+            ["-" if _is_wordless(one) else one for one in prompt]
+        )  # errors name the index in the whole list
         refined = iter(self.refiner.refine([one for one in prompt if not _is_wordless(one)], options))
         return [one if _is_wordless(one) else next(refined) for one in prompt]
 
 
 class _Refining:
-    """What a refining pipeline has before its own class. Without a refinement it is as the plain pipeline is: what
-    diffusers itself makes of the class (from_pipe, say) has none."""
+    """Mixin of refining pipelines. Without a refinement, as from_pipe makes it, it acts like the plain class."""
 
     refined_prompt: str | list[str] | None = None
     _refinement: _Refinement | None = None
 
     def to(self, *arguments: Any, **named: Any) -> Any:
-        """As the pipeline's own; a refiner that was loaded for the pipeline goes to its device, not to its dtype."""
+        """Move the pipeline; a refiner that was loaded for it moves to its device but keeps its dtype."""
         moved = super().to(*arguments, **named)  # type: ignore[misc]
         if self._refinement is not None and self._refinement.follows:
             self._refinement.refiner.to(_place(self))
@@ -110,13 +120,13 @@ _OWN = ("refined_prompt", "_refinement")
 
 
 def _empty(kind: type) -> Any:
-    """Return a refining pipeline of a pipeline's class that has no parts yet."""
+    """Return a refining pipeline of a pipeline's class, without parts."""
     return object.__new__(_refining_class(kind))
 
 
 @functools.cache
 def _refining_class(kind: type) -> type:
-    """Return the subclass of a pipeline's class. It has the same name: diffusers stores that, and looks it up."""
+    """Return the refining subclass of a pipeline's class, with the same name, which diffusers stores and looks up."""
     signature = inspect.signature(kind.__call__)
     own_length = signature.parameters.get("max_sequence_length")
     default_length = own_length.default if own_length is not None and isinstance(own_length.default, int) else None
@@ -126,7 +136,7 @@ def _refining_class(kind: type) -> type:
         bound = signature.bind(self, *arguments, **named)
         refinement, given = self._refinement, bound.arguments
         if not isinstance(refine, bool | Mapping):
-            raise InputError(f"refine must be True, False or a mapping of options, it is {refine!r}")
+            raise InputError(f"refine: expected True, False or a mapping of options, got {refine!r}")
         self.refined_prompt = None
         if refinement is not None and refine is not False:
             options = _checked(refine, refinement.defaults) if isinstance(refine, Mapping) else refinement.defaults
@@ -157,28 +167,28 @@ def _is_wordless(prompt: Any) -> bool:
 
 
 def _place(pipe: Any) -> torch.device | str:
-    """Return the device of a pipeline; the CPU where it keeps its weights elsewhere until they are needed."""
+    """Return the device of a pipeline; the CPU for one that is offloaded."""
     return "cpu" if pipe.device.type == "meta" else pipe.device
 
 
 def _plain_class(kind: type) -> type:
-    """Return the class of a pipeline, without the refining of an earlier call."""
+    """Return the class of a pipeline without refining."""
     return kind.__bases__[1] if issubclass(kind, _Refining) else kind
 
 
 def _check_pipeline(diffusers: Any, pipe: Any) -> None:
-    wanted = "pipe must be a text-to-image pipeline of diffusers"
+    expected = "pipe: expected a text-to-image pipeline of diffusers"
     if not isinstance(pipe, diffusers.DiffusionPipeline):
-        raise InputError(f"{wanted}, a {getattr(pipe, '__name__', type(pipe).__name__)} came")
+        raise InputError(f"{expected}, got {getattr(pipe, '__name__', type(pipe).__name__)}")
     parameters = inspect.signature(type(pipe).__call__).parameters
     if "prompt" not in parameters:
-        raise InputError(f"{wanted}, a {type(pipe).__name__} came, which reads no prompt")
+        raise InputError(f"{expected}, got {type(pipe).__name__}, which takes no prompt")
 
 
 def _checked(options: Mapping[str, Any], defaults: RefineOptions | None = None) -> RefineOptions:
-    """Return the options over the defaults. Raises InputError for one that is unknown or cannot be used."""
+    """Return the defaults with these changes; raises InputError for an option that is unknown or invalid."""
     known = [field.name for field in fields(RefineOptions) if field.name not in _NOT_HERE]
     for name in options:
         if name not in known:
-            raise InputError(f"refine has no option {name!r} here, it has {', '.join(known)}")
+            raise InputError(f"{name}: expected an option of refine ({', '.join(known)}), got an unknown one")
     return RefineOptions(**{**(vars(defaults) if defaults else {}), **options})

@@ -1,4 +1,4 @@
-"""Errors and warnings of PRIP. A message says which argument, what was wanted and what came."""
+"""Errors and warnings of PRIP. A message names the argument, what was expected and what it got."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class PripError(Exception):
 
 
 class InputError(PripError, ValueError):
-    """What the caller passed cannot be used."""
+    """An argument cannot be used."""
 
 
 class CheckpointError(PripError, OSError):
-    """A checkpoint is unknown, unreachable, incomplete or foreign."""
+    """A checkpoint is unknown, unreachable, incomplete or not one of PRIP's."""
 
 
 class MissingExtraError(PripError, ImportError):
@@ -27,11 +27,11 @@ class MissingExtraError(PripError, ImportError):
 
 
 class PripWarning(UserWarning):
-    """The call went through, but not as one would expect: a prompt was left unchanged, say."""
+    """The call succeeded with an unexpected result, such as a prompt that was returned unchanged."""
 
 
 def warn(message: str) -> None:
-    """Warn with a PripWarning of the line that called PRIP, whatever of PRIP's own lies between."""
+    """Warn with a PripWarning that points to the line outside of PRIP that called it."""
     frame: FrameType | None = sys._getframe()
     level = 1
     while frame is not None and str(frame.f_globals.get("__name__")).split(".")[0] == "prip":
@@ -41,19 +41,23 @@ def warn(message: str) -> None:
 
 @contextmanager
 def collected_warnings() -> Iterator[list[str]]:
-    """Give a list that is empty within, and holds the text of each PripWarning at the end: no warning is shown."""
+    """Collect the text of each PripWarning in a list, filled at the end of the block, instead of showing it."""
     notes: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", PripWarning)
         yield notes
-    notes += [str(one.message) for one in caught if issubclass(one.category, PripWarning)]
+    notes += [str(warning.message) for warning in caught if issubclass(warning.category, PripWarning)]
 
 
 def require(module: str, extra: str) -> ModuleType:
     """Import an optional dependency.
 
-    `module` is the dotted name to import, `extra` the extra of the package prip that installs it. Returns the module.
-    Raises MissingExtraError, which names the command that installs the extra, when the module is not there.
+    Args:
+        module: Dotted name to import.
+        extra: The extra of the package prip that installs it.
+
+    Raises:
+        MissingExtraError: The module is not installed; the message has the command that installs the extra.
     """
     try:
         return importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""Text in and out of the refiner: checks, tokenizers, and the one way in which a prompt is joined to what D adds."""
+"""PripProcessor: the tokenizers of a refiner, from text to token ids and back."""
 
 from __future__ import annotations
 
@@ -31,25 +31,30 @@ __all__ = [
     "own_words",
     "save_tokenizer",
 ]
-"""The names of prip.text.prompts among them are importable from here as well."""
+"""Names of prip.text.prompts are re-exported."""
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
 class PripProcessor:
-    """The tokenizers of a checkpoint, and the prefix that D continues."""
+    """Tokenizers of the preference encoder and the prompt decoder."""
 
     def __init__(
         self, encoder_tokenizer: PreTrainedTokenizerFast | None, decoder_tokenizer: PreTrainedTokenizerFast
     ) -> None:
-        """encoder_tokenizer: None where D reads no pivot.
+        """Check the tokenizers.
 
-        Raises InputError when the encoder's tokenizer has no padding token or the decoder's no end token.
+        Args:
+            encoder_tokenizer: None for a model without a preference encoder.
+            decoder_tokenizer: The prompt decoder's.
+
+        Raises:
+            InputError: The encoder's tokenizer has no padding token, or the decoder's no end-of-sequence token.
         """
         if encoder_tokenizer is not None and encoder_tokenizer.pad_token_id is None:
-            raise InputError("encoder_tokenizer must have a padding token")
+            raise InputError("encoder_tokenizer: expected a tokenizer with a padding token, got none")
         if decoder_tokenizer.eos_token_id is None:
-            raise InputError("decoder_tokenizer must have an end-of-sequence token")
+            raise InputError("decoder_tokenizer: expected a tokenizer with an end-of-sequence token, got none")
         self.encoder_tokenizer = encoder_tokenizer
         self.decoder_tokenizer = decoder_tokenizer
         self._texts = token_texts(decoder_tokenizer)
@@ -59,9 +64,10 @@ class PripProcessor:
     join = staticmethod(prompts.join)
 
     def encode_user_prompts(self, user_prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return int64 (input_ids, attention_mask), `(batch, length)`, padded on the right: what E reads.
+        """Return what the preference encoder reads: the user's own words without webui syntax.
 
-        They are the user's own words, without webui syntax. Without an E they have the length 0.
+        Returns:
+            input_ids and attention_mask, int64 `(batch, length)`, padded on the right; of length 0 without an encoder.
         """
         if self.encoder_tokenizer is None:
             import torch
@@ -79,16 +85,16 @@ class PripProcessor:
         return encoded["input_ids"], encoded["attention_mask"]
 
     def prefix_ids(self, user_prompt: str) -> list[int]:
-        """Return what D continues, the prefix without webui syntax, as D's tokens without special tokens."""
+        """Return the token ids that the prompt decoder continues: the prefix without webui syntax or special tokens."""
         prefix = self.prefix(plain_prompt(user_prompt))
         return self.decoder_tokenizer.encode(prefix, add_special_tokens=False, verbose=False)
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """Return what D's tokens spell, leading space kept, special tokens left out."""
+        """Return the text of the prompt decoder's tokens, with its leading space and without special tokens."""
         return "".join(self._texts[token] or "" for token in tokens)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
-        """Write encoder/tokenizer.json and decoder/tokenizer.json (with their tokenizer_config.json) into a folder."""
+        """Write tokenizer.json and tokenizer_config.json into the folders encoder/ and decoder/."""
         for name, tokenizer in (("encoder", self.encoder_tokenizer), ("decoder", self.decoder_tokenizer)):
             if tokenizer is not None:
                 save_tokenizer(tokenizer, Path(save_directory) / name)

@@ -1,4 +1,4 @@
-"""The four protocols that carry PRIP, and two for a part of them. `Images` are uint8 `(n, 3, height, width)`."""
+"""Protocols of the frozen parts and of refiners. `Images` are uint8 `(n, 3, height, width)`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class PivotEncoder(Protocol):
 
 
 class CountsTokens(Protocol):
-    """Reads prompts by a tokenizer of its own."""
+    """Counts tokens with its own tokenizer."""
 
     token_limit: int
 
     def count_tokens(self, text: str) -> int:
-        """Return the tokens of `text` as the text encoder counts them; at most `token_limit` are read."""
+        """Return the number of tokens of a text; the text encoder reads at most `token_limit`."""
         ...
 
 
@@ -40,13 +40,13 @@ class Generator(CountsTokens, Protocol):
     name: str
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> Images:
-        """Draw one image for each (prompt, seed); a pair gives the same image in any batch."""
+        """Return one image for each (prompt, seed); a pair gives the same image in any batch."""
         ...
 
 
 @runtime_checkable
 class Reward(Protocol):
-    """Scores images for the user prompts (never for the refined ones)."""
+    """Scores images for user prompts (never for refined prompts)."""
 
     name: str
 
@@ -57,13 +57,18 @@ class Reward(Protocol):
 
 @runtime_checkable
 class DifferentiableReward(Reward, Protocol):
-    """A reward that can tell how its score changes with the image: what a generator can be tuned by."""
+    """A reward whose scores are differentiable with respect to the images, for tuning a generator."""
 
     def scores_with_gradient(self, user_prompts: Sequence[str], images: torch.Tensor) -> torch.Tensor:
-        """Return scores float32 `(n,)` on the reward's device, differentiable by the images.
+        """Return differentiable scores.
 
-        images: floats `(n, 3, height, width)` in 0..255. Of whole numbers the scores are those of `__call__`, but for
-        what rounding to whole pixels in between makes of them.
+        Args:
+            user_prompts: One for each image.
+            images: Floats `(n, 3, height, width)` from 0 to 255.
+
+        Returns:
+            float32 `(n,)` on the reward's device. For integer pixels they equal those of `__call__`, except where
+            that rounds intermediate pixels.
         """
         ...
 

@@ -8,6 +8,6 @@ import torch
 
 
 def random_generator(*key: object) -> torch.Generator:
-    """A torch.Generator on the CPU that is a function of the key alone, on every machine and for every device."""
+    """Return a torch.Generator on the CPU that depends on the key only, on every machine and for every device."""
     digest = hashlib.sha256("\0".join(map(str, key)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -106,7 +106,7 @@ class Refiner:
         return refiner
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], max_shard_size: str = "5GB") -> None:
-        """Write what from_pretrained reads, training.json too if there is a record, into a new or given folder."""
+        """Write a folder that `from_pretrained` reads, with training.json if there is a record."""
         folder = Path(save_directory)
         self.model.save_pretrained(folder, max_shard_size=max_shard_size)
         self.processor.save_pretrained(folder)
@@ -122,9 +122,21 @@ class Refiner:
         commit_message: str | None = None,
         license: str | None = None,
     ) -> str:
-        """Publish this refiner as "owner/name" on the Hub, with a model card, and return the commit, to be pinned.
+        """Publish this refiner on the Hub with a model card.
 
-        `private`, `revision` and errors are as in prip.hub.publish; `license` is the Hub's identifier of one.
+        Args:
+            repo_id: "owner/name".
+            private: Whether a new repository is private; None leaves that to the account's default.
+            revision: Branch to publish to.
+            commit_message: Subject of the commit.
+            license: The Hub's identifier of a license.
+
+        Returns:
+            The commit, to be used as `revision`.
+
+        Raises:
+            InputError: The name cannot be that of a repository.
+            CheckpointError: The Hub refuses the refiner or cannot be reached.
         """
         from .hub.model_card import refiner_card
         from .hub.publish import publish
@@ -137,18 +149,25 @@ class Refiner:
 
     @property
     def device(self) -> torch.device:
-        """Where the models lie and compute."""
+        """Device of the models."""
         return self.model.device
 
     def to(self, device: str | torch.device, dtype: str | torch.dtype | None = None) -> Refiner:
-        """Move the models, and with them those of every refiner that shares them (`counted_by`). Returns this refiner.
+        """Move the models, which are shared with refiners made by `counted_by`.
 
-        `dtype` None leaves theirs: what was loaded on a GPU in half precision computes in it on the CPU too. A refiner
-        in int8 moves as it is, and takes no other dtype; a compiled one is compiled anew for the first prompts after.
-        Raises InputError for a device that cannot be used, and for the dtype of a quantised refiner.
+        Args:
+            device: Where to move them.
+            dtype: Precision to convert them to. None keeps theirs: a refiner loaded on a GPU in half precision keeps
+                it on the CPU. A quantized refiner takes none.
+
+        Returns:
+            This refiner. A compiled one is compiled again for its next prompts.
+
+        Raises:
+            InputError: The device cannot be used, or `dtype` is given for a quantized refiner.
         """
         if dtype is not None and is_quantized(self.model):
-            raise InputError(f"dtype must be left out for a quantised refiner, which keeps its own; {dtype!r} came")
+            raise InputError(f"dtype: expected None for a quantized refiner, got {dtype!r}")
         self.model.to(as_device(device), None if dtype is None else as_dtype(dtype))
         return self
 
@@ -388,7 +407,7 @@ def loaded(
     quantization: str | None = None,
     compile: bool = False,
 ) -> Refiner:
-    """Return what Refiner.from_pretrained loads. It is kept for next time, unless the checkpoint has changed since."""
+    """Return a refiner loaded by `Refiner.from_pretrained`, from a cache unless the checkpoint's folder has changed."""
     return _loaded(str(model), last_change(model), revision, device, dtype, quantization, compile)
 
 
@@ -398,15 +417,15 @@ def _loaded(model: str, last_change: int, *options: Any) -> Refiner:
 
 
 def last_change(model: str | os.PathLike[str] | None) -> int:
-    """When the refiner in a checkpoint's folder changed last, in nanoseconds: what is trained anew is loaded anew.
+    """Return when the weights in a checkpoint's folder were last written, in nanoseconds, so that caches notice it.
 
-    0 for what is no such folder: an embedded one, one on the Hub, and None or a blank, which name none.
+    It is 0 for anything but a folder: an embedded checkpoint, one on the Hub, None or a blank name.
     """
     name = str(model or "").strip()
     if not name or name in EMBEDDED:
         return 0
     folder = Path(name).expanduser()
-    for place in (folder, folder / "refiner"):
-        if (place / "config.json").is_file():
-            return max((file.stat().st_mtime_ns for file in place.glob("*/*.safetensors")), default=0)
+    for candidate in (folder, folder / "refiner"):
+        if (candidate / "config.json").is_file():
+            return max((file.stat().st_mtime_ns for file in candidate.glob("*/*.safetensors")), default=0)
     return 0

@@ -1,1 +1,1 @@
-"""What users say about what may be added: attributes that are kept, styles, artists."""
+"""Control over what is added: kept attributes, styles, artists and faults."""

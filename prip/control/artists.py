@@ -1,4 +1,4 @@
-"""Names of artists and studios that turn up in prompts, and the words that introduce them."""
+"""Names of artists and studios in prompts, and the words that introduce them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def _table() -> dict[str, tuple[str, ...]]:
 
 
 def artist_names() -> tuple[str, ...]:
-    """Return the names, lower-case words with single spaces."""
+    """Return the names in lower case, with single spaces."""
     return _table()["names"]
 
 
 def artist_beginnings() -> tuple[str, ...]:
-    """Return what introduces a name; one that ends in a space is a whole word, the others may go on."""
+    """Return the words that introduce a name; one that ends in a space is a whole word, others are prefixes."""
     return _table()["beginnings"]

@@ -1,7 +1,7 @@
-"""Attributes that prompts name (medium, light, color, ...), and what keeps a named one from being overridden.
+"""Attributes of images (medium, light, color, ...) that prompts name, and the terms that would contradict them.
 
-The table attributes.json maps attribute -> value -> terms; these are lower-case words with single spaces. A term may
-belong to several values ("painting"): it names all of them, unless another term names one of them already.
+The table attributes.json maps attribute -> value -> terms; terms are in lower case with single spaces. A term may
+belong to several values ("painting"): it names all of them, unless another term already names one of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def attributes() -> dict[str, dict[str, tuple[str, ...]]]:
 
 @cache
 def _values_of() -> dict[str, frozenset[Value]]:
-    """Term to the values that it names."""
+    """Return for each term the values that it names."""
     found: dict[str, set[Value]] = defaultdict(set)
     for attribute, values in attributes().items():
         for value, terms in values.items():
@@ -41,7 +41,7 @@ def _values_of() -> dict[str, frozenset[Value]]:
 
 @cache
 def _terms_by_first_word() -> dict[str, tuple[tuple[str, ...], ...]]:
-    """First word to the terms, as words, that begin with it, the longest first."""
+    """Return for each first word the terms that begin with it, as words, longest first."""
     found: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for term in _values_of():
         words = tuple(term.split())
@@ -50,9 +50,9 @@ def _terms_by_first_word() -> dict[str, tuple[tuple[str, ...], ...]]:
 
 
 def named_terms(text: str) -> list[str]:
-    """Return the terms that stand in a text as whole words, from left to right, the longest wherever several begin.
+    """Return the terms in a text as whole words, from left to right; of several that begin together, the longest.
 
-    What is negated ("not a photo", "without bokeh") is not named; hyphens and other marks are read as spaces.
+    Negated terms ("not a photo", "without bokeh") do not count; hyphens and other marks are read as spaces.
     """
     words, table = tuple(words_of(text)), _terms_by_first_word()
     terms: list[str] = []
@@ -70,7 +70,7 @@ def named_terms(text: str) -> list[str]:
 
 
 def names(text: str, term: str) -> bool:
-    """Whether a text names a term as named_terms does, be it in the table or not."""
+    """Return whether a text names a term, in the table or not, by the rules of `named_terms`."""
     words, wanted = tuple(words_of(text)), tuple(words_of(term))
     return any(
         words[place : place + len(wanted)] == wanted and not _is_negated(words, place)
@@ -87,12 +87,12 @@ def _is_negated(words: tuple[str, ...], place: int) -> bool:
 
 @lru_cache(maxsize=4096)
 def values_by_term(text: str) -> tuple[frozenset[Value], ...]:
-    """Return the values that each term names that stands in a text."""
+    """Return the values named by each term in a text."""
     return tuple(_values_of()[term] for term in named_terms(text))
 
 
 def together(values: Iterable[frozenset[Value]]) -> frozenset[Value]:
-    """Return what terms name together; a term of several values adds nothing where one of them is named otherwise."""
+    """Return what terms name together; a term of several values adds nothing if another term names one of them."""
     found: set[Value] = set()
     for own in sorted(values, key=len):
         if not own & found:
@@ -107,7 +107,7 @@ def named_values(text: str) -> frozenset[Value]:
 
 @lru_cache(maxsize=1024)
 def kept_and_banned(values: frozenset[Value]) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the terms of these values, and those of all other values of their attributes that are none of these."""
+    """Return the terms of these values, and the terms of the other values of their attributes."""
     kept: set[str] = set()
     others: set[str] = set()
     for attribute in {attribute for attribute, _ in values}:

@@ -1,4 +1,4 @@
-"""Styles: short names for phrases that stand right behind the user's own words, as if the user had typed them."""
+"""Styles: short names for phrases that follow the user's own words as if typed."""
 
 from __future__ import annotations
 
@@ -18,16 +18,13 @@ def styles() -> dict[str, str]:
 
 
 def phrase_of(style: str) -> str:
-    """Return the phrase of a style by its name, in any casing; what is no name is its own phrase, trimmed."""
+    """Return the phrase of a style by name, in any letter case; any other text is its own phrase, trimmed."""
     name = " ".join(style.split())
     return styles().get(name.lower(), own_words(name).lstrip(" ,."))
 
 
 def with_styles(user_prompt: str, chosen: Sequence[str]) -> str:
-    """Return the user prompt with the phrases of styles behind it, each once; those that it names already add nothing.
-
-    Without styles it comes back as it is.
-    """
+    """Return the user prompt followed by the phrase of each style that it does not name already."""
     text = user_prompt
     for style in chosen:
         phrase = phrase_of(style)

@@ -1,4 +1,4 @@
-"""Distinct texts for one prompt: sampled ones, hotter where they come out equal."""
+"""Alternatives: distinct texts for one prompt, sampled at a rising temperature until they differ."""
 
 from __future__ import annotations
 
@@ -6,32 +6,39 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 ATTEMPTS = 96
-"""How often at most is sampled for the texts of a prompt."""
+"""Most samples per prompt."""
 PATIENCE = 24
-"""After so many attempts one after another that came out equal, there are no more texts."""
+"""Samples in a row without a new text after which the search ends."""
 HOTTER_AFTER = 8
-"""attempts, and again after as many."""
+"""Samples after which the temperature rises, each time again."""
 
 
 class Job(NamedTuple):
-    """One text to make."""
+    """One text to sample."""
 
     user_prompt: str
     seed: int
     alternative: int = 0
-    """number of the source of randomness"""
+    """Number of the alternative, part of its random seed."""
 
 
 Draw = Callable[[Sequence[Job], float], Sequence[str | None]]
-"""Makes the text of each job at a temperature; None where there is no room."""
+"""Samples the text of each job at a temperature; None for a job without room."""
 
 
 def find_alternatives(firsts: Mapping[Job, str], wanted: int, temperature: float, draw: Draw) -> dict[Job, list[str]]:
-    """Return the distinct texts of each first job, its own one leading; fewer than `wanted` when there are no more.
+    """Return distinct texts for each first job.
 
-    firsts: what came of each user prompt and seed at first. temperature: of the first attempts; later ones are hotter.
-    What an attempt gives depends on its job and number alone, not on the others: who asks for more texts gets the same
-    first ones.
+    A sample depends on its job and number only: a larger `wanted` gives the same texts first.
+
+    Args:
+        firsts: The first text of each user prompt and seed.
+        wanted: Texts per job.
+        temperature: Of the first samples; it rises for later ones.
+        draw: Samples texts.
+
+    Returns:
+        For each job its texts, the first text leading; fewer than `wanted` if no more are found.
     """
     found = {first: [text] for first, text in firsts.items()}
     tried, vain = dict.fromkeys(found, 0), dict.fromkeys(found, 0)

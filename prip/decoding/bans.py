@@ -1,7 +1,7 @@
-"""Terms that may not come about in what is added, as masks over D's vocabulary.
+"""Banned terms as boolean masks over the prompt decoder's vocabulary.
 
-`TermsAnywhere` are a user's banned terms, in any casing and also inside of words. `TermsAtWords` come about at the
-start of a word only: "ink" bans neither "pink" nor "drink", but "inky".
+`TermsAnywhere` are a user's banned terms, in any letter case and also inside words. `TermsAtWords` match at the start
+of a word only: "ink" bans "inky", but neither "pink" nor "drink".
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from ..text.words import spaced_words
 from .token_table import TokenTable
 
 SHORTEST_HEAD = 3
-"""Letters below which the first token of a term does not stand for the term: many words begin so."""
+"""Letters that the first token of a term needs to represent it: too many words begin with fewer."""
 
 
 class TermsAnywhere:
-    """Terms that come about wherever their characters stand, those of the user prompt included."""
+    """Terms that match anywhere, across the user prompt and what is added."""
 
     def __init__(self, table: TokenTable, terms: tuple[str, ...]) -> None:
-        """`terms` as options.normal_terms gives them."""
+        """Build the masks of terms from `options.normal_terms`."""
         self.terms = terms
         self._table = table
         self._holding = np.zeros(table.size, dtype=bool)
         self.beginnings = np.ones(table.size, dtype=bool)
-        """bool (vocabulary,): False for tokens with which a term begins"""
+        """bool `(vocabulary,)`: False for tokens that begin a term."""
         for term in terms:
             self._holding[table.containing(term)] = True
             self.beginnings[table.first_tokens(term)] = False
 
     def take_off(self, text: str, mask: np.ndarray) -> None:
-        """Take the tokens off a mask that hold a term or complete one that `text` (lower-case) has begun."""
+        """Clear a mask at tokens that contain a term, or complete one begun by `text` (lower case)."""
         if not self.terms:
             return
         mask[self._holding] = False
@@ -47,8 +47,7 @@ class TermsAnywhere:
 
 
 class WordIndex:
-    """Which tokens hold given words, with all that is neither letter nor digit read as one space; terms are looked up
-    once."""
+    """Looks up tokens by words, with all but letters and digits read as one space; each term is looked up once."""
 
     def __init__(self, table: TokenTable) -> None:
         self.table = table
@@ -66,7 +65,7 @@ class WordIndex:
         return _with_prefix(self._beginning, text)
 
     def whole(self, term: str) -> np.ndarray:
-        """Return the tokens in which a term stands whole at the start of a word."""
+        """Return the tokens that contain a whole term at the start of a word."""
         if term not in self._whole:
             tokens = _with_prefix(self._holding, " " + term)
             tokens += self.table.whole_words(term.strip()) if term.endswith(" ") else []
@@ -74,7 +73,7 @@ class WordIndex:
         return self._whole[term]
 
     def heads(self, term: str) -> np.ndarray:
-        """Return the tokens with which a term begins, but those too short to stand for it."""
+        """Return the tokens that begin a term, without those too short to represent it."""
         if term not in self._heads:
             tokens = self.table.first_tokens(term)
             says_enough = [len(self.table.texts[token].strip()) >= SHORTEST_HEAD for token in tokens]
@@ -82,7 +81,7 @@ class WordIndex:
         return self._heads[term]
 
     def begun(self, term: str) -> frozenset[str]:
-        """Return what of a term, behind a space, a text may have begun with."""
+        """Return each beginning of a term after a space."""
         if term not in self._begun:
             self._begun[term] = frozenset(f" {term}"[:end] for end in range(1, len(term) + 1))
         return self._begun[term]
@@ -102,17 +101,22 @@ def _joined(tokens: Iterable[np.ndarray]) -> np.ndarray:
 
 
 class TermsAtWords:
-    """Terms that come about at the start of a word of a modifier; a separator forgets what was begun.
+    """Terms that match at the start of a word of one modifier, never across a separator.
 
-    Terms are lower-case words with single spaces. One that ends in a space is a whole word, the others may go on.
+    Terms are in lower case with single spaces. One that ends in a space is a whole word; others are prefixes.
     """
 
     def __init__(
         self, index: WordIndex, terms: Iterable[str], heads: Iterable[str] = (), excused: Iterable[str] = ()
     ) -> None:
-        """No modifier begins with the first token of one of `heads`, unless one of `excused` begins with it, too.
+        """Build the masks.
 
-        What goes on to a banned term excuses nothing: "painted" would leave half of "painted on paper".
+        Args:
+            index: Lookup of tokens by words.
+            terms: Terms to ban.
+            heads: Terms with whose first token no modifier begins.
+            excused: Terms that may begin with such a token anyway, unless they are the beginning of a banned term:
+                "painted" would leave half of "painted on paper".
         """
         self._index = index
         self._terms = tuple(terms)
@@ -120,15 +124,15 @@ class TermsAtWords:
         self._most_words = max((f" {term}".count(" ") for term in self._terms), default=0)
         self._completing: dict[str, np.ndarray] = {}
         self.inside = np.ones(index.table.size, dtype=bool)
-        """bool (vocabulary,): False for tokens that hold a whole term"""
+        """bool `(vocabulary,)`: False for tokens that contain a whole term."""
         self.inside[_joined(map(index.whole, self._terms))] = False
         self.beginnings = self.inside.copy()
-        """bool (vocabulary,): False also for tokens with which no modifier begins"""
+        """bool `(vocabulary,)`: False also for tokens that may not begin a modifier."""
         safe = _joined(index.heads(term) for term in excused if f" {term} " not in self._begun)
         self.beginnings[np.setdiff1d(_joined(map(index.heads, heads)), safe)] = False
 
     def take_off(self, modifier: str, mask: np.ndarray) -> None:
-        """Take the tokens off a mask that hold a term or complete one that the modifier so far has begun."""
+        """Clear a mask at tokens that contain a term, or complete one begun by the modifier so far."""
         np.logical_and(mask, self.inside, out=mask)
         text = spaced_words(modifier)
         place = len(text)
@@ -140,7 +144,7 @@ class TermsAtWords:
                 mask[self._completed_by(text[place:])] = False
 
     def _completed_by(self, begun: str) -> np.ndarray:
-        """Return the tokens that complete one of the terms that begin so; cached."""
+        """Return the tokens that complete a term with this beginning; cached."""
         if begun not in self._completing:
             tokens: set[int] = set()
             for term in (" " + term for term in self._terms):
@@ -154,7 +158,7 @@ class TermsAtWords:
 
 
 class RowBans:
-    """What may not come about behind each user prompt; each set of terms is made into masks once."""
+    """The bans of each user prompt; the masks of each set of terms are built once."""
 
     def __init__(self, table: TokenTable) -> None:
         self._table = table
@@ -162,7 +166,7 @@ class RowBans:
         self._made: dict[object, TermsAtWords] = {}
 
     def standing(self, user_prompt: str, no_artists: bool, allow_faults: bool) -> tuple[TermsAtWords, ...]:
-        """Return the bans that hold from a prompt's first modifier to its last."""
+        """Return the bans that hold for all modifiers of a prompt."""
         bans = []
         if no_artists:
             names = artist_names()
@@ -173,7 +177,7 @@ class RowBans:
         return tuple(bans)
 
     def other_values(self, named: Iterable[frozenset[Value]]) -> tuple[TermsAtWords, ...]:
-        """Return the ban of all other values of the attributes that terms name: none where they name nothing."""
+        """Return the ban on all other values of the attributes that terms name; no ban if they name none."""
         values = together(named)
         if not values:
             return ()

@@ -1,8 +1,8 @@
-"""Which tokens D may choose next: one modifier after another, nothing repeated, nothing banned, all within the budget.
+"""Constraints: which tokens the prompt decoder may choose next, so that modifiers fit the budget and nothing repeats.
 
-The same masks hold while sampling and when reinforcement learning scores the sampled tokens again (`replay`). Under
-them alone D finishes a modifier otherwise than it meant to: "golden", where "hour" is banned, becomes "golden warm". So
-there is a second mask, of what D may mean, and a way back to the modifier's start (`drop`).
+Sampling and reinforcement learning, which scores sampled tokens again (`replay`), use the same masks. With these alone,
+the decoder would finish some modifiers other than it means to: with "hour" banned, "golden" becomes "golden warm".
+A second mask of what it may mean, and a way back to the modifier's start (`drop`), prevent that.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 TRIES = 4
-"""How many modifiers are dropped at one place before the text ends there, or the first one is finished somehow."""
+"""Modifiers to drop at one position before the text ends there, or the first one is finished by the mask alone."""
 
 
 class Constraints:
-    """The rules of a system prompt, as masks over D's vocabulary.
+    """The rules of a system prompt, as masks over the prompt decoder's vocabulary.
 
     1. A separator is exactly the token ","; special tokens, line breaks and parts of characters are never allowed.
     2. A modifier begins with a space and a letter or digit; it has at least one token.
     3. It does not begin with a word of the user prompt or of what was added before; no word directly follows itself.
-    4. No banned term comes about, in any casing, anywhere in what is added; no modifier begins as one does. Nor does at
-       the start of a word another value of an attribute that the text so far names, an artist's name, or a fault.
+    4. No banned term occurs in what is added, in any letter case, and no modifier begins like one. No word begins
+       another value of an attribute that the text so far names, an artist's name, or a fault.
     5. The text never exceeds the token budget, nor the tokens added `max_new_tokens`; a modifier after the first is
        begun only when `modifier_tokens` are free.
-    6. The end is allowed once there is a modifier, and is all that is left when nothing else fits.
+    6. The end is allowed after one modifier, and is the only choice when nothing else fits.
     """
 
     def __init__(
@@ -98,11 +98,12 @@ class Constraints:
         return self.allowed_and_meant(rows)[0]
 
     def allowed_and_meant(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return `allowed` and, like it, what D may mean: all that is allowed and, but at the start of the first
-        modifier, what is banned or has no room; inside of a modifier also a separator.
+        """Return `allowed` and a second mask of the same shape: what the prompt decoder may mean.
 
-        A separator that is meant and not allowed stands for the end. Where something else is, the modifier cannot be
-        finished as it was meant: see `drop`. Where nothing is allowed of what D means to begin with, the row ends.
+        It may mean what is allowed, and also what is banned or has no room, except at the start of the first modifier;
+        inside a modifier also a separator. A separator that is meant but not allowed ends the text. For any other such
+        token the modifier cannot be finished as it was meant: see `drop`. If no beginning that is meant is allowed, the
+        row ends.
         """
         allowed, meant = np.empty((2, len(rows), self.table.size), dtype=bool)
         for row, own_allowed, own_meant in zip(rows, allowed, meant, strict=True):
@@ -123,7 +124,7 @@ class Constraints:
         return torch.from_numpy(allowed), torch.from_numpy(meant)
 
     def advance(self, rows: Sequence[Row], tokens: Sequence[int]) -> None:
-        """Take the chosen token of each row; rows that are done ignore theirs."""
+        """Advance each row by its chosen token; rows that are done ignore theirs."""
         for row, token in zip(rows, tokens, strict=True):
             if row.done:
                 continue
@@ -137,11 +138,14 @@ class Constraints:
                 row.added.append(token)
 
     def drop(self, row: Row) -> int:
-        """Go back to the start of a row's modifier; return how many of its last tokens that takes back.
+        """Drop a row's current modifier and return to its start.
 
-        No modifier of this row begins with the dropped one's first token again. After TRIES of them at one place, or
-        with none left to begin, the row is done, the separator taken back, too; before the first separator D may
-        then mean no more than what is allowed, since the text is to have a modifier.
+        The row does not begin a modifier with the same token again. After TRIES dropped modifiers at one position, or
+        if no beginning is left, the row is done and its last separator is dropped too. For the first modifier, which
+        the text needs, only allowed tokens may be meant from then on.
+
+        Returns:
+            How many of the row's last tokens to remove.
         """
         taken_back = len(row.added)
         row.restart()
@@ -180,7 +184,7 @@ class Constraints:
             for number, (row, own) in enumerate(zip(rows, actions, strict=True)):
                 if step < len(own):
                     if row.done or not allowed[number, own[step]]:
-                        raise InputError(f"actions[{number}][{step}] = {own[step]} is not allowed there")
+                        raise InputError(f"actions[{number}][{step}] = {own[step]} is not allowed at this position")
                     masks[number, step] = allowed[number]
             self.advance(rows, [own[step] if step < len(own) else self.table.eos for own in actions])
         return masks
@@ -235,13 +239,13 @@ class Constraints:
                 row.unused[self.table.first_tokens(word)] = False
 
     def _others_behind(self, row: Row) -> tuple[tuple[frozenset[Value], ...] | None, tuple[TermsAtWords, ...]]:
-        """Return a row's `named` and `others` behind the present modifier."""
+        """Return a row's `named` and `others` after the current modifier."""
         if row.named is None or not (names := values_by_term(row.modifier)):
             return row.named, row.others
         return row.named + names, self._row_bans.other_values(row.named + names)
 
     def _begin_modifier(self, row: Row) -> None:
-        """Begin the next modifier: its words are others, and it agrees with what was named so far."""
+        """Begin the next modifier: it repeats no word and agrees with the attributes named so far."""
         self._use(row, words_of(row.modifier))
         row.named, row.others = self._others_behind(row)
         for ban in row.others:
@@ -249,7 +253,7 @@ class Constraints:
         row.begin_modifier()
 
     def _after(self, place: Place, token: int) -> Place:
-        """Return the place one token on."""
+        """Return the position after one more token."""
         text, chunk, count_before = place.text + self.table.lower[token], place.chunk, place.count_before
         before, space, after = self.table.texts[token].rpartition(" ")
         if space:
@@ -281,7 +285,7 @@ class Constraints:
         mask[self.table.eos] = True
 
     def _body(self, row: Row, mask: np.ndarray) -> None:
-        """Take off a mask inside a modifier what rules 4 to 6 do not allow."""
+        """Clear a mask inside a modifier where rules 4 to 6 do not allow a token."""
         if row.place.steps_left > 0:
             free = self._free(row)
             may_separate = self._may_separate(row, free)
@@ -295,7 +299,7 @@ class Constraints:
         mask[self.table.eos] = True
 
     def _may_separate(self, row: Row, free: int) -> bool:
-        """Whether a comma may follow: there is room for a modifier, and a token to begin it with."""
+        """Return whether a comma may follow: another modifier has room and a token to begin with."""
         if min(free, row.place.steps_left) < self.modifier_tokens:
             return False
         growth = self._room.count(row.place.chunk + SEPARATOR) - self._room.count(row.place.chunk)

@@ -1,4 +1,4 @@
-"""Choosing D's tokens one by one, under the constraints, with the language model's cache."""
+"""Constrained decoding: the prompt decoder's tokens, chosen one by one with a key-value cache."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from .row_state import Row
 
 COLDEST = 1e-6
-"""Temperature below which logits would no longer be finite: it is greedy."""
+"""Lowest temperature that is divided by; below it, logits would not stay finite."""
 BEGINNINGS = 4
-"""With how many tokens D may wish to begin a modifier: where none of the likeliest may stand there, the text ends."""
+"""Number of most likely first tokens to try for a modifier; if none is allowed, the text ends."""
 
 
 def row_generator(seed: int, user_prompt: str, alternative: int = 0) -> torch.Generator:
-    """Return the source of randomness of one text: a function of what is given here and of nothing else."""
+    """Return the source of randomness of one text, which depends on the arguments only."""
     key = f"{seed}\0{alternative}\0{user_prompt}".encode("utf-8", "surrogatepass")
     number = int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1
     return torch.Generator().manual_seed(number)
@@ -67,27 +67,27 @@ def decode(
     """
     if decoder.training:
         raise InputError("decoder: expected evaluation mode, got training mode; call decoder.eval()")
-    assert options.temperature == 0 or generators is not None, "sampling needs one generator a row"
+    assert options.temperature == 0 or generators is not None, "sampling needs one generator per row"
     actions: list[list[int]] = [[] for _ in prefix_ids]
-    while left := [number for number, row in enumerate(rows) if not row.done]:  # again for what dropped a modifier
-        texts = [[*prefix_ids[number], *actions[number]] for number in left]
+    while left := [index for index, row in enumerate(rows) if not row.done]:  # again for dropped modifiers
+        texts = [[*prefix_ids[index], *actions[index]] for index in left]
         stream = _Stream(decoder, None if pivot is None else pivot[left], texts)
         logits, going = stream.first(), left
         while going:
-            allowed, meant = constraints.allowed_and_meant([rows[number] for number in going])
-            own = [generators[number] for number in going] if generators is not None else []
-            likeliest = _likeliest(logits, meant if whole_modifiers else allowed, own, options).cpu()
+            allowed, meant = constraints.allowed_and_meant([rows[index] for index in going])
+            sources = [generators[index] for index in going] if generators is not None else []
+            likeliest = _likeliest(logits, meant if whole_modifiers else allowed, sources, options).cpu()
             may = (allowed.gather(1, likeliest.clamp(min=0)) & (likeliest >= 0)).tolist()
-            on = [
-                _take(constraints, rows[number], tokens, oks, actions[number])
-                for number, tokens, oks in zip(going, likeliest.tolist(), may, strict=True)
+            continues = [
+                _take(constraints, rows[index], tokens, usable, actions[index])
+                for index, tokens, usable in zip(going, likeliest.tolist(), may, strict=True)
             ]
-            if not all(on):
-                still = [place for place, goes_on in enumerate(on) if goes_on]
-                going = [going[place] for place in still]
-                stream.keep(still)
+            if not all(continues):
+                kept = [position for position, goes_on in enumerate(continues) if goes_on]
+                going = [going[position] for position in kept]
+                stream.keep(kept)
             if going:
-                logits = stream.next(torch.tensor([actions[number][-1] for number in going], device=logits.device))
+                logits = stream.next(torch.tensor([actions[index][-1] for index in going], device=logits.device))
     return actions
 
 
@@ -97,8 +97,10 @@ def _likeliest(
     generators: Sequence[torch.Generator],
     options: RefineOptions,
 ) -> torch.Tensor:
-    """Return the likeliest tokens of those that the mask `(batch, vocabulary)` has, int64 `(batch, BEGINNINGS)`; above
-    temperature 0 a sample of so many, one after another and none twice. -1 stands where there are no more."""
+    """Return the most likely tokens under a mask `(batch, vocabulary)`, as int64 `(batch, BEGINNINGS)`.
+
+    Above temperature 0 they are sampled without replacement. -1 fills up rows with fewer tokens.
+    """
     scores = logits.float().masked_fill_(~mask.to(logits.device), float("-inf"))
     if options.temperature > 0:
         scores = scores / max(options.temperature, COLDEST)
@@ -112,7 +114,7 @@ def _likeliest(
 def _take(
     constraints: Constraints, row: Row, tokens: Sequence[int], allowed: Sequence[bool], actions: list[int]
 ) -> bool:
-    """Take into a row and its actions what D means, the likeliest first; return whether the row goes on from there."""
+    """Advance a row by the first usable of its most likely tokens; return whether the row continues from there."""
     table, token = constraints.table, tokens[0]
     if row.at_separator:
         if not any(allowed):
@@ -133,16 +135,16 @@ def _take(
 
 
 def _gumbel(width: int, generators: Sequence[torch.Generator], device: torch.device) -> torch.Tensor:
-    """Return Gumbel noise `(batch, width)`, each row from its own generator: argmax(logits + noise) samples softmax."""
+    """Return Gumbel noise `(batch, width)`, a generator per row: argmax(logits + noise) samples from the softmax."""
     noise = torch.stack([torch.empty(width).exponential_(generator=generator) for generator in generators])
     return noise.log_().neg_().to(device)
 
 
 class _Stream:
-    """The language model's next logits, step by step, for rows whose texts differ in length.
+    """The language model's next logits, step by step, for texts of different lengths.
 
-    Shorter texts are padded between the head and the text; positions count the real tokens alone. Rows that end are
-    computed on, unseen, until half of all have: leaving them away takes a copy of the cache.
+    Shorter texts are padded between the head and the text; positions count real tokens only. Rows that have ended stay
+    in the batch until half of them have, because removing rows copies the cache.
     """
 
     def __init__(self, decoder: PromptDecoder, pivot: torch.Tensor | None, texts: Sequence[Sequence[int]]) -> None:
@@ -173,16 +175,16 @@ class _Stream:
         return logits
 
     def next(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Read one token a row, `(batch,)`; return the logits of the next, `(batch, vocabulary)`."""
+        """Read one token per row, `(batch,)`; return the logits of the next, `(batch, vocabulary)`."""
         if len(self.seen) == self.size:
             return self._next(tokens)
         every = tokens.new_zeros(self.size)
         every[self.seen] = tokens
         return self._next(every)[self.seen]
 
-    def keep(self, places: Sequence[int]) -> None:
-        """Go on with these rows alone."""
-        self.seen = [self.seen[place] for place in places]
+    def keep(self, rows: Sequence[int]) -> None:
+        """Continue with these rows only."""
+        self.seen = [self.seen[row] for row in rows]
         if not self.seen or len(self.seen) > self.size // 2:
             return
         kept = torch.tensor(self.seen, device=self.embeddings.device)

@@ -1,7 +1,7 @@
 """One-token steps of a Llama, written out as plain tensor operations.
 
-transformers spends most of a small model's step in module calls, mask making and cache keeping; written out, a step of
-a 3-layer Llama takes about a fifth of that, with the same numbers to rounding. Other language models go the usual way.
+transformers spends most of a small model's step in module calls, masks and cache updates; written out, a step of a
+3-layer Llama takes about a fifth of the time and gives the same numbers to rounding. Other models use transformers.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from transformers import Cache
 
 SPARE_LENGTH = 64
-"""By how many tokens the key and value buffers grow when they are full."""
+"""Tokens by which full key and value buffers grow."""
 
 
 class LlamaStep:
-    """Goes on from a cache that the model itself has filled."""
+    """Decodes one token per row at a time, from a cache that the model has filled."""
 
     @staticmethod
     def supports(lm: torch.nn.Module) -> bool:
-        """Whether `lm` is a plain Llama: no adapter, no quantised layer, no hooks of accelerate."""
+        """Return whether `lm` is a plain Llama: no adapter, quantized layer or hook of accelerate."""
         return type(lm) is LlamaForCausalLM and all(
             type(module) is torch.nn.Linear and not hasattr(module, "_hf_hook")
             for name, module in lm.named_modules()
@@ -32,7 +32,7 @@ class LlamaStep:
         )
 
     def __init__(self, lm: Any, cache: Cache, mask: torch.Tensor | None) -> None:
-        """`mask` is the attention mask (1 = token, 0 = padding) of what `cache` holds, `(batch, length)`."""
+        """Take over a cache; `mask` `(batch, length)` is the attention mask of its contents, 1 = token."""
         self.rotary = lm.model.rotary_emb
         self.embedding = lm.model.embed_tokens.weight
         self.layers = [_Layer(layer) for layer in lm.model.layers]
@@ -48,16 +48,16 @@ class LlamaStep:
         else:
             self.position = mask.sum(dim=1, keepdim=True)
 
-    def keep(self, places: torch.Tensor) -> None:
-        """Go on with these rows alone."""
-        self.keys = [keys[places] for keys in self.keys]
-        self.values = [values[places] for values in self.values]
+    def keep(self, rows: torch.Tensor) -> None:
+        """Continue with these rows only."""
+        self.keys = [keys[rows] for keys in self.keys]
+        self.values = [values[rows] for values in self.values]
         if self.mask is not None:
-            self.mask = self.mask[places]
-            self.position = self.position[places]
+            self.mask = self.mask[rows]
+            self.position = self.position[rows]
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Read one token a row, int64 `(batch,)`; return the logits of the next, `(batch, vocabulary)`."""
+        """Read one token per row, int64 `(batch,)`; return the logits of the next, `(batch, vocabulary)`."""
         hidden = functional.embedding(tokens, self.embedding)
         cos, sin = (part[:, None] for part in self.rotary(hidden, position_ids=self.position))
         left, right = sin.chunk(2, dim=-1)
@@ -90,7 +90,7 @@ class _Norm:
 
 
 class _Layer:
-    """One decoder layer for one token a row, with `hidden` `(batch, hidden size)`."""
+    """One decoder layer for one token per row, with `hidden` `(batch, hidden size)`."""
 
     def __init__(self, layer: Any) -> None:
         attention, mlp = layer.self_attn, layer.mlp

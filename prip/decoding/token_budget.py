@@ -1,4 +1,4 @@
-"""Which tokens of D's vocabulary fit into the free part of a token budget, which another tokenizer counts."""
+"""Which of the prompt decoder's tokens fit a token budget that another tokenizer counts."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 from .token_table import NEVER_FITS, TokenTable, normal_bytes
 
 EXACT_BELOW = 12
-"""Free budget below which the cost of going on with a word is counted exactly instead of being bounded by its bytes."""
+"""Free budget below which the cost of continuing a word is counted exactly, not bounded by its bytes."""
 ENOUGH = 4 * EXACT_BELOW
-"""With so much free budget, more of it changes no mask."""
+"""Free budget above which masks no longer change."""
 
 
 class Room:
-    """Counts and masks, each made once.
+    """Cached token counts and masks.
 
-    A chunk is what a text has since its last space: the counting tokenizer reads it apart from what is before.
+    A chunk is the text since its last space; the counting tokenizer reads it apart from the text before.
     """
 
     def __init__(self, table: TokenTable, count_tokens: Callable[[str], int]) -> None:
@@ -30,7 +30,7 @@ class Room:
         self._starts: dict[int, np.ndarray] = {}
 
     def count(self, chunk: str) -> int:
-        """Return how many tokens a chunk has."""
+        """Return the number of tokens of a chunk."""
         if not chunk:
             return 0
         if chunk not in self._counts:
@@ -40,15 +40,17 @@ class Room:
         return self._counts[chunk]
 
     def starting(self, free: int) -> np.ndarray:
-        """Return the mask of the tokens that begin a modifier and fit into `free` tokens, bool (vocabulary,)."""
+        """Return the mask of tokens that begin a modifier within `free` tokens, bool `(vocabulary,)`."""
         free = min(free, ENOUGH)
         if free not in self._starts:
             self._starts[free] = self._table.starts & (self._table.cost <= free)
         return self._starts[free]
 
     def going_on(self, chunk: str, free: int) -> np.ndarray:
-        """Return the mask of the tokens that fit behind a chunk into `free` more, bool (vocabulary,): exactly where
-        that is little, else by a bound on going on with its last word."""
+        """Return the mask of tokens that continue a chunk within `free` more tokens, bool `(vocabulary,)`.
+
+        It is exact if little is free, and else uses an upper bound on the cost of continuing the last word.
+        """
         table = self._table
         bytes_free = free + self.count(chunk) - normal_bytes(chunk) - 1
         if bytes_free >= EXACT_BELOW:
@@ -62,7 +64,7 @@ class Room:
         return mask
 
     def _growth(self, chunk: str, tokens: np.ndarray) -> np.ndarray:
-        """Return how many tokens each of `tokens` adds to the count when it follows `chunk`; counted once."""
+        """Return how much each of `tokens` adds to the count of a chunk that it follows; cached."""
         if chunk not in self._growths:
             if len(self._growths) >= 1024:
                 self._growths.clear()

@@ -1,4 +1,4 @@
-"""What each token of D's vocabulary may do in a modifier: tables that the constraints look up."""
+"""TokenTable: what each of the prompt decoder's tokens may do in a modifier, as arrays."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ SEPARATOR = ","
 class TokenTable:
     """Static facts about each token, as arrays over the vocabulary.
 
-    A token is usable when it is ordinary text: no special token, no part of a character, no comma (the separator
-    excepted), no control character, no space at its end and no two together.
+    A usable token is ordinary text: no special token, no part of a character, no comma (except the separator), no
+    control character, no trailing space and no double space.
     """
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerFast, count_tokens: Callable[[str], int], vocabulary_size: int | None
     ) -> None:
-        """Raises InputError when the tokenizer cannot write a modifier: no separator, no end token, no words."""
+        """Build the arrays; raises InputError if the tokenizer has no separator, no end token or no words."""
         self.tokenizer = tokenizer
         texts = token_texts(tokenizer)
         self.size = vocabulary_size or len(texts)
         if tokenizer.eos_token_id is None or tokenizer.eos_token_id >= self.size:
-            raise InputError("decoder tokenizer must have an end-of-sequence token within the vocabulary")
+            raise InputError("decoder_tokenizer: expected an end-of-sequence token within the vocabulary, got none")
         self.eos: int = tokenizer.eos_token_id
         self.texts = [text if text and self._is_usable(text) else "" for text in texts[: self.size]]
         self.texts += [""] * (self.size - len(self.texts))
         self.lower = [text.lower() for text in self.texts]
         if SEPARATOR not in self.texts:
-            raise InputError("decoder tokenizer must have a token that is exactly a comma")
+            raise InputError("decoder_tokenizer: expected a token that is exactly a comma, got none")
         self.separator = self.texts.index(SEPARATOR)
 
         self.begins_word = np.array([text.startswith(" ") for text in self.texts])
         self.starts = np.array([len(text) > 1 and text[0] == " " and text[1].isalnum() for text in self.texts])
         if not self.starts.any():
-            raise InputError("decoder tokenizer must have tokens that begin with a space and a letter")
+            raise InputError("decoder_tokenizer: expected tokens that begin with a space and a letter, got none")
         self.continues = np.array([bool(text) for text in self.texts]) & ~self.begins_word
         self.continues[self.separator] = False
         self.inside = self.begins_word | self.continues
@@ -80,7 +80,7 @@ class TokenTable:
         return words[0] if words and text.startswith(words[0]) else ""
 
     def first_tokens(self, word: str) -> np.ndarray:
-        """Return the tokens with which `word` may begin after a space, in the usual casings; cached.
+        """Return the tokens that begin `word` after a space, in the usual letter cases; cached.
 
         These are the first token of the tokenizer's own spelling and any single token that spells the whole word.
         """
@@ -93,7 +93,7 @@ class TokenTable:
         return self._first_tokens[word]
 
     def whole_words(self, word: str) -> list[int]:
-        """Return the single tokens that spell a space and `word` (lower-case), in any casing."""
+        """Return the single tokens that spell a space and `word` (lower case), in any letter case."""
         return self._starting.get(word, [])
 
     def completing(self, begun: str, words: set[str]) -> list[int]:
@@ -119,8 +119,10 @@ class TokenTable:
 
 
 def normal_bytes(text: str) -> int:
-    """Return the UTF-8 bytes of a text as tokenizers normalise it (CLIP: NFC and lower case; T5: NFKC), whichever are
-    more: no tokenizer makes more tokens of it than that, and one for the space before it."""
+    """Return the UTF-8 bytes of a normalized text, the larger of CLIP's form (NFC, lower case) and T5's (NFKC).
+
+    No tokenizer makes more tokens of the text than that, plus one for the space before it.
+    """
     if text.isascii():
         return len(text)
     forms = (unicodedata.normalize("NFC", text).lower(), unicodedata.normalize("NFKC", text))

@@ -1,4 +1,4 @@
-"""Counting tokens as CLIP's text encoder does, offline, from a packed copy of its merges."""
+"""CLIP's tokenizer, offline, from a packed copy of its merges."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 CLIP_TOKEN_LIMIT = 75
-"""Tokens of a prompt that CLIP reads, besides its start and end tokens."""
+"""Tokens of a prompt that CLIP reads, without its start and end tokens."""
 
 _SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -21,7 +21,7 @@ _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\
 
 @lru_cache(maxsize=1)
 def clip_tokenizer() -> Tokenizer:
-    """Return CLIP's tokenizer (openai/CLIP clip/simple_tokenizer.py; transformers' CLIPTokenizer) without its frame."""
+    """Return CLIP's tokenizer (openai/CLIP clip/simple_tokenizer.py), without start and end tokens."""
     from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
     from tokenizers.models import BPE
 
@@ -42,8 +42,5 @@ def clip_tokenizer() -> Tokenizer:
 
 
 def count_clip_tokens(text: str) -> int:
-    """Return how many of CLIP's tokens `text` takes, without the start and end tokens.
-
-    Additive over parts that a space separates. CLIP reads CLIP_TOKEN_LIMIT of them.
-    """
+    """Return the number of CLIP tokens of a text, without start and end: additive over parts between spaces."""
     return len(clip_tokenizer().encode(text, add_special_tokens=False).ids)

@@ -1,4 +1,4 @@
-"""The token budget by a generator's own tokenizer."""
+"""TokenCounter: counts the token budget with a generator's own tokenizer."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ if TYPE_CHECKING:
 
 
 class TokenCounter:
-    """Counts tokens in a way that the constraints can add up: a text has as many as its parts between spaces together.
+    """Counts tokens additively: the count of a text is the sum over its parts between spaces, as the constraints need.
 
-    A tokenizer that sets the space before a word apart, or spells a word otherwise behind one, is counted at its worse
-    spelling: never too low, for tokenizers that join no two words (byte-level BPE, SentencePiece's unigrams, CLIP's).
+    Each part is counted with and without a space before it, and the larger count is taken. The result is never too low
+    for tokenizers that join no two words (byte-level BPE, SentencePiece unigrams, CLIP).
     """
 
     def __init__(self, count_tokens: Callable[[str], int], limit: int) -> None:
-        """count_tokens: of a whole text. limit: tokens that are read. Raises InputError for a limit below 1."""
+        """Count with `count_tokens`, which takes a whole text, up to a limit of at least 1 token."""
         if limit < 1:
-            raise InputError(f"limit: wanted at least 1 token, got {limit}")
+            raise InputError(f"limit: expected at least 1 token, got {limit}")
         self.limit = limit
         self._count_tokens = count_tokens
         self._count_part = lru_cache(maxsize=1 << 16)(self._worse)
 
-    def __reduce__(self) -> Any:
-        """Copied and pickled without what has been counted so far."""
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle without the cache."""
         return TokenCounter, (self._count_tokens, self.limit)
 
     @classmethod
     def of(cls, generator: CountsTokens) -> TokenCounter:
-        """Returns the counter of a generator, or of what reads prompts like one, limited to what it reads."""
+        """Return the counter of a generator, limited to the tokens that it reads."""
         return cls(generator.count_tokens, generator.token_limit)
 
     def __call__(self, text: str) -> int:
-        """Returns how many tokens `text` takes at most."""
+        """Return an upper bound on the number of tokens of a text."""
         return sum(map(self._count_part, text.split()))
 
     def _worse(self, part: str) -> int:

@@ -1,4 +1,4 @@
-"""What each token of a tokenizer spells, read from its vocabulary (decoding tokens one by one loses their spaces)."""
+"""The text of each token, read from the vocabulary (decoding tokens one by one loses their spaces)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 def byte_characters() -> list[str]:
-    """Return the 256 characters that stand for bytes in byte-level BPE, in the order of GPT-2 and CLIP."""
+    """Return the 256 characters that represent bytes in byte-level BPE, in the order of GPT-2 and CLIP."""
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     return [chr(byte) for byte in plain] + [chr(256 + place) for place in range(256 - len(plain))]
 

@@ -1,8 +1,8 @@
-"""What a prompt says, in one line and without the syntax of the Stable Diffusion webui: what models read and count.
+"""Prompts in one line and without Stable Diffusion webui syntax, as models read and count them.
 
-`(word:1.2)`, `((word))`, `[word]` and `{word}` are read as their words, `[from:to:0.5]` as what it becomes, `[a|b]` as
-its first; `<lora:name:0.8>`, `BREAK` and the weights of parts that `AND` joins are left out, and `\\(` is a bracket.
-Brackets without a partner stay.
+`(word:1.2)`, `((word))`, `[word]` and `{word}` are read as their words, `[from:to:0.5]` as its second text, `[a|b]` as
+its first. `<lora:name:0.8>`, `BREAK` and the weights of parts joined by `AND` are dropped, and `\\(` is a literal
+bracket. Unpaired brackets stay.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _OPENING = {")": "(", "]": "[", "}": "{"}
 
 @dataclass
 class _Open:
-    """A bracket whose partner is still to come."""
+    """An opening bracket that is not closed yet."""
 
     kind: str
     start: int
-    """place in the pieces of the first within it"""
+    """index of the first piece inside it"""
     colons: list[int] = field(default_factory=list)
-    """places in the pieces of its own, not those of brackets within it"""
+    """indices of its own colons, without those of nested brackets"""
     bars: list[int] = field(default_factory=list)
 
 
 def plain_prompt(user_prompt: str) -> str:
-    """Return a prompt in one line without webui syntax; one without any, or that is nothing else, stays as it is."""
+    """Return a prompt in one line without webui syntax; a prompt that is nothing else is returned unchanged."""
     if _BREAKS.search(user_prompt):
         user_prompt = _BLANKS.sub(lambda run: " " if _BREAKS.search(run[0]) else run[0], user_prompt)
     if _PART.search(user_prompt):
@@ -50,18 +50,18 @@ def plain_prompt(user_prompt: str) -> str:
 
 
 def ends_in_weight(user_prompt: str) -> bool:
-    """Whether a prompt is several that AND joins, the last with a weight at its end: "a cat AND a dog :1.2"."""
+    """Return whether a prompt has parts joined by AND and a weight at its end: "a cat AND a dog :1.2"."""
     return bool(_PART.search(user_prompt)) and _without_weight(user_prompt) is not None
 
 
 def _without_weight(part: str) -> str | None:
-    """Return a part without the weight at its end, None where it has none."""
+    """Return a part without the weight at its end, None if it has none."""
     before, colon, weight = part.rpartition(":")
     return before if colon and _NUMBER.match(weight) else None
 
 
 def _without_brackets(text: str) -> str:
-    """Return a text in which each pair of brackets is what it says: one pass with a stack, no recursion."""
+    """Return a text with each pair of brackets replaced by what is read of it: one pass with a stack, no recursion."""
     tokens = _TOKEN.findall(text)
     paired = _paired(tokens)
     pieces: list[str] = []
@@ -81,7 +81,7 @@ def _without_brackets(text: str) -> str:
 
 
 def _paired(tokens: list[str]) -> set[int]:
-    """Return the places of all brackets that have a partner of their kind."""
+    """Return the indices of all brackets that have a partner."""
     opened: list[int] = []
     paired: set[int] = set()
     for place, token in enumerate(tokens):
@@ -93,7 +93,7 @@ def _paired(tokens: list[str]) -> set[int]:
 
 
 def _reduce(bracket: _Open, pieces: list[str]) -> None:
-    """Leave of the pieces within a bracket what is read."""
+    """Remove the pieces inside a bracket that are not read."""
     numbered = bool(bracket.colons) and bracket.colons[-1] == len(pieces) - 2 and bool(_NUMBER.match(pieces[-1]))
     if numbered:
         del pieces[bracket.colons[-1] :]
