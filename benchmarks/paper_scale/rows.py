@@ -40,7 +40,7 @@ from prip.training.cli.command import parse_settings
 from prip.training.data.pairs import Pairs, Splits
 from prip.training.engine.loop import train
 from prip.training.engine.optimizers import checkpoint_activations
-from prip.training.rl.context import build_workshop
+from prip.training.rl.context import build_context
 from prip.training.rl.parts import RlParts
 from prip.training.warmup.decoder import add_adapters
 
@@ -149,16 +149,15 @@ def rl_row(job: Job) -> dict[str, Any]:
     dtype, prompts = getattr(torch, settings.parts.dtype), user_prompts(settings.loop.batch_size)
     names = [str(parse_reward(text).name) for text in settings.parts.rewards]
     parts = RlParts(
-        PripModel(build_encoder(job.device, job.sizes), build_decoder(job.device, job.sizes, dtype)).eval(),
-        build_processor(prompts),
-        build_generator(job.device, job.sizes, dtype, settings.parts.generator_options),
-        [build_reward(job.device, job.sizes, dtype, name) for name in names],
-        prompts,
-        prompts[:4],
+        model=PripModel(build_encoder(job.device, job.sizes), build_decoder(job.device, job.sizes, dtype)).eval(),
+        processor=build_processor(prompts),
+        generator=build_generator(job.device, job.sizes, dtype, settings.parts.generator_options),
+        rewards=[build_reward(job.device, job.sizes, dtype, name) for name in names],
+        train_prompts=prompts,
+        dev_prompts=prompts[:4],
     )
-    workshop = build_workshop(parts, settings, job.folder)
     watch = Watch(job.device, backward=0)
-    module = WatchedRl(workshop, ppo=settings.ppo, loop=settings.loop, optimizer=settings.optimizer).under(watch)
+    module = WatchedRl(build_context(parts, settings, job.folder)).under(watch)
     clip = settings.optimizer.clip
     train(module, settings, settings.loop, job.folder, monitor="unmeasured", mode="max", clip=clip)
     tokens = pd.read_parquet(job.folder / "rollouts", columns=["tokens"])["tokens"].mean()

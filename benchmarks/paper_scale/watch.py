@@ -189,9 +189,9 @@ class WatchedRl(_Watched, RlModule):
     def under(self, watch: Watch) -> WatchedRl:
         """Watch this module; return it."""
         self.watch = watch
-        scorer, refiner = self.scorer, self.policy.refiner
+        scorer, sampler = self.context.scorer.images, self.context.policy.refiner.sampler
         scorer.rewards = [_WatchedReward(reward, watch) for reward in scorer.rewards]
-        phases = ("refine", refiner, "actions"), ("draw", scorer, "draw")
+        phases = ("refine", sampler, "sample"), ("draw", scorer, "draw")
         for phase, owner, method in (*phases, ("update", self, "experience"), ("update", self, "learn")):
             setattr(owner, method, watch.phase(phase, getattr(owner, method)))
         return self

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 import torch
 from made_data import DETAILS, LIGHTS, PLACES, SUBJECTS
 from torch import Tensor
@@ -117,13 +118,22 @@ def make_parts(warm: Path, prompts: int | None = None) -> RlParts:
 def _with_painter(model: PripModel, processor: PripProcessor, prompts: int | None = None) -> RlParts:
     texts = {place: [f"a {subject} in a {place}" for subject in SUBJECTS] for place in PLACES}
     return RlParts(
-        model,
-        processor,
-        Painter(),
-        [Brightness("red", 0, 1.0), Brightness("green", 1, 0.01)],
-        [text for place in PLACES[:-1] for text in texts[place]][:prompts],
-        texts[PLACES[-1]],
+        model=model,
+        processor=processor,
+        generator=Painter(),
+        rewards=[Brightness("red", 0, 1.0), Brightness("green", 1, 0.01)],
+        train_prompts=[text for place in PLACES[:-1] for text in texts[place]][:prompts],
+        dev_prompts=texts[PLACES[-1]],
     )
+
+
+def assert_same_rollouts(one: pd.DataFrame, other: pd.DataFrame, tolerance: float) -> None:
+    """Asserts that two tables of rollouts are equal, their log-probabilities up to `tolerance`."""
+    columns = ["log_probability", "reference_log_probability"]
+    pd.testing.assert_frame_equal(one.drop(columns=columns), other.drop(columns=columns))
+    assert other.log_probability.to_numpy() == pytest.approx(one.log_probability.to_numpy(), abs=tolerance)
+    for mine, theirs in zip(one.reference_log_probability, other.reference_log_probability, strict=True):
+        assert theirs == pytest.approx(mine, abs=tolerance)
 
 
 def rl_settings(run: Path, **options: Any) -> RlSettings:

@@ -7,6 +7,7 @@ import re
 import resource
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -19,7 +20,14 @@ from prip.training.data.pairs import drop_prefix_words, drop_words, read_preferr
 from prip.training.data.pivot_cache import PivotCache, is_shard_of, write_index, write_shard
 from prip.training.data.splits import split_by_prompt
 from prip.training.from_scratch import train_decoder_tokenizer, train_encoder_tokenizer
-from prip.training.runs.seeds import derive_seed, permutation_indices, seed_everything
+from prip.training.runs.seeds import (
+    DEV_SEED,
+    derive_seed,
+    drawing_seeds,
+    image_seed,
+    permutation_indices,
+    seed_everything,
+)
 
 
 def test_pivots_come_back_by_name_in_any_order(tmp_path: Path) -> None:
@@ -213,3 +221,16 @@ def test_prompts_that_look_alike_stay_in_one_split() -> None:
     splits = split_by_prompt(prompts, 0.3)
     assert split_by_prompt(prompts.str.upper() + " .", 0.3).tolist() == splits.tolist()
     assert 30 < (splits == "dev").sum() < 90
+
+
+def test_seeds_stay_what_they_are() -> None:
+    """A run of an earlier version is resumed, and its plain images are found, only with the same numbers."""
+    assert derive_seed(0, "rl", "order", 3) == 1361998837080770227
+    assert permutation_indices(5, 4, 7, 1, "rl", "order") == [0, 5, 3, 1]
+    assert drawing_seeds(2, 0, "drawing", "a cat") == [1884222973, 1884222974]
+    assert [image_seed("a cat", index, 8) for index in (0, 7)] == [763888, 763895]
+    assert DEV_SEED == 900_000
+    seed_everything(1, "stage", 2)
+    assert (random.random(), np.random.rand(), torch.rand(1).item()) == pytest.approx(
+        (0.611268853458, 0.314943607724, 0.6255634427070618)
+    )

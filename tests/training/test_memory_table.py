@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -40,7 +42,15 @@ def test_a_part_is_counted_by_hand() -> None:
     layer.bias.requires_grad_(False)
     layer.register_buffer("mean", torch.zeros(7, dtype=torch.float64))
     found = part_memory("layer", layer, "adamw")
-    assert found == PartMemory("layer", "float32", 20, 20 * 4 + 7 * 8, 15, 15 * 4, 2 * 15 * 4)
+    assert found == PartMemory(
+        name="layer",
+        dtypes="float32",
+        parameters=20,
+        weights=20 * 4 + 7 * 8,
+        trainable=15,
+        gradients=15 * 4,
+        optimizer=2 * 15 * 4,
+    )
     assert found.bytes == 136 + 60 + 120
     frozen = part_memory("layer", layer)
     assert (frozen.trainable, frozen.gradients, frozen.optimizer) == (0, 0, 0)
@@ -77,12 +87,15 @@ def test_a_cache_and_logits() -> None:
 
 
 def test_offloaded_parts_are_held_where_they_are_used() -> None:
-    parts = [PartMemory("decoder", "bfloat16", 10, 20), PartMemory("generator", "bfloat16", 50, 100)]
+    parts = [
+        PartMemory(name="decoder", dtypes="bfloat16", parameters=10, weights=20),
+        PartMemory(name="generator", dtypes="bfloat16", parameters=50, weights=100),
+    ]
     phases = [Phase("refine", frozenset({"decoder"}), 7), Phase("draw", frozenset({"generator"}), 0)]
     assert [phase_bytes(parts, one, ()) for one in phases] == [127, 120]
     assert [phase_bytes(parts, one, ("generator",)) for one in phases] == [27, 120]
     assert [phase_bytes(parts, one, ("generator", "decoder")) for one in phases] == [27, 100]
-    table = memory_table([PartMemory("decoder", "bfloat16", 10, 20 * 10**9)], phases, (), 80 * 10**9)
+    table = memory_table([replace(parts[0], weights=20 * 10**9)], phases, (), 80 * 10**9)
     assert "at most 20.00 GB of the device's 80.00 GB (25%), in refine" in table
 
 
@@ -126,7 +139,7 @@ def test_the_papers_parts_fit_80_gb(capsys: pytest.CaptureFixture[str]) -> None:
     frozen = [decoder, *stable_diffusion, *rewards]
     for part in frozen:
         part.bfloat16().requires_grad_(False)
-    parts = rl_parts_memory(encoder, decoder, stable_diffusion, rewards, "adamw")
+    parts = rl_parts_memory(encoder, decoder, stable_diffusion, rewards, optimizer="adamw")
     counts = {part.name: part.parameters / 1e9 for part in parts}
     assert counts["decoder"] == pytest.approx(6.74, abs=0.01)
     assert counts["generator"] == pytest.approx(1.066, abs=0.005)

@@ -19,7 +19,7 @@ from prip.generators import load_generator
 from prip.rewards import load_reward
 from prip.training.rl import stage as rl
 from prip.training.rl.parts import RlParts
-from prip.training.rollouts.offloading import Residence, move
+from prip.training.rollouts.offloading import Offloading, move
 
 OFFLOAD = ("generator", "rewards", "decoder")
 
@@ -49,18 +49,18 @@ def test_every_module_of_a_real_part_is_moved(tmp_path: Path, warm: Path) -> Non
 
 def test_a_part_is_on_the_device_while_it_is_used_and_offloaded_parts_alone_move() -> None:
     offloaded, other = nn.Linear(2, 2), nn.Linear(2, 2)
-    residence = Residence({"decoder": offloaded, "rewards": [other]}, ["decoder"], "meta")
-    residence.settle()
+    offloading = Offloading({"decoder": offloaded, "rewards": [other]}, ["decoder"], "meta")
+    offloading.settle()
     assert (devices(offloaded), devices(other)) == ({"cpu"}, {"meta"})
-    using = residence.using("decoder")
+    using = offloading.using("decoder")
     using.__enter__()
     assert devices(offloaded) == {"meta"}
-    with residence.using("rewards"), residence.using("unknown"), residence.using("decoder"):
+    with offloading.using("rewards"), offloading.using("unknown"), offloading.using("decoder"):
         assert devices(offloaded) == {"meta"}
     assert devices(offloaded) == {"meta"}, "the first user is still there"
-    residence.parts["decoder"] = nn.Linear(2, 2)  # what has been on meta holds nothing that could come back
+    offloading.parts["decoder"] = nn.Linear(2, 2)  # what has been on meta holds nothing that could come back
     using.__exit__(None, None, None)
-    assert devices(residence.parts["decoder"]) == {"cpu"}
+    assert devices(offloading.parts["decoder"]) == {"cpu"}
 
 
 def run_watched(folder: Path, warm: Path, offload: tuple[str, ...], device: str) -> dict[str, Any]:

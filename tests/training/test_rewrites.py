@@ -23,7 +23,7 @@ from prip.training.data.sessions import find_sessions, read_log, shared_words
 from prip.training.data.splits import split_by_prompt
 from prip.training.prepare import rewrites as stage
 from prip.training.prepare.synthetic import from_starts, from_table, gains, image_seeds, known_scores
-from prip.training.rollouts.image_scorer import BaselineCache, ImageScorer
+from prip.training.rollouts.image_scorer import ImageScorer, PlainScoreCache
 from prip.training.runs.seeds import derive_seed
 from prip.training.settings import RewritesSettings, SessionSettings, SyntheticSettings
 
@@ -144,7 +144,7 @@ def test_synthetic_candidates_by_hand() -> None:
 
 def made_scorer(folder: Path) -> tuple[ImageScorer, StandardisedSum]:
     rewards = [ColourReward("red", 0), ColourReward("green", 1, 0.01)]
-    scorer = ImageScorer(MadeGenerator(), rewards, BaselineCache(folder))
+    scorer = ImageScorer(MadeGenerator(), rewards, PlainScoreCache(folder))
     return scorer, StandardisedSum(rewards, {"red": 100.0, "green": 1.0}, {"red": 50.0, "green": 0.5})
 
 

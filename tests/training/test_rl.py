@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 import torch
 from made_data import PLACES
-from made_rl import GROUP, LOOP, ROLLOUTS, VALUE, WANTED, make_parts, rl_settings, warm_up
+from made_rl import GROUP, LOOP, ROLLOUTS, VALUE, WANTED, assert_same_rollouts, make_parts, rl_settings, warm_up
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -31,8 +31,7 @@ from prip.training.data.reward_statistics import RewardStatistics
 from prip.training.engine.callbacks import NonFiniteError
 from prip.training.rl import ppo
 from prip.training.rl import stage as rl
-from prip.training.rl.parts import DEV_SEED, image_seed
-from prip.training.rollouts.scores import score_refinements
+from prip.training.runs.seeds import DEV_SEED, image_seed
 from prip.training.settings import ChunkSettings, OptimizerSettings, PartsSettings, PpoSettings, RolloutSettings
 
 BASELINES = {"group": GROUP, "value": VALUE}
@@ -151,10 +150,11 @@ def test_statistics_of_prepare_are_taken(tmp_path: Path, warm: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "rewards.json").write_text(json.dumps(given))
     module = rl.build_module(make_parts(warm), rl_settings(tmp_path), tmp_path / "rl")
-    assert (module.total.means, module.total.deviations) == (given["means"], given["deviations"])
-    assert module.scorer.generator.drawn == []
+    total = module.context.scorer.total
+    assert (total.means, total.deviations) == (given["means"], given["deviations"])
+    assert module.context.parts.generator.drawn == []
     absent = PartsSettings(statistics=tmp_path / "none.json")
-    with pytest.raises(CheckpointError, match="none.json: wanted the means and deviations of red, green"):
+    with pytest.raises(CheckpointError, match="none.json: expected the means and deviations of red, green"):
         rl.build_module(make_parts(warm), rl_settings(tmp_path / "other", parts=absent), tmp_path / "other" / "rl")
 
 
@@ -180,7 +180,7 @@ def test_the_first_process_measures_the_rewards_and_the_others_wait(
         RewardStatistics({"red": 1.0, "green": 2.0}, {"red": 3.0, "green": 4.0}).write(
             tmp_path / "rl" / "reward_statistics.json"
         )
-        assert other.result(timeout=60).total.means == {"red": 1.0, "green": 2.0}
+        assert other.result(timeout=60).context.scorer.total.means == {"red": 1.0, "green": 2.0}
     assert parts.generator.drawn == []
 
 
@@ -210,9 +210,7 @@ def test_results_do_not_depend_on_the_chunks(tmp_path: Path, warm: Path) -> None
             rl.run(rl_settings(tmp_path / baseline / name, ppo=settings, rollouts=chosen), make_parts(warm))
         whole, cut = (tmp_path / baseline / name / "rl" for name in chunks)
         tables = [pd.read_parquet(folder / "rollouts") for folder in (whole, cut)]
-        exact = [table.drop(columns="log_probability") for table in tables]
-        pd.testing.assert_frame_equal(*exact)
-        assert tables[1].log_probability.to_numpy() == pytest.approx(tables[0].log_probability.to_numpy(), abs=1e-3)
+        assert_same_rollouts(*tables, tolerance=1e-3)
         for one, other in zip(log_rows(whole), log_rows(cut), strict=True):
             assert {name: bool(value) for name, value in one.items()} == {name: bool(other[name]) for name in other}
             for name, value in one.items():
@@ -253,7 +251,7 @@ def test_from_the_second_pass_on_half_the_images_are_drawn(
     loop = replace(LOOP, steps=6, validate_every=6)
     with caplog.at_level(logging.INFO, logger="prip"):
         metrics = rl.run(rl_settings(tmp_path, ppo=VALUE, rollouts=chosen, loop=loop), parts)
-    assert "rl: drew 24 images of refined prompts and 8 of plain ones, each of which once" in caplog.messages
+    assert "rl: drew 24 distinct images of refined prompts and 8 of plain ones" in caplog.messages
     rows = log_rows(tmp_path / "rl")[1:]
     drawn = [(float(row["drawn_refined"]), float(row["drawn_plain"])) for row in rows]
     assert drawn == [(4, 4), (4, 4), (4, 0), (4, 0), (4, 0), (4, 0)]
@@ -270,7 +268,7 @@ import os, signal, sys
 sys.path[:0] = {[str(Path(__file__).parent)]}
 from pathlib import Path
 from made_rl import make_parts, rl_settings, GROUP, VALUE
-from prip.training import rl
+from prip.training.rl import stage as rl
 real = rl.RlModule.learn
 def learn(self, experience, iteration):
     if iteration == 3:
@@ -301,10 +299,10 @@ def make_module(folder: Path, warm: Path, **options: Any) -> rl.RlModule:
 
 
 def make_experience(module: rl.RlModule) -> rl.Experience:
-    prompts = [prompt for prompt in module.train_prompts[:4] for _ in range(3)]
-    refinements = module.policy.refine(prompts, 1.0, [(0, place) for place in range(12)])
+    prompts = [prompt for prompt in module.context.train_prompts[:4] for _ in range(3)]
+    refinements = module.context.policy.refine(prompts, 1.0, [(0, place) for place in range(12)])
     seeds = [[image_seed(prompt, 0, 8)] for prompt in prompts]
-    return module.experience(refinements, score_refinements(module.scorer, module.total, refinements, seeds))[0]
+    return module.experience(refinements, module.context.scorer.score(refinements, seeds))[0]
 
 
 def test_the_value_loss_does_not_reach_the_encoder(tmp_path: Path, warm: Path) -> None:
@@ -323,7 +321,7 @@ def test_groups_share_their_mean_and_whitening_has_none(tmp_path: Path, warm: Pa
     assert torch.equal(group.advantages != 0, (rows != 0).unsqueeze(1) & group.batch.mask)
     value = make_experience(make_module(tmp_path / "value", warm, ppo=VALUE))
     assert ppo.masked_mean(value.advantages, value.batch.mask).abs() < 1e-5
-    assert value.returns.abs().max() > 0 and (value.values == 0).all()
+    assert value.returns.abs().max() > 0 and (value.figures.values == 0).all()
 
 
 def test_the_kl_holds_the_policy_back(tmp_path: Path, warm: Path) -> None:
@@ -345,7 +343,7 @@ def test_entropy_is_a_bonus(tmp_path: Path, warm: Path) -> None:
         module = make_module(tmp_path / str(weight), warm, ppo=replace(GROUP, entropy=weight))
         experience = make_experience(module)
         losses.append(module(experience, torch.arange(12))[0].item())
-        logits, _ = module.policy.score(module.encoder, experience.batch)
+        logits, _ = module.context.policy.action_logits(module.encoder, experience.batch)
         entropy = ppo.token_entropy(logits, experience.batch.allowed, experience.batch.mask)
     expected = 0.5 * ppo.masked_mean(entropy, experience.batch.mask).item()
     assert expected > 0.01 and losses[0] - losses[1] == pytest.approx(expected, rel=1e-3)
@@ -392,8 +390,8 @@ def test_prompts_without_room_are_left_out(tmp_path: Path, warm: Path) -> None:
     module = rl.build_module(
         replace(parts, train_prompts=[full, *parts.train_prompts]), rl_settings(tmp_path), tmp_path / "rl"
     )
-    assert module.train_prompts == list(parts.train_prompts)
-    with pytest.raises(InputError, match="user_prompts: wanted some of the dev split that leave room"):
+    assert module.context.train_prompts == list(parts.train_prompts)
+    with pytest.raises(InputError, match="user_prompts: expected some dev prompts with room for a modifier"):
         rl.build_module(replace(parts, dev_prompts=[full]), rl_settings(tmp_path), tmp_path / "rl")
 
 
@@ -404,7 +402,7 @@ def test_the_generators_own_tokens_bound_the_prompt(tmp_path: Path, warm: Path) 
     for counted_by in ("clip", "generator"):
         rollouts = replace(ROLLOUTS, counted_by=counted_by, token_budget=75)
         module = rl.build_module(parts, rl_settings(tmp_path, rollouts=rollouts), tmp_path / "rl")
-        refined = module.policy.refine(
+        refined = module.context.policy.refine(
             list(parts.train_prompts), 1.0, [(0, i) for i in range(len(parts.train_prompts))]
         )
         lengths[counted_by] = max(parts.generator.count_tokens(one.refined_prompt) for one in refined)
@@ -414,13 +412,13 @@ def test_the_generators_own_tokens_bound_the_prompt(tmp_path: Path, warm: Path) 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RolloutSettings(images_per_prompt=9), r"images_per_prompt: wanted at most seed_pool \(8\), got 9"),
+        (lambda: RolloutSettings(images_per_prompt=9), r"images_per_prompt: expected at most seed_pool \(8\), got 9"),
         (lambda: RolloutSettings(token_budget=0), "token_budget: expected at least 1, got 0"),
-        (lambda: PpoSettings(ratio_clip=0.0), "ratio_clip: wanted a number above 0"),
+        (lambda: PpoSettings(ratio_clip=0.0), "ratio_clip: expected a number above 0"),
         (lambda: PpoSettings(trace=1.5), "trace: expected a number between 0 and 1"),
         (
             lambda: rl_settings(Path("r"), rollouts=RolloutSettings(samples_per_prompt=1)),
-            "samples_per_prompt: wanted at least 2 for baseline: group, got 1",
+            "samples_per_prompt: expected at least 2 for baseline: group, got 1",
         ),
     ],
 )

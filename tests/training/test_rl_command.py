@@ -104,7 +104,7 @@ def test_resume_wants_the_parts_that_the_run_began_with(tmp_path: Path, capsys: 
 def test_what_comes_first_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_models(tmp_path)
     assert main(["rl", "--config", "smoke", "--run", str(tmp_path)]) == 1
-    assert "user_prompts.parquet is missing: does prip-train world come first?" in capsys.readouterr().err
+    assert "user_prompts.parquet is missing: run `prip-train world` first" in capsys.readouterr().err
     assert not (tmp_path / "rl").exists()
 
 

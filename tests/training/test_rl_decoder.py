@@ -115,17 +115,17 @@ def test_rollouts_are_made_by_the_present_weights(peer: Path, tmp_path: Path) ->
     """Decoding has a fast path of its own: what it takes greedily is what the decoder's scores say is likeliest."""
     settings = rl_settings(tmp_path, learns="decoder", ppo=VALUE)
     module = rl.build_module(make_peer(peer), settings, tmp_path / "rl")
-    prompts, learner = list(module.train_prompts), module.workshop.learner
-    before = [one.actions for one in module.policy.refine(prompts)]
+    prompts, learner = list(module.context.train_prompts), module.context.learner
+    before = [one.actions for one in module.context.policy.refine(prompts)]
     with torch.no_grad():
         for value in filter(lambda one: one.requires_grad, learner.parameters()):
             value += 0.3 * value.std() * torch.randn(value.shape, generator=torch.Generator().manual_seed(1))
-    refinements = module.policy.refine(prompts)
+    refinements = module.context.policy.refine(prompts)
     assert [one.actions for one in refinements] != before
-    batch = module.policy.collate(refinements)
+    batch = module.context.policy.collate(refinements)
     likeliest = {}
-    for name, part in {"present": learner, "reference": module.workshop.reference}.items():
-        logits = module.policy.score(part, batch)[0].masked_fill(~batch.allowed, -torch.inf)
+    for name, part in {"present": learner, "reference": module.context.reference}.items():
+        logits = module.context.policy.action_logits(part, batch)[0].masked_fill(~batch.allowed, -torch.inf)
         likeliest[name] = logits.argmax(dim=-1)[batch.mask] == batch.actions[batch.mask]
     assert likeliest["present"].all() and not likeliest["reference"].all()
 
@@ -137,7 +137,7 @@ import os, signal, sys
 sys.path[:0] = {[str(Path(__file__).parent)]}
 from pathlib import Path
 from made_rl import make_peer, rl_settings, VALUE
-from prip.training import rl
+from prip.training.rl import stage as rl
 real = rl.RlModule.learn
 def learn(self, experience, iteration):
     if iteration == 3:
@@ -173,7 +173,7 @@ def test_a_frozen_encoder_that_moves_is_found_out(tmp_path: Path, warm: Path) ->
 
 
 def test_where_there_is_no_encoder_none_can_learn(tmp_path: Path, peer: Path) -> None:
-    with pytest.raises(InputError, match="learns: wanted decoder, as this decoder reads no pivot"):
+    with pytest.raises(InputError, match="learns: expected decoder for a decoder that reads no pivot"):
         rl.run(rl_settings(tmp_path), make_peer(peer))
 
 
@@ -184,7 +184,7 @@ def test_no_encoder_is_loaded_for_a_decoder_that_reads_no_pivot(tmp_path: Path, 
     table.to_parquet(tmp_path / "parts" / "prompts" / "user_prompts.parquet")
     settings = rl_settings(tmp_path, learns="decoder")
     (tmp_path / "decoder").symlink_to(warm / "decoder")
-    with pytest.raises(CheckpointError, match=r"encoder/part is missing: does prip-train encoder come first\?"):
+    with pytest.raises(CheckpointError, match=r"encoder/part is missing: run `prip-train encoder` first"):
         load_parts(settings)
     (tmp_path / "decoder").unlink()
     (tmp_path / "decoder").symlink_to(peer / "decoder")
@@ -230,9 +230,9 @@ def test_an_encoder_that_is_wanted_must_be_there(peer: Path, warm: Path, tmp_pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"algorithm": "grpo"}, "algorithm: wanted ppo for learns: decoder, got grpo"),
+        ({"algorithm": "grpo"}, "algorithm: expected ppo for learns: decoder, got grpo"),
         ({"strategy": "deepspeed-2"}, "strategy: expected auto or ddp for learns: decoder, got deepspeed-2"),
-        ({"offload": ("generator", "decoder")}, "offload: wanted no decoder for learns: decoder, got generator, dec"),
+        ({"offload": ("generator", "decoder")}, "offload: expected no decoder for learns: decoder, got generator, dec"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:

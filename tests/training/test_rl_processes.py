@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from made_rl import warm_up
+from made_rl import assert_same_rollouts, warm_up
 from processes import run_script
 from safetensors.torch import load_file
 
@@ -24,10 +24,10 @@ from pathlib import Path
 
 from made_rl import GROUP, LOOP, ROLLOUTS, VALUE, make_parts, rl_settings
 
-from prip.training import rl
-from prip.training.callbacks import StageLoop
+from prip.training.rl import stage as rl
+from prip.training.engine.callbacks import StageLoop
 from prip.training.settings import ChunkSettings, OptimizerSettings
-from prip.training.sharding import whole_parameters
+from prip.training.engine.sharding import whole_parameters
 
 real = StageLoop._save
 
@@ -105,9 +105,7 @@ def assert_same_run(single: Path, double: Path) -> None:
     """Asserts that rollouts, logs and weights of two runs agree to 1e-5."""
     tables = rollouts(single), rollouts(double)
     assert len(tables[0]) == 3 * 12
-    pd.testing.assert_frame_equal(*(table.drop(columns="log_probability") for table in tables))
-    expected = tables[0].log_probability.to_numpy()
-    assert tables[1].log_probability.to_numpy() == pytest.approx(expected, abs=1e-5)
+    assert_same_rollouts(*tables, tolerance=1e-5)
     rows = log_rows(single), log_rows(double)
     assert any(float(row["gradient_norm"]) > 0.5 for row in rows[0] if row["gradient_norm"]), "some norm is clipped"
     for mine, theirs in zip(*rows, strict=True):
@@ -161,8 +159,8 @@ def test_rows_are_dealt_out_and_come_back(monkeypatch: pytest.MonkeyPatch) -> No
         shares.append(ranks.rows_of_this(places, 3))
     assert [share.tolist() for share in shares] == [[0, 1, 2, 6, 7, 8], [3, 4, 5, 9, 10, 11]]
     minibatch = torch.tensor([7, 3, 0, 11, 4])
-    assert ranks.local_places(minibatch, 0, 3).tolist() == [4, 0]
-    assert ranks.local_places(minibatch, 1, 3).tolist() == [0, 5, 1]
+    assert ranks.local_rows(minibatch, 0, 3).tolist() == [4, 0]
+    assert ranks.local_rows(minibatch, 1, 3).tolist() == [0, 5, 1]
     assert [shares[1][place].item() for place in (0, 5, 1)] == [3, 11, 4]
     monkeypatch.setattr(ranks, "count", lambda: 1)
     assert ranks.gather_rows(places, 3) is places and ranks.total(places) is places

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from made_rl import LOOP, ROLLOUTS, make_parts, rl_settings, warm_up
+from made_rl import LOOP, ROLLOUTS, assert_same_rollouts, make_parts, rl_settings, warm_up
 from safetensors.torch import load_file
 
 from prip.errors import InputError
@@ -20,7 +20,7 @@ from prip.fingerprints import fingerprint
 from prip.refiner import Refiner
 from prip.training.rl import ppo
 from prip.training.rl import stage as rl
-from prip.training.rl.context import build_workshop
+from prip.training.rl.context import build_context
 from prip.training.rl.trl_policy import NO_LABEL
 from prip.training.rl.trl_trainer import TrlRun, train_by_trl
 from prip.training.settings import ChunkSettings, PpoSettings
@@ -67,9 +67,7 @@ def test_the_encoder_alone_moves(finished: dict[str, Any], name: str) -> None:
 def test_the_first_rollouts_are_those_of_ppo(finished: dict[str, Any], name: str) -> None:
     tables = [pd.read_parquet(finished[one]["rl"] / "rollouts") for one in ("ppo", name)]
     firsts = [table[table.iteration == 0].reset_index(drop=True) for table in tables]
-    exact = [one.drop(columns="log_probability") for one in firsts]
-    pd.testing.assert_frame_equal(*exact)
-    assert firsts[0].log_probability.to_numpy() == pytest.approx(firsts[1].log_probability.to_numpy(), abs=1e-4)
+    assert_same_rollouts(*firsts, tolerance=1e-4)
     both = ["iteration", "user_prompt"]
     pd.testing.assert_frame_equal(*(table.sort_values(both)[both].reset_index(drop=True) for table in tables))
 
@@ -96,15 +94,15 @@ def test_log_metrics_and_refiner_are_as_under_ppo(finished: dict[str, Any], name
 
 def test_the_policy_scores_what_it_generates_as_ppo_does(tmp_path: Path, warm: Path) -> None:
     settings = rl_settings(tmp_path, algorithm="grpo", ppo=UPDATES)
-    run = TrlRun(build_workshop(make_parts(warm), settings, tmp_path / "rl"), settings)
-    policy, batch = run.trainer.model, run.workshop.whole_batch(0, 1)
+    run = TrlRun(build_context(make_parts(warm), settings, tmp_path / "rl"))
+    policy, batch = run.trainer.model, run.context.whole_batch(0, 1)
     run.rollouts.due = batch
-    tokenizer = run.workshop.policy.refiner.processor.decoder_tokenizer
+    tokenizer = run.context.policy.refiner.processor.decoder_tokenizer
     prompts = tokenizer(text=batch.user_prompts, padding=True, padding_side="left", return_tensors="pt")
     policy.train()
     assert policy.training and not policy.encoder.training
     ids = policy.generate(prompts["input_ids"], prompts["attention_mask"], generation_config=None)
-    expected = run.workshop.policy.refine(batch.user_prompts, 1.0, batch.sample_seeds)
+    expected = run.context.policy.refine(batch.user_prompts, 1.0, batch.sample_seeds)
     width = prompts["input_ids"].shape[1]
     assert [row[width : width + len(one.actions)].tolist() for row, one in zip(ids, expected, strict=True)] == [
         one.actions for one in expected
@@ -116,8 +114,8 @@ def test_the_policy_scores_what_it_generates_as_ppo_does(tmp_path: Path, warm: P
     labels = ids.masked_fill(mask == 0, NO_LABEL)
     labels[:, :width] = NO_LABEL
     output = policy(input_ids=ids[4:], attention_mask=mask[4:], labels=labels[4:], fused_lm_head=True)
-    actions = run.workshop.policy.collate(expected).rows(torch.arange(4, 12))
-    logits, _ = run.workshop.policy.score(run.encoder, actions)
+    actions = run.context.policy.collate(expected).rows(torch.arange(4, 12))
+    logits, _ = run.context.policy.action_logits(run.encoder, actions)
     own = ppo.token_log_probabilities(logits, actions.allowed, actions.actions, actions.mask)
     found = output.log_probs[:, -completion.shape[1] :]
     assert torch.allclose(found, own[:, : found.shape[1]], atol=1e-6)
@@ -136,7 +134,7 @@ def test_resume_comes_to_the_same_weights(
     real = TrlRun.reward
 
     def reward(self: TrlRun, prompts: Any, completion_ids: Any, **options: Any) -> list[float]:
-        if self.rollouts.made.batch.iteration == 3:
+        if self.rollouts.current.batch.iteration == 3:
             raise KeyboardInterrupt
         return real(self, prompts, completion_ids, **options)
 
@@ -149,28 +147,28 @@ def test_resume_comes_to_the_same_weights(
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
     pd.testing.assert_frame_equal(pd.read_parquet(whole / "rollouts"), pd.read_parquet(cut / "rollouts"))
     assert (whole / "logs" / "metrics.csv").read_text() == (cut / "logs" / "metrics.csv").read_text()
-    assert train_by_trl(build_workshop(make_parts(warm), settings, cut), settings)["steps"] == LOOP.steps
+    assert train_by_trl(build_context(make_parts(warm), settings, cut))["steps"] == LOOP.steps
 
 
 def test_micro_batches_are_divisors(tmp_path: Path, warm: Path) -> None:
     rollouts = replace(ROLLOUTS, chunk=ChunkSettings(update=4))
     settings = rl_settings(tmp_path, algorithm="rloo", ppo=UPDATES, rollouts=rollouts)
-    run = TrlRun(build_workshop(make_parts(warm), settings, tmp_path / "rl"), settings)
+    run = TrlRun(build_context(make_parts(warm), settings, tmp_path / "rl"))
     arguments = run.trainer.args
     assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (3, 2)
     assert arguments.generation_batch_size == 12 and arguments.max_steps == LOOP.steps * 2 * 2
-    assert run.trainer.beta == 0.03 and run.trainer.ref_model.encoder is run.workshop.reference
+    assert run.trainer.beta == 0.03 and run.trainer.ref_model.encoder is run.context.reference
     bad = replace(settings, ppo=replace(UPDATES, minibatch=5))
-    with pytest.raises(InputError, match=r"minibatch: wanted 1 \(processes\) times a divisor of 12"):
-        TrlRun(run.workshop, bad)
+    with pytest.raises(InputError, match=r"minibatch: expected 1 \(processes\) times a divisor of 12"):
+        TrlRun(replace(run.context, settings=bad))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"algorithm": "grpo", "ppo": PpoSettings(baseline="value")}, "baseline: wanted group for algorithm: grpo"),
-        ({"algorithm": "rloo", "ppo": PpoSettings(entropy=0.1)}, "entropy: wanted 0 for algorithm: rloo, got 0.1"),
-        ({"algorithm": "rloo", "offload": ("decoder",)}, "offload: wanted none for algorithm: rloo, got decoder"),
+        ({"algorithm": "grpo", "ppo": PpoSettings(baseline="value")}, "baseline: expected group for algorithm: grpo"),
+        ({"algorithm": "rloo", "ppo": PpoSettings(entropy=0.1)}, "entropy: expected 0 for algorithm: rloo, got 0.1"),
+        ({"algorithm": "rloo", "offload": ("decoder",)}, "offload: expected none for algorithm: rloo, got decoder"),
         (
             {"algorithm": "grpo", "strategy": "deepspeed-2"},
             "strategy: expected auto or ddp for algorithm: grpo, got deepspeed-2",

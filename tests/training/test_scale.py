@@ -65,7 +65,7 @@ def test_accumulation_is_refused_where_a_stage_makes_its_own_steps(tmp_path: Pat
     module = Manual()
     module.automatic_optimization = False
     loop = LoopSettings(accumulate=2)
-    with pytest.raises(InputError, match="accumulate: wanted 1"):
+    with pytest.raises(InputError, match="accumulate: expected 1"):
         train(module, RunSettings(run=tmp_path), loop, tmp_path, monitor="x", mode="min")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from made_rl import warm_up
+from made_rl import assert_same_rollouts, warm_up
 from processes import run_script
 from safetensors.torch import load_file
 from test_rl_processes import log_rows, rollouts
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from made_rl import LOOP, ROLLOUTS, make_parts, rl_settings
 
-from prip.training import rl
+from prip.training.rl import stage as rl
 from prip.training.settings import ChunkSettings, OptimizerSettings, PpoSettings
 
 if __name__ == "__main__":
@@ -65,9 +65,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path, warm: Path, algorit
     tables = rollouts(single), rollouts(double)
     groups = tables[0].groupby(["iteration", "user_prompt"]).reward.std() > 0
     assert groups.groupby("iteration").any().all(), "the seed no longer has rewards that differ"
-    pd.testing.assert_frame_equal(*(table.drop(columns="log_probability") for table in tables))
-    expected = tables[0].log_probability.to_numpy()
-    assert tables[1].log_probability.to_numpy() == pytest.approx(expected, abs=1e-5)
+    assert_same_rollouts(*tables, tolerance=1e-5)
     rows = log_rows(single), log_rows(double)
     assert len(rows[0]) == len(rows[1]) == 4
     for mine, theirs in zip(*rows, strict=True):

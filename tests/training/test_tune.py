@@ -227,10 +227,10 @@ def with_scheduler(name: str, **changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (with_scheduler("EulerDiscreteScheduler"), "scheduler: tune wants one of ddim, .* got EulerDiscreteScheduler"),
+        (with_scheduler("EulerDiscreteScheduler"), "scheduler: expected one of ddim, .* got EulerDiscreteScheduler"),
         (with_scheduler("DPMSolverMultistepScheduler", prediction_type="flow_prediction"), "got 'flow_prediction'"),
-        (lambda generator: generator.pipeline.unet.half(), "dtype: tune wants float32, got float16"),
-        (lambda generator: setattr(generator, "upscaler", object()), "cannot be saved as one pipeline"),
+        (lambda generator: generator.pipeline.unet.half(), "dtype: expected float32, got float16"),
+        (lambda generator: setattr(generator, "upscaler", object()), "expected one pipeline, got one with an adapter"),
     ],
 )
 def test_generators_that_cannot_be_tuned_are_refused(made: Path, change: Any, message: str) -> None:
@@ -243,9 +243,9 @@ def test_generators_that_cannot_be_tuned_are_refused(made: Path, change: Any, me
 def test_other_families_and_generators_are_refused() -> None:
     from tiny_pipelines import stable_diffusion_xl
 
-    with pytest.raises(InputError, match="tune wants a StableDiffusionPipeline, got a StableDiffusionXLPipeline"):
+    with pytest.raises(InputError, match="expected a StableDiffusionPipeline, got a StableDiffusionXLPipeline"):
         TunableDiffusion(DiffusersGenerator(stable_diffusion_xl()))
-    with pytest.raises(InputError, match="tune wants a diffusers pipeline, 'renderer' is none"):
+    with pytest.raises(InputError, match="expected a diffusers pipeline, got 'renderer'"):
         TunableDiffusion(load_generator("renderer"))
 
 
@@ -257,7 +257,7 @@ def test_what_is_missing_is_told(made: Path, tmp_path: Path) -> None:
         rewards = [parts.rewards[1], Brightness("mini-hps", 0, 1.0)]
         tune.run(settings, TuneParts(parts.generator, rewards, parts.user_prompts, [], parts.statistics))
     (tmp_path / "scales.json").write_text('{"means": {"mini-reward": 0}, "deviations": {"mini-reward": 1}}')
-    with pytest.raises(CheckpointError, match="wanted the means and deviations of mini-hps, mini-reward"):
+    with pytest.raises(CheckpointError, match="no means and deviations of mini-hps, mini-reward"):
         load_tune_parts(replace(settings, statistics=tmp_path / "scales.json"))
     with pytest.raises(CheckpointError, match="rewards is missing"):
         load_tune_parts(replace(settings, run=tmp_path))
@@ -270,7 +270,7 @@ def test_what_is_missing_is_told(made: Path, tmp_path: Path) -> None:
         (lambda: AnchorSettings(prompt_dropout=2.0), "prompt_dropout: expected a number between 0 and 1"),
         (lambda: TuneDevSettings(images_per_prompt=1), "images_per_prompt: expected at least 2"),
         (lambda: TuneSettings(run=Path("r"), strategy="deepspeed-2"), "strategy: expected auto or ddp for tune"),
-        (lambda: TuneSettings(run=Path("r"), loop=LoopSettings(precision="bf16-true")), "loop.precision: wanted"),
+        (lambda: TuneSettings(run=Path("r"), loop=LoopSettings(precision="bf16-true")), "loop.precision: expected"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(make: Any, message: str) -> None:

@@ -11,12 +11,9 @@ from tqdm import tqdm
 from prip.errors import InputError
 from prip.protocols import Generator
 
-from ..runs.seeds import derive_seed
+from ..runs.seeds import drawing_seeds
 from .diffusiondb import PART_SIZE, Sampling, image_name, part_folder, write_metadata, write_part_json
 from .images import read_image, write_png
-
-SEEDS = 2**31
-"""Image seeds are in range(SEEDS)."""
 
 
 def plan_drawings(prompts: pd.DataFrame, origin: str, images_per_prompt: int, seed: int) -> pd.DataFrame:
@@ -26,8 +23,7 @@ def plan_drawings(prompts: pd.DataFrame, origin: str, images_per_prompt: int, se
     """
     rows = []
     for prompt, split in zip(prompts["prompt"], prompts["split"], strict=True):
-        first = derive_seed(seed, "drawing", prompt)
-        for number in ((first + offset) % SEEDS for offset in range(images_per_prompt)):
+        for number in drawing_seeds(images_per_prompt, seed, "drawing", prompt):
             rows.append((image_name(prompt, number), prompt, number, origin, split))
     return pd.DataFrame(rows, columns=["image_name", "prompt", "seed", "origin", "split"])
 

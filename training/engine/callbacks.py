@@ -1,4 +1,4 @@
-"""The two Lightning callbacks of every stage: the loop around its steps, and the guard against NaN."""
+"""The Lightning callbacks of every stage: the loop around its steps, and the guard against NaN."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from .stage_module import StageModule
 
 
 class NonFiniteError(PripError):
-    """A loss or a gradient that is NaN or infinite."""
+    """A loss, a gradient or a metric is NaN or infinite."""
 
 
 class NonFiniteGuard(Callback):
-    """Stops the stage before a loss or gradient that is not finite can reach the weights, and saves the batch.
+    """Saves the batch and stops the stage before a loss or gradient that is not finite reaches the weights.
 
-    Of several processes, the one whose loss is not finite saves its batch; all stop at the gradient that they share.
-    Under DeepSpeed that is after the step: the weights are spoilt then, but the run ends before they are saved.
+    Of several processes, the one with the bad loss saves its batch, and all stop at the gradient that they share. Under
+    DeepSpeed that is after the step: the weights are then corrupt, but the run ends before they are saved.
     """
 
     def __init__(self, stage: str, folder: Path) -> None:
@@ -48,7 +48,7 @@ class NonFiniteGuard(Callback):
 
     def on_before_optimizer_step(self, trainer: L.Trainer, module: L.LightningModule, optimizer: Optimizer) -> None:
         if isinstance(trainer.strategy, DeepSpeedStrategy):
-            return  # the gradients are in its engine, which makes their norm in the step
+            return  # its engine holds the gradients, and computes their norm in the step
         gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         self._check("gradient norm", norm)
@@ -79,15 +79,23 @@ class NonFiniteGuard(Callback):
 
 
 HISTORY = "history"
-"""Folder of the parts that a stage keeps of all its validations."""
+"""Folder of the parts exported at every validation, with loop.keep_parts."""
 
 
 class StageLoop(Callback):
-    """Around every step: seeds before it; after it, when due, the dev split, the best part and a checkpoint, in this
-    order, so that a checkpoint knows all that happened up to it. What starts trained is measured before the first step
-    too, and is the best part until a better one comes.
+    """Seeds every step; after it validates, exports the best part and writes a checkpoint when due.
 
-    After the last step no checkpoint is written: metrics.json says that the stage is finished.
+    They happen in this order, so a checkpoint includes everything up to its step. A module that starts trained is also
+    measured before the first step, and is the best part until a better one is found. No checkpoint follows the last
+    step: metrics.json marks the stage as finished.
+
+    Args:
+        module: The stage.
+        loop: Its rhythm.
+        seed: Seed of the run.
+        folder: Folder of the stage.
+        monitor: Dev metric that chooses the best part.
+        mode: Whether that metric should be small or large.
     """
 
     def __init__(
@@ -111,7 +119,7 @@ class StageLoop(Callback):
 
     @property
     def seconds(self) -> float:
-        """Seconds that the stage has taken, those before an interruption included."""
+        """Seconds that the stage has taken, including those before an interruption."""
         return self._seconds_before + time.monotonic() - self._began
 
     def state_dict(self) -> dict[str, Any]:
@@ -143,7 +151,7 @@ class StageLoop(Callback):
             self._save(trainer)
 
     def _save(self, trainer: L.Trainer) -> None:
-        """Writes the checkpoint. All processes take part, the first puts it into its place."""
+        """Write the checkpoint. All processes take part; the first moves it into place."""
         sharded = isinstance(trainer.strategy, DeepSpeedStrategy)
         if not trainer.is_global_zero:
             trainer.save_checkpoint(self.sharded_path if sharded else self.checkpoint_path)
@@ -164,14 +172,14 @@ class StageLoop(Callback):
                 f"{self._module.stage}: {self._monitor} is {metrics[self._monitor]} after {self.steps_done} steps"
             )
         best = self.best_metrics.get(self._monitor)
-        places = [self._folder / HISTORY / f"step-{self.steps_done:06}"] if self.loop.keep_parts else []
+        targets = [self._folder / HISTORY / f"step-{self.steps_done:06}"] if self.loop.keep_parts else []
         if best is None or self._sign * metrics[self._monitor] < self._sign * best:
             self.best_step, self.best_metrics = self.steps_done, metrics
-            places.append(self._folder / "part")
-        if places:
+            targets.append(self._folder / "part")
+        if targets:
             with whole_parameters(self._module):
-                for place in places if trainer.is_global_zero else []:
-                    replace_folder(place, self._module.export)
+                for target in targets if trainer.is_global_zero else []:
+                    replace_folder(target, self._module.export)
 
     def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         kept = _trained_keys(module)
@@ -179,14 +187,14 @@ class StageLoop(Callback):
 
     def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if isinstance(trainer.strategy, DeepSpeedStrategy):
-            return  # its engine has loaded the weights
-        wanted, got = set(_trained_keys(module)), set(checkpoint["state_dict"])
-        if wanted != got:
-            raise CheckpointError(f"{self.checkpoint_path}: keys that fit only one side: {sorted(wanted ^ got)}")
+            return  # its engine has already loaded the weights
+        expected, stored = set(_trained_keys(module)), set(checkpoint["state_dict"])
+        if expected != stored:
+            raise CheckpointError(f"{self.checkpoint_path}: missing or unexpected keys: {sorted(expected ^ stored)}")
 
 
 def measure(module: StageModule) -> dict[str, float]:
-    """Returns module.evaluate(), called in eval mode and without gradients; every submodule then has its mode back."""
+    """Return module.evaluate() in eval mode and without gradients; every submodule then returns to its own mode."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -198,6 +206,6 @@ def measure(module: StageModule) -> dict[str, float]:
 
 
 def _trained_keys(module: L.LightningModule) -> list[str]:
-    """Names in the module's state dict, less those of frozen parameters."""
+    """Return the keys of the module's state dict without those of frozen parameters."""
     frozen = {name for name, value in module.named_parameters(remove_duplicate=False) if not value.requires_grad}
     return [name for name in module.state_dict() if name not in frozen]

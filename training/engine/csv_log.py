@@ -1,4 +1,4 @@
-"""A log of metrics as one CSV file, which a resumed run continues."""
+"""A CSV log of metrics that a resumed run continues (Lightning's own deletes earlier rows)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from prip.files import replace_file
 
 
 class CsvLogger(Logger):
-    """Writes one row per step and one column per metric; a step logged again overwrites its row.
+    """Writes one row per step and one column per metric; logging a step again overwrites its values.
 
-    `path` may hold the rows of an earlier part of the same run: they are kept. Of several processes, the first alone
-    writes.
+    Rows already in `path` are kept. Only the first process writes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,17 +37,17 @@ class CsvLogger(Logger):
         return ""
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Writes nothing: the settings have a file of their own."""
+        """Do nothing: the settings have a file of their own."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Adds `metrics` to the row of `step`."""
+        """Add `metrics` to the row of `step`."""
         row = {name: f"{float(value):.6g}" for name, value in metrics.items() if name != "epoch"}
         self._rows.setdefault(step or 0, {}).update(row)
 
     @rank_zero_only
     def save(self) -> None:
-        """Brings all rows to the disk."""
+        """Write all rows."""
         columns = dict.fromkeys(name for row in self._rows.values() for name in row)
 
         def write(path: Path) -> None:

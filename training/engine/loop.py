@@ -1,9 +1,9 @@
-"""What the stages share: one training loop with exact resume, and the best part by the dev split.
+"""The training loop of all stages: exact resume, and the best part by the dev split.
 
-A stage is a StageModule and a call of `train`. Batch and randomness of a step are functions of (seed, stage, step,
-rank), so that a run that was killed goes on as if it had not been.
+A stage is a StageModule and a call of `train`. Batches and randomness are functions of (seed, stage, step, rank), so a
+run that was killed continues as if it had never stopped.
 
-Several processes run the same code. Each measures its share of the dev split; the first alone writes into the run.
+Several processes run the same code. Each measures its share of the dev split; only the first writes into the run.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import Strategy
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from prip.errors import InputError
@@ -55,28 +56,36 @@ def train(
     mode: Literal["min", "max"],
     clip: float = 0.0,
 ) -> dict[str, Any]:
-    """Trains `module` for loop.steps steps, or for those that remain, and returns what it writes to metrics.json.
+    """Train `module` for loop.steps steps, or for those that remain, and return the contents of metrics.json.
 
-    With settings.devices above 1, Lightning starts the other processes by the command that this one was started with,
-    unless torchrun or Slurm has started them already.
+    With settings.devices above 1, Lightning starts the other processes with the command of this one, unless torchrun or
+    Slurm has already started them.
 
-    folder: from stage_folder. monitor, mode: the entry of `module.evaluate()` by which folder/part is chosen, and
-    whether it is to be small or large. clip: largest gradient norm, 0 for none; under manual optimization the module
-    clips by sharding.clipped_step.
+    Args:
+        module: The stage.
+        settings: Its settings.
+        loop: Length and rhythm of the training.
+        folder: From `stage_folder`.
+        monitor: Entry of `module.evaluate()` that chooses the best part, exported to folder/part.
+        mode: Whether that entry should be small or large.
+        clip: Largest gradient norm, 0 for none; under manual optimization the module clips with `clipped_step`.
 
-    Raises NonFiniteError, with the batch saved, as soon as a loss or a gradient is not finite.
+    Raises:
+        NonFiniteError: A loss or a gradient is not finite; the batch is saved.
+        InputError: The checkpoint cannot be resumed with these settings.
     """
     if (settings.resume or not process_rank()) and (finished := finished_metrics(folder)) is not None:
         return finished
     guard = NonFiniteGuard(module.stage, folder / "state")
     progress = StageLoop(module, loop, settings.seed, folder, monitor, mode)
-    strategy, manual = "auto", not module.automatic_optimization
+    manual = not module.automatic_optimization
+    strategy: Strategy | Literal["auto"] = "auto"
     if isinstance(settings, TrainSettings):
-        strategy = build_strategy(settings.strategy, settings.devices, settings.device, loop.batch_size, clip, manual)
+        strategy = build_strategy(settings, loop.batch_size, clip, manual)
     checkpoint = _checkpoint(module, settings, progress) if settings.resume else None
     if loop.accumulate > 1 and manual:
         raise InputError(
-            f"accumulate: wanted 1, as {module.stage} makes several steps of a batch, got {loop.accumulate}"
+            f"accumulate: expected 1 for {module.stage}, which takes several steps per batch, got {loop.accumulate}"
         )
     batches = _StepBatches(module, loop.steps * loop.accumulate)
     data: DataLoader[Any] = DataLoader(batches, None, sampler=_RemainingBatches(progress))
@@ -84,7 +93,8 @@ def train(
     with warnings.catch_warnings():
         for message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message)
-        trainer = _trainer(settings, loop, folder, [guard, progress], 0.0 if manual else clip, strategy)
+        callbacks: list[Callback] = [guard, progress]
+        trainer = _trainer(settings, loop, folder, callbacks, clip=0.0 if manual else clip, strategy=strategy)
         try:
             trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         except SystemExit as stop:
@@ -98,8 +108,8 @@ def train(
         "best_step": progress.best_step,
         "best": progress.best_metrics,
         "last": progress.last_metrics,
-        "trained_parameters": sum(number_of_weights(one) for one in parameters if one.requires_grad),
-        "parameters": sum(number_of_weights(one) for one in parameters),
+        "trained_parameters": sum(number_of_weights(value) for value in parameters if value.requires_grad),
+        "parameters": sum(number_of_weights(value) for value in parameters),
         "seconds": round(progress.seconds, 1),
         **module.facts(),
     }
@@ -112,7 +122,7 @@ def train(
 
 
 def _checkpoint(module: StageModule, settings: RunSettings, progress: StageLoop) -> Path | None:
-    """Returns the checkpoint to resume from, if there is one: what DeepSpeed wrote is put together where need be."""
+    """Return the checkpoint to resume from, if there is one, converting a sharded one for other strategies."""
     plain, sharded = progress.checkpoint_path, progress.sharded_path
     zero = isinstance(settings, TrainSettings) and settings.strategy.startswith("deepspeed")
     if not zero:
@@ -123,17 +133,26 @@ def _checkpoint(module: StageModule, settings: RunSettings, progress: StageLoop)
         return plain if plain.exists() or sharded.exists() else None
     assert isinstance(settings, TrainSettings)
     if plain.exists():
-        raise InputError(f"strategy: {plain} was not written by DeepSpeed: resume with auto or ddp")
+        raise InputError(f"strategy: expected auto or ddp to resume {plain}, got {settings.strategy}")
     if not sharded.exists():
         return None
-    wrote = f"{processes_of(sharded)} devices with deepspeed-{stage_of(sharded)}"
-    if wrote != f"{settings.devices} devices with {settings.strategy}":
-        raise InputError(f"devices, strategy: {sharded} was written by {wrote}: resume so, or with auto or ddp")
+    written_by = f"{processes_of(sharded)} devices with deepspeed-{stage_of(sharded)}"
+    given = f"{settings.devices} devices with {settings.strategy}"
+    if given != written_by:
+        raise InputError(
+            f"devices, strategy: expected {written_by}, which wrote {sharded}, or else auto or ddp, got {given}"
+        )
     return sharded
 
 
 def _trainer(
-    settings: RunSettings, loop: LoopSettings, folder: Path, callbacks: list[Callback], clip: float, strategy: Any
+    settings: RunSettings,
+    loop: LoopSettings,
+    folder: Path,
+    callbacks: list[Callback],
+    *,
+    clip: float,
+    strategy: Strategy | Literal["auto"],
 ) -> L.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     refresh_rate = 1 if sys.stderr.isatty() else max(1, loop.steps // 10)
@@ -160,7 +179,7 @@ def _trainer(
 
 
 class _StepBatches(Dataset[Any]):
-    """The module's batches, by their number."""
+    """The module's batches by number."""
 
     def __init__(self, module: StageModule, count: int) -> None:
         self._module, self._count = module, count
@@ -173,7 +192,7 @@ class _StepBatches(Dataset[Any]):
 
 
 class _RemainingBatches(Sampler[int]):
-    """Batches of the steps not yet done. Its length is all batches, as Lightning counts those of a resumed epoch."""
+    """Batches of the remaining steps. Its length counts all batches, like Lightning in a resumed epoch."""
 
     def __init__(self, progress: StageLoop) -> None:
         self._progress = progress

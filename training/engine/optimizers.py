@@ -1,4 +1,4 @@
-"""What is trained, by which optimizer, at which learning rate."""
+"""Which parameters are trained, with which optimizer and learning rate, and activation checkpointing."""
 
 from __future__ import annotations
 
@@ -27,17 +27,21 @@ _log = logging.getLogger(__name__)
 
 
 def train_only(module: nn.Module, *patterns: str) -> list[nn.Parameter]:
-    """Freezes all of `module`, then unfreezes the parameters whose name fits one of the shell-style `patterns`.
+    """Freeze all of `module`, then unfreeze the parameters whose names match the shell-style `patterns`.
 
-    Returns those. Raises InputError for a pattern that fits no parameter.
+    Returns:
+        The trained parameters.
+
+    Raises:
+        InputError: A pattern matches no parameter.
     """
     module.requires_grad_(False)
     trained: dict[str, nn.Parameter] = {}
     for pattern in patterns:
-        found = {name: value for name, value in module.named_parameters() if fnmatchcase(name, pattern)}
-        if not found:
-            raise InputError(f"patterns: wanted names of parameters of {type(module).__name__}, got {pattern!r}")
-        trained |= found
+        matches = {name: value for name, value in module.named_parameters() if fnmatchcase(name, pattern)}
+        if not matches:
+            raise InputError(f"patterns: expected names of parameters of {type(module).__name__}, got {pattern!r}")
+        trained |= matches
     for parameter in trained.values():
         parameter.requires_grad_(True)
     total = sum(parameter.numel() for parameter in module.parameters())
@@ -46,8 +50,11 @@ def train_only(module: nn.Module, *patterns: str) -> list[nn.Parameter]:
 
 
 def trained_names(part: PreferenceEncoder | PromptDecoder) -> list[str]:
-    """Returns patterns of the parameters that learn of a module's `encoder` or `decoder`: all of an encoder; of a
-    decoder its language model, or the adapters on it where there are any, and the projection where it reads a pivot."""
+    """Return patterns of the parameters that learn in a module's `encoder` or `decoder`.
+
+    All of an encoder learns; of a decoder its language model, or only its adapters if there are any, and the projection
+    if it reads a pivot.
+    """
     if isinstance(part, PreferenceEncoder):
         return ["encoder.*"]
     language_model = "decoder.lm.*lora_*" if hasattr(part.lm, "peft_config") else "decoder.lm.*"
@@ -55,27 +62,30 @@ def trained_names(part: PreferenceEncoder | PromptDecoder) -> list[str]:
 
 
 def in_float32(parameters: Iterable[nn.Parameter]) -> None:
-    """Puts what is trained into 32 bits: in 16, steps much smaller than a weight are lost in rounding."""
+    """Convert trained parameters to float32: in 16 bits, steps much smaller than a weight are lost to rounding."""
     for parameter in parameters:
         parameter.data = parameter.data.float()
 
 
 def checkpoint_activations(model: PreTrainedModel) -> None:
-    """Makes the layers of `model` forget their activations in training and compute them again for the gradient.
+    """Recompute the activations of the layers of `model` for the gradient, instead of keeping them.
 
-    transformers does so in training mode alone.
+    transformers does so in training mode only.
     """
-    how = {"use_reentrant": False}
-    if hasattr(model, "activation_checkpointing_enable"):  # transformers 5.23 or newer, where the other name warns
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs=how)
+    options = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):  # transformers 5.23 or newer, which deprecates the other name
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
     else:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
 
 
 def build_optimizer(settings: OptimizerSettings, parameters: Iterable[nn.Parameter], fused: bool = True) -> Optimizer:
-    """Returns the optimizer that `settings` names, over `parameters`.
+    """Return the optimizer that `settings` names.
 
-    fused: adamw in one kernel; in mixed precision, Lightning clips no gradient for an optimizer that is so made.
+    Args:
+        settings: Name, learning rate and weight decay.
+        parameters: The trained parameters.
+        fused: Run adamw in one kernel. Lightning cannot clip gradients for it in mixed precision.
     """
     if settings.name == "adafactor":
         return Adafactor(
@@ -90,22 +100,21 @@ def build_optimizer(settings: OptimizerSettings, parameters: Iterable[nn.Paramet
 
 
 def build_scheduler(settings: OptimizerSettings, optimizer: Optimizer, steps: int) -> LambdaLR:
-    """Returns the schedule of the learning rate over `steps` optimizer steps."""
+    """Return the learning-rate schedule over `steps` optimizer steps."""
     return LambdaLR(optimizer, learning_rate_factor(settings, steps))
 
 
 def scheduled_optimizer(
     settings: OptimizerSettings, parameters: Iterable[nn.Parameter], loop: LoopSettings
 ) -> OptimizerLRSchedulerConfig:
-    """Returns what Lightning's configure_optimizers returns: the optimizer, and its schedule, which moves on with every
-    step of the loop."""
+    """Return the optimizer and its schedule, advanced at every step, for Lightning's configure_optimizers."""
     optimizer = build_optimizer(settings, parameters, fused=loop.precision != "bf16-mixed")
     scheduler = build_scheduler(settings, optimizer, loop.steps)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def learning_rate_factor(settings: OptimizerSettings, steps: int) -> Callable[[int], float]:
-    """Returns the function from the step, counted from 0, to what lr is multiplied by there."""
+    """Return a function from the step, counted from 0, to the factor of the learning rate."""
 
     def factor(step: int) -> float:
         if step < settings.warmup_steps:

@@ -1,6 +1,6 @@
-"""What the processes of a run tell each other. In a run of one process, everything is its own.
+"""Communication between the processes of a run; in a run of one process, everything is its own.
 
-Rows are dealt out to the processes in turn, `group` rows at a time: the refinements of one user prompt.
+Rows are dealt to the processes in turn, `group` rows at a time: the refinements of one user prompt.
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ from torch import Tensor, distributed
 
 
 def rank() -> int:
-    """Returns the place of this process among those that train together."""
+    """Return the rank of this process."""
     return distributed.get_rank() if _several() else 0
 
 
 def count() -> int:
-    """Returns how many processes train together."""
+    """Return the number of processes that train together."""
     return distributed.get_world_size() if _several() else 1
 
 
 def gather_rows(own: Tensor, group: int = 1) -> Tensor:
-    """Returns the rows of all processes in the order in which one process would have them.
+    """Return the rows of all processes, in the order in which a single process would have them.
 
-    own: (rows, ...) with equally many rows in each; a second dimension may differ in length, and is filled up with 0.
+    Args:
+        own: (rows, ...), with the same number of rows in each process; rows of different lengths are padded with 0.
+        group: Consecutive rows that are dealt together.
     """
     if count() == 1:
         return own
@@ -37,19 +39,18 @@ def gather_rows(own: Tensor, group: int = 1) -> Tensor:
 
 
 def rows_of_this(rows: Tensor, group: int = 1) -> Tensor:
-    """Returns those of the rows of all processes that were dealt out to this one: what `gather_rows` was given."""
+    """Return the rows of this process among those of all: the inverse of `gather_rows`."""
     return rows[(torch.arange(len(rows), device=rows.device) // group) % count() == rank()]
 
 
-def local_places(rows: Tensor, process: int, group: int = 1) -> Tensor:
-    """Returns where those of `rows`, places among the rows of all processes, stand that are dealt out to `process`:
-    their places among its own rows, int64 (n,), in the order of `rows`."""
+def local_rows(rows: Tensor, process: int, group: int = 1) -> Tensor:
+    """Convert global row indices to indices among the rows of `process`, int64 (n,), dropping those of others."""
     number, within = rows // group, rows % group
     return (number // count() * group + within)[number % count() == process]
 
 
 def total(values: Tensor) -> Tensor:
-    """Returns the sum over the processes."""
+    """Return the sum over the processes."""
     if count() == 1:
         return values
     values = values.clone()

@@ -1,4 +1,4 @@
-"""DeepSpeed's ZeRO under Lightning: its strategies, and what it shares out among the processes made whole again."""
+"""DeepSpeed's ZeRO under Lightning: strategies, gathered parameters, and sharded checkpoints made whole."""
 
 from __future__ import annotations
 
@@ -10,17 +10,22 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strategy
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from prip.errors import CheckpointError, require
 
+from ..settings import TrainSettings
+from .stage_module import StageModule
+
 TAG = "checkpoint"
-"""Name of the folder that Lightning lets DeepSpeed write into, inside the checkpoint."""
+"""Folder inside a checkpoint into which Lightning lets DeepSpeed write."""
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _CONVERSION = {
     "num_extract_workers": 1,
@@ -32,18 +37,24 @@ _CONVERSION = {
 
 
 class ZeroStrategy(DeepSpeedStrategy):
-    """ZeRO-2 or ZeRO-3. Lightning and DeepSpeed both divide the loss by the batches of a step: here one of them does.
+    """ZeRO-2 or ZeRO-3, with a loss divided by the batches of a step once, not by both Lightning and DeepSpeed.
 
-    Frozen parameters are left out of the checkpoints.
+    Frozen parameters are left out of checkpoints.
+
+    Args:
+        stage: 2 or 3.
+        batch_size: Examples in a batch, for DeepSpeed's log.
+        clip: Largest gradient norm, 0 for none.
+        manual: Whether the module takes its optimizer steps itself. DeepSpeed then sums the gradients of all backward
+            passes since the last step, instead of keeping only those of the last pass.
+        options: Options of Lightning's strategy.
     """
 
     def __init__(self, stage: int, batch_size: int, clip: float, manual: bool, **options: Any) -> None:
-        """manual: whether the module makes its optimizer steps itself. DeepSpeed then adds up the gradients of all
-        backward passes up to a step, instead of keeping those of the last."""
         require("deepspeed", "deepspeed")
         options |= {"exclude_frozen_parameters": True, "logging_batch_size_per_gpu": batch_size}
         if manual and stage == 3:
-            options["overlap_comm"] = False  # DeepSpeed adds up without it alone
+            options["overlap_comm"] = False  # with it, DeepSpeed does not sum gradients
         super().__init__(stage=stage, **options)
         assert isinstance(self.config, dict)
         self.config |= {"gradient_clipping": clip, "managed_gradient_accumulation": not manual}
@@ -53,7 +64,7 @@ class ZeroStrategy(DeepSpeedStrategy):
 
 
 class CpuZeroStrategy(ZeroStrategy):
-    """The same over gloo on the CPU, which Lightning's strategy refuses to run on."""
+    """ZeRO over gloo on the CPU, which Lightning's strategy does not support."""
 
     def __init__(self, stage: int, batch_size: int, clip: float, manual: bool) -> None:
         os.environ["DS_ACCELERATOR"] = "cpu"
@@ -61,48 +72,68 @@ class CpuZeroStrategy(ZeroStrategy):
 
     @property
     def root_device(self) -> torch.device:
-        return torch.device("cpu", 0)  # DeepSpeed asks for a number
+        return torch.device("cpu", 0)  # DeepSpeed needs an index
 
     def setup_environment(self) -> None:
         super(DeepSpeedStrategy, self).setup_environment()
 
     def setup_distributed(self) -> None:
-        # gloo alone: DeepSpeed's own kernel for one machine would have to be compiled first
+        # Use gloo only: DeepSpeed's shared-memory kernel would have to be compiled first.
         require("deepspeed.ops", "deepspeed").__compatible_ops__["deepspeed_shm_comm"] = False
         self.set_world_ranks()
         self._init_deepspeed_distributed()
 
 
-def build_strategy(name: str, devices: int, device: str, batch_size: int, clip: float, manual: bool) -> Any:
-    """Returns what Lightning's Trainer takes as its strategy.
+def build_strategy(settings: TrainSettings, batch_size: int, clip: float, manual: bool) -> Strategy | Literal["auto"]:
+    """Return the strategy for Lightning's Trainer.
 
-    device: auto, cpu or cuda. clip: largest gradient norm, 0 for none. manual: whether the module makes its optimizer
-    steps itself.
+    Args:
+        settings: Strategy, devices and device.
+        batch_size: Examples in a batch on each device.
+        clip: Largest gradient norm, 0 for none.
+        manual: Whether the module takes its optimizer steps itself.
     """
-    if name.startswith("deepspeed-"):
-        on_cpu = device == "cpu" or not torch.cuda.is_available()
-        return (CpuZeroStrategy if on_cpu else ZeroStrategy)(int(name[-1]), batch_size, clip, manual)
-    if name == "ddp" or devices > 1:
-        return DDPStrategy(gradient_as_bucket_view=True)  # else DDP holds every gradient twice
+    if settings.strategy.startswith("deepspeed-"):
+        on_cpu = settings.device == "cpu" or not torch.cuda.is_available()
+        return (CpuZeroStrategy if on_cpu else ZeroStrategy)(int(settings.strategy[-1]), batch_size, clip, manual)
+    if settings.strategy == "ddp" or settings.devices > 1:
+        return DDPStrategy(gradient_as_bucket_view=True)  # without it, DDP holds every gradient twice
     return "auto"
 
 
-def holds_float32(precision: str, strategy: Any) -> bool:
-    """Returns whether a module holds what it trains in 32 bits. In bf16-mixed under DeepSpeed it does not: the engine
-    makes 16 bits of it and has 32-bit weights of its own, shared out; whole ones would only pass through the host."""
+def holds_float32(precision: str, strategy: Strategy) -> bool:
+    """Return whether a module holds its trained parameters in float32.
+
+    In bf16-mixed under DeepSpeed it does not: the engine converts them to 16 bits and shards float32 copies of its own.
+    """
     return precision == "32-true" or (precision == "bf16-mixed" and not isinstance(strategy, DeepSpeedStrategy))
 
 
-def forward(module: L.LightningModule, *given: Any) -> Any:
-    """Calls `module` for a backward pass of its own, under manual optimization: DeepSpeed's engine adds up the
-    gradients of as many backward passes as it has seen forward passes."""
+def for_backward(module: L.LightningModule) -> nn.Module:
+    """Return what to call for a forward pass under manual optimization: DeepSpeed's engine, or the module itself.
+
+    The engine sums the gradients of as many backward passes as it has seen forward passes.
+    """
     strategy = module.trainer.strategy
-    return (strategy.deepspeed_engine if isinstance(strategy, ZeroStrategy) else module)(*given)
+    return strategy.deepspeed_engine if isinstance(strategy, ZeroStrategy) else module
 
 
-def clipped_step(module: L.LightningModule, optimizer: Any, parameters: Iterable[nn.Parameter], clip: float) -> float:
-    """Takes an optimizer step with the gradients of the backward passes since the last, and forgets them; returns the
-    norm that they had. clip: to which norm they are scaled down, 0 for none; that of the strategy under DeepSpeed.
+def clipped_step(
+    module: L.LightningModule,
+    optimizer: Optimizer | LightningOptimizer,
+    parameters: Iterable[nn.Parameter],
+    clip: float,
+) -> float:
+    """Take an optimizer step with the gradients accumulated since the last one, and reset them.
+
+    Args:
+        module: The module.
+        optimizer: Its optimizer.
+        parameters: The trained parameters.
+        clip: Norm to which the gradient is clipped, 0 for none; under DeepSpeed, that of the strategy applies.
+
+    Returns:
+        The norm of the gradient before clipping.
     """
     strategy = module.trainer.strategy
     if isinstance(strategy, ZeroStrategy):
@@ -116,18 +147,18 @@ def clipped_step(module: L.LightningModule, optimizer: Any, parameters: Iterable
 
 @contextmanager
 def whole_parameters(module: nn.Module) -> Iterator[None]:
-    """Gives the first process the whole of every parameter that ZeRO-3 has shared out, on the CPU, to be read there.
+    """Gather every parameter that ZeRO-3 has sharded, on the CPU of the first process, to be read there.
 
-    All processes must enter it together. Other parameters stay as they are.
+    All processes must enter it together. Other parameters stay unchanged.
     """
-    shared = [parameter for parameter in module.parameters() if hasattr(parameter, "ds_id")]
-    if not shared:
+    sharded = [parameter for parameter in module.parameters() if hasattr(parameter, "ds_id")]
+    if not sharded:
         yield
         return
     deepspeed = require("deepspeed", "deepspeed")
     first = torch.distributed.get_rank() == 0
     placeholders = []
-    for parameter in shared:
+    for parameter in sharded:
         with deepspeed.zero.GatheredParameters([parameter]):
             whole = parameter.data.cpu().clone() if first else None
         if whole is not None:
@@ -141,51 +172,60 @@ def whole_parameters(module: nn.Module) -> Iterator[None]:
 
 
 def number_of_weights(parameter: nn.Parameter) -> int:
-    """Returns how many numbers a parameter holds, be it shared out or not."""
+    """Return the number of elements of a parameter, sharded or not."""
     return getattr(parameter, "ds_numel", parameter.numel())
 
 
 def processes_of(folder: Path) -> int:
-    """Returns how many processes wrote a DeepSpeed checkpoint."""
+    """Return the number of processes that wrote a DeepSpeed checkpoint."""
     return len(list((folder / TAG).glob("*zero_pp_rank_*_optim_states.pt")))
 
 
 def stage_of(folder: Path) -> int:
-    """Returns the ZeRO stage, 2 or 3, that wrote a DeepSpeed checkpoint."""
+    """Return the ZeRO stage of a DeepSpeed checkpoint, 2 or 3."""
     return 3 if list((folder / TAG).glob("zero_pp_rank_*_model_states.pt")) else 2
 
 
-def plain_checkpoint(folder: Path, module: L.LightningModule) -> dict[str, Any]:
-    """Returns a DeepSpeed checkpoint as the one that Lightning would have written without DeepSpeed.
+def plain_checkpoint(folder: Path, module: StageModule) -> dict[str, Any]:
+    """Convert a DeepSpeed checkpoint into the one that Lightning would have written without DeepSpeed.
 
-    Weights, the optimizer's states (through DeepSpeed's universal checkpoint) and the loop are all there.
-    Raises CheckpointError where a trained parameter is missing.
+    Args:
+        folder: The checkpoint.
+        module: The module that is to be resumed.
+
+    Returns:
+        The checkpoint with weights, optimizer state (through DeepSpeed's universal checkpoint) and loop state.
+
+    Raises:
+        CheckpointError: A trained parameter is missing.
     """
+    # Let DeepSpeed merge its shards into one file per parameter and moment.
     universal = folder / "universal"
     shutil.rmtree(universal, ignore_errors=True)
     convert = require("deepspeed.checkpoint.ds_to_universal", "deepspeed")
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # its progress bars
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # hides its progress bars
         convert.main(SimpleNamespace(input_folder=str(folder / TAG), output_folder=str(universal), **_CONVERSION))
     names = {id(value): name for name, value in module.named_parameters() if value.requires_grad}
     missing = [name for name in names.values() if not (universal / "zero" / name / "fp32.pt").is_file()]
     if missing:
         raise CheckpointError(f"{folder}: weights are missing: {', '.join(missing)}")
+    # The weights: trained parameters from the merged files, buffers from the first process.
     model_states = sorted((folder / TAG).glob("*model_states.pt"))[0]
     checkpoint = torch.load(model_states, map_location="cpu", weights_only=True)
-    kept = checkpoint["module"]
-    buffers = {name: kept[name] for name, _ in module.named_buffers() if name in kept}
+    buffers = {name: checkpoint["module"][name] for name, _ in module.named_buffers() if name in checkpoint["module"]}
     weights = {
         name: _read(universal, names[id(value)], "fp32", value.shape)
         for name, value in module.named_parameters(remove_duplicate=False)
         if value.requires_grad
     }
-    configured: Any = module.configure_optimizers()
-    (group,) = configured["optimizer"].param_groups
+    # The optimizer state, in the order of the parameters in a fresh optimizer.
+    fresh = module.configure_optimizers()["optimizer"]
+    (group,) = fresh.param_groups
     states = {}
-    for place, value in enumerate(group["params"]):
-        states[place] = {kind: _read(universal, names[id(value)], kind, value.shape) for kind in _MOMENTS}
-        states[place]["step"] = torch.tensor(float(checkpoint["global_steps"]))  # one for each: it is counted in place
-    groups = configured["optimizer"].state_dict()["param_groups"]
+    for index, value in enumerate(group["params"]):
+        states[index] = {kind: _read(universal, names[id(value)], kind, value.shape) for kind in _MOMENTS}
+        states[index]["step"] = torch.tensor(float(checkpoint["global_steps"]))  # one tensor each: updated in place
+    groups = fresh.state_dict()["param_groups"]
     groups[0]["lr"] = checkpoint["lr_schedulers"][0]["_last_lr"][0]
     shutil.rmtree(universal)
     optimizer = {"state": states, "param_groups": groups}
@@ -195,4 +235,4 @@ def plain_checkpoint(folder: Path, module: L.LightningModule) -> dict[str, Any]:
 def _read(universal: Path, name: str, state: str, shape: torch.Size) -> Tensor:
     content = torch.load(universal / "zero" / name / f"{state}.pt", map_location="cpu", weights_only=True)
     values = content["param"] if isinstance(content, dict) else content
-    return values.reshape(shape)  # of ZeRO-3, they are in one row
+    return values.reshape(shape)  # ZeRO-3 stores them flat

@@ -1,54 +1,60 @@
-"""What a stage gives the training loop: its batches, measurements and results."""
+"""What a stage provides to the training loop: its batches, its measurements and its result."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
-_Item = TypeVar("_Item")
+_Batch = TypeVar("_Batch")
 
 
 class StageModule(L.LightningModule):
-    """A stage: which batch stands at which step, how it is measured, and what it leaves behind.
+    """A Lightning module whose training can be resumed exactly.
 
-    Subclasses add training_step and configure_optimizers as Lightning wants them, with automatic or manual
-    optimization. Parameters that do not require gradients are left out of the checkpoints: __init__ must bring them
-    back.
+    Subclasses also define `training_step`, with automatic or manual optimization. Parameters that do not require
+    gradients are left out of checkpoints: `__init__` must restore them.
     """
 
     stage: ClassVar[str]
     """Name of the stage: its folder in the run, and part of every seed."""
     starts_trained: ClassVar[bool] = False
-    """Whether what it trains comes from an earlier stage: it is then measured before the first step, as step 0."""
+    """Whether what it trains comes from an earlier stage; it is then measured before the first step, as step 0."""
 
     @abstractmethod
-    def batch_at(self, step: int) -> Any:
-        """Returns the batch of `step`, on the CPU: a pure function of the seed, the stage, the step and the rank.
+    def batch_at(self, step: int) -> object:
+        """Return batch number `step`, on the CPU: a pure function of the seed, the stage, the step and the rank.
 
-        With loop.accumulate, batches are counted: those of step s are s * accumulate and the accumulate - 1 after it.
+        With loop.accumulate, step s of the optimizer takes the `accumulate` batches from s * accumulate on.
         """
 
     @abstractmethod
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Return the optimizer and its schedule."""
+
+    @abstractmethod
     def evaluate(self) -> dict[str, float]:
-        """Measures the module on the dev split. Called in eval mode, without gradients, in all processes at once:
-        each must return the same."""
+        """Measure the module on the dev split.
+
+        Called in eval mode and without gradients, in all processes at once; each must return the same.
+        """
 
     @abstractmethod
     def export(self, folder: Path) -> None:
-        """Writes the trained part into the empty folder `folder`. Called in the first process alone."""
+        """Write the trained part into the empty folder `folder`. Called in the first process only."""
 
     def facts(self) -> dict[str, float]:
-        """Returns what metrics.json is to say of the finished stage beside its measures on the dev split."""
+        """Return entries of metrics.json beside the dev metrics."""
         return {}
 
     def log_step(self, name: str, value: Tensor, prog_bar: bool = False) -> None:
-        """Logs what a batch gives for its step: the mean over the step's batches and over the processes."""
+        """Log a value of a batch; the log gets its mean over the step's batches and over the processes."""
         values = self.__dict__.setdefault("_of_the_step", {}).setdefault(name, [])
         values.append(value.detach())
         if len(values) == self.trainer.accumulate_grad_batches:
@@ -56,18 +62,18 @@ class StageModule(L.LightningModule):
             values.clear()
             self.log(name, mean, prog_bar=prog_bar, sync_dist=self.trainer.world_size > 1)
 
-    def my_share(self, batches: Sequence[_Item]) -> list[tuple[_Item, bool]]:
-        """Returns the batches of the dev split that this process measures, each with whether it counts.
+    def my_share(self, batches: Sequence[_Batch]) -> list[tuple[_Batch, bool]]:
+        """Return this process's share of the dev batches, each with whether it counts.
 
-        All processes get equally many, as those that share the weights out must call them together: where there is
-        none left for a process, it repeats the first, which then does not count.
+        All processes get equally many, because processes that share sharded weights must call them together; a process
+        without a batch left repeats the first, which then does not count.
         """
         processes, count = self.trainer.world_size, len(batches)
-        places = range(self.global_rank, -(-count // processes) * processes, processes)
-        return [(batches[place], True) if place < count else (batches[0], False) for place in places]
+        indices = range(self.global_rank, -(-count // processes) * processes, processes)
+        return [(batches[index], True) if index < count else (batches[0], False) for index in indices]
 
     def summed(self, value: Tensor) -> Tensor:
-        """Returns the sum of a tensor over the processes, on the CPU."""
+        """Return the sum of a tensor over the processes, on the CPU."""
         if self.trainer.world_size == 1:
             return value.cpu()
         return self.trainer.strategy.reduce(value.to(self.device), reduce_op="sum").cpu()

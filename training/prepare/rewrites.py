@@ -24,7 +24,7 @@ from ..data.reward_statistics import RewardStatistics
 from ..data.rewrites import REWRITES, rewrites_of_sessions
 from ..data.sessions import find_sessions, read_log
 from ..data.splits import check_splits, limit_prompts, read_prompts, split_by_prompt
-from ..rollouts.image_scorer import BaselineCache, ImageScorer
+from ..rollouts.image_scorer import ImageScorer, PlainScoreCache
 from ..runs.pinned_settings import pin_rewrites
 from ..runs.run_folder import finished_metrics, stage_folder, write_metrics
 from ..settings import RewritesSettings
@@ -115,7 +115,7 @@ def _synthetic(
     drawn_with = {name: value for name, value in hashes.items() if name == "generator" or name.startswith("rewards/")}
     known = known_scores(Path(paths["statistics"]).parent, drawn_with, names)
     generator = load_generator(paths["generator"], device=device, **chosen.generator_options)
-    cache = BaselineCache(folder / "baseline")
+    cache = PlainScoreCache(folder / "baseline")
     if not len(cache) and known:
         cache.add({(prompt, seed): own for (owner, prompt, seed), own in known.items() if owner == prompt})
     scorer = ImageScorer(generator, rewards, cache, chosen.chunk)

@@ -13,11 +13,10 @@ import torch
 from prip.rewards import StandardisedSum
 from prip.text.prompts import own_words
 
-from ..data.drawing import SEEDS
 from ..data.pairs import MANIFEST
 from ..data.rewrites import REWRITES, continued
 from ..rollouts.image_scorer import ImageScorer
-from ..runs.seeds import derive_seed
+from ..runs.seeds import derive_seed, drawing_seeds
 
 Job = tuple[str, str, int]
 """The user prompt that an image is scored for, the prompt that it is drawn from, and its seed."""
@@ -72,9 +71,8 @@ def image_seeds(rewrites: pd.DataFrame, known: Mapping[Job, object], count: int,
         drawn.setdefault(prompt, []).append(own)
     chosen = []
     for user_prompt, system_prompt in zip(*(rewrites[column] for column in REWRITES), strict=True):
-        first = derive_seed(seed, "rewrites", user_prompt)
         candidates = [*drawn.get(user_prompt, []), *drawn.get(system_prompt, [])]
-        candidates += [(first + offset) % SEEDS for offset in range(count)]
+        candidates += drawing_seeds(count, seed, "rewrites", user_prompt)
         chosen.append(list(dict.fromkeys(candidates))[:count])
     return chosen
 

@@ -1,4 +1,4 @@
-"""What the policy earns on the dev split: refined greedily, drawn with fixed seeds. Every algorithm is measured so."""
+"""Measures the policy on the dev split: greedy refinements, drawn with fixed seeds, under every algorithm."""
 
 from __future__ import annotations
 
@@ -8,58 +8,59 @@ from pathlib import Path
 
 import torch
 
-from prip.rewards import StandardisedSum
-
 from ..engine import ranks
-from ..rollouts.image_scorer import ImageScorer
 from ..rollouts.policy import Learner, Policy
-from ..rollouts.scores import score_refinements
+from ..rollouts.scores import GainScorer
 from ..runs.preview import Column, write_preview
+from ..runs.seeds import DEV_SEED
 from . import ppo
-from .parts import DEV_SEED
 
 
 @dataclass(frozen=True)
 class DevSplit:
-    """The chosen user prompts and what they are measured with."""
+    """The chosen user prompts of the dev split and what measures their refinements."""
 
     prompts: Sequence[str]
     images_per_prompt: int
     policy: Policy
-    scorer: ImageScorer
-    total: StandardisedSum
+    scorer: GainScorer
     chunk: int
     """Refinements whose log-probabilities are computed at once"""
 
     @torch.no_grad()
     def measure(self, part: Learner, reference: Learner, device: torch.device) -> dict[str, float]:
-        """Returns dev_reward (mean gain over plain, in the standardised sum), the raw gain of each reward, dev_kl (of
-        the learning `part` to the warmed-up `reference`: exact, in nats per token), and dev_modifiers and
-        dev_response_length of a prompt. Each process measures its share; all of them return the same.
+        """Measure the learning `part`. Each process measures its share; all return the same.
+
+        Returns:
+            dev_reward (mean gain over plain), dev_reward_NAME (raw gain of each reward), dev_kl (exact KL of `part` to
+            `reference`, in nats per token), and dev_modifiers and dev_response_length, both per prompt.
         """
+        # Every process refines the same number of prompts; rows beyond the last prompt are dropped after gathering.
         processes, count = ranks.count(), len(self.prompts)
-        places = range(ranks.rank(), -(-count // processes) * processes, processes)
-        refinements = self.policy.refine([self.prompts[place % count] for place in places])
+        indices = range(ranks.rank(), -(-count // processes) * processes, processes)
+        refinements = self.policy.refine([self.prompts[index % count] for index in indices])
         seeds = [list(range(DEV_SEED, DEV_SEED + self.images_per_prompt)) for _ in refinements]
-        scores = score_refinements(self.scorer, self.total, refinements, seeds)
+        scores = self.scorer.score(refinements, seeds)
         batch = self.policy.collate(refinements)
+        # The KL is summed over the whole vocabulary, not estimated from the tokens chosen.
         divergences = []
-        with self.policy.residence.using("decoder"):
+        with self.policy.offloading.using("decoder"):
             for rows in torch.arange(len(batch)).split(self.chunk):
-                some = batch.rows(rows).to(device)
-                allowed = some.allowed
+                chunk = batch.rows(rows).to(device)
+                allowed = chunk.allowed
                 new, warm = (
-                    ppo.allowed_log_softmax(self.policy.score(one, some)[0], allowed) for one in (part, reference)
+                    ppo.allowed_log_softmax(self.policy.action_logits(model, chunk)[0], allowed)
+                    for model in (part, reference)
                 )
                 difference = torch.where(new.isfinite(), new - warm, 0)
                 divergences.append((new.exp() * difference).sum(dim=-1))
-        separator = self.policy.refiner.sampler.separator
 
         def gather(values: torch.Tensor) -> torch.Tensor:
             return ranks.gather_rows(values.to(device))[:count]
 
         kl, lengths = gather(torch.cat(divergences)), gather(batch.mask.sum(dim=1))
         mask = torch.arange(kl.shape[1], device=device) < lengths.unsqueeze(1)
+        separator = self.policy.refiner.sampler.separator
         modifiers = gather(torch.tensor([one.actions.count(separator) + 1 for one in refinements]))
         metrics = {
             "dev_reward": gather(scores.gain).mean().item(),
@@ -72,15 +73,18 @@ class DevSplit:
         return metrics
 
     def preview(self, path: Path, count: int) -> None:
-        """Writes the picture of the first `count` prompts, plain and refined greedily. All processes refine, as those
-        that share the weights out must; the first draws and writes."""
+        """Write the picture of the first `count` prompts, plain and refined.
+
+        All processes must call this, because all refine together; the first one draws and writes.
+        """
         refinements = self.policy.refine(self.prompts[:count])
         if ranks.rank():
             return
-        owners, seeds = [one.user_prompt for one in refinements], [DEV_SEED] * len(refinements)
-        plain = self.scorer.draw(owners, seeds)
-        refined = self.scorer.draw([one.refined_prompt for one in refinements], seeds)
-        with self.scorer.residence.using("rewards"):
-            gains = self.total(owners, refined) - self.total(owners, plain)
-        rows = zip(refinements, plain, refined, gains.tolist(), strict=True)
+        images, total = self.scorer.images, self.scorer.total
+        user_prompts, seeds = [one.user_prompt for one in refinements], [DEV_SEED] * len(refinements)
+        plain = images.draw(user_prompts, seeds)
+        refined = images.draw([one.refined_prompt for one in refinements], seeds)
+        with images.offloading.using("rewards"):
+            gains = (total(user_prompts, refined) - total(user_prompts, plain)).tolist()
+        rows = zip(refinements, plain, refined, gains, strict=True)
         write_preview(path, [Column(one.user_prompt, one.refined_prompt, a, b, gain) for one, a, b, gain in rows])

@@ -1,4 +1,4 @@
-"""What rollouts look like to the models that made them: probabilities of their actions, and figures for the log."""
+"""Log-probabilities, entropies and values of sampled actions under the policy and the reference, and their metrics."""
 
 from __future__ import annotations
 
@@ -13,69 +13,73 @@ from ..rollouts.policy import ActionBatch, Learner, Refinement
 from ..rollouts.scores import Scores
 from ..runs.seeds import derive_seed
 from . import ppo
-from .context import Workshop
+from .context import RlContext
 
 
 @dataclass(frozen=True)
-class Replay:
-    """Figures of each action, float32 (batch, length), 0 where there is none."""
+class ActionFigures:
+    """Figures of each action, float32 (batch, length), 0 past a row's last action."""
 
     old: Tensor
-    """Log-probability when it was sampled"""
+    """Log-probability when the action was sampled"""
     reference: Tensor
-    """Log-probability by the warmed-up model"""
+    """Log-probability under the warmed-up model"""
     entropy: Tensor
     values: Tensor
-    """What the value head says, 0 without one"""
+    """Output of the value head, 0 without one"""
+
+    def gathered(self, group: int) -> ActionFigures:
+        """Return the figures of all processes, in the order of a single process; group: rollouts per user prompt."""
+        columns = self.old, self.reference, self.entropy, self.values
+        return ActionFigures(*(ranks.gather_rows(column, group) for column in columns))
 
 
 @torch.no_grad()
-def replay(
-    workshop: Workshop,
+def action_figures(
+    context: RlContext,
     part: Learner,
     batch: ActionBatch,
     device: torch.device,
     value_head: nn.Module | None = None,
-) -> Replay:
-    """Returns the figures of the actions in `batch`, which is on the CPU, by the learning `part`, in chunks."""
+) -> ActionFigures:
+    """Return the figures of the actions in `batch`, which lies on the CPU, under the learning `part`."""
     columns: list[tuple[Tensor, ...]] = []
-    for rows in torch.arange(len(batch)).split(workshop.rollouts.chunk.score):
-        some = batch.rows(rows).to(device)
-        allowed = some.allowed
-        logits, hidden = workshop.policy.score(part, some)
-        warm = workshop.policy.score(workshop.reference, some)[0]
-        values = torch.zeros(some.mask.shape, device=device)
+    for rows in torch.arange(len(batch)).split(context.settings.rollouts.chunk.score):
+        chunk = batch.rows(rows).to(device)
+        allowed = chunk.allowed
+        logits, hidden = context.policy.action_logits(part, chunk)
+        warm = context.policy.action_logits(context.reference, chunk)[0]
+        values = torch.zeros(chunk.mask.shape, device=device)
         if value_head is not None:
-            values = torch.where(some.mask, value_head(hidden.float()).squeeze(-1), 0)
+            values = torch.where(chunk.mask, value_head(hidden.float()).squeeze(-1), 0)
         columns.append(
             (
-                ppo.token_log_probabilities(logits, allowed, some.actions, some.mask),
-                ppo.token_log_probabilities(warm, allowed, some.actions, some.mask),
-                ppo.token_entropy(logits, allowed, some.mask),
+                ppo.token_log_probabilities(logits, allowed, chunk.actions, chunk.mask),
+                ppo.token_log_probabilities(warm, allowed, chunk.actions, chunk.mask),
+                ppo.token_entropy(logits, allowed, chunk.mask),
                 values,
             )
         )
-    return Replay(*(torch.cat(column) for column in zip(*columns, strict=True)))
-
-
-def gather_replay(own: Replay, group: int) -> Replay:
-    """Returns the figures of all processes' actions, in the order of one process."""
-    return Replay(*(ranks.gather_rows(one, group) for one in (own.old, own.reference, own.entropy, own.values)))
+    return ActionFigures(*(torch.cat(column) for column in zip(*columns, strict=True)))
 
 
 def rollout_metrics(
-    workshop: Workshop, refinements: Sequence[Refinement], scores: Scores, own: Replay, device: torch.device
+    context: RlContext,
+    refinements: Sequence[Refinement],
+    scores: Scores,
+    figures: ActionFigures,
+    device: torch.device,
 ) -> dict[str, float]:
-    """Returns the log's figures of an iteration's rollouts, those of all processes."""
-    group = workshop.rollouts.samples_per_prompt
-    limit, count = workshop.scorer.generator.token_limit, workshop.scorer.generator.count_tokens
+    """Return the metrics of an iteration's rollouts, over all processes."""
+    group, generator = context.settings.rollouts.samples_per_prompt, context.scorer.images.generator
 
     def gather(values: Sequence[float] | Tensor) -> Tensor:
         return ranks.gather_rows(torch.as_tensor(values, device=device), group)
 
-    whole, lengths = gather_replay(own, group), gather([len(one.actions) for one in refinements])
+    whole, lengths = figures.gathered(group), gather([len(one.actions) for one in refinements])
     mask = torch.arange(whole.old.shape[1], device=device) < lengths.unsqueeze(1)
     distinct = gather([derive_seed(one.refined_prompt) for one in refinements])
+    too_long = [float(generator.count_tokens(one.refined_prompt) > generator.token_limit) for one in refinements]
     drawn = ranks.total(torch.tensor([scores.drawn_refined, scores.drawn_plain], device=device)).tolist()
     metrics = {
         "reward": gather(scores.gain).mean().item(),
@@ -83,7 +87,7 @@ def rollout_metrics(
         "entropy": ppo.masked_mean(whole.entropy, mask).item(),
         "response_length": lengths.float().mean().item(),
         "distinct_prompts": len(distinct.unique()) / len(distinct),
-        "over_token_limit": gather([float(count(one.refined_prompt) > limit) for one in refinements]).mean().item(),
+        "over_token_limit": gather(too_long).mean().item(),
         "drawn_refined": float(drawn[0]),
         "drawn_plain": float(drawn[1]),
     }

@@ -1,14 +1,14 @@
-"""What a device must hold: weights, gradients and optimizer state of each part, and what the phases of a step add.
+"""The memory table of RL: what a device holds of each part, and in each phase of an iteration.
 
-Everything is counted from shapes and number formats, so that modules on the `meta` device, without any memory, count as
-well. Sizes are in bytes, and in tables in GB of 10**9. Activations and the allocator's own losses are not counted.
+Everything is counted from shapes and dtypes, so modules on the `meta` device can be counted too. Sizes are in bytes, in
+tables in GB (10**9 bytes). Activations and fragmentation are not counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,46 +17,47 @@ from prip.fingerprints import modules_inside
 from ..settings import RolloutSettings
 
 if TYPE_CHECKING:
-    from .context import Workshop
+    from transformers import PreTrainedConfig
+
+    from .context import RlContext
 
 ADAFACTOR_STATE = 4
-"""Bytes of a number in Adafactor's state, which is float32 whatever the weights are"""
+"""Bytes per number of Adafactor's state, which is always float32"""
 
 HEAD_TOKENS = 128
-"""Tokens of template, pivot and user prompt that the estimate puts before what is added"""
+"""Tokens of template, pivot and user prompt that the estimate assumes before the added ones"""
 SCORE_COPIES = 4
-"""Tensors over the vocabulary at once while log-probabilities are computed: logits, masked logits, log-probabilities
-and what the entropy needs"""
+"""Tensors over the vocabulary at once without gradients: logits, masked logits, log-probabilities, entropy terms"""
 UPDATE_COPIES = 5
-"""The same while a gradient is computed"""
+"""The same with gradients"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PartMemory:
-    """One part on one device."""
+    """The memory of one part on one device."""
 
     name: str
     dtypes: str
-    """Number formats of its parameters"""
+    """Dtypes of its parameters"""
     parameters: int
     weights: int
     """Bytes of parameters and buffers"""
     trainable: int = 0
-    """Parameters that are trained"""
+    """Trained parameters"""
     gradients: int = 0
     """Bytes of their gradients"""
     optimizer: int = 0
-    """Bytes of their optimizer's state"""
+    """Bytes of their optimizer state"""
 
     @property
     def bytes(self) -> int:
-        """All of it."""
+        """Bytes of weights, gradients and optimizer state together."""
         return self.weights + self.gradients + self.optimizer
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a step: which parts it uses, and what it holds besides, in bytes."""
+    """A phase of an iteration: the parts it uses, and the bytes it needs beside them."""
 
     name: str
     uses: frozenset[str]
@@ -64,28 +65,36 @@ class Phase:
 
 
 def part_memory(name: str, part: object, optimizer: str = "") -> PartMemory:
-    """Counts `part`: modules, or an object or a list with modules inside; a tensor that several share is counted once.
+    """Count the memory of a part.
 
-    optimizer: "adamw" or "adafactor" for what requires gradients; "" for a part that is never trained.
+    Args:
+        name: Its name in the table.
+        part: Modules, or an object or a list with modules inside; shared tensors are counted once.
+        optimizer: "adamw" or "adafactor" for the parameters that require gradients; "" for a part that is not trained.
     """
-    modules = [module for one in (part if isinstance(part, list | tuple) else [part]) for module in modules_inside(one)]
+    members = part if isinstance(part, list | tuple) else [part]
+    modules = [module for member in members for module in modules_inside(member)]
     parameters = {id(value): value for module in modules for value in module.parameters()}
     buffers = {id(value): value for module in modules for value in module.buffers()}
     trained = [value for value in parameters.values() if optimizer and value.requires_grad]
+    dtypes = sorted({str(value.dtype).removeprefix("torch.") for value in parameters.values()})
     return PartMemory(
-        name,
-        ", ".join(sorted({str(value.dtype).removeprefix("torch.") for value in parameters.values()})) or "none",
-        sum(value.numel() for value in parameters.values()),
-        sum(value.nbytes for value in (*parameters.values(), *buffers.values())),
-        sum(value.numel() for value in trained),
-        sum(value.nbytes for value in trained),
-        sum(optimizer_state(optimizer, value) for value in trained),
+        name=name,
+        dtypes=", ".join(dtypes) or "none",
+        parameters=sum(value.numel() for value in parameters.values()),
+        weights=sum(value.nbytes for value in (*parameters.values(), *buffers.values())),
+        trainable=sum(value.numel() for value in trained),
+        gradients=sum(value.nbytes for value in trained),
+        optimizer=sum(optimizer_state(optimizer, value) for value in trained),
     )
 
 
 def optimizer_state(optimizer: str, parameter: torch.Tensor) -> int:
-    """Returns the bytes that the optimizer keeps of a parameter: AdamW two moments in its own format; Adafactor,
-    without a first moment, the means over the last and the last but one dimension, or all of it where there is one."""
+    """Return the bytes of a parameter's optimizer state.
+
+    AdamW keeps two moments in the parameter's dtype. Adafactor, without a first moment, keeps the means over each of
+    the last two dimensions, or every element of a vector.
+    """
     if optimizer == "adamw":
         return 2 * parameter.nbytes
     if parameter.dim() < 2:
@@ -95,29 +104,29 @@ def optimizer_state(optimizer: str, parameter: torch.Tensor) -> int:
     return ADAFACTOR_STATE * (rows + columns)
 
 
-def cache_bytes(lm_config: Any, rows: int, length: int, dtype: torch.dtype) -> int:
-    """Returns the bytes of the keys and values that a language model keeps of `rows` texts of `length` tokens."""
+def cache_bytes(lm_config: PreTrainedConfig, rows: int, length: int, dtype: torch.dtype) -> int:
+    """Return the bytes of a language model's key-value cache for `rows` texts of `length` tokens."""
     heads = lm_config.num_attention_heads
-    shared = getattr(lm_config, "num_key_value_heads", None) or heads
+    key_value_heads = getattr(lm_config, "num_key_value_heads", None) or heads
     width = getattr(lm_config, "head_dim", None) or lm_config.hidden_size // heads
-    return 2 * lm_config.num_hidden_layers * shared * width * rows * length * dtype.itemsize
+    return 2 * lm_config.num_hidden_layers * key_value_heads * width * rows * length * dtype.itemsize
 
 
 def logits_bytes(vocabulary: int, rows: int, length: int, copies: int) -> int:
-    """Returns the bytes of `copies` float32 tensors over the vocabulary at each position."""
+    """Return the bytes of `copies` float32 tensors (rows, length, vocabulary)."""
     return 4 * vocabulary * rows * length * copies
 
 
 def phase_bytes(parts: Sequence[PartMemory], phase: Phase, offloaded: Collection[str]) -> int:
-    """Returns what a device holds in a phase: all parts that are not offloaded, those that it uses, its workspace."""
-    held = [part.bytes for part in parts if part.name in phase.uses or part.name not in offloaded]
-    return sum(held) + phase.workspace
+    """Return the bytes that a device holds in a phase: the parts in use or not offloaded, and the workspace."""
+    present = [part.bytes for part in parts if part.name in phase.uses or part.name not in offloaded]
+    return sum(present) + phase.workspace
 
 
 def memory_table(
     parts: Sequence[PartMemory], phases: Sequence[Phase], offloaded: Collection[str] = (), capacity: int | None = None
 ) -> str:
-    """Returns the table as text: a line for each part, one for each phase, and the most beside what the device has."""
+    """Return the table as text: a line per part, a line per phase, and the maximum beside the device's capacity."""
     lines = [
         f"{'part':12}{'parameters':>16}  {'format':10}{'weights':>9}{'trained':>15}{'gradients':>11}{'optimizer':>11}"
     ]
@@ -136,7 +145,7 @@ def memory_table(
 
 
 def device_capacity(device: torch.device) -> int | None:
-    """Returns the bytes that an accelerator has; None for the CPU, whose memory is the machine's."""
+    """Return the bytes of memory of an accelerator; None for the CPU."""
     return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
 
 
@@ -145,54 +154,64 @@ def _gb(size: int) -> str:
 
 
 def rl_parts_memory(
-    encoder: object, decoder: object, generator: object, rewards: object, optimizer: str, learns: str = "encoder"
+    encoder: object, decoder: object, generator: object, rewards: object, *, optimizer: str, learns: str = "encoder"
 ) -> list[PartMemory]:
-    """Counts the parts: encoder and decoder, of which `learns` names the one that is trained, that one as it was warmed
-    up, to which it is held, and what stays as it is. encoder: None for a decoder that stands alone."""
+    """Count the parts of RL.
+
+    Args:
+        encoder: The preference encoder; None for a decoder that reads no pivot.
+        decoder: The prompt decoder.
+        generator: The generator.
+        rewards: All rewards.
+        optimizer: "adamw" or "adafactor".
+        learns: "encoder" or "decoder"; a frozen copy of it is the reference.
+    """
     parts = []
     for name, part in {"encoder": encoder, "decoder": decoder}.items():
         if part is not None:
             parts.append(part_memory(name, part, optimizer if name == learns else ""))
-    trained = next(part for part in parts if part.name == learns)
-    parts.append(PartMemory("reference", trained.dtypes, trained.parameters, trained.weights))
+    learner = next(part for part in parts if part.name == learns)
+    parts.append(replace(learner, name="reference", trainable=0, gradients=0, optimizer=0))
     return [*parts, part_memory("generator", generator), part_memory("rewards", rewards)]
 
 
-def rl_phases(lm_config: Any, dtype: torch.dtype, rollouts: RolloutSettings, minibatch: int, rows: int) -> list[Phase]:
-    """Returns the phases of an iteration with what each holds; rows: rollouts of an iteration on the device."""
+def rl_phases(
+    lm_config: PreTrainedConfig, dtype: torch.dtype, rollouts: RolloutSettings, minibatch: int, rows: int
+) -> list[Phase]:
+    """Return the phases of an iteration.
+
+    Args:
+        lm_config: The language model of the decoder.
+        dtype: Its dtype.
+        rollouts: Chunks and lengths.
+        minibatch: Rollouts per optimizer step.
+        rows: Rollouts of an iteration on the device.
+    """
     length, chunk, vocabulary = rollouts.max_new_tokens, rollouts.chunk, lm_config.vocab_size
     refined, scored, updated = min(chunk.refine, rows), min(chunk.score, rows), min(chunk.update, minibatch)
+    cache = cache_bytes(lm_config, refined, HEAD_TOKENS + length, dtype)
+    scoring = logits_bytes(vocabulary, scored, length, SCORE_COPIES)
+    updating = logits_bytes(vocabulary, updated, length, UPDATE_COPIES)
     return [
-        Phase(
-            "refine",
-            frozenset({"encoder", "decoder"}),
-            cache_bytes(lm_config, refined, HEAD_TOKENS + length, dtype) + logits_bytes(vocabulary, refined, 1, 2),
-        ),
+        Phase("refine", frozenset({"encoder", "decoder"}), cache + logits_bytes(vocabulary, refined, 1, 2)),
         Phase("draw", frozenset({"generator"}), 0),
         Phase("score", frozenset({"rewards"}), 0),
-        Phase(
-            "update",
-            frozenset({"encoder", "reference", "decoder"}),
-            max(
-                logits_bytes(vocabulary, scored, length, SCORE_COPIES),
-                logits_bytes(vocabulary, updated, length, UPDATE_COPIES),
-            ),
-        ),
+        Phase("update", frozenset({"encoder", "reference", "decoder"}), max(scoring, updating)),
     ]
 
 
-def rl_memory(workshop: Workshop, optimizer: str, minibatch: int, device: torch.device) -> str:
-    """Returns the table for a run that is about to begin."""
-    decoder = workshop.parts.model.decoder
+def rl_memory(context: RlContext, device: torch.device) -> str:
+    """Return the memory table of a run that is about to begin."""
+    settings, model = context.settings, context.parts.model
     parts = rl_parts_memory(
-        workshop.parts.model.encoder,
-        decoder,
-        workshop.scorer.generator,
-        list(workshop.scorer.rewards),
-        optimizer,
-        workshop.learns,
+        model.encoder,
+        model.decoder,
+        context.scorer.images.generator,
+        list(context.scorer.images.rewards),
+        optimizer=settings.optimizer.name,
+        learns=settings.learns,
     )
-    rows = workshop.batch_size * workshop.rollouts.samples_per_prompt
-    dtype = decoder.projection.weight.dtype
-    phases = rl_phases(decoder.lm.config.get_text_config(), dtype, workshop.rollouts, minibatch, rows)
-    return memory_table(parts, phases, workshop.residence.offloaded, device_capacity(device))
+    rows = settings.loop.batch_size * settings.rollouts.samples_per_prompt
+    config, dtype = model.decoder.lm.config.get_text_config(), model.decoder.projection.weight.dtype
+    phases = rl_phases(config, dtype, settings.rollouts, settings.ppo.minibatch, rows)
+    return memory_table(parts, phases, context.policy.offloading.offloaded, device_capacity(device))

@@ -1,6 +1,6 @@
-"""Stage 3: train the preference encoder end to end, by PPO on the rewards of the refined prompts' images (Eq. 3).
+"""Stage 3: train the preference encoder end to end with PPO, rewarded by the images of the refined prompts (Eq. 3).
 
-Or the prompt decoder, behind a frozen encoder or alone: the paper's peers are trained so.
+Optionally the prompt decoder is trained instead, after a frozen encoder or alone, like the paper's peers.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from prip.files import hash_of_texts
 from prip.fingerprints import fingerprints
@@ -21,76 +24,67 @@ from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
 from ..engine import ranks
 from ..engine.loop import train
 from ..engine.optimizers import build_optimizer, build_scheduler, train_only, trained_names
-from ..engine.sharding import clipped_step, forward
+from ..engine.sharding import clipped_step, for_backward
 from ..engine.stage_module import StageModule
+from ..rollouts.image_scorer import drawing_inputs
 from ..rollouts.policy import ActionBatch, Refinement
-from ..rollouts.scores import Scores, write_rollouts
+from ..rollouts.scores import Scores
 from ..runs.pinned_settings import pin_rl
 from ..runs.processes import process_rank
 from ..runs.refiner_folder import publish_refiner, training_record, write_refiner
 from ..runs.run_folder import stage_folder
 from ..runs.seeds import derive_seed
-from ..settings import LoopSettings, OptimizerSettings, PpoSettings, RlSettings
+from ..settings import RlSettings
 from . import ppo
-from .context import STAGE, RolloutBatch, Workshop, build_workshop
-from .log_probabilities import gather_replay, replay, rollout_metrics
+from .context import STAGE, RlContext, RolloutBatch, build_context
+from .log_probabilities import ActionFigures, action_figures, rollout_metrics
 from .memory import rl_memory
-from .parts import RlParts, drawing_inputs, load_parts, part_folders, prompts_file
+from .parts import RlParts, load_parts, part_folders, prompts_file
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Experience:
-    """Rollouts of an iteration as the updates read them; all but `batch` and `lengths` are float32 (batch, length)."""
+    """The rollouts of this process in the form in which the updates read them."""
 
     batch: ActionBatch
     """On the CPU"""
     lengths: Tensor
-    """int64 (rollouts of all processes,), on the CPU: how many actions each has"""
-    old: Tensor
-    """Log-probabilities of the actions when they were sampled"""
-    reference: Tensor
-    """Those of the warmed-up model"""
+    """int64 (rollouts of all processes,), on the CPU: number of actions of each"""
+    figures: ActionFigures
+    """Of the policy that sampled them"""
     advantages: Tensor
-    values: Tensor
+    """float32 (batch, length)"""
     returns: Tensor
+    """float32 (batch, length); 0 without a value head"""
 
 
 class RlModule(StageModule):
-    """Proximal policy optimisation of the part that learns, the encoder or the decoder, and of the value head where
-    there is one; all else is frozen.
+    """Proximal policy optimization of the learner and of the value head, if there is one; all else is frozen.
 
     A training step is an iteration: rollouts, then epochs over their minibatches. Dropout is off throughout. Several
-    processes take the steps of one process with the batches of all: each makes its share of the rollouts and keeps it,
-    advantages are whitened over all of them, and the minibatches are those of one process. What is frozen is no
-    submodule, so that no strategy sends it around.
+    processes take the same steps as one process with all their batches: each makes and keeps its share of the rollouts,
+    advantages are whitened over all of them, and minibatches are those of one process. Frozen parts are not submodules,
+    so no strategy distributes them.
     """
 
     stage = STAGE
     starts_trained = True
 
-    def __init__(
-        self, workshop: Workshop, *, ppo: PpoSettings, loop: LoopSettings, optimizer: OptimizerSettings
-    ) -> None:
+    def __init__(self, context: RlContext) -> None:
         super().__init__()
+        settings = context.settings
         self.automatic_optimization = False
-        self.workshop, self.policy, self.scorer, self.total = (
-            workshop,
-            workshop.policy,
-            workshop.scorer,
-            workshop.total,
-        )
-        self.ppo, self.loop, self.optimizer = ppo, loop, optimizer
-        self.train_prompts = workshop.train_prompts
-        self.add_module(workshop.learns, workshop.learner)
+        self.context, self.ppo, self.optimizer = context, settings.ppo, settings.optimizer
+        self.add_module(settings.learns, context.learner)
         self.value_head = None
-        if ppo.baseline == "value":
-            width = workshop.parts.model.decoder.lm.config.get_text_config().hidden_size
+        if settings.ppo.baseline == "value":
+            width = context.parts.model.decoder.lm.config.get_text_config().hidden_size
             self.value_head = nn.Linear(width, 1)
             nn.init.zeros_(self.value_head.weight)
             nn.init.zeros_(self.value_head.bias)
-        names = trained_names(workshop.learner)
+        names = trained_names(context.learner)
         self.trained = train_only(self, *names, *(["value_head.*"] if self.value_head else []))
         self.images_drawn: Tensor
         self.register_buffer("images_drawn", torch.zeros(2, dtype=torch.int64))
@@ -98,103 +92,99 @@ class RlModule(StageModule):
         self.train(False)
 
     def train(self, mode: bool = True) -> RlModule:
-        """Stays in eval mode whatever is asked: T5's dropout would make new and old log-probabilities differ."""
+        """Stay in eval mode: with T5's dropout, new and old log-probabilities would differ."""
         super().train(False)
         return self
 
     def setup(self, stage: str) -> None:
-        """Logs the memory table: here the strategy has not shared out yet what learns."""
+        """Log the memory table, before the strategy shards the learner."""
         if self.trainer.is_global_zero:
-            device = self.trainer.strategy.root_device
-            _log.info("%s", rl_memory(self.workshop, self.optimizer.name, self.ppo.minibatch, device))
+            _log.info("%s", rl_memory(self.context, self.trainer.strategy.root_device))
 
     def on_fit_start(self) -> None:
-        self.workshop.settle(self.device)
+        self.context.settle(self.device)
 
     def batch_at(self, step: int) -> dict[str, Any]:
-        """Returns the iteration's user prompts and seeds, those of this process: a RolloutBatch, as a dict."""
-        return asdict(self.workshop.batch(step, self.global_rank, self.trainer.world_size))
+        """Return the share of this process in the iteration: a RolloutBatch as a dict."""
+        return asdict(self.context.batch(step, self.global_rank, self.trainer.world_size))
 
-    def training_step(self, given: dict[str, Any], step: int) -> None:
-        batch = RolloutBatch(**given)
-        iteration = batch.iteration
-        refinements = self.policy.refine(batch.user_prompts, 1.0, batch.sample_seeds)
-        scores = self.workshop.score(iteration, refinements, batch.image_seeds)
-        with self.workshop.residence.using("decoder"):
+    def training_step(self, batch: dict[str, Any], step: int) -> None:
+        rollouts, context = RolloutBatch(**batch), self.context
+        # Sample system prompts, draw their images, and score these against the plain images of the same seeds.
+        refinements = context.policy.refine(rollouts.user_prompts, 1.0, rollouts.sample_seeds)
+        scores = context.score(rollouts, refinements)
+        with context.policy.offloading.using("decoder"):
+            # Score the sampled tokens under policy and reference, and turn the scores into advantages.
             experience, metrics = self.experience(refinements, scores)
-            write_rollouts(
-                self.workshop.folder / "rollouts",
-                iteration,
-                refinements,
-                batch.image_seeds,
-                scores,
-                experience.old.sum(dim=1).cpu(),
-                ranks.rank(),
-                ranks.count(),
+            figures = experience.figures
+            context.write_rollouts(
+                rollouts, refinements, scores, log_probabilities=figures.old.cpu(), reference=figures.reference.cpu()
             )
-            metrics |= self.learn(experience, iteration)
+            # Update the learner on them.
+            metrics |= self.learn(experience, rollouts.iteration)
         reward = metrics.pop("reward")
         self.log_dict(metrics)
         self.log("reward", reward, prog_bar=True)
-        self.workshop.preview(iteration, last=iteration + 1 == self.loop.steps)
-        schedule: Any = self.lr_schedulers()
-        schedule.step()
+        context.preview(rollouts.iteration, last=rollouts.iteration + 1 == context.settings.loop.steps)
+        cast(LambdaLR, self.lr_schedulers()).step()
 
     @torch.no_grad()
     def experience(self, refinements: Sequence[Refinement], scores: Scores) -> tuple[Experience, dict[str, float]]:
-        """Returns what the updates read of this process' rollouts, and the metrics of those of all."""
-        group, settings = self.workshop.rollouts.samples_per_prompt, self.ppo
-        batch = self.policy.collate(refinements)
-        own = replay(self.workshop, self.workshop.learner, batch, self.device, self.value_head)
-        metrics = rollout_metrics(self.workshop, refinements, scores, own, self.device)
+        """Return the experience of this process, and the metrics of the rollouts of all processes."""
+        context, settings = self.context, self.ppo
+        group = context.settings.rollouts.samples_per_prompt
+        batch = context.policy.collate(refinements)
+        figures = action_figures(context, context.learner, batch, self.device, self.value_head)
+        metrics = rollout_metrics(context, refinements, scores, figures, self.device)
         self.images_drawn += torch.tensor([metrics["drawn_refined"], metrics["drawn_plain"]]).to(self.images_drawn)
         gain, own_mask = scores.gain.to(self.device), batch.mask.to(self.device)
         lengths = ranks.gather_rows(own_mask.sum(dim=1), group)
         if self.value_head is None:
             advantages = torch.where(own_mask, ppo.group_advantages(gain, group).unsqueeze(1), 0)
-            nothing = torch.zeros_like(own.old)
-            return Experience(batch, lengths.cpu(), own.old, own.reference, advantages, nothing, nothing), metrics
-        whole = gather_replay(own, group)
+            return Experience(batch, lengths.cpu(), figures, advantages, torch.zeros_like(advantages)), metrics
+        # Whitening needs the advantages of all rollouts; each process then keeps the rows of its own.
+        whole = figures.gathered(group)
         mask = torch.arange(whole.old.shape[1], device=self.device) < lengths.unsqueeze(1)
         rewards = ppo.penalised_rewards(ranks.gather_rows(gain, group), whole.old, whole.reference, mask, settings.kl)
         advantages, returns = ppo.generalised_advantages(rewards, whole.values, mask, settings.discount, settings.trace)
         metrics["explained_variance"] = ppo.explained_variance(whole.values, returns, mask).item()
         whitened, returns = (
-            ranks.rows_of_this(one, group)[:, : own_mask.shape[1]] for one in (ppo.whiten(advantages, mask), returns)
+            ranks.rows_of_this(values, group)[:, : own_mask.shape[1]]
+            for values in (ppo.whiten(advantages, mask), returns)
         )
-        return Experience(batch, lengths.cpu(), own.old, own.reference, whitened, own.values, returns), metrics
+        return Experience(batch, lengths.cpu(), figures, whitened, returns), metrics
 
     def learn(self, experience: Experience, iteration: int) -> dict[str, float]:
-        """Takes the optimizer steps of an iteration; returns their mean metrics."""
-        optimizer: Any = self.optimizers()
+        """Take the optimizer steps of an iteration and return the means of their metrics."""
+        optimizer = cast(LightningOptimizer, self.optimizers())
         collected: list[dict[str, float]] = []
         norms: list[float] = []
         for epoch in range(self.ppo.epochs):
-            seed = derive_seed(self.workshop.seed, self.stage, "minibatches", iteration, epoch, 0)
+            seed = derive_seed(self.context.settings.seed, self.stage, "minibatches", iteration, epoch, 0)
             order = torch.randperm(len(experience.lengths), generator=torch.Generator().manual_seed(seed))
             for rows in order.split(self.ppo.minibatch):
                 collected.append(self._backward(experience, rows))
                 norms.append(clipped_step(self, optimizer, self.trained, self.optimizer.clip))
         names = list(collected[0])
-        sums = ranks.total(torch.tensor([[one[name] for name in names] for one in collected], device=self.device))
-        means = {name: sum(sums[:, place].tolist()) / len(collected) for place, name in enumerate(names)}
+        values = torch.tensor([[metrics[name] for name in names] for metrics in collected], device=self.device)
+        columns = ranks.total(values).T.tolist()
+        means = {name: sum(column) / len(collected) for name, column in zip(names, columns, strict=True)}
         return means | {"gradient_norm": sum(norms) / len(norms)}
 
     def _backward(self, experience: Experience, rows: Tensor) -> dict[str, float]:
-        """Leaves the gradient of a minibatch, places among the rollouts of all processes; returns its metrics, of which
-        each process has the terms of its own rollouts.
+        """Accumulate the gradient of a minibatch; return the terms of its metrics that this process contributes.
 
-        Gradients are averaged over the processes after each chunk. A process that has no rollout left takes part with
-        one of weight 0.
+        `rows` are indices among the rollouts of all processes. Gradients are averaged over the processes after each
+        chunk, so a process without rollouts left takes part with one of weight 0.
         """
-        group, chunk = self.workshop.rollouts.samples_per_prompt, self.workshop.rollouts.chunk.update
-        shares = [len(ranks.local_places(rows, process, group)) for process in range(ranks.count())]
-        own, actions = ranks.local_places(rows, ranks.rank(), group), int(experience.lengths[rows].sum())
+        group, chunk = self.context.settings.rollouts.samples_per_prompt, self.context.settings.rollouts.chunk.update
+        shares = [len(ranks.local_rows(rows, process, group)) for process in range(ranks.count())]
+        own, actions = ranks.local_rows(rows, ranks.rank(), group), int(experience.lengths[rows].sum())
         collected: dict[str, float] = {}
         for start in range(0, max(shares), chunk):
             some = own[start : start + chunk]
             weight = min(len(some), 1)
-            loss, metrics = forward(self, experience, some if weight else torch.tensor([0]), actions)
+            loss, metrics = for_backward(self)(experience, some if weight else torch.tensor([0]), actions)
             self.manual_backward(loss * (weight * ranks.count()))
             for name, value in metrics.items():
                 collected[name] = collected.get(name, 0.0) + weight * value
@@ -203,64 +193,69 @@ class RlModule(StageModule):
     def forward(
         self, experience: Experience, rows: Tensor, actions: int | None = None
     ) -> tuple[Tensor, dict[str, float]]:
-        """Returns the loss on the rollouts `rows`, int64 (n,), and its metrics.
+        """Return the loss on some rollouts and its metrics.
 
-        actions: how many actions the means are taken over, where `rows` are only some of those rollouts. The value loss
-        moves the value head alone, all the rest the part that learns alone; their gradients are clipped as one.
+        The value loss reaches the value head alone, all other terms the learner alone; their gradients are clipped
+        together.
+
+        Args:
+            experience: The rollouts of this process.
+            rows: int64 (n,): indices of the rollouts.
+            actions: Number of actions over which means are taken, if `rows` are only a part of them.
         """
-        settings = self.ppo
+        settings, figures = self.ppo, experience.figures
         batch = experience.batch.rows(rows).to(self.device)
         rows = rows.to(self.device)
-        mask, old = batch.mask, experience.old[rows]
-        logits, hidden = self.policy.score(self.workshop.learner, batch)
+        mask, old = batch.mask, figures.old[rows]
+        logits, hidden = self.context.policy.action_logits(self.context.learner, batch)
         allowed = batch.allowed
         new = ppo.token_log_probabilities(logits, allowed, batch.actions, mask)
-        policy_loss = ppo.policy_loss(new, old, experience.advantages[rows], mask, settings.ratio_clip, actions)
-        loss = policy_loss
+        loss = ppo.policy_loss(new, old, experience.advantages[rows], mask, settings.ratio_clip, actions)
         metrics = {
-            "policy_loss": policy_loss.item(),
+            "policy_loss": loss.item(),
             "clip_fraction": ppo.clip_fraction(new, old, mask, settings.ratio_clip, actions).item(),
         }
         if settings.entropy:
             entropy = ppo.token_entropy(logits, allowed, mask)
             loss = loss - settings.entropy * ppo.masked_mean(entropy, mask, actions)
         if self.value_head is None:
-            penalty = ppo.kl_loss(new, experience.reference[rows], mask, actions)
+            penalty = ppo.kl_loss(new, figures.reference[rows], mask, actions)
             metrics["kl_loss"] = penalty.item()
             return loss + settings.kl * penalty, metrics
         values = self.value_head(hidden.detach().float()).squeeze(-1)
         value_loss = ppo.value_loss(
-            values, experience.values[rows], experience.returns[rows], mask, settings.value_clip, actions
+            values, figures.values[rows], experience.returns[rows], mask, settings.value_clip, actions
         )
         metrics["value_loss"] = value_loss.item()
         return loss + value_loss, metrics
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = build_optimizer(self.optimizer, self.trained)
-        return {"optimizer": optimizer, "lr_scheduler": build_scheduler(self.optimizer, optimizer, self.loop.steps)}
+        scheduler = build_scheduler(self.optimizer, optimizer, self.context.settings.loop.steps)
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def evaluate(self) -> dict[str, float]:
-        """Returns what DevSplit.measure does, and how many images were drawn so far in training, of refined prompts and
-        of plain ones."""
-        metrics = self.workshop.dev.measure(self.workshop.learner, self.workshop.reference, self.device)
+        """Return the metrics of the dev split and the images drawn in training so far, refined and plain."""
+        metrics = self.context.dev.measure(self.context.learner, self.context.reference, self.device)
         refined, plain = self.images_drawn.tolist()
         return metrics | {"images_refined": refined, "images_plain": plain}
 
     def on_train_start(self) -> None:
-        self._before = self.workshop.fingerprints()
+        self._before = self.context.fingerprints()
 
     def on_train_end(self) -> None:
-        self.workshop.check_frozen(self._before)
+        self.context.check_frozen(self._before)
 
     def export(self, folder: Path) -> None:
-        self.workshop.save_learner(folder)
+        self.context.save_learner(folder)
 
 
 def run(settings: RlSettings, parts: RlParts | None = None) -> dict[str, Any]:
-    """Trains the part that learns and returns the metrics; the best is in RUN/rl/part, the whole refiner in
-    RUN/rl/refiner.
+    """Train the learner and return the metrics; its best state is in RUN/rl/part, the refiner in RUN/rl/refiner.
 
-    parts: in place of those that the settings name.
+    Args:
+        settings: The settings of the stage.
+        parts: Used instead of those that the settings name.
     """
     settings = pin_rl(settings)
     parts = parts or load_parts(settings)
@@ -268,15 +263,14 @@ def run(settings: RlSettings, parts: RlParts | None = None) -> dict[str, Any]:
     inputs["user_prompts"] = hash_of_texts([*parts.train_prompts, "", *parts.dev_prompts])
     folder = stage_folder(settings, STAGE, inputs)
     if settings.algorithm == "ppo":
-        module = build_module(parts, settings, folder)
-        clip = settings.optimizer.clip
+        module, clip = build_module(parts, settings, folder), settings.optimizer.clip
         metrics = train(module, settings, settings.loop, folder, monitor="dev_reward", mode="max", clip=clip)
     else:
         from .trl_trainer import train_by_trl
 
-        metrics = train_by_trl(build_workshop(parts, settings, folder), settings)
+        metrics = train_by_trl(build_context(parts, settings, folder))
     drawn = (int(metrics["last"][name]) for name in ("images_refined", "images_plain"))
-    _log.info("rl: drew %d images of refined prompts and %d of plain ones, each of which once", *drawn)
+    _log.info("rl: drew %d distinct images of refined prompts and %d of plain ones", *drawn)
     if process_rank() == 0 and not (folder / "refiner").is_dir():
         best = _best(parts.model.cpu(), settings, folder / "part")
         write_refiner(folder / "refiner", best, parts.processor, _record(settings, folder))
@@ -286,13 +280,12 @@ def run(settings: RlSettings, parts: RlParts | None = None) -> dict[str, Any]:
 
 
 def build_module(parts: RlParts, settings: RlSettings, folder: Path) -> RlModule:
-    """Returns the module that trains what settings.learns names of parts.model."""
-    workshop = build_workshop(parts, settings, folder)
-    return RlModule(workshop, ppo=settings.ppo, loop=settings.loop, optimizer=settings.optimizer)
+    """Return the module that trains the part of `parts.model` named by `settings.learns`."""
+    return RlModule(build_context(parts, settings, folder))
 
 
 def _best(model: PripModel, settings: RlSettings, part: Path) -> PripModel:
-    """Returns the model with the best of the part that learnt."""
+    """Return the model with the best state of the learner."""
     if settings.learns == "encoder":
         return PripModel(PreferenceEncoder.from_pretrained(part), model.decoder)
     return PripModel(model.encoder, PromptDecoder.from_pretrained(part))

@@ -1,4 +1,4 @@
-"""The refiner as TRL's trainers want a policy: token ids of user prompt and completion in, log-probabilities out."""
+"""The refiner as a policy for TRL: token ids of user prompt and completion in, log-probabilities out."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from . import ppo
 from .context import RolloutBatch
 
 NO_LABEL = -100
-"""Label of a token that is not part of the completion"""
+"""Label of a token outside the completion"""
 
 
 class TrlPolicyConfig(PreTrainedConfig):
-    """What TRL asks the config of a policy for."""
+    """The config that TRL requires of a policy."""
 
     model_type = "prip_trl_policy"
 
 
 @dataclass
 class TrlPolicyOutput(ModelOutput):
-    """Figures of the tokens after the first, each (batch, length - 1), 0 outside the completion."""
+    """Figures of all tokens but the first, (batch, length - 1), 0 outside the completion."""
 
     log_probs: Tensor | None = None
     entropy: Tensor | None = None
@@ -38,57 +38,69 @@ class TrlPolicyOutput(ModelOutput):
 
 @dataclass(frozen=True)
 class Generation:
-    """The rollouts of an iteration that this process made."""
+    """The rollouts of an iteration in this process."""
 
     batch: RolloutBatch
     refinements: list[Refinement]
     actions: ActionBatch
     """On the CPU"""
-    places: dict[tuple[tuple[int, ...], tuple[int, ...]], int]
-    """Where the tokens of a user prompt and of its completion stand in `actions`"""
+    rows: dict[tuple[tuple[int, ...], tuple[int, ...]], int]
+    """Row of `actions` by the tokens of the user prompt and of the completion"""
 
 
 class Rollouts:
-    """Makes the rollouts of an iteration, for the policy and the reference that it is held to alike.
+    """The rollouts of an iteration, shared by the policy and its reference.
 
-    The user prompts, the prefix rule, the constraints and the seeds are those of PPO: `generate` checks that TRL asks
-    for the user prompts of the iteration, and `rows` has the masks that held for what it gave out.
+    User prompts, prefix rule, constraints and seeds are those of PPO. `generate` checks that TRL asks for the user
+    prompts of the iteration; `rows` returns the masks under which the completions were sampled.
+
+    Args:
+        policy: Samples the refinements.
+        prompt_ids: The token ids by which TRL identifies each user prompt.
+        stop: End token of TRL's tokenizer.
+        pad: Padding token of TRL's tokenizer.
     """
 
     def __init__(self, policy: Policy, prompt_ids: dict[str, list[int]], stop: int, pad: int) -> None:
-        """prompt_ids: the tokens by which TRL names each user prompt. stop, pad: tokens of TRL's tokenizer."""
         self.policy, self.stop, self.pad = policy, stop, pad
         self._prompts = {tuple(ids): prompt for prompt, ids in prompt_ids.items()}
         if len(self._prompts) < len(prompt_ids):
-            raise PripError("rl: two user prompts have the same tokens, so that TRL could not tell them apart")
+            raise PripError("rl: two user prompts have the same tokens, so TRL cannot tell them apart")
         self.due: RolloutBatch | None = None
-        """What `generate` is to be asked for next"""
-        self.made: Generation | None = None
+        """The batch that the next call of `generate` must ask for"""
+        self.current: Generation | None = None
 
     def generate(self, encoder_prompts: Sequence[tuple[int, ...]]) -> list[list[int]]:
-        """Returns the actions for user prompts given by their tokens."""
+        """Return the actions for user prompts given by their token ids."""
         prompts = [self._prompts[ids] for ids in encoder_prompts]
-        assert self.due is not None, "the iteration's user prompts are set before TRL generates"
+        assert self.due is not None, "the batch is set before TRL generates"
         if prompts != self.due.user_prompts:
-            raise PripError(f"rl: TRL asked for other user prompts than those of iteration {self.due.iteration}")
+            raise PripError(f"rl: TRL asked for user prompts that are not those of iteration {self.due.iteration}")
         refinements = self.policy.refine(prompts, 1.0, self.due.sample_seeds)
         keys = zip(encoder_prompts, (tuple(one.actions) for one in refinements), strict=True)
-        places = {key: place for place, key in enumerate(keys)}
-        self.made = Generation(self.due, refinements, self.policy.collate(refinements), places)
+        rows = {key: row for row, key in enumerate(keys)}
+        self.current = Generation(self.due, refinements, self.policy.collate(refinements), rows)
         return [one.actions for one in refinements]
 
-    def rows(self, input_ids: Tensor, attention_mask: Tensor, chosen: Tensor) -> ActionBatch:
-        """Returns the rollouts that these rows spell: tokens int64 (batch, length), mask (1 = token), and bool
-        (batch, length), True in the completion."""
-        assert self.made is not None, "TRL scores what it has generated"
-        places = []
-        for ids, mask, own in zip(input_ids.cpu(), attention_mask.cpu().bool(), chosen.cpu(), strict=True):
-            places.append(self.made.places[tuple(ids[mask & ~own].tolist()), tuple(ids[own].tolist())])
-        return self.made.actions.rows(torch.tensor(places))
+    def rows(self, input_ids: Tensor, attention_mask: Tensor, in_completion: Tensor) -> ActionBatch:
+        """Return the rollouts with these tokens.
+
+        Args:
+            input_ids: int64 (batch, length).
+            attention_mask: (batch, length), 1 = token.
+            in_completion: bool (batch, length), True in the completion.
+        """
+        assert self.current is not None, "TRL scores only what it has generated"
+        rows = []
+        for ids, mask, completion in zip(
+            input_ids.cpu(), attention_mask.cpu().bool(), in_completion.cpu(), strict=True
+        ):
+            rows.append(self.current.rows[tuple(ids[mask & ~completion].tolist()), tuple(ids[completion].tolist())])
+        return self.current.actions.rows(torch.tensor(rows))
 
 
 class TrlPolicy(PreTrainedModel):
-    """An encoder before the frozen decoder. The encoder is the only submodule: nothing else trains or is moved."""
+    """A preference encoder before the frozen decoder. Only the encoder is a submodule: nothing else trains or moves."""
 
     config_class = TrlPolicyConfig
     base_model_prefix = "encoder"
@@ -100,36 +112,38 @@ class TrlPolicy(PreTrainedModel):
         self.generation_config = GenerationConfig(eos_token_id=rollouts.stop, pad_token_id=rollouts.pad)
 
     def train(self, mode: bool = True) -> TrlPolicy:
-        """Tells TRL that it trains, and leaves the encoder in evaluation mode: T5's dropout stays off."""
+        """Set the mode that TRL sees; the encoder stays in eval mode, so T5's dropout stays off."""
         self.training = mode
         self.encoder.eval()
         return self
 
     @torch.no_grad()
     def generate(self, input_ids: Tensor, attention_mask: Tensor, **_: Any) -> Tensor:
-        """Returns the prompts as given, int64 (batch, length), and after them the completions, padded on the right."""
+        """Return the prompts followed by their completions, int64 (batch, length), padded on the right."""
         prompts = [tuple(ids[mask].tolist()) for ids, mask in zip(input_ids, attention_mask.bool(), strict=True)]
         actions = self.rollouts.generate(prompts)
         added = torch.full((len(actions), max(map(len, actions))), self.rollouts.pad)
-        for row, own in zip(added, actions, strict=True):
-            row[: len(own)] = torch.tensor(own)
+        for row, tokens in zip(added, actions, strict=True):
+            row[: len(tokens)] = torch.tensor(tokens)
         return torch.cat([input_ids, added.to(input_ids)], dim=1)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, **_: Any) -> TrlPolicyOutput:
-        """Scores completions under the constraints by which they were made: what TRL calls with fused_lm_head=True.
+        """Score completions under the constraints with which they were sampled; TRL calls it with fused_lm_head=True.
 
-        input_ids, attention_mask, labels int64 (batch, length); a label is the token itself, NO_LABEL outside the
-        completion.
+        Args:
+            input_ids: int64 (batch, length).
+            attention_mask: int64 (batch, length).
+            labels: int64 (batch, length): the token itself, NO_LABEL outside the completion.
         """
-        chosen = labels != NO_LABEL
-        batch = self.rollouts.rows(input_ids, attention_mask, chosen).to(input_ids.device)
+        in_completion = labels != NO_LABEL
+        batch = self.rollouts.rows(input_ids, attention_mask, in_completion).to(input_ids.device)
         allowed = batch.allowed
-        logits, _hidden = self.rollouts.policy.score(self.encoder, batch)
+        logits, _hidden = self.rollouts.policy.action_logits(self.encoder, batch)
         figures = (
             ppo.token_log_probabilities(logits, allowed, batch.actions, batch.mask),
             ppo.token_entropy(logits, allowed, batch.mask),
         )
-        places = chosen[:, 1:]
+        targets = in_completion[:, 1:]
         return TrlPolicyOutput(
-            *(values.new_zeros(places.shape).masked_scatter(places, values[batch.mask]) for values in figures)
+            *(values.new_zeros(targets.shape).masked_scatter(targets, values[batch.mask]) for values in figures)
         )

@@ -1,7 +1,7 @@
-"""Reinforcement learning by TRL's GRPOTrainer and RLOOTrainer, on the rollouts and rewards of PPO.
+"""Reinforcement learning with TRL's GRPOTrainer and RLOOTrainer, on the rollouts and rewards of PPO.
 
-TRL's trainers bring losses, advantages and the loop. What they train, with which rollouts, what these earn, how the dev
-split is measured and what is left behind is PRIP's, as under PPO.
+TRL provides losses, advantages and the loop. What is trained, the rollouts, their rewards, the dev split and the files
+written are PRIP's, as under PPO.
 """
 
 from __future__ import annotations
@@ -29,110 +29,112 @@ from ..engine import ranks
 from ..engine.callbacks import NonFiniteError
 from ..engine.csv_log import CsvLogger
 from ..engine.optimizers import build_optimizer, learning_rate_factor, train_only
-from ..rollouts.scores import write_rollouts
 from ..runs.run_folder import finished_metrics, write_metrics
 from ..runs.seeds import seed_everything
-from ..settings import RlSettings
-from .context import STAGE, Workshop
-from .log_probabilities import replay, rollout_metrics
+from .context import STAGE, RlContext
+from .log_probabilities import action_figures, rollout_metrics
 from .memory import rl_memory
 from .trl_policy import Rollouts, TrlPolicy
 
 _log = logging.getLogger(__name__)
 PROGRESS_FILE = "progress.json"
-"""In a checkpoint of TRL's: what the run knows besides. It is written last: a checkpoint without it is not whole."""
+"""The run's own state in a checkpoint of TRL's. It is written last: a checkpoint without it is incomplete."""
 _LOGGED = {"loss": "loss", "grad_norm": "gradient_norm", "clip_ratio/region_mean": "clip_fraction"}
-"""What TRL logs of an iteration's updates, and what it is called here"""
+"""Metrics of TRL's log and their names in ours"""
 
 
-def train_by_trl(workshop: Workshop, settings: RlSettings) -> dict[str, Any]:
-    """Trains the workshop's encoder and returns what is written to metrics.json; the best encoder is in FOLDER/part.
+def train_by_trl(context: RlContext) -> dict[str, Any]:
+    """Train the encoder and return the contents of metrics.json; the best encoder is in FOLDER/part.
 
-    Several processes are started by torchrun, not from here. Raises MissingExtraError without TRL, InputError for a
-    minibatch that does not divide the rollouts, NonFiniteError for a reward, loss or gradient that is not finite.
+    Several processes must be started by torchrun.
+
+    Raises:
+        MissingExtraError: TRL is not installed.
+        InputError: The minibatch does not divide the rollouts, or `devices` is not the number of processes.
+        NonFiniteError: A reward, loss or gradient is not finite.
     """
-    if (finished := finished_metrics(workshop.folder)) is not None:
+    if (finished := finished_metrics(context.folder)) is not None:
         return finished
-    run = TrlRun(workshop, settings)
-    metrics = run.train()
+    metrics = TrlRun(context).train()
     if ranks.rank() == 0:
-        write_metrics(workshop.folder, metrics)
+        write_metrics(context.folder, metrics)
     return metrics
 
 
 class TrlRun(TrainerCallback):
-    """A run by one of TRL's trainers: the reward function that it calls, and the callback around its steps."""
+    """A run of one of TRL's trainers: its reward function and the callback around its steps."""
 
-    def __init__(self, workshop: Workshop, settings: RlSettings) -> None:
-        self.workshop, self.settings, self.loop = workshop, settings, settings.loop
-        assert isinstance(workshop.learner, PreferenceEncoder) and isinstance(workshop.reference, PreferenceEncoder)
-        self.encoder, self.reference = workshop.learner, workshop.reference
-        self.logger = CsvLogger(workshop.folder / "logs" / "metrics.csv")
+    def __init__(self, context: RlContext) -> None:
+        self.context, self.settings, self.loop = context, context.settings, context.settings.loop
+        assert isinstance(context.learner, PreferenceEncoder) and isinstance(context.reference, PreferenceEncoder)
+        self.encoder, self.reference = context.learner, context.reference
+        self.logger = CsvLogger(context.folder / "logs" / "metrics.csv")
         self.best_step, self.best_metrics, self.last_metrics = -1, dict[str, float](), dict[str, float]()
         self.images_drawn = [0.0, 0.0]
         self._seconds_before, self._began = 0.0, time.monotonic()
+        settings = self.settings
         self.processes = int(os.environ.get("WORLD_SIZE", 1))
         if settings.devices != self.processes:
             raise InputError(
-                f"devices: wanted {self.processes}, as many processes as torchrun started (algorithm: "
-                f"{settings.algorithm} starts none itself), got {settings.devices}"
+                f"devices: expected {self.processes}, the number of processes started by torchrun (algorithm: "
+                f"{settings.algorithm} starts none), got {settings.devices}"
             )
         rows = settings.loop.batch_size * settings.rollouts.samples_per_prompt
         self.minibatch = settings.ppo.minibatch // self.processes
         if self.minibatch * self.processes != settings.ppo.minibatch or rows % self.minibatch:
             raise InputError(
-                f"minibatch: wanted {self.processes} (processes) times a divisor of {rows} (batch_size x "
+                f"minibatch: expected {self.processes} (processes) times a divisor of {rows} (batch_size x "
                 f"samples_per_prompt) for algorithm: {settings.algorithm}, got {settings.ppo.minibatch}"
             )
         self.updates = settings.ppo.epochs * (rows // self.minibatch)
-        """Optimizer steps of an iteration"""
+        """Optimizer steps per iteration"""
         self.trained = train_only(self.encoder, "*")
         self.trainer = self._build_trainer()
         self.device: torch.device = self.trainer.args.device
-        workshop.settle(self.device)
+        context.settle(self.device)
         if ranks.rank() == 0:
-            _log.info("%s", rl_memory(workshop, settings.optimizer.name, settings.ppo.minibatch, self.device))
+            _log.info("%s", rl_memory(context, self.device))
 
     def _build_trainer(self) -> Any:
         trl, datasets = require("trl", "train"), require("datasets", "train")
-        base = {"grpo": "GRPOTrainer", "rloo": "RLOOTrainer"}[self.settings.algorithm]
-        tokenizer = self.workshop.policy.refiner.processor.decoder_tokenizer
+        settings = self.settings
+        base = {"grpo": "GRPOTrainer", "rloo": "RLOOTrainer"}[settings.algorithm]
+        # TRL identifies user prompts by their tokens; the policy maps them back.
+        tokenizer = self.context.parts.processor.decoder_tokenizer
         pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        prompts = list(dict.fromkeys(self.workshop.train_prompts))
+        prompts = list(dict.fromkeys(self.context.train_prompts))
         ids = dict(zip(prompts, _prompt_ids(tokenizer, prompts), strict=True))
-        self.rollouts = Rollouts(self.workshop.policy, ids, tokenizer.eos_token_id, pad)
+        self.rollouts = Rollouts(self.context.policy, ids, tokenizer.eos_token_id, pad)
         policy = TrlPolicy(self.encoder, self.rollouts)
-        optimizer = build_optimizer(self.settings.optimizer, self.trained)
-        factor = learning_rate_factor(self.settings.optimizer, self.loop.steps)
+        # The schedule counts iterations, TRL optimizer steps.
+        optimizer = build_optimizer(settings.optimizer, self.trained)
+        factor = learning_rate_factor(settings.optimizer, self.loop.steps)
         schedule = LambdaLR(optimizer, lambda update: factor(update // self.updates))
-        asked = [
-            prompt
-            for iteration in range(self.loop.steps)
-            for prompt in self.workshop.whole_batch(iteration, self.processes).user_prompts[
-                :: self.settings.rollouts.samples_per_prompt
-            ]
-        ]
+        batches = [self.context.whole_batch(iteration, self.processes) for iteration in range(self.loop.steps)]
+        samples = settings.rollouts.samples_per_prompt
         trainer = _trainer_class(getattr(trl, base))(
             model=policy,
             reward_funcs=self.reward,
             args=self._arguments(trl),
-            train_dataset=datasets.Dataset.from_dict({"prompt": asked}),
+            train_dataset=datasets.Dataset.from_dict(
+                {"prompt": [prompt for batch in batches for prompt in batch.user_prompts[::samples]]}
+            ),
             processing_class=tokenizer,
             callbacks=[self],
             optimizers=(optimizer, schedule),
         )
         trainer.remove_callback(PrinterCallback)
-        del policy.forward  # TRL puts a fused language-model head before it, which knows no constraints
-        if self.settings.ppo.kl:  # TRL would load the reference by name; it is here already
-            trainer.beta = self.settings.ppo.kl
+        del policy.forward  # TRL's fused language-model head, which ignores the constraints
+        if settings.ppo.kl:  # set here, because TRL would load the reference by name
+            trainer.beta = settings.ppo.kl
             trainer.ref_model = TrlPolicy(self.reference, self.rollouts).eval()
         return trainer
 
     def _arguments(self, trl: Any) -> Any:
-        """Returns TRL's arguments: an iteration is a generation batch, an optimizer step one of PPO's minibatches."""
+        """Return TRL's arguments: an iteration is a generation batch, an optimizer step one of PPO's minibatches."""
         settings, ppo = self.settings, self.settings.ppo
         common: dict[str, Any] = {
-            "output_dir": str(self.workshop.folder / "state" / "trl"),
+            "output_dir": str(self.context.folder / "state" / "trl"),
             "max_steps": self.loop.steps * self.updates,
             "num_iterations": ppo.epochs,
             "num_generations": settings.rollouts.samples_per_prompt,
@@ -168,16 +170,16 @@ class TrlRun(TrainerCallback):
         return getattr(trl, kind)(**common, **shape)
 
     def train(self) -> dict[str, Any]:
-        """Trains, or goes on from the last whole checkpoint, and returns the metrics."""
-        before = self.workshop.fingerprints()
+        """Train, from the last complete checkpoint when resuming, and return the metrics."""
+        before = self.context.fingerprints()
         checkpoint = self._last_checkpoint() if self.settings.resume else None
         if checkpoint is not None:
-            held = json.loads((checkpoint / PROGRESS_FILE).read_text(encoding="utf-8"))
-            self._seconds_before = held.pop("seconds")
-            for name, value in held.items():
+            progress = json.loads((checkpoint / PROGRESS_FILE).read_text(encoding="utf-8"))
+            self._seconds_before = progress.pop("seconds")
+            for name, value in progress.items():
                 setattr(self, name, value)
         self.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        self.workshop.check_frozen(before)
+        self.context.check_frozen(before)
         _log.info("%s: best dev_reward %.6g after step %d", STAGE, self.best_metrics["dev_reward"], self.best_step)
         return {
             "stage": STAGE,
@@ -185,8 +187,8 @@ class TrlRun(TrainerCallback):
             "best_step": self.best_step,
             "best": self.best_metrics,
             "last": self.last_metrics,
-            "trained_parameters": sum(one.numel() for one in self.trained),
-            "parameters": sum(one.numel() for one in self.encoder.parameters()),
+            "trained_parameters": sum(value.numel() for value in self.trained),
+            "parameters": sum(value.numel() for value in self.encoder.parameters()),
             "seconds": round(self._seconds, 1),
         }
 
@@ -195,25 +197,29 @@ class TrlRun(TrainerCallback):
         return self._seconds_before + time.monotonic() - self._began
 
     def _last_checkpoint(self) -> Path | None:
-        whole = (self.workshop.folder / "state" / "trl").glob(f"checkpoint-*/{PROGRESS_FILE}")
-        return max((path.parent for path in whole), key=lambda path: int(path.name.split("-")[1]), default=None)
+        complete = (self.context.folder / "state" / "trl").glob(f"checkpoint-*/{PROGRESS_FILE}")
+        return max((path.parent for path in complete), key=lambda path: int(path.name.split("-")[1]), default=None)
 
     def reward(self, prompts: Sequence[str], completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:
-        """Returns the gain of each rollout over the plain prompt, for TRL. Keeps and logs the rollouts."""
-        made = self.rollouts.made
-        assert made is not None
-        assert [one.actions for one in made.refinements] == [list(ids) for ids in completion_ids]
-        iteration, seeds = made.batch.iteration, made.batch.image_seeds
-        scores = self.workshop.score(iteration, made.refinements, seeds)
+        """Return the gain of each rollout, as TRL's reward function; write and log the rollouts."""
+        context, rollouts = self.context, self.rollouts.current
+        assert rollouts is not None
+        assert [one.actions for one in rollouts.refinements] == [list(ids) for ids in completion_ids]
+        iteration = rollouts.batch.iteration
+        scores = context.score(rollouts.batch, rollouts.refinements)
         if not scores.gain.isfinite().all():
             raise NonFiniteError(f"{STAGE}: a reward of iteration {iteration} is not finite")
-        own = replay(self.workshop, self.encoder, made.actions, self.device)
-        metrics = rollout_metrics(self.workshop, made.refinements, scores, own, self.device)
-        for place, name in enumerate(("drawn_refined", "drawn_plain")):
-            self.images_drawn[place] += metrics[name]
-        probabilities = own.old.sum(dim=1).cpu()
-        folder = self.workshop.folder / "rollouts"
-        write_rollouts(folder, iteration, made.refinements, seeds, scores, probabilities, ranks.rank(), ranks.count())
+        figures = action_figures(context, self.encoder, rollouts.actions, self.device)
+        metrics = rollout_metrics(context, rollouts.refinements, scores, figures, self.device)
+        for index, name in enumerate(("drawn_refined", "drawn_plain")):
+            self.images_drawn[index] += metrics[name]
+        context.write_rollouts(
+            rollouts.batch,
+            rollouts.refinements,
+            scores,
+            log_probabilities=figures.old.cpu(),
+            reference=figures.reference.cpu(),
+        )
         self.logger.log_metrics(metrics, iteration)
         return scores.gain.tolist()
 
@@ -224,7 +230,7 @@ class TrlRun(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         seed_everything(self.settings.seed, STAGE, state.global_step, args.process_index)
         if state.global_step % self.updates == 0:
-            whole = self.workshop.whole_batch(state.global_step // self.updates, self.processes)
+            whole = self.context.whole_batch(state.global_step // self.updates, self.processes)
             share = len(whole) // self.processes
             self.rollouts.due = whole.choose(range(args.process_index * share, (args.process_index + 1) * share))
 
@@ -232,13 +238,13 @@ class TrlRun(TrainerCallback):
         done, rest = divmod(state.global_step, self.updates)
         if rest:
             return
-        self.workshop.preview(done - 1, last=done == self.loop.steps)
+        self.context.preview(done - 1, last=done == self.loop.steps)
         if done == self.loop.steps or done % self.loop.validate_every == 0:
             self._measure(done)
 
-    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        logs: dict[str, float] = given["logs"]
-        metrics = {own: logs[name] for name, own in _LOGGED.items() if name in logs}
+    def on_log(self, args: Any, state: Any, control: Any, **options: Any) -> None:
+        logs: dict[str, float] = options["logs"]
+        metrics = {ours: logs[name] for name, ours in _LOGGED.items() if name in logs}
         bad = [name for name, value in metrics.items() if not math.isfinite(value)]
         if bad:
             raise NonFiniteError(f"{STAGE}: {', '.join(bad)} not finite after update {state.global_step}")
@@ -249,14 +255,14 @@ class TrlRun(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         names = ("best_step", "best_metrics", "last_metrics", "images_drawn")
-        held = {name: getattr(self, name) for name in names} | {"seconds": self._seconds}
+        progress = {name: getattr(self, name) for name in names} | {"seconds": self._seconds}
         if ranks.rank() == 0:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            replace_text(folder / PROGRESS_FILE, json.dumps(held) + "\n")
+            replace_text(folder / PROGRESS_FILE, json.dumps(progress) + "\n")
 
     def _measure(self, done: int) -> None:
-        """Measures the dev split after `done` iterations, and keeps the encoder if it is the best."""
-        metrics = self.workshop.dev.measure(self.encoder, self.workshop.reference, self.device)
+        """Measure the dev split after `done` iterations, and write the encoder if it is the best so far."""
+        metrics = self.context.dev.measure(self.encoder, self.context.reference, self.device)
         metrics |= {"images_refined": self.images_drawn[0], "images_plain": self.images_drawn[1]}
         self.last_metrics = metrics
         if not math.isfinite(metrics["dev_reward"]):
@@ -268,11 +274,11 @@ class TrlRun(TrainerCallback):
         if ranks.rank() == 0:
             self.logger.save()
             if better:
-                replace_folder(self.workshop.folder / "part", self.workshop.save_learner)
+                replace_folder(self.context.folder / "part", self.context.save_learner)
 
 
 def _trainer_class(base: Any) -> Any:
-    """Returns `base` with checkpoints that hold the encoder alone, and without reports to the Hub."""
+    """Return a subclass of `base` that checkpoints only the encoder and reports nothing to the Hub."""
 
     class Trainer(base):
         _name = base._name
@@ -284,8 +290,8 @@ def _trainer_class(base: Any) -> Any:
             self.model.encoder.save_pretrained(output_dir or self.args.output_dir)
 
         def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-            held = load_file(Path(resume_from_checkpoint) / "model.safetensors")
-            self.model.encoder.load_state_dict(held, strict=False)  # what T5 ties is stored once
+            weights = load_file(Path(resume_from_checkpoint) / "model.safetensors")
+            self.model.encoder.load_state_dict(weights, strict=False)  # T5's tied weights are stored once
 
         def create_model_card(self, *args: Any, **options: Any) -> None:
             pass
@@ -298,4 +304,4 @@ def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: list[str]) -> list[
 
 
 def _largest_divisor(number: int, limit: int) -> int:
-    return next(one for one in range(min(number, limit), 0, -1) if number % one == 0)
+    return next(divisor for divisor in range(min(number, limit), 0, -1) if number % divisor == 0)

@@ -1,7 +1,8 @@
-"""Where the frozen parts are: on the device, or in the CPU's memory while others work."""
+"""Devices of the parts: in place all the time, or offloaded to the CPU's memory while other parts work."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -9,25 +10,32 @@ import torch
 
 from prip.fingerprints import modules_inside
 
+from ..settings import RunSettings
 
-class Residence:
-    """Brings a part to its device while it is used; one that is offloaded waits on the CPU before and after."""
+
+class Offloading:
+    """Moves an offloaded part to the device while it is in use, and back to the CPU afterwards.
+
+    Args:
+        parts: The parts by name; anything with modules inside. Other names are never moved.
+        offloaded: Names of the parts that wait on the CPU.
+        device: Where the parts work.
+    """
 
     def __init__(
         self, parts: Mapping[str, object], offloaded: Collection[str] = (), device: torch.device | str = "cpu"
     ) -> None:
-        """parts: by name; anything with modules inside. A name that is not among them is not moved."""
         self.parts, self.offloaded, self.device = dict(parts), frozenset(offloaded), torch.device(device)
         self._users = dict.fromkeys(self.parts, 0)
 
     def settle(self) -> None:
-        """Brings every part to where it is while nothing is used."""
+        """Move every part to where it stays while unused."""
         for name, part in self.parts.items():
             move(part, "cpu" if name in self.offloaded else self.device)
 
     @contextmanager
     def using(self, name: str) -> Iterator[None]:
-        """Holds the part `name` on the device; the last to leave sends it back."""
+        """Keep the part `name` on the device until the last of its users has left."""
         if name not in self.parts or name not in self.offloaded:
             yield
             return
@@ -43,14 +51,21 @@ class Residence:
 
 
 def move(part: object, device: torch.device | str) -> None:
-    """Moves all modules inside `part`, by its own `to(device)` where it has one; of several parts, each."""
+    """Move all modules inside `part`, or inside each part of a list, by its own `to(device)` where it has one."""
     if isinstance(part, list | tuple):
-        for one in part:
-            move(one, device)
+        for member in part:
+            move(member, device)
     elif isinstance(part, torch.nn.Module):
         torch.nn.Module.to(part, device)
-    elif callable(own := getattr(part, "to", None)):
-        own(device)
+    elif callable(to := getattr(part, "to", None)):
+        to(device)
     else:
         for module in modules_inside(part):
             torch.nn.Module.to(module, device)
+
+
+def parts_device(settings: RunSettings) -> torch.device:
+    """Return the device on which this process draws, scores and decodes."""
+    if settings.device == "cpu" or (settings.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))

@@ -1,4 +1,4 @@
-"""The policy: samples refinements of user prompts, and scores their actions again for the policy gradient."""
+"""The policy: samples refinements of user prompts, and computes the logits of their actions again for the gradient."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
 from prip.options import RefineOptions
 from prip.refiner import Refiner
 
-from .offloading import Residence
+from .offloading import Offloading
 
 REPLAYED_AT_ONCE = 16
-"""Refinements whose constraints are held as bool (batch, length, vocab) at once"""
+"""Refinements whose masks are held as bool (batch, length, vocab) at once"""
 Learner = PreferenceEncoder | PromptDecoder
-"""The part that learns: E, or D"""
+"""The part that learns: the preference encoder or the prompt decoder"""
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """One user prompt and what the policy made of it."""
+    """A user prompt and its refinement by the policy."""
 
     user_prompt: str
     refined_prompt: str
     actions: list[int]
-    """Tokens after the prefix, the end token included; empty if the user prompt left no room."""
+    """Token ids after the prefix, including the end token; empty if the user prompt left no room."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """How D continues a prefix: by which refiner's models and constraints, and within which limits."""
+    """A refiner with the limits within which the prompt decoder continues each prefix."""
 
     refiner: Refiner
     max_new_tokens: int
     token_budget: int
     chunk: int = 256
-    """User prompts that are refined at once"""
-    residence: Residence = field(default_factory=lambda: Residence({}))
-    """Where the decoder is, by this name"""
+    """User prompts refined at once"""
+    offloading: Offloading = field(default_factory=lambda: Offloading({}))
+    """Moves the part `decoder`"""
 
     @property
     def options(self) -> RefineOptions:
-        """Options of the sampler. Faults are allowed: the reward decides about them."""
+        """Options of the sampler. Faults are allowed, because the reward judges them."""
         return RefineOptions(
             top_p=1.0, max_new_tokens=self.max_new_tokens, token_budget=self.token_budget, allow_faults=True
         )
@@ -53,33 +53,34 @@ class Policy:
     def refine(
         self, user_prompts: Sequence[str], temperature: float = 0.0, seeds: Sequence[tuple[int, int]] | None = None
     ) -> list[Refinement]:
-        """Returns one refinement for each user prompt, with its actions: at temperature 0 as Refiner.refine makes it.
+        """Return one refinement per user prompt.
 
-        Above it, tokens are sampled under the masks alone, with probabilities that `score` finds again.
-        seeds: (seed, alternative) of each row, where the temperature is above 0.
+        Args:
+            user_prompts: The prompts.
+            temperature: 0 refines greedily, exactly like `Refiner.refine`. Above 0, tokens are sampled under the masks
+                alone, with the probabilities that `action_logits` reproduces.
+            seeds: (seed, number of the alternative) of each row; needed above temperature 0.
         """
         seeds = seeds if seeds is not None else [(0, 0)] * len(user_prompts)
-        found: list[list[int]] = []
-        with self.residence.using("decoder"):
+        actions: list[list[int]] = []
+        with self.offloading.using("decoder"):
             for start in range(0, len(user_prompts), self.chunk):
-                some = slice(start, start + self.chunk)
-                found += self.refiner.sampler.sample(
-                    user_prompts[some],
-                    seeds[some],
-                    replace(self.options, temperature=temperature),
-                    whole_modifiers=temperature == 0,
+                rows = slice(start, start + self.chunk)
+                options = replace(self.options, temperature=temperature)
+                actions += self.refiner.sampler.sample(
+                    user_prompts[rows], seeds[rows], options, whole_modifiers=temperature == 0
                 )
         return [
-            Refinement(prompt, self.refiner.sampler.text(prompt, own), own)
-            for prompt, own in zip(user_prompts, found, strict=True)
+            Refinement(prompt, self.refiner.sampler.text(prompt, tokens), tokens)
+            for prompt, tokens in zip(user_prompts, actions, strict=True)
         ]
 
     def has_room(self, user_prompts: Sequence[str]) -> list[bool]:
-        """Returns which user prompts leave room for a modifier."""
+        """Return whether each user prompt leaves room for a modifier."""
         return self.refiner.sampler.has_room(user_prompts, self.options)
 
     def collate(self, refinements: Sequence[Refinement]) -> ActionBatch:
-        """Returns the tensors from which the refinements' actions are scored again, on the CPU."""
+        """Return the tensors from which `action_logits` is computed, on the CPU."""
         processor = self.refiner.processor
         prompts = [one.user_prompt for one in refinements]
         prefixes = [processor.prefix_ids(prompt) for prompt in prompts]
@@ -99,11 +100,11 @@ class Policy:
             vocabulary=vocabulary,
         )
         for start in range(0, rows, REPLAYED_AT_ONCE):
-            some = slice(start, start + REPLAYED_AT_ONCE)
-            replayed = self.refiner.sampler.replay(
-                prompts[some], [one.actions for one in refinements[some]], self.options
+            chunk = slice(start, start + REPLAYED_AT_ONCE)
+            allowed = self.refiner.sampler.replay(
+                prompts[chunk], [one.actions for one in refinements[chunk]], self.options
             )
-            batch.allowed_bits[some, : replayed.shape[1]] = pack_bits(replayed)
+            batch.allowed_bits[chunk, : allowed.shape[1]] = pack_bits(allowed)
         for row, (prefix, one) in enumerate(zip(prefixes, refinements, strict=True)):
             begin, count = len(prefix), len(one.actions)
             batch.input_ids[row, : begin + count] = torch.tensor([*prefix, *one.actions])
@@ -113,16 +114,23 @@ class Policy:
             batch.mask[row, :count] = True
         return batch
 
-    def score(self, part: Learner, batch: ActionBatch) -> tuple[Tensor, Tensor]:
-        """Returns what chose each action with `part` in the place of the refiner's own: logits (batch, length, vocab)
-        and hidden states (batch, length, hidden size). The gradient reaches an encoder through the frozen decoder."""
-        own = self.refiner.model
-        model = PripModel(part, own.decoder) if isinstance(part, PreferenceEncoder) else PripModel(own.encoder, part)
+    def action_logits(self, part: Learner, batch: ActionBatch) -> tuple[Tensor, Tensor]:
+        """Return what chose each action, with `part` in place of the refiner's own.
+
+        The gradient reaches an encoder through the frozen decoder.
+
+        Returns:
+            Logits (batch, length, vocab) and hidden states (batch, length, hidden size) at the position before each
+            action.
+        """
+        current = self.refiner.model
+        encoder, decoder = (part, current.decoder) if isinstance(part, PreferenceEncoder) else (current.encoder, part)
+        model = PripModel(encoder, decoder)
         pivot = model.pivot(batch.encoder_ids, batch.encoder_mask)
         output = model.decoder(pivot, batch.input_ids, batch.attention_mask)
-        places = batch.positions.unsqueeze(-1)
-        logits = output.logits.gather(1, places.expand(-1, -1, output.logits.shape[-1]))
-        return logits, output.hidden.gather(1, places.expand(-1, -1, output.hidden.shape[-1]))
+        positions = batch.positions.unsqueeze(-1)
+        logits = output.logits.gather(1, positions.expand(-1, -1, output.logits.shape[-1]))
+        return logits, output.hidden.gather(1, positions.expand(-1, -1, output.hidden.shape[-1]))
 
 
 @dataclass(frozen=True)
@@ -130,53 +138,53 @@ class ActionBatch:
     """Refinements as tensors; rows are padded on the right."""
 
     encoder_ids: Tensor
-    """int64 (batch, user prompt length): what E reads"""
+    """int64 (batch, user prompt length): tokens of the user prompt, for the preference encoder"""
     encoder_mask: Tensor
-    """int64, 1 = token"""
+    """int64, as encoder_ids; 1 = token"""
     input_ids: Tensor
-    """int64 (batch, width): prefix and actions, what D reads"""
+    """int64 (batch, width): prefix and actions, for the prompt decoder"""
     attention_mask: Tensor
-    """int64 (batch, width), 1 = token"""
+    """int64 (batch, width); 1 = token"""
     positions: Tensor
-    """int64 (batch, length): where in input_ids each action stands"""
+    """int64 (batch, length): index of each action in input_ids"""
     actions: Tensor
     """int64 (batch, length)"""
     mask: Tensor
     """bool (batch, length): True where an action was taken"""
     allowed_bits: Tensor
-    """uint8 (batch, length, vocab / 8, rounded up): `allowed` by pack_bits, as it is larger than all else together"""
+    """uint8 (batch, length, vocab / 8 rounded up): `allowed`, packed because it is larger than all the rest"""
     vocabulary: int
 
     @property
     def allowed(self) -> Tensor:
-        """bool (batch, length, vocab): the constraints under which each action was taken. Made anew by every call."""
+        """bool (batch, length, vocab), True = allowed, for the choice of each action. Unpacked at every access."""
         return unpack_bits(self.allowed_bits, self.vocabulary)
 
     def __len__(self) -> int:
         return len(self.actions)
 
     def to(self, device: torch.device) -> ActionBatch:
-        """Returns the batch on `device`."""
+        """Return the batch on `device`."""
         return self._each(lambda tensor: tensor.to(device))
 
-    def rows(self, chosen: Tensor) -> ActionBatch:
-        """Returns the rows `chosen`, int64 (n,)."""
-        return self._each(lambda tensor: tensor[chosen])
+    def rows(self, rows: Tensor) -> ActionBatch:
+        """Return the rows with the indices `rows`, int64 (n,)."""
+        return self._each(lambda tensor: tensor[rows])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> ActionBatch:
-        held = {one.name: getattr(self, one.name) for one in fields(self)}
-        changed: dict[str, Any] = {name: change(value) for name, value in held.items() if isinstance(value, Tensor)}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed: dict[str, Any] = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
         return replace(self, **changed)
 
 
 def pack_bits(values: Tensor) -> Tensor:
-    """Returns bool (..., n) as uint8 (..., n / 8 rounded up), the first of eight in the lowest bit; the rest is 1."""
+    """Pack bool (..., n) into uint8 (..., n / 8 rounded up), lowest bit first; padding bits are 1."""
     padded = torch.nn.functional.pad(values, (0, -values.shape[-1] % 8), value=True).unflatten(-1, (-1, 8))
     bits = torch.arange(8, dtype=torch.uint8, device=values.device)
     return (padded.to(torch.uint8) << bits).sum(dim=-1, dtype=torch.uint8)
 
 
 def unpack_bits(packed: Tensor, count: int) -> Tensor:
-    """Returns bool (..., count): what pack_bits was given."""
+    """Return the bool (..., count) that was packed by `pack_bits`."""
     bits = torch.arange(8, dtype=torch.uint8, device=packed.device)
     return ((packed.unsqueeze(-1) >> bits) & 1).bool().flatten(-2)[..., :count]

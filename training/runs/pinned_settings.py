@@ -1,4 +1,4 @@
-"""Settings in which what is on the Hub has its commit: as they are written into the run, they tell what it used."""
+"""Settings whose Hub references are pinned to commits, so that settings.yaml records exactly what a run used."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from .processes import process_rank
 
 Drawing = TypeVar("Drawing", bound=DrawingSettings)
 
-GENERATOR_PLACES = ("unet", "adapter", "upscaler")
-"""Options of a generator that name a place"""
+GENERATOR_REFERENCES = ("unet", "adapter", "upscaler")
+"""Options of a generator that name a folder or a repository on the Hub"""
 
 
 def pin_prepare(settings: PrepareSettings) -> PrepareSettings:
-    """Returns the settings with the commits of generator, rewards, pivot encoder, DiffusionDB and evaluation files.
+    """Pin generator, rewards, pivot encoder, DiffusionDB and evaluation files.
 
-    Raises CheckpointError where the Hub does not tell one, as all of these functions do.
+    Raises:
+        CheckpointError: The Hub has no such commit; the other functions here raise it too.
     """
     files = tuple(map(pinned_file, settings.evaluation.files))
     database = settings.diffusiondb
@@ -44,43 +45,43 @@ def pin_prepare(settings: PrepareSettings) -> PrepareSettings:
 
 
 def pin_rewrites(settings: RewritesSettings) -> RewritesSettings:
-    """Returns the settings with the commits of generator, rewards and evaluation files."""
+    """Pin generator, rewards and evaluation files."""
     files = tuple(map(pinned_file, settings.evaluation.files))
     evaluation = replace(settings.evaluation, files=files)
     return replace(settings, synthetic=_pinned_drawing(settings.synthetic), evaluation=evaluation)
 
 
 def pin_encoder(settings: EncoderSettings) -> EncoderSettings:
-    """Returns the settings with the commit of the base."""
+    """Pin the base model."""
     return replace(settings, base=_pinned(settings.base))
 
 
 def pin_decoder(settings: DecoderSettings) -> DecoderSettings:
-    """Returns the settings with the commit of the base."""
+    """Pin the base model."""
     return replace(settings, base=_pinned(settings.base))
 
 
 def pin_rl(settings: RlSettings) -> RlSettings:
-    """Returns the settings with the commits of generator and rewards."""
+    """Pin generator and rewards."""
     return replace(settings, parts=_pinned_drawing(settings.parts))
 
 
 def pin_tune(settings: TuneSettings) -> TuneSettings:
-    """Returns the settings with the commits of generator and rewards."""
+    """Pin generator and rewards."""
     return _pinned_drawing(settings)
 
 
 def base_hash(base: str | None) -> dict[str, str]:
-    """Returns what inputs.json says of a base: the hash of a folder, or the name on the Hub. The first process asks."""
+    """Return the entry of inputs.json for a base model: hash or pinned name; in the first process only."""
     return {} if base is None or process_rank() else {"base": hash_of(base)}
 
 
-def _pinned(place: str | None) -> str | None:
-    return None if place is None else pinned(place)
+def _pinned(reference: str | None) -> str | None:
+    return None if reference is None else pinned(reference)
 
 
 def _pinned_drawing(settings: Drawing) -> Drawing:
-    """Returns the settings with the commits of generator and rewards."""
+    """Pin generator and rewards."""
     return replace(
         settings,
         generator=_pinned(settings.generator),
@@ -90,6 +91,6 @@ def _pinned_drawing(settings: Drawing) -> Drawing:
 
 
 def _pinned_options(options: dict[str, object]) -> dict[str, object]:
-    """Returns the options of a generator with the commits of the parts that it takes from elsewhere."""
-    places = {name: place for name in GENERATOR_PLACES if isinstance(place := options.get(name), str)}
-    return {**options, **{name: pinned(place) for name, place in places.items()}}
+    """Pin the parts that a generator takes from elsewhere."""
+    references = {name: value for name in GENERATOR_REFERENCES if isinstance(value := options.get(name), str)}
+    return {**options, **{name: pinned(value) for name, value in references.items()}}

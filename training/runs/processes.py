@@ -1,4 +1,4 @@
-"""Which of a run's processes this is."""
+"""The rank of this process, known before torch.distributed is initialized."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import os
 
 
 def process_rank() -> int:
-    """Returns the place of this process among those that train together, 0 for the first or only one.
+    """Return the rank of this process, 0 for the first or only one.
 
-    It is read from what the launcher (torchrun, Lightning or Slurm) put into the environment, so that it is known
-    before the processes know of each other.
+    It is read from the environment variables of the launcher (torchrun, Lightning or Slurm).
     """
     for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
         if name in os.environ:

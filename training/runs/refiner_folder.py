@@ -1,4 +1,4 @@
-"""The refiner that a run ends with: a whole checkpoint, and the record of how it was made."""
+"""The refiner that a run produces: a complete checkpoint with the record of its training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import logging
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
@@ -18,14 +18,15 @@ from prip.loading.untrusted import read_json
 from prip.modeling import PripModel
 from prip.processing import PripProcessor
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
 
 _OF_THE_MACHINE = ("run", "resume", "overwrite", "progress", "device", "push_to_hub", "private")
 _LIBRARIES = ("prip", "torch", "transformers", "diffusers", "lightning")
 
 
 def write_refiner(folder: Path, model: PripModel, processor: PripProcessor, record: dict[str, Any]) -> None:
-    """Writes what Refiner.from_pretrained reads, and `record` as training.json."""
+    """Write a checkpoint for Refiner.from_pretrained, with `record` as training.json."""
 
     def write(temporary: Path) -> None:
         model.save_pretrained(temporary)
@@ -36,33 +37,35 @@ def write_refiner(folder: Path, model: PripModel, processor: PripProcessor, reco
 
 
 def publish_refiner(folder: Path, repository: str, private: bool) -> str:
-    """Publishes a folder that write_refiner made, with a model card of its training; returns the commit."""
+    """Publish a folder written by `write_refiner`, with a model card of its training; return the commit."""
     card = refiner_card(repository, read_json(folder / "training.json"))
     replace_text(folder / "README.md", card)
     return publish_folder(folder, repository, private)
 
 
 def publish_folder(folder: Path, repository: str, private: bool) -> str:
-    """Publishes a checkpoint with its model card and logs where; returns the commit. Raises CheckpointError."""
+    """Publish a checkpoint with its model card, log the commit and return it. Raises CheckpointError."""
     commit = publish(folder, repository, private=private or None)
-    logger.info("published %s as %s at commit %s", folder, repository, commit)
+    _log.info("published %s as %s at commit %s", folder, repository, commit)
     return commit
 
 
 def training_record(run: Path, stages: dict[str, Path], data: list[Path]) -> dict[str, Any]:
-    """Returns stages (settings, hashes of the inputs, metrics), data (SHA-256 by file) and the libraries' versions.
+    """Return the record of a training: stages (settings, hashes of inputs, metrics), data (SHA-256) and libraries.
 
-    stages: the folder of each; what has neither settings.yaml nor metrics.json is left out. data: files that the stages
-    read. Paths are given relative to the run, or by their last name.
+    Args:
+        run: Folder of the run. Paths in the record are relative to it, or only a last name.
+        stages: Folder of each stage; folders without settings or metrics are left out.
+        data: Files that the stages read.
     """
     record: dict[str, Any] = {}
     for stage, folder in stages.items():
         entry: dict[str, Any] = {}
         settings, inputs, metrics = (folder / name for name in ("settings.yaml", "inputs.json", "metrics.json"))
         if settings.is_file():
-            held = yaml.safe_load(settings.read_text(encoding="utf-8"))
-            kept = {name: value for name, value in held.items() if name not in _OF_THE_MACHINE}
-            entry["seed"] = held.get("seed")
+            stored = yaml.safe_load(settings.read_text(encoding="utf-8"))
+            kept = {name: value for name, value in stored.items() if name not in _OF_THE_MACHINE}
+            entry["seed"] = stored.get("seed")
             entry["settings"] = portable(kept, run)
         if inputs.is_file():
             entry["inputs"] = portable(json.loads(inputs.read_text(encoding="utf-8")), run)
@@ -79,19 +82,19 @@ def training_record(run: Path, stages: dict[str, Path], data: list[Path]) -> dic
     }
 
 
-def portable(value: Any, run: Path) -> Any:
-    """Returns `value` with every path in it made to mean something on another machine."""
+def portable(value: Json, run: Path) -> Json:
+    """Return `value` with every path in it relative to the run, or reduced to its last name."""
     if isinstance(value, dict):
-        return {name: portable(own, run) for name, own in value.items()}
+        return {name: portable(member, run) for name, member in value.items()}
     if isinstance(value, list):
-        return [portable(own, run) for own in value]
+        return [portable(member, run) for member in value]
     if not isinstance(value, str):
         return value
     return _relative(Path(value), run) if "/" in value and "://" not in value else value
 
 
 def _relative(path: Path, run: Path) -> str:
-    """Returns a path as seen from the run, or its last name where it lies elsewhere on this machine."""
+    """Return a path relative to the run, or its last name if it is an absolute path elsewhere."""
     if path.absolute().is_relative_to(run.absolute()):
         return str(Path("RUN") / path.absolute().relative_to(run.absolute()))
     return path.name if path.is_absolute() else str(path)

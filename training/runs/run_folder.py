@@ -1,4 +1,4 @@
-"""A stage's folder in the run: settings and inputs that it began with, by which it is resumed or refused."""
+"""A stage's folder in the run: the settings and inputs with which it began, and its metrics."""
 
 from __future__ import annotations
 
@@ -36,10 +36,17 @@ _NOT_COMPARED = (
 
 
 def stage_folder(settings: RunSettings, stage: str, inputs: Mapping[str, str] | None = None) -> Path:
-    """Makes RUN/stage ready and writes settings.yaml and inputs.json there; returns it.
+    """Prepare RUN/stage, write settings.yaml and inputs.json into it, and return it.
 
-    inputs: hashes of what the stage reads, by name. Raises InputError as check_folder does, or if resume is set and the
-    inputs differ from those that the run began with. The first process alone looks and writes.
+    Only the first process checks and writes.
+
+    Args:
+        settings: The settings of the stage.
+        stage: Its name.
+        inputs: Hashes of what the stage reads, by name.
+
+    Raises:
+        InputError: As in `check_folder`, or the inputs of a resumed stage have changed.
     """
     folder = settings.run / stage
     if process_rank():
@@ -54,8 +61,11 @@ def stage_folder(settings: RunSettings, stage: str, inputs: Mapping[str, str] | 
 
 
 def check_folder(settings: RunSettings, stage: str) -> None:
-    """Raises InputError if RUN/stage holds an earlier run and neither resume nor overwrite is set, or if resume is set
-    and the settings differ from those that it began with."""
+    """Check that RUN/stage may be written.
+
+    Raises:
+        InputError: It holds an earlier run without `resume` or `overwrite`, or the settings of a resumed run differ.
+    """
     folder = settings.run / stage
     path = folder / SETTINGS_FILE
     if settings.overwrite or not path.exists():
@@ -64,34 +74,35 @@ def check_folder(settings: RunSettings, stage: str) -> None:
         raise InputError(
             f"run: {folder} holds an earlier run: add --resume to continue it or --overwrite to replace it"
         )
-    old, new = (flat(_compared(one)) for one in (yaml.safe_load(path.read_text(encoding="utf-8")), _plain(settings)))
+    stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+    old, new = flat(_compared(stored)), flat(_compared(_plain(settings)))
     changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     if changed:
         pairs = "; ".join(f"{name} was {old.get(name)}, is {new.get(name)}" for name in changed)
-        raise InputError(f"resume: wanted the settings that {folder} began with, but {pairs}")
+        raise InputError(f"resume: expected the settings with which {folder} began, but {pairs}")
 
 
 def finished_metrics(folder: Path) -> dict[str, Any] | None:
-    """Returns the metrics of a stage that is finished already, which is logged; None of any other. folder: the
-    stage's."""
+    """Return the metrics of a stage that has already finished, and log that; None for any other stage."""
     path = folder / METRICS_FILE
     if not path.exists():
         return None
-    _log.info("%s is finished already", folder)
+    _log.info("%s has already finished", folder)
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
-    """Writes what tells that a stage is finished: its metrics."""
+    """Write the metrics of a stage, which mark it as finished."""
     replace_text(folder / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
 
 
 def flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Returns settings by their dotted names, as flags have them."""
-    found: dict[str, Any] = {}
+    """Return settings by their dotted names, like flags."""
+    result: dict[str, Any] = {}
     for name, value in settings.items():
-        found |= flat(value, f"{before}{name}.") if isinstance(value, Mapping) and value else {f"{before}{name}": value}
-    return found
+        nested = isinstance(value, Mapping) and value
+        result |= flat(value, f"{before}{name}.") if nested else {f"{before}{name}": value}
+    return result
 
 
 def _check_inputs(folder: Path, inputs: dict[str, str]) -> None:
@@ -101,11 +112,11 @@ def _check_inputs(folder: Path, inputs: dict[str, str]) -> None:
     before = json.loads(path.read_text(encoding="utf-8"))
     changed = sorted(name for name in before.keys() | inputs.keys() if before.get(name) != inputs.get(name))
     if changed:
-        raise InputError(f"resume: wanted what {folder} began with, but changed since: {', '.join(changed)}")
+        raise InputError(f"resume: expected the inputs with which {folder} began, but changed: {', '.join(changed)}")
 
 
 def _compared(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings that a resumed run must have kept: of how a step is shared out, the examples in all."""
+    """Return the settings that a resumed run must keep; of the shape of a step, only its total number of examples."""
     kept = {name: value for name, value in settings.items() if name not in _NOT_COMPARED}
     if "devices" not in settings:
         return kept
@@ -115,5 +126,5 @@ def _compared(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(settings: RunSettings) -> dict[str, Any]:
-    """Returns the settings as YAML holds them: paths as text, tuples as lists."""
+    """Return the settings as YAML holds them: paths as text, tuples as lists."""
     return json.loads(json.dumps(asdict(settings), default=str))

@@ -1,4 +1,7 @@
-"""Randomness as a function of (seed, stage, step, rank)."""
+"""Seeds as functions of what they are for: the only source of randomness in training.
+
+Everything random is a function of (seed, stage, step, rank), so that a resumed run repeats an uninterrupted one.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,20 @@ import random
 import numpy as np
 import torch
 
+DEV_SEED = 900_000
+"""First image seed of the dev split; those of RL lie below it, those of evaluation from 3,000,000,000 on."""
+DRAWING_SEEDS = 2**31
+"""Image seeds of training data lie in range(DRAWING_SEEDS)."""
+
 
 def derive_seed(*parts: int | str) -> int:
-    """Returns a number in [0, 2**63) that depends on every part and on their order."""
-    digest = hashlib.sha256("/".join(str(part) for part in parts).encode()).digest()
+    """Return a number in [0, 2**63) that depends on every part and on their order."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def seed_everything(*parts: int | str) -> None:
-    """Seeds torch (all devices), numpy and random by `derive_seed(*parts)`."""
+    """Seed torch (on all devices), numpy and random with `derive_seed(*parts)`."""
     seed = derive_seed(*parts)
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
@@ -25,15 +33,27 @@ def seed_everything(*parts: int | str) -> None:
 
 
 def permutation_indices(start: int, count: int, total: int, *parts: int | str) -> list[int]:
-    """Returns places start to start + count of an endless row of shuffled passes over range(total).
+    """Return the elements start to start + count of an endless sequence of shuffled passes over range(total).
 
-    Pass p is the permutation seeded by `derive_seed(*parts, p)`, so that any place can be had without those before it.
+    Pass p is the permutation seeded by `derive_seed(*parts, p)`, so any element is found without those before it.
     """
-    chosen: list[int] = []
-    while len(chosen) < count:
-        number, offset = divmod(start + len(chosen), total)
-        chosen += _permutation(total, derive_seed(*parts, number))[offset : offset + count - len(chosen)].tolist()
-    return chosen
+    indices: list[int] = []
+    while len(indices) < count:
+        number, offset = divmod(start + len(indices), total)
+        indices += _permutation(total, derive_seed(*parts, number))[offset : offset + count - len(indices)].tolist()
+    return indices
+
+
+def drawing_seeds(count: int, *parts: int | str) -> list[int]:
+    """Return `count` consecutive image seeds for training data, from one that `parts` determine."""
+    first = derive_seed(*parts)
+    return [(first + number) % DRAWING_SEEDS for number in range(count)]
+
+
+def image_seed(user_prompt: str, index: int, seed_pool: int) -> int:
+    """Return image seed number `index` of the user prompt's pool in RL; it depends on nothing else."""
+    digest = hashlib.sha256(user_prompt.encode()).digest()
+    return int.from_bytes(digest[:8], "big") % (DEV_SEED // seed_pool) * seed_pool + index
 
 
 @functools.lru_cache(maxsize=4)

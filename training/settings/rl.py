@@ -13,46 +13,45 @@ from .shared import DrawingSettings, LoopSettings, OptimizerSettings, TrainSetti
 
 @dataclass(frozen=True, kw_only=True)
 class PartsSettings(DrawingSettings):
-    """The parts that are trained and trained with, by path or Hub name."""
+    """The parts of the stage, each a folder or a name on the Hub."""
 
     encoder: Path | None = None
-    """The warmed-up preference encoder; null means RUN/encoder/part. A decoder that reads no pivot does without."""
+    """The warmed-up preference encoder; null means RUN/encoder/part. Not used with a decoder that reads no pivot."""
 
     decoder: Path | None = None
     """The prompt decoder; null means RUN/decoder/part."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number format of the weights that stay as they are: decoder (or encoder), generator and rewards. What learns is
-    trained in its own, and so is the warmed-up one that it is held to."""
+    """Dtype of the frozen weights: decoder (or encoder), generator and rewards. The part that learns and the reference
+    keep their own."""
 
     reward_dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Number format of the rewards, where it is to be another; null means that of `dtype`. A score has 8 bits in
-    bfloat16 and 11 in float16, which is about ten times as near to float32."""
+    """Dtype of the rewards; null means `dtype`. A score has 8 significant bits in bfloat16 and 11 in float16, which is
+    about ten times closer to float32."""
 
     user_prompts: Path | None = None
     """Parquet file with the columns user_prompt and split; null means RUN/parts/prompts/user_prompts.parquet."""
 
     statistics: Path | None = None
-    """JSON file with the rewards' means and deviations on unrefined images; null means RUN/data/rewards.json where that
-    has them, and else that they are measured."""
+    """JSON file with means and deviations of the rewards on unrefined images; null means RUN/data/rewards.json, or to
+    measure them if that file lacks them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkSettings:
-    """How much each device does at once: this bounds memory, and the results do not depend on it."""
+    """How much each device processes at once. This bounds memory; results do not depend on it."""
 
     refine: int = 256
-    """User prompts that are refined at once; each has a key-value cache of the decoder's."""
+    """User prompts refined at once; each needs a key-value cache of the decoder."""
 
     images: int = 256
-    """Images that are drawn, held and scored at once. How many go through the generator's networks together is among
-    its own options."""
+    """Images drawn, held and scored at once. The batch size inside the generator is one of its own options."""
 
     score: int = 256
     """Rollouts whose log-probabilities are computed at once, without gradients."""
 
     update: int = 256
-    """Rollouts that a gradient is computed of at once; those of a minibatch are added up."""
+    """Rollouts per backward pass; the gradients of a minibatch are accumulated."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "refine", "images", "score", "update")
@@ -60,45 +59,45 @@ class ChunkSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutSettings:
-    """How user prompts are refined, drawn and rewarded. loop.batch_size says how many there are in an iteration."""
+    """How user prompts are refined, drawn and rewarded; loop.batch_size is their number in an iteration."""
 
     samples_per_prompt: int = 3
-    """Refinements of each user prompt in an iteration; they share their images' seeds."""
+    """Refinements of each user prompt in an iteration; they share their image seeds."""
 
     images_per_prompt: int = 1
-    """Images of each refinement, over which its reward is the mean."""
+    """Images of each refinement; its reward is their mean."""
 
     seed_pool: int = 8
-    """Image seeds that each user prompt has; an iteration takes images_per_prompt of them. The plain image of a user
-    prompt and seed is drawn once. With a pool of images_per_prompt, none is drawn after the first pass over the
-    prompts; with a larger one, pass p finds the share 1 - (1 - images_per_prompt / seed_pool) ** (p - 1) drawn."""
+    """Image seeds of each user prompt; an iteration uses images_per_prompt of them. The plain image of a user prompt
+    and seed is drawn once. With a pool of images_per_prompt, none is drawn after the first pass over the prompts; with
+    a larger one, pass p finds the share 1 - (1 - images_per_prompt / seed_pool) ** (p - 1) in the cache."""
 
     max_new_tokens: int = 60
-    """Tokens that the decoder adds at most."""
+    """Maximum number of tokens that the decoder adds."""
 
     token_budget: int = 75
-    """Tokens of the whole refined prompt at most."""
+    """Maximum number of tokens of the whole refined prompt."""
 
     counted_by: Literal["clip", "generator"] = "clip"
-    """Whose tokens they are: CLIP's, or those of the generator's own tokenizer, of which it is to read all."""
+    """Tokenizer that counts the token budget: CLIP's, or the generator's own, whose limit then also applies."""
 
     statistics_images: int = 128
-    """Unrefined images on which the rewards' means and deviations are measured, where that is to be done."""
+    """Unrefined images on which means and deviations of the rewards are measured, if no file has them."""
 
     dev_prompts: int = 48
-    """User prompts of the dev split on which the best part is chosen, refined greedily."""
+    """User prompts of the dev split that choose the best part, refined greedily."""
 
     dev_images_per_prompt: int = 2
-    """Images of each of them; their seeds stay the same."""
+    """Images of each dev prompt, with fixed seeds."""
 
     preview_every: int = 10
-    """Iterations between two pictures of plain and refined images of the dev split; 0 draws none."""
+    """Iterations between two preview pictures of plain and refined dev images; 0 draws none."""
 
     preview_prompts: int = 6
-    """User prompts in such a picture."""
+    """User prompts in a preview picture."""
 
     chunk: ChunkSettings = field(default_factory=ChunkSettings)
-    """What is done at once."""
+    """How much is processed at once."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "samples_per_prompt", "images_per_prompt", "seed_pool", "max_new_tokens")
@@ -107,42 +106,42 @@ class RolloutSettings:
         check_at_least(self, 0, "preview_every")
         if self.images_per_prompt > self.seed_pool:
             raise InputError(
-                f"images_per_prompt: wanted at most seed_pool ({self.seed_pool}), got {self.images_per_prompt}"
+                f"images_per_prompt: expected at most seed_pool ({self.seed_pool}), got {self.images_per_prompt}"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PpoSettings:
-    """The policy's updates on the rollouts of an iteration. Of these, grpo and rloo read epochs, minibatch, ratio_clip
-    and kl; grpo reads entropy too."""
+    """Updates of the policy on the rollouts of an iteration. grpo and rloo read only epochs, minibatch, ratio_clip and
+    kl; grpo also reads entropy."""
 
     baseline: Literal["group", "value"] = "group"
-    """group: a refinement's advantage is its reward against those of the same user prompt, and the KL is in the loss.
-    value: a value head and generalised advantages, and the KL is in the reward."""
+    """group: the advantage of a refinement is relative to the others of its user prompt, and the KL is in the loss.
+    value: a value head with generalized advantages, and the KL is in the reward."""
 
     epochs: int = 3
     """Passes over the rollouts of an iteration."""
 
     minibatch: int = 64
-    """Rollouts in an optimizer step, those of all devices together."""
+    """Rollouts per optimizer step, over all devices."""
 
     ratio_clip: float = 0.2
-    """How far the ratio of new to old probability may leave 1."""
+    """Clipping range of the ratio of new to old probabilities, around 1."""
 
     value_clip: float = 0.2
-    """How far a value may leave the old one. With baseline: value."""
+    """Clipping range of a value around the old one. With baseline: value."""
 
     kl: float = 0.03
-    """Weight of the KL to the warmed-up model."""
+    """Weight of the KL divergence from the warmed-up model."""
 
     entropy: float = 0.0
     """Weight of the entropy bonus."""
 
     discount: float = 1.0
-    """Discount of later rewards (gamma). With baseline: value."""
+    """Discount factor of later rewards (gamma). With baseline: value."""
 
     trace: float = 0.95
-    """Decay of the generalised advantages (lambda). With baseline: value."""
+    """Decay of generalized advantages (lambda). With baseline: value."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "epochs", "minibatch")
@@ -150,27 +149,27 @@ class PpoSettings:
         check_fraction(self, "discount", "trace")
         for name in ("ratio_clip", "value_clip"):
             if not getattr(self, name) > 0:
-                raise InputError(f"{name}: wanted a number above 0, got {getattr(self, name)!r}")
+                raise InputError(f"{name}: expected a number above 0, got {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RlSettings(TrainSettings):
-    """End-to-end reinforcement learning of the encoder (Eq. 3), or of the decoder.
+    """End-to-end reinforcement learning of the preference encoder (Eq. 3), or of the prompt decoder.
 
-    A refined prompt's reward is that of its images less that of the plain prompt's. A step of the loop is an iteration:
-    rollouts, and the updates on them.
+    The reward of a refined prompt is the score of its images minus that of the plain images. A step of the loop is an
+    iteration: rollouts and the updates on them.
     """
 
     algorithm: Literal["ppo", "grpo", "rloo"] = "ppo"
-    """ppo: proximal policy optimisation of the tokens. grpo, rloo: TRL's GRPOTrainer or RLOOTrainer, on the same
-    rollouts; the rewards of a user prompt's refinements are compared with each other."""
+    """ppo: token-level proximal policy optimization. grpo, rloo: TRL's GRPOTrainer or RLOOTrainer on the same rollouts,
+    with rewards relative to the other refinements of the user prompt."""
 
     learns: Literal["encoder", "decoder"] = "encoder"
     """encoder: the gradient reaches it through the frozen decoder, as in the paper. decoder: the encoder is frozen, or
-    absent where the decoder reads no pivot; the decoder's adapters learn if it has any, else all of its weights."""
+    absent if the decoder reads no pivot; only the decoder's adapters learn if it has any, else all of its weights."""
 
     offload: tuple[Literal["generator", "rewards", "decoder"], ...] = ()
-    """Parts that wait in the CPU's memory while others work."""
+    """Parts that wait in CPU memory while others work."""
 
     parts: PartsSettings = field(default_factory=PartsSettings)
     """The parts."""
@@ -179,16 +178,16 @@ class RlSettings(TrainSettings):
     """Refining, drawing and rewarding."""
 
     ppo: PpoSettings = field(default_factory=PpoSettings)
-    """The policy's updates."""
+    """Updates of the policy."""
 
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     """The optimizer; its schedule counts iterations."""
 
     loop: LoopSettings = field(default_factory=LoopSettings)
-    """The training loop: steps are iterations, batch_size is the number of user prompts in one."""
+    """The training loop: steps are iterations, batch_size is the number of user prompts in each."""
 
     push_to_hub: str | None = None
-    """Publish the refiner under this name on the Hub, owner/name; --push-to-hub is as good."""
+    """Publish the refiner on the Hub as owner/name; also --push-to-hub."""
 
     private: bool = False
     """Publish to a private repository."""
@@ -197,7 +196,7 @@ class RlSettings(TrainSettings):
         super().__post_init__()
         if self.ppo.baseline == "group" and self.rollouts.samples_per_prompt < 2:
             raise InputError(
-                f"samples_per_prompt: wanted at least 2 for baseline: group, got {self.rollouts.samples_per_prompt}"
+                f"samples_per_prompt: expected at least 2 for baseline: group, got {self.rollouts.samples_per_prompt}"
             )
         if self.learns == "decoder":
             self._check_decoder()
@@ -205,24 +204,24 @@ class RlSettings(TrainSettings):
             self._check_trl()
 
     def _check_decoder(self) -> None:
-        """Raises InputError for what a decoder that learns cannot be combined with."""
+        """Raise InputError for settings that do not work with a decoder that learns."""
         if self.algorithm != "ppo":
-            raise InputError(f"algorithm: wanted ppo for learns: decoder, got {self.algorithm}")
+            raise InputError(f"algorithm: expected ppo for learns: decoder, got {self.algorithm}")
         self.check_unsharded("learns: decoder")
         if "decoder" in self.offload:
-            raise InputError(f"offload: wanted no decoder for learns: decoder, got {', '.join(self.offload)}")
+            raise InputError(f"offload: expected no decoder for learns: decoder, got {', '.join(self.offload)}")
 
     def _check_trl(self) -> None:
-        """Raises InputError for what TRL's trainers cannot do."""
+        """Raise InputError for settings that TRL's trainers do not support."""
         name = self.algorithm
         if self.ppo.baseline != "group":
-            raise InputError(f"baseline: wanted group for algorithm: {name}, got {self.ppo.baseline}")
+            raise InputError(f"baseline: expected group for algorithm: {name}, got {self.ppo.baseline}")
         if name == "rloo" and self.ppo.entropy:
-            raise InputError(f"entropy: wanted 0 for algorithm: rloo, got {self.ppo.entropy}")
+            raise InputError(f"entropy: expected 0 for algorithm: rloo, got {self.ppo.entropy}")
         if self.loop.accumulate > 1:
-            raise InputError(f"accumulate: wanted 1 for algorithm: {name}, got {self.loop.accumulate}")
+            raise InputError(f"accumulate: expected 1 for algorithm: {name}, got {self.loop.accumulate}")
         if self.loop.keep_parts:
-            raise InputError(f"keep_parts: wanted false for algorithm: {name}, got true")
+            raise InputError(f"keep_parts: expected false for algorithm: {name}, got true")
         self.check_unsharded(f"algorithm: {name}")
         if self.offload:
-            raise InputError(f"offload: wanted none for algorithm: {name}, got {', '.join(self.offload)}")
+            raise InputError(f"offload: expected none for algorithm: {name}, got {', '.join(self.offload)}")

@@ -1,4 +1,4 @@
-"""A Stable Diffusion whose sampler can be stopped at a step, and whose images then have a gradient."""
+"""Stable Diffusion with a sampler that stops at any step and images with gradients."""
 
 from __future__ import annotations
 
@@ -18,52 +18,55 @@ from prip.protocols import Generator
 from . import refl
 
 SAMPLERS = "ddim, ddpm, dpm-solver++, pndm, unipc"
-"""Those whose latents are x_t as `refl` has them."""
+"""Samplers whose latents are x_t in the sense of `refl`."""
 
 
 @dataclass(frozen=True)
 class Noisy:
-    """Latents at a step of the sampler, and what the network that denoises reads beside them."""
+    """Latents at a step of the sampler, with the other inputs of the denoiser."""
 
     latents: Tensor
     """float32 (n, channels, height, width)"""
     timestep: Tensor
     text: Tensor
-    """(n, length, width), or (2 n, length, width) under guidance: those without prompt first"""
+    """(n, length, width), or (2 n, length, width) under guidance: rows without prompt first"""
 
 
 class TunableDiffusion:
-    """What tuning does with a generator. The random numbers and the guidance are those with which it draws."""
+    """A generator for tuning, with the random numbers and the guidance with which it draws.
+
+    Raises:
+        InputError: It is not a StableDiffusionPipeline whose denoiser and sampler `refl` has formulas for, or cannot be
+            saved as one pipeline.
+    """
 
     def __init__(self, generator: Generator) -> None:
-        """Raises InputError unless it is a StableDiffusionPipeline whose network and sampler `refl` has formulas
-        for, and which can be saved as one pipeline."""
         if not isinstance(generator, DiffusersGenerator):
-            raise InputError(f"generator: tune wants a diffusers pipeline, {generator.name!r} is none")
+            raise InputError(f"generator: expected a diffusers pipeline, got {generator.name!r}")
         pipeline = generator.pipeline
         family = family_of(pipeline)
         if family is not FAMILIES["StableDiffusionPipeline"]:
-            raise InputError(f"generator: tune wants a StableDiffusionPipeline, got a {type(pipeline).__name__}")
+            raise InputError(f"generator: expected a StableDiffusionPipeline, got a {type(pipeline).__name__}")
         if generator.adapter is not None or generator.upscaler is not None:
-            raise InputError("generator: one with an adapter or an upscaler cannot be saved as one pipeline")
+            raise InputError("generator: expected one pipeline, got one with an adapter or an upscaler")
         scheduler = pipeline.scheduler
         self.kind: str = scheduler.config.get("prediction_type", "epsilon")
         if self.kind not in refl.PREDICTIONS:
-            wanted = ", ".join(refl.PREDICTIONS)
-            raise InputError(f"generator: tune wants a network that predicts one of {wanted}, got {self.kind!r}")
+            kinds = ", ".join(refl.PREDICTIONS)
+            raise InputError(f"generator: expected a denoiser that predicts one of {kinds}, got {self.kind!r}")
         if getattr(scheduler, "alphas_cumprod", None) is None or float(scheduler.init_noise_sigma) != 1:
             name = type(scheduler).__name__
-            raise InputError(f"generator_options.scheduler: tune wants one of {SAMPLERS}, got {name}")
+            raise InputError(f"generator_options.scheduler: expected one of {SAMPLERS}, got {name}")
         if denoiser(pipeline).config.get("time_cond_proj_dim") is not None:
-            raise InputError("generator: tune wants a network guided by two predictions, this one reads the guidance")
+            raise InputError("generator: expected guidance by two predictions, got a denoiser that reads the guidance")
         if denoiser(pipeline).dtype != torch.float32:
-            raise InputError(f"generator_options.dtype: tune wants float32, got {str(denoiser(pipeline).dtype)[6:]}")
+            raise InputError(f"generator_options.dtype: expected float32, got {str(denoiser(pipeline).dtype)[6:]}")
         self.generator, self.pipeline = generator, pipeline
         self._encodings = PromptEncodings(pipeline, family, capacity=256)
 
     @property
     def denoiser(self) -> nn.Module:
-        """The network that learns."""
+        """The network that is trained."""
         return denoiser(self.pipeline)
 
     @property
@@ -73,13 +76,13 @@ class TunableDiffusion:
         return {name: part for name, part in parts if isinstance(part, nn.Module) and part is not self.denoiser}
 
     def steps(self) -> int:
-        """Returns how often the sampler asks the network for an image."""
+        """Return the number of sampling steps of an image."""
         self.pipeline.scheduler.set_timesteps(self.generator.steps)
         return len(self.pipeline.scheduler.timesteps)
 
     @torch.no_grad()
     def draw(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> Noisy:
-        """Draws the images of (prompt, seed) up to step number `steps`, from 0; at the last, the clean latents."""
+        """Draw the images of (prompt, seed) up to step `steps`, counted from 0; all steps give the clean latents."""
         pipeline, guidance = self.pipeline, self.generator.guidance
         scheduler, device = pipeline.scheduler, pipeline.device
         scheduler.set_timesteps(self.generator.steps, device=device)
@@ -96,7 +99,7 @@ class TunableDiffusion:
         return Noisy(latents, scheduler.timesteps[min(steps, len(scheduler.timesteps) - 1)], text)
 
     def predict(self, noisy: Noisy) -> Tensor:
-        """What the network predicts under the generator's guidance, like the latents; with gradient."""
+        """Return the denoiser's prediction under the generator's guidance, shaped like the latents; with gradient."""
         if len(noisy.text) == len(noisy.latents):
             return self.denoise(noisy.latents, noisy.timestep, noisy.text)
         both = self.denoise(torch.cat([noisy.latents] * 2), noisy.timestep, noisy.text)
@@ -104,34 +107,34 @@ class TunableDiffusion:
         return refl.guided(without_prompt, with_prompt, self.generator.guidance)
 
     def denoise(self, latents: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
-        """What the network itself predicts. timesteps: int64, one for all or (n,)."""
+        """Return the denoiser's own prediction; timesteps: int64, one for all or (n,)."""
         return self.denoiser(latents, timesteps, encoder_hidden_states=text).sample
 
     def images(self, noisy: Noisy) -> Tensor:
-        """The images that the network sees in noisy latents: float32 (n, 3, height, width) in 0..255, with gradient."""
+        """Return the images implied by noisy latents, float32 (n, 3, height, width) in 0..255, with gradient."""
         prediction = self.predict(noisy).float()
         clean = refl.clean_latents(self.kind, prediction, noisy.latents, self.kept(noisy.timestep))
         return self.decode(clean)
 
     def decode(self, clean: Tensor) -> Tensor:
-        """Clean latents to float32 images in 0..255, as the generator draws them but for the rounding."""
+        """Decode clean latents into float32 images in 0..255, like the generator except for rounding."""
         vae = self.pipeline.vae
         decoded = vae.decode(clean / vae.config.scaling_factor).sample.float()
         return (decoded / 2 + 0.5).clamp(0, 1) * 255
 
     def kept(self, timesteps: Tensor) -> Tensor:
-        """Shares of the signal's variance that are left at timesteps, float32 of their shape (a in `refl`)."""
+        """Return the shares of the signal's variance left at timesteps, float32 of their shape (a in `refl`)."""
         shares = self.pipeline.scheduler.alphas_cumprod.to(timesteps.device)
         return shares[timesteps.long()].float()
 
     @torch.no_grad()
     def text(self, prompts: Sequence[str], guided: bool) -> Tensor:
-        """Prompts as the network reads them, (n, length, width); guided: after as many rows without prompt."""
+        """Encode prompts for the denoiser, (n, length, width); if guided, after n rows without prompt."""
         encoded = self._encodings(prompts, guided)
         before = [encoded["negative_prompt_embeds"]] if guided else []
         return torch.cat([*before, encoded["prompt_embeds"]])
 
     def to(self, device: torch.device) -> None:
-        """Moves the generator, and what is kept of prompts."""
+        """Move the generator and the cached encodings of prompts."""
         self.generator.to(device)
         self._encodings.to(device)

@@ -1,4 +1,4 @@
-"""What tuning works with: the loaded parts, prompts, the rewards' scales, and the anchors."""
+"""The parts of tuning: generator, rewards and their statistics, prompts and anchors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prip.rewards import StandardisedSum, load_reward
 from ..data.pairs import SYSTEM_PROMPTS
 from ..data.reward_statistics import RewardStatistics
 from ..data.splits import read_prompts
-from ..rl.parts import parts_device
+from ..rollouts.offloading import parts_device
 from ..runs.seeds import derive_seed, permutation_indices
 from ..settings import AnchorSettings, TuneSettings
 from .diffusion import TunableDiffusion
@@ -31,41 +31,39 @@ _LATENTS = "latents"
 
 @dataclass(frozen=True)
 class TuneParts:
-    """What the stage works with, loaded."""
+    """The loaded parts of the stage."""
 
     generator: Generator
     rewards: Sequence[Reward]
     user_prompts: dict[str, list[str]]
     """By split: train, dev"""
     system_prompts: list[str]
-    """Those of the train split; empty where the settings ask for none"""
+    """System prompts of the train split; empty unless the settings ask for them"""
     statistics: RewardStatistics
 
     @property
     def total(self) -> StandardisedSum:
-        """The sum of the rewards on one scale."""
+        """The standardised sum of the rewards."""
         return StandardisedSum(self.rewards, self.statistics.means, self.statistics.deviations)
 
     def train_prompts(self, kind: Literal["user", "system"]) -> list[str]:
-        """Prompts of the train split."""
+        """Return the prompts of the train split."""
         return self.user_prompts["train"] if kind == "user" else self.system_prompts
 
 
 def load_tune_parts(settings: TuneSettings) -> TuneParts:
-    """Loads what the settings name. Raises CheckpointError for a part that is not there."""
+    """Load the parts that the settings name. Raises CheckpointError if one is missing."""
     parts, data = settings.run / "parts", settings.data or settings.run / "data"
     names = settings.reward_places(settings.run)
     if not names:
-        raise CheckpointError(f"{parts / 'rewards'} is missing: does prip-train world come first?")
+        raise CheckpointError(f"{parts / 'rewards'} is missing: run `prip-train world` first")
     device = str(parts_device(settings))
     rewards = [load_reward(name, device, settings.reward_dtype) for name in names]
     given = settings.statistics or data / "rewards.json"
     statistics = RewardStatistics.read(given, [reward.name for reward in rewards])
     if statistics is None:
-        wanted = ", ".join(reward.name for reward in rewards)
-        raise CheckpointError(
-            f"{given}: wanted the means and deviations of {wanted}; does prip-train prepare come first?"
-        )
+        missing = ", ".join(reward.name for reward in rewards)
+        raise CheckpointError(f"{given}: no means and deviations of {missing}; run `prip-train prepare` first")
     table = settings.user_prompts or parts / "prompts" / "user_prompts.parquet"
     prompts = read_prompts(table, "user_prompt", 0, settings.seed)
     by_split = {split: prompts["prompt"][prompts["split"] == split].tolist() for split in ("train", "dev")}
@@ -78,13 +76,13 @@ def load_tune_parts(settings: TuneSettings) -> TuneParts:
 
 
 def scored_for(prompts: Sequence[str], kind: Literal["user", "system"]) -> list[str]:
-    """Returns the user prompts for which images of prompts are scored."""
+    """Return the user prompts for which the images of prompts are scored."""
     return list(prompts) if kind == "user" else [prompt.partition(",")[0].strip() for prompt in prompts]
 
 
 @dataclass(frozen=True)
 class Anchors:
-    """Images that the generator drew before it was tuned: their prompts, and their clean latents, float32 (n, ...)."""
+    """Images drawn by the untuned generator: their prompts and clean latents, float32 (n, ...)."""
 
     prompts: list[str]
     latents: Tensor
@@ -94,17 +92,17 @@ class Anchors:
 
 
 def read_or_draw_anchors(
-    tunable: TunableDiffusion, parts: TuneParts, settings: AnchorSettings, seed: int, batch_size: int, path: Path
+    tunable: TunableDiffusion, parts: TuneParts, settings: AnchorSettings, *, seed: int, batch_size: int, path: Path
 ) -> Anchors:
-    """Returns the anchors: from `path`, or drawn by the generator as it is, and then kept there."""
+    """Return the anchors stored in `path`, or draw them with the generator and store them there."""
     prompts = parts.train_prompts(settings.prompts)
-    places = permutation_indices(0, settings.images, len(prompts), seed, STAGE, "anchors")
-    chosen = [prompts[place] for place in places]
+    indices = permutation_indices(0, settings.images, len(prompts), seed, STAGE, "anchors")
+    chosen = [prompts[index] for index in indices]
     if path.is_file():
         return Anchors(chosen, load_file(path)[_LATENTS])
     seeds = [derive_seed(seed, STAGE, "anchor", number) for number in range(settings.images)]
     steps, starts = tunable.steps(), range(0, settings.images, batch_size)
     batches = [slice(start, start + batch_size) for start in starts]
-    latents = torch.cat([tunable.draw(chosen[some], seeds[some], steps).latents.cpu() for some in batches])
+    latents = torch.cat([tunable.draw(chosen[rows], seeds[rows], steps).latents.cpu() for rows in batches])
     replace_file(path, lambda temporary: save_file({_LATENTS: latents.contiguous()}, temporary))
     return Anchors(chosen, latents)

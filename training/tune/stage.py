@@ -1,8 +1,8 @@
-"""Tune the generator itself on the rewards, by reward feedback learning (ReFL: Xu et al., 2023, Algorithm 1).
+"""Tune the generator itself on the rewards by reward feedback learning (ReFL: Xu et al. 2023, Algorithm 1).
 
-A step draws user prompts without gradient up to one of the sampler's last steps, and lets the rewards of the image that
-the network sees there pull the network. Beside it, anchors hold: images that the untuned generator drew are to be
-denoised as well as before. The algorithm alternates the two losses; here they are added up.
+A step draws prompts without gradient up to one of the sampler's last steps; the rewards of the image that the denoiser
+implies there pull the denoiser. Anchors, images drawn by the untuned generator, hold it: it must denoise them as well
+as before. Algorithm 1 alternates the two losses; here they are added.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from prip.files import hash_of_texts
@@ -23,13 +24,13 @@ from ..engine.loop import train
 from ..engine.optimizers import scheduled_optimizer, train_only
 from ..engine.stage_module import StageModule
 from ..engine.step_order import StepOrder
-from ..rl.parts import DEV_SEED, drawing_inputs
+from ..rollouts.image_scorer import drawing_inputs
 from ..rollouts.offloading import move
 from ..runs.pinned_settings import pin_tune
 from ..runs.preview import Column, write_preview
 from ..runs.processes import process_rank
 from ..runs.run_folder import stage_folder
-from ..runs.seeds import derive_seed, permutation_indices
+from ..runs.seeds import DEV_SEED, derive_seed, permutation_indices
 from ..settings import TuneSettings
 from . import refl
 from .diffusion import TunableDiffusion
@@ -37,7 +38,7 @@ from .parts import STAGE, Anchors, TuneParts, load_tune_parts, read_or_draw_anch
 
 
 class TuneModule(StageModule):
-    """The rewards' pull and the anchors' hold on the network that denoises; all else is frozen, and no submodule."""
+    """The rewards' pull and the anchors' hold on the denoiser; all else is frozen, and no submodule."""
 
     stage = STAGE
     starts_trained = True
@@ -61,14 +62,14 @@ class TuneModule(StageModule):
         self.anchor_order = StepOrder(len(anchors), *shape, f"{self.stage}/anchors")
         dev = list(dict.fromkeys(parts.user_prompts["dev"]))
         chosen = permutation_indices(0, min(settings.dev.prompts, len(dev)), len(dev), self.stage, "dev")
-        self.dev_prompts = [dev[place] for place in chosen]
+        self.dev_prompts = [dev[index] for index in chosen]
         self.previewed = self.dev_prompts[: settings.dev.preview_prompts]
         self.untuned = tunable.generator(self.previewed, [DEV_SEED] * len(self.previewed))
         self._before: dict[str, str] = {}
         self.train(False)
 
     def train(self, mode: bool = True) -> TuneModule:
-        """Stays in eval mode whatever is asked: the images that pull are those that the generator would draw."""
+        """Stay in eval mode, in which the generator draws."""
         super().train(False)
         return self
 
@@ -83,24 +84,25 @@ class TuneModule(StageModule):
         check_unchanged(self.stage, self.frozen, self._before)
 
     def batch_at(self, step: int) -> dict[str, Any]:
-        """Returns prompts and seeds (n,) to draw, the sampler's step through which the gradient goes, and the anchors
-        (n,) with whether each keeps its prompt and the seed of its noise and timestep.
+        """Return this process's share of a batch.
 
-        All are chosen for the whole step, of which each process and batch has its share.
+        Returns:
+            prompts and seeds (n,) to draw, the sampler_step with a gradient, and the indices of the anchors (n,) with
+            whether each keeps its prompt (with_prompt) and the seed of its noise and timestep (noise_seeds).
         """
         step, part = divmod(step, self.loop.accumulate)
         processes, settings = self.trainer.world_size, self.settings
         seed = derive_seed(settings.seed, self.stage, step, 0)
         chance = random.Random(seed)
-        places, anchors = self.order.examples(step, processes), self.anchor_order.examples(step, processes)
+        indices, anchors = self.order.examples(step, processes), self.anchor_order.examples(step, processes)
         steps = self.tunable.steps()
         sampler_step = chance.randrange(max(0, steps - settings.pull.last_steps), steps)
-        seeds = [derive_seed(seed, "image", number) for number in range(len(places))]
+        seeds = [derive_seed(seed, "image", number) for number in range(len(indices))]
         kept = [chance.random() >= settings.anchor.prompt_dropout for _ in anchors]
         noise_seeds = [derive_seed(seed, "noise", number) for number in range(len(anchors))]
         share = self.order.share(part, self.global_rank, processes)
         return {
-            "prompts": [self.prompts[place] for place in places[share]],
+            "prompts": [self.prompts[index] for index in indices[share]],
             "seeds": seeds[share],
             "sampler_step": sampler_step,
             "anchors": anchors[share],
@@ -111,8 +113,8 @@ class TuneModule(StageModule):
     def training_step(self, batch: dict[str, Any], step: int) -> Tensor:
         settings = self.settings
         noisy = self.tunable.draw(batch["prompts"], batch["seeds"], batch["sampler_step"])
-        owners = scored_for(batch["prompts"], settings.pull.prompts)
-        rewards = self.total.scores_with_gradient(owners, self.tunable.images(noisy))
+        user_prompts = scored_for(batch["prompts"], settings.pull.prompts)
+        rewards = self.total.scores_with_gradient(user_prompts, self.tunable.images(noisy))
         pull = refl.pull_loss(rewards, settings.pull.cap)
         hold = self.anchor_loss(batch["anchors"], batch["with_prompt"], batch["noise_seeds"])
         self.log_step("reward", rewards.mean(), prog_bar=True)
@@ -121,40 +123,43 @@ class TuneModule(StageModule):
         return settings.pull.weight * pull + settings.anchor.weight * hold
 
     def anchor_loss(self, anchors: list[int], with_prompt: list[bool], noise_seeds: list[int]) -> Tensor:
-        """Mean squared error of what the network predicts of noisy anchors, at timesteps of equal probability."""
+        """Return the mean squared error of the denoiser on noisy anchors, at uniformly drawn timesteps."""
         clean = self.anchors.latents[anchors]
         shares = self.tunable.pipeline.scheduler.alphas_cumprod
         generators = [random_generator(STAGE, seed) for seed in noise_seeds]
-        timesteps = torch.stack([torch.randint(len(shares), (), generator=one) for one in generators])
-        noise = torch.stack([torch.randn(clean.shape[1:], generator=one) for one in generators])
-        clean, timesteps, noise = (one.to(self.device) for one in (clean, timesteps, noise))
+        timesteps = torch.stack([torch.randint(len(shares), (), generator=generator) for generator in generators])
+        noise = torch.stack([torch.randn(clean.shape[1:], generator=generator) for generator in generators])
+        clean, timesteps, noise = (tensor.to(self.device) for tensor in (clean, timesteps, noise))
         kept = self.tunable.kept(timesteps)
-        prompts = [self.anchors.prompts[place] if own else "" for place, own in zip(anchors, with_prompt, strict=True)]
+        prompts = [self.anchors.prompts[i] if keep else "" for i, keep in zip(anchors, with_prompt, strict=True)]
         text = self.tunable.text(prompts, guided=False)
         predicted = self.tunable.denoise(refl.noisy_latents(clean, noise, kept), timesteps, text)
         target = refl.network_target(self.tunable.kind, clean, noise, kept)
         return torch.nn.functional.mse_loss(predicted.float(), target)
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         return scheduled_optimizer(self.settings.optimizer, self.trained, self.loop)
 
     def evaluate(self) -> dict[str, float]:
-        """Returns dev_reward (the standardised sum) and each reward of images of the dev split, drawn by the whole
-        sampler with seeds that stay, and dev_spread: the deviation of a pixel among the images of one prompt, in
-        0..255. Leaves a picture of untuned and tuned images."""
+        """Measure images of the dev split drawn with all steps and fixed seeds, and write a preview.
+
+        Returns:
+            dev_reward (the standardised sum), dev_reward_NAME of each reward, and dev_spread: the standard deviation of
+            a pixel among the images of one prompt, in 0..255.
+        """
         count = self.settings.dev.images_per_prompt
         seeds, together = list(range(DEV_SEED, DEV_SEED + count)), max(1, self.loop.batch_size // count)
         starts = range(0, len(self.dev_prompts), together)
         names = [reward.name for reward in self.parts.rewards]
         sums = torch.zeros(len(names) + 2, dtype=torch.float64)
         for prompts, counts in self.my_share([self.dev_prompts[start : start + together] for start in starts]):
-            owners = [prompt for prompt in prompts for _ in seeds]
-            images = self.tunable.generator(owners, seeds * len(prompts))
-            scores = self.total.parts(owners, images)
+            user_prompts = [prompt for prompt in prompts for _ in seeds]
+            images = self.tunable.generator(user_prompts, seeds * len(prompts))
+            scores = self.total.parts(user_prompts, images)
             spread = images.unflatten(0, (-1, count)).double().std(dim=1, correction=0).flatten(1).mean(dim=1)
-            found = [self.total.combine(scores), *(scores[name] for name in names)]
+            columns = [self.total.combine(scores), *(scores[name] for name in names)]
             if counts:
-                sums += torch.stack([*(one.double().sum() / count for one in found), spread.sum()])
+                sums += torch.stack([*(column.double().sum() / count for column in columns), spread.sum()])
         means = (self.summed(sums) / len(self.dev_prompts)).tolist()
         if self.previewed and self.trainer.is_global_zero:
             self.preview(self.folder / "previews" / f"step-{self.trainer.global_step:06}.png")
@@ -162,14 +167,14 @@ class TuneModule(StageModule):
         return {"dev_reward": means[0], **raw, "dev_spread": means[-1]}
 
     def preview(self, path: Path) -> None:
-        """Writes the picture: images of the untuned generator above those of this one, with the gain in the sum."""
+        """Write the picture: images of the untuned generator above those of the tuned one, with the gain."""
         tuned = self.tunable.generator(self.previewed, [DEV_SEED] * len(self.previewed))
         gains = (self.total(self.previewed, tuned) - self.total(self.previewed, self.untuned)).tolist()
         rows = zip(self.previewed, self.untuned, tuned, gains, strict=True)
         write_preview(path, [Column(prompt, "tuned", before, after, gain) for prompt, before, after, gain in rows])
 
     def export(self, folder: Path) -> None:
-        """Writes the whole pipeline, and what was measured of the obedience of the one that it was made from."""
+        """Write the whole pipeline, with the obedience measured for the untuned one, if any."""
         self.tunable.generator.save_pretrained(folder)
         obedience = Path(self.settings.generator_place(self.settings.run)) / "obedience.json"
         if obedience.is_file():
@@ -177,10 +182,14 @@ class TuneModule(StageModule):
 
 
 def run(settings: TuneSettings, parts: TuneParts | None = None) -> dict[str, Any]:
-    """Tunes the generator and returns the metrics; the best pipeline is in RUN/tune/part.
+    """Tune the generator and return the metrics; the best pipeline is in RUN/tune/part.
 
-    parts: in place of those that the settings name. Raises InputError for a generator or a reward that this cannot be
-    done with.
+    Args:
+        settings: The settings of the stage.
+        parts: Used instead of those that the settings name.
+
+    Raises:
+        InputError: The generator or a reward cannot be used for tuning.
     """
     settings = pin_tune(settings)
     parts = parts or load_tune_parts(settings)
@@ -191,8 +200,14 @@ def run(settings: TuneSettings, parts: TuneParts | None = None) -> dict[str, Any
     inputs["system_prompts"] = hash_of_texts(parts.system_prompts)
     inputs["statistics"] = repr(parts.statistics)
     folder = stage_folder(settings, STAGE, inputs)
-    place = folder / f"anchors{process_rank() or ''}.safetensors"
-    anchors = read_or_draw_anchors(tunable, parts, settings.anchor, settings.seed, settings.loop.batch_size, place)
+    anchors = read_or_draw_anchors(
+        tunable,
+        parts,
+        settings.anchor,
+        seed=settings.seed,
+        batch_size=settings.loop.batch_size,
+        path=folder / f"anchors{process_rank() or ''}.safetensors",
+    )
     module = TuneModule(tunable, parts, anchors, settings, folder)
     clip = settings.optimizer.clip
     return train(module, settings, settings.loop, folder, monitor="dev_reward", mode="max", clip=clip)
