@@ -1,4 +1,4 @@
-"""The command `prip`: each subcommand is registered by the `add_parser` of its own module."""
+"""The command `prip`; each module of commands/ adds a subcommand."""
 
 from __future__ import annotations
 
@@ -9,37 +9,9 @@ from collections.abc import Sequence
 from prip.command_line import Parser, told_warnings
 from prip.errors import PripError
 
-from .commands import (
-    annotate as annotate_command,
-)
-from .commands import (
-    compare as compare_command,
-)
-from .commands import (
-    demo as demo_command,
-)
-from .commands import (
-    evaluate as evaluate_command,
-)
-from .commands import (
-    install as install_command,
-)
-from .commands import (
-    refine as refine_command,
-)
-from .commands import (
-    serve as serve_command,
-)
+from .commands import annotate, compare, demo, evaluate, install, refine, serve
 
-COMMANDS = (
-    refine_command,
-    compare_command,
-    demo_command,
-    serve_command,
-    install_command,
-    evaluate_command,
-    annotate_command,
-)
+COMMANDS = (refine, compare, demo, serve, install, evaluate, annotate)
 
 EXAMPLES = """examples:
   prip refine "a cat"
@@ -55,10 +27,10 @@ EXAMPLES = """examples:
 
 
 def build_parser() -> Parser:
-    """Return the parser of `prip` with all its subcommands."""
+    """Return the parser of `prip` with all subcommands."""
     parser = Parser(
         prog="prip",
-        description="Prompt refinement with image pivot: from a plain prompt to the one that an image model wants.",
+        description="Prompt Refinement with Image Pivot: turns plain prompts into those that image models prefer.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -70,7 +42,7 @@ def build_parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `prip`. Returns the exit code: 0, or 2 with one line on the error stream for what the caller can mend."""
+    """Run `prip`. Return the exit code: 0, or 2 after an error that the user can fix, told in one line on stderr."""
     parser = build_parser()
     chosen = parser.parse_args(arguments)
     if chosen.version:

@@ -1,4 +1,4 @@
-"""Arguments that several commands take, each in the same words."""
+"""Arguments shared by several commands."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 from prip.options import option_fields
 
 DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla", "maia", "ipu", "hip", "ve", "vulkan", "privateuseone")
-"""What torch computes on, by kind."""
+"""Device types known to torch."""
 
 
 def add_checkpoint(parser: ArgumentParser, flag: str = "--checkpoint") -> None:
-    """Add which checkpoint is loaded, and where it computes. flag: --model where it is no more than a refiner."""
+    """Add the checkpoint, its revision and the device. `flag` is --model for commands that load only a refiner."""
     parser.add_argument(
         flag, default="prip-mini", help="embedded checkpoint, folder, or owner/name on the Hub (default prip-mini)"
     )
@@ -24,15 +24,19 @@ def add_checkpoint(parser: ArgumentParser, flag: str = "--checkpoint") -> None:
 
 
 def add_refiner(parser: ArgumentParser) -> None:
-    """Add which refiner is loaded, where it computes, and in which precision."""
+    """Add the refiner, its revision, the device and the precision."""
     add_checkpoint(parser, "--model")
     parser.add_argument(
         "--dtype",
         choices=["float32", "float16", "bfloat16", "auto"],
-        help="precision of the refiner; in float32, the default on the CPU, no text depends on what shares its batch, "
-        "in others a few do",
+        help="precision of the refiner (default: float32 on a CPU, the checkpoint's own on a GPU); below float32, a "
+        "few texts depend on the batch they are in",
     )
-    parser.add_argument("--quantization", choices=["int8"], help="linear layers in 8 bits (extra quantize)")
+    parser.add_argument(
+        "--quantization",
+        choices=["int8"],
+        help="keep the weights of linear layers in 8 bits (needs the extra quantize)",
+    )
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -67,31 +71,40 @@ def add_options(parser: ArgumentParser) -> None:
 
 def add_revision(parser: ArgumentParser) -> None:
     """Add --revision."""
-    parser.add_argument("--revision", help="branch, tag or commit of a checkpoint on the Hub")
+    parser.add_argument("--revision", help="branch, tag or commit, for a checkpoint on the Hub")
 
 
 def add_device(parser: ArgumentParser) -> None:
     """Add --device."""
-    parser.add_argument("--device", type=device, help="cpu, cuda, cuda:1, ... (default: a GPU when there is one)")
+    parser.add_argument("--device", type=device, help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
 
 
 def add_address(parser: ArgumentParser, port: int) -> None:
-    """Add where a server listens. port: the default."""
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine)")
-    parser.add_argument("--port", type=int, default=port, help=f"port to listen on, 0 for any (default {port})")
+    """Add the address that a server listens on. `port` is the default."""
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1, reachable only from this machine)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=port, help=f"port to listen on; 0 for any free one (default {port})"
+    )
 
 
 def add_host_name(parser: ArgumentParser) -> None:
     """Add --host-name."""
     parser.add_argument(
-        "--host-name", action="append", default=[], metavar="NAME", help="also answer under this name; may be repeated"
+        "--host-name",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="also answer requests for this host name; may be repeated",
     )
 
 
 def text(typed: str) -> str:
-    """Return what was typed. Where the locale is not one of UTF-8 (LANG=C), its bytes are read as UTF-8 nevertheless.
+    """Return what was typed, read as UTF-8 even if the locale is not a UTF-8 one (LANG=C).
 
-    Raises ArgumentTypeError for bytes that are not.
+    Raises:
+        ArgumentTypeError: The bytes are not UTF-8.
     """
     if typed.isascii() or not any("\udc80" <= character <= "\udcff" for character in typed):
         return typed
@@ -99,17 +112,18 @@ def text(typed: str) -> str:
         return os.fsencode(typed).decode("utf-8")
     except UnicodeError as error:
         raise ArgumentTypeError(
-            f"{typed!a} is not UTF-8: the terminal must send that, and its locale say so, as in LANG=C.UTF-8"
+            f"expected UTF-8, got {typed!a}; set terminal and locale to UTF-8, as in LANG=C.UTF-8"
         ) from error
 
 
 def device(name: str) -> str:
-    """Return the name of a device. Raises ArgumentTypeError for a kind that torch does not know.
+    """Return the name of a device, checked without loading torch; whether the machine has it is checked later.
 
-    That is told before torch is loaded; whether this machine has such a device, when it is.
+    Raises:
+        ArgumentTypeError: torch has no such device type.
     """
     kind = re.fullmatch(r"([a-z]+)(?::\d+)?", name)
     if (kind is not None and kind[1] in DEVICES) or entry_points(group="torch.backends"):
         return name
     meant = "; did you mean cuda?" if name.lower().startswith(("gpu", "nvidia")) else ""
-    raise ArgumentTypeError(f"wanted cpu, cuda, cuda:1, mps or another device of torch's, got {name!r}{meant}")
+    raise ArgumentTypeError(f"expected cpu, cuda, cuda:1, mps or another torch device, got {name!r}{meant}")

@@ -1,4 +1,4 @@
-"""`prip demo`: a page on which prompts are refined and drawn before and after."""
+"""`prip demo`: a web page for refining prompts and drawing them before and after."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def add_parser(subparsers: Any) -> None:
     """Register `demo` with the subparsers of `prip`."""
     parser = subparsers.add_parser(
         "demo",
-        help="refine and draw on a page",
-        description="Serve a page on which prompts are refined, edited and drawn before and after, with the scores of "
-        "the checkpoint's rewards. It works offline, and tells nobody what is typed.",
+        help="refine and draw on a web page",
+        description="Serve a web page for refining and editing prompts, and for drawing them before and after with the "
+        "scores of the checkpoint's rewards. It works offline and sends your prompts nowhere.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -42,19 +42,19 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--generator",
         metavar="ID",
-        help="a diffusers pipeline, by folder or Hub id, or renderer (default the checkpoint's own)",
+        help="diffusers pipeline (folder or Hub id) or renderer (default: the checkpoint's own)",
     )
     add_address(parser, 7860)
     add_host_name(parser)
     parser.add_argument("--no-open", action="store_true", help="do not open the page in a browser")
     parser.add_argument(
-        "--share", action="store_true", help="let Gradio's servers give it a public address (default: off)"
+        "--share", action="store_true", help="get a public address from Gradio's servers (default: off)"
     )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until interrupted. Returns 0; errors of ours are for the caller, bad input's before torch is loaded."""
+    """Serve until interrupted, then return 0. Invalid arguments raise before torch is loaded."""
     from prip.loading.folders import whole_folder
 
     from ..network.listening import LOOPBACK, address, check_host_names, listen
@@ -64,10 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
     check_generator(arguments.generator)
     with (
         listen(arguments.host, arguments.port) as listening,
-        ending_in_order(),
-        tempfile.TemporaryDirectory(prefix="prip-demo-", ignore_cleanup_errors=True) as place,
+        interrupted_by_signals(),
+        tempfile.TemporaryDirectory(prefix="prip-demo-", ignore_cleanup_errors=True) as folder_name,
     ):
-        images = Path(place).resolve()
+        images = Path(folder_name).resolve()
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(images / "gradio")}
         for module in ("gradio", "PIL.Image"):
             require(module, "demo")
@@ -80,14 +80,14 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"loading {arguments.checkpoint} ...", flush=True)
         bench = Workbench.load(folder, arguments.device, arguments.generator)
         if arguments.host not in LOOPBACK or arguments.share:
-            print("everybody who knows the address can use the page, and there is no password", file=sys.stderr)
-        own = address(arguments.host, listening)
+            print("anyone who knows the address can use the page: it has no password", file=sys.stderr)
+        url = address(arguments.host, listening)
         page = Page(bench, None if bench.generator is None else Easel(bench, images), arguments.checkpoint)
         guard = PageGuard(arguments.host, arguments.host_name, images)
         public = launch(page.blocks, guard, listening, arguments.share)
-        print(f"{own} (Ctrl-C ends it)", flush=True)
+        print(f"{url} (press Ctrl-C to stop)", flush=True)
         if not arguments.no_open:
-            webbrowser.open(public or own)
+            webbrowser.open(public or url)
         try:
             while True:
                 time.sleep(3600)
@@ -98,22 +98,22 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def ending_in_order() -> Iterator[None]:
-    """Make the signals that end a command raise KeyboardInterrupt, as Ctrl-C does, so that nothing stays behind."""
+def interrupted_by_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into KeyboardInterrupt, so that temporary files are removed."""
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]  # nohup's is SIG_IGN
-    for number in ours:
+    handled = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]  # SIG_IGN under nohup
+    for number in handled:
         signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        for number in ours:
+        for number in handled:
             signal.signal(number, signal.SIG_DFL)
 
 
 def check_generator(name: str | None) -> None:
-    """Raise CheckpointError unless a generator's name is a folder, a Hub id, the renderer or None."""
+    """Raise CheckpointError unless the name is None, "renderer", a folder or a Hub id."""
     from prip.hub.names import is_on_hub
 
     if name not in (None, "renderer") and not Path(name).expanduser().is_dir() and not is_on_hub(name):
-        raise CheckpointError(f"unknown generator {name!r}: neither a folder nor an owner/name on the Hub")
+        raise CheckpointError(f"generator: expected renderer, a folder or owner/name on the Hub, got {name!r}")

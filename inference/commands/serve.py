@@ -1,4 +1,4 @@
-"""`prip serve`: a refiner, and a generator if wanted, behind HTTP."""
+"""`prip serve`: a refiner, and optionally a generator, over HTTP."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from prip.errors import require
 
+from ..server.settings import ServerSettings
 from .arguments import add_address, add_host_name, add_refiner
 
 EXAMPLES = """examples:
@@ -22,15 +23,26 @@ EXAMPLES = """examples:
   curl http://127.0.0.1:8000/v1/refine -H "Content-Type: application/json" -d '{"prompt": "a cat"}'
 """
 
+SETTINGS = {
+    "--max-batch": ("max_batch", "N", "most texts to refine in one batch"),
+    "--max-draw-batch": ("max_draw_batch", "N", "most images to draw in one batch"),
+    "--max-wait-ms": ("max_wait_ms", "MS", "milliseconds that a batch waits to fill up"),
+    "--queue-size": ("queue_size", "N", "most prompts that may wait"),
+    "--timeout": ("timeout_s", "S", "seconds to answer a request"),
+    "--client-timeout": ("client_timeout_s", "S", "seconds for a client to send headers or body, or to resume reading"),
+    "--max-body-bytes": ("max_body_bytes", "N", "largest request body in bytes"),
+}
+"""Flags with the name of their ServerSettings field, metavar and meaning."""
+
 
 def add_parser(subparsers: Any) -> None:
     """Register `serve` with the subparsers of `prip`."""
     parser = subparsers.add_parser(
         "serve",
         help="refine and draw over HTTP",
-        description="Serve a refiner over HTTP: what many clients ask for at a time is refined in one batch, and in "
-        "float32 each gets what prip refine would give with the same seed. SIGTERM or Ctrl-C ends it when all that was "
-        "accepted is answered, the second one at once.",
+        description="Serve a refiner over HTTP. Concurrent requests are refined in one batch; in float32 each gets the "
+        "same text as from prip refine with the same seed. Ctrl-C or SIGTERM stops the server once all accepted "
+        "requests are answered, a second one immediately.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -40,42 +52,30 @@ def add_parser(subparsers: Any) -> None:
         nargs="?",
         const="",
         metavar="GENERATOR",
-        help="also draw: with the checkpoint's own generator, or with a diffusers pipeline (folder or Hub id); scores "
-        "are those of the checkpoint's rewards, if it has any",
+        help="also draw images, with the checkpoint's own generator or a diffusers pipeline (folder or Hub id), scored "
+        "by the checkpoint's rewards if it has any",
     )
     add_address(parser, 8000)
     add_host_name(parser)
     parser.add_argument(
-        "--api-key-file", type=Path, metavar="FILE", help="file of the key to ask for (default: PRIP_API_KEY, or none)"
+        "--api-key-file",
+        type=Path,
+        metavar="FILE",
+        help="file with the API key to require (default: PRIP_API_KEY, or no key)",
     )
-    parser.add_argument("--max-batch", type=int, default=64, metavar="N", help="texts to make at a time (default 64)")
+    for flag, (name, metavar, meaning) in SETTINGS.items():
+        default = getattr(ServerSettings, name)
+        help_text = f"{meaning} (default {str(default).removesuffix('.0')})"
+        parser.add_argument(flag, dest=name, type=type(default), default=default, metavar=metavar, help=help_text)
     parser.add_argument(
-        "--max-draw-batch", type=int, default=8, metavar="N", help="images to draw at a time, or fewer (default 8)"
-    )
-    parser.add_argument(
-        "--max-wait-ms", type=float, default=5.0, metavar="MS", help="a batch waits so long for more (default 5)"
-    )
-    parser.add_argument("--queue-size", type=int, default=512, metavar="N", help="prompts that may wait (default 512)")
-    parser.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds for an answer (default 30)")
-    parser.add_argument(
-        "--client-timeout",
-        type=float,
-        default=10.0,
-        metavar="S",
-        help="seconds for a client to send headers, body, and to read on (default 10)",
-    )
-    parser.add_argument(
-        "--max-body-bytes", type=int, default=1 << 20, metavar="N", help="of a request (default 1048576)"
-    )
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="of torch on the CPU (default: all cores but one, at least one)"
+        "--threads", type=int, metavar="N", help="CPU threads of torch (default: all cores except one, at least one)"
     )
     parser.add_argument("--verbose", action="store_true", help="log each request")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Load and serve. Returns 0; errors of ours are for the caller, told before torch is loaded where that can be."""
+    """Serve until a signal, then return 0. Invalid arguments raise before torch is loaded."""
     from prip.loading.folders import refiner_folder, whole_folder
     from prip.options import check_whole
 
@@ -84,18 +84,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ..network.listening import LOOPBACK, address, listen
     from ..server.access import read_key
-    from ..server.settings import ServerSettings
 
-    settings = ServerSettings(
-        max_batch=arguments.max_batch,
-        max_draw_batch=arguments.max_draw_batch,
-        max_wait_ms=arguments.max_wait_ms,
-        queue_size=arguments.queue_size,
-        timeout_s=arguments.timeout,
-        client_timeout_s=arguments.client_timeout,
-        max_body_bytes=arguments.max_body_bytes,
-        host_names=arguments.host_name,
-    )
+    limits = {name: getattr(arguments, name) for name, _, _ in SETTINGS.values()}
+    settings = ServerSettings(**limits, host_names=arguments.host_name)
     threads = max(1, (os.cpu_count() or 1) - 1) if arguments.threads is None else arguments.threads
     check_whole("threads", threads, 1)
     key = read_key(arguments.api_key_file, os.environ)
@@ -130,10 +121,10 @@ def run(arguments: argparse.Namespace) -> int:
         bench = Workbench.around(refiner, whole, generator, arguments.device)
     metrics = Metrics()
     engine = Engine(refiner, arguments.model, settings, metrics, bench)
-    application = make_application(engine, settings, metrics, arguments.host, key)
+    application = make_application(engine, settings, metrics, arguments.host, key=key)
     if arguments.host.lower() not in LOOPBACK and key is None:
-        print("everybody who reaches this machine can use the server: it has no key", file=sys.stderr)
-    print(f"{address(arguments.host, listening)} (Ctrl-C ends it; /docs tells what it answers)", flush=True)
+        print("anyone who can reach this machine can use the server: it has no API key", file=sys.stderr)
+    print(f"{address(arguments.host, listening)} (press Ctrl-C to stop; the routes are listed at /docs)", flush=True)
     try:
         serve(application, listening, settings, arguments.verbose)
     finally:

@@ -1,4 +1,4 @@
-"""Where a server of ours listens: the socket, had or refused before anything heavy is loaded, and its address."""
+"""Listening sockets: opened or refused before anything heavy is loaded."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ ANY_ADDRESS = ("0.0.0.0", "::")
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Returns a socket that listens; port 0 takes any free one. Raises InputError when the port cannot be had."""
+    """Return a listening socket; port 0 takes any free one. Raises InputError if the port is not available."""
     if not 0 <= port <= 65_535:
-        raise InputError(f"port must be from 0 to 65535, it is {port}")
+        raise InputError(f"port: expected a number from 0 to 65535, got {port}")
     if not host.strip():
-        raise InputError("host must be an address of this machine, as in 127.0.0.1; it is blank")
+        raise InputError(f"host: expected an address of this machine such as 127.0.0.1, got {host!r}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=128)
     except UnicodeError as error:
-        raise InputError(f"host {host!r} is no name") from error
+        raise InputError(f"host: expected a host name or an address, got {host!r}") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise InputError(f"port {port} of {host} is taken; choose another, or 0 for any") from error
+            raise InputError(f"port {port} of {host} is taken; choose another, or 0 for any free one") from error
         reason = error.strerror if isinstance(error, socket.gaierror) or not error.errno else os.strerror(error.errno)
         raise InputError(f"cannot listen on port {port} of {host}: {reason or error}") from error
 
 
 def check_host_names(names: Sequence[str]) -> None:
-    """Raises InputError unless each is a name under which a server may be asked for, without a port."""
+    """Raise InputError unless each is a host name without a port."""
     for name in names:
         if not name or name != name.strip() or any(character in name for character in ":/@ "):
-            raise InputError(f"host_name must be a name without a port, as in refiner.example; {name!r} came")
+            raise InputError(f"host_name: expected a name without a port, such as refiner.example, got {name!r}")
 
 
 def address(host: str, listening: socket.socket) -> str:
-    """Returns the address under which a program of this machine reaches a listening socket: http://127.0.0.1:8000/."""
+    """Return the URL of a listening socket for programs on this machine, such as http://127.0.0.1:8000/."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{listening.getsockname()[1]}/"
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{listening.getsockname()[1]}/"

@@ -1,8 +1,7 @@
-"""What is let through to a server of ours: requests made to it under its own name, of a small size, in good time.
+"""A guard in front of every server of PRIP: it passes requests for the server's own name, small and in time.
 
-A page of another site can make a browser send requests to 127.0.0.1, and a name that its owner points there (DNS
-rebinding) makes such a request look like one of the same site. So the name that was asked for (Host) and the site that
-asks (Origin, Sec-Fetch-Site) must be the server's own.
+A page of another site can make a browser send requests to 127.0.0.1, and DNS rebinding can disguise them as same-site
+requests. So the requested name (Host) and the requesting site (Origin, Sec-Fetch-Site) must both be the server's own.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from urllib.parse import urlsplit
 from .listening import ANY_ADDRESS, LOOPBACK
 
 DISCARDED = 32
-"""How many times the largest body is read and thrown away, so that the client hears that its own was too large."""
+"""Up to this multiple of the body limit is read and discarded, so that the client still gets the 413."""
 
 PAGE_HEADERS = {
     "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -25,33 +24,42 @@ PAGE_HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-"""Of every answer to a page of ours."""
+"""For every answer to a page."""
 API_HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
-"""Of every answer to a program."""
+"""For every answer to a program."""
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+"""An ASGI application; frameworks disagree on the exact types of its scope and channels."""
 
 
 class Guard:
-    """Wraps an ASGI application: answers 403 to foreign requests, 413 to large ones, 408 to slow ones, adds headers."""
+    """ASGI middleware: answers 403 to foreign requests, 413 to large ones and 408 to slow ones, and adds headers.
+
+    Args:
+        application: What the accepted requests go to.
+        host: Address that the server listens on; 0.0.0.0 and :: accept any address of the machine.
+        port: Port that requests must name; None accepts any, for a server behind a forwarded port.
+        body_bytes: Largest body.
+        body_timeout_s: Seconds in which the body must arrive; None for no limit.
+        names: Further host names to answer under.
+        headers: Added to every answer, refusals included.
+    """
 
     def __init__(
         self,
-        application: Any,
+        application: Application | None,
         host: str,
         port: int | None,
         body_bytes: int,
+        *,
         body_timeout_s: float | None = None,
         names: Collection[str] = (),
         headers: Mapping[str, str] = PAGE_HEADERS,
     ) -> None:
-        """host, port: where the server listens; 0.0.0.0 and :: mean any address of the machine, port None any port (it
-        may be reached through another one). body_bytes: the largest body. body_timeout_s: in which a body must have
-        come, None for any time. names: under which it answers too. headers: added to every answer, refusals too.
-        """
-        self.application = application
+        self.application: Any = application
         self.host = host.lower()
         self.port = port
         self.body_bytes = body_bytes
@@ -60,33 +68,29 @@ class Guard:
         self.headers = headers
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Handles one ASGI connection."""
+        """Handle one ASGI connection."""
         if scope["type"] != "http":
             return
         send = with_headers(send, self.headers)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         if not self.is_own(headers):
-            await refuse(send, 403, "this server answers under its own name alone, and no page of another site")
+            await refuse(send, 403, "this server answers only under its own name, and not to pages of other sites")
             return
         try:
             body = await asyncio.wait_for(self._body(receive), self.body_timeout_s)
         except asyncio.TimeoutError:
-            await refuse(send, 408, f"the request did not come within {self.body_timeout_s:g} seconds")
+            await refuse(send, 408, f"the request did not arrive within {self.body_timeout_s:g} seconds")
             return
         if body is None:
             return
         if len(body) > self.body_bytes:
-            await refuse(send, 413, f"a request may have {self.body_bytes:,} bytes")
+            await refuse(send, 413, f"request body: expected at most {self.body_bytes:,} bytes")
             return
-        whole = [{"type": "http.request", "body": bytes(body), "more_body": False}]
-
-        async def replay() -> Message:
-            return whole.pop() if whole else await receive()
-
-        await self.application(scope, replay, send)
+        message = {"type": "http.request", "body": bytes(body), "more_body": False}
+        await self.application(scope, replayed(message, receive), send)
 
     async def _body(self, receive: Receive) -> bytearray | None:
-        """Returns the body, None of a client that went away; of a body that is too large a part that is too large."""
+        """Return the body, or None if the client disconnected; of a body that is too large, enough to tell so."""
         body, discarded = bytearray(), 0
         while True:
             message = await receive()
@@ -100,16 +104,19 @@ class Guard:
                 return body
 
     def is_own(self, headers: Mapping[str, str]) -> bool:
-        """Returns whether a request with these headers, names in lower case, was made to this server by no other site's
-        page."""
-        if not self._is_own_place(f"http://{headers.get('host', '')}"):
+        """Return whether a request names this server and does not come from a page of another site.
+
+        Args:
+            headers: The request's headers, with names in lower case.
+        """
+        if not self._is_own_address(f"http://{headers.get('host', '')}"):
             return False
         if "origin" in headers and headers["origin"] not in (f"http://{headers['host']}", f"https://{headers['host']}"):
             return False
         opened_as_page = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
         return opened_as_page or headers.get("sec-fetch-site", "none") in ("none", "same-origin")
 
-    def _is_own_place(self, url: str) -> bool:
+    def _is_own_address(self, url: str) -> bool:
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port or 80
@@ -132,8 +139,18 @@ def _is_address(host: str) -> bool:
     return True
 
 
+def replayed(message: Message, receive: Receive) -> Receive:
+    """Return a `receive` that gives a message again before it goes on."""
+    messages = [message]
+
+    async def replay() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replay
+
+
 def with_headers(send: Send, headers: Mapping[str, str]) -> Send:
-    """Returns a `send` that adds headers to the answer."""
+    """Return a `send` that adds headers to the answer."""
     added = as_pairs(headers)
 
     async def send_with_headers(message: Message) -> None:
@@ -145,18 +162,19 @@ def with_headers(send: Send, headers: Mapping[str, str]) -> Send:
 
 
 def as_pairs(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    """Returns headers as ASGI and h11 want them."""
+    """Return headers as pairs of bytes, for ASGI and h11."""
     return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 
 def refusal(reason: str) -> tuple[bytes, dict[str, str]]:
-    """Returns the body {"detail": reason} and the headers of an answer that ends the connection."""
+    """Return the body {"detail": reason} and the headers of an answer that closes the connection."""
     body = json.dumps({"detail": reason}).encode()
     return body, {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
 
 
 async def refuse(send: Send, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
-    """Sends an answer of {"detail": reason}, and ends the connection."""
-    body, known = refusal(reason)
-    await send({"type": "http.response.start", "status": status, "headers": as_pairs({**known, **(headers or {})})})
+    """Answer {"detail": reason} and close the connection."""
+    body, own_headers = refusal(reason)
+    all_headers = as_pairs({**own_headers, **(headers or {})})
+    await send({"type": "http.response.start", "status": status, "headers": all_headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,7 +1,6 @@
-"""What of Gradio's server is let through: what the page asks for, and nothing with which somebody could fill the disk.
+"""Which requests Gradio's server accepts: those of the page, and none that could fill the disk.
 
-Gradio takes uploads whether or not a page has a field for files, and fetches the address of a file that a field is
-given in place of a text.
+Gradio accepts uploads even without a file field, and downloads the URL of a file sent in place of a text.
 """
 
 from __future__ import annotations
@@ -9,9 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
-from ..network.request_guard import Guard, Message, Receive, Send, refuse
+from ..network.request_guard import Application, Guard, Message, Receive, Send, refuse, replayed
 
 API = "/gradio_api"
 PATHS = {
@@ -19,11 +17,11 @@ PATHS = {
     | {f"{API}/{name}" for name in ("queue/data", "startup-events", "app_id")},
     "POST": {f"{API}/{name}" for name in ("queue/join", "run/predict", "cancel", "reset")},
 }
-BEGINNINGS = ("/assets/", "/static/", f"{API}/heartbeat/")
+PREFIXES = ("/assets/", "/static/", f"{API}/heartbeat/")
 PICTURE = f"{API}/file="
 
 BODY_BYTES = 4 << 20
-"""The largest request: a history of long prompts, which a browser sends when the page is opened."""
+"""Largest request body: a history of long prompts, which the browser sends when the page opens."""
 BODY_TIMEOUT_S = 60.0
 
 HEADERS = {
@@ -34,53 +32,54 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-"""Gradio's page has scripts and styles within its HTML, and makes functions of text; no other host is asked."""
+"""Gradio needs inline scripts and styles, and eval; requests to other hosts are blocked."""
 
 
 class PageGuard(Guard):
-    """Wraps Gradio's application, and answers 404 to what the page does not ask for, 422 to files in its fields."""
+    """ASGI middleware for Gradio: answers 404 to paths that the page does not use, 422 to files sent as field values.
+
+    Args:
+        host: Address that the server listens on.
+        names: Further host names to answer under; may grow while serving.
+        images: Folder of the files that the page shows. No other file is served.
+    """
 
     def __init__(self, host: str, names: Collection[str], images: Path) -> None:
-        """host, names: as for Guard; `names` may grow. images: the folder whose files the page shows, and no others."""
-        lower = [name.lower() for name in names]
-        super().__init__(None, host, None, BODY_BYTES, BODY_TIMEOUT_S, lower, HEADERS)
+        names = [name.lower() for name in names]
+        super().__init__(None, host, None, BODY_BYTES, body_timeout_s=BODY_TIMEOUT_S, names=names, headers=HEADERS)
         self.images = images
 
-    def wrap(self, application: Any) -> PageGuard:
-        """Takes the application that is to be guarded, once Gradio has made it."""
+    def wrap(self, application: Application) -> PageGuard:
+        """Set the application to guard, once Gradio has built it."""
 
-        async def of_the_page(scope: Message, receive: Receive, send: Send) -> None:
-            whole = [await receive()]
+        async def page_only(scope: Message, receive: Receive, send: Send) -> None:
+            message = await receive()
             if not self.is_of_the_page(scope["method"], scope["path"]):
-                await refuse(send, 404, "the page needs no such address, and it is not served")
-            elif scope["method"] == "POST" and not is_plain(whole[0].get("body", b"")):
-                await refuse(send, 422, "a field of the page is a text, a number, a switch or a list of them")
+                await refuse(send, 404, "the page does not use this address")
+            elif scope["method"] == "POST" and not is_plain(message.get("body", b"")):
+                await refuse(send, 422, "a field of the page is a text, a number, a boolean or a list of them")
             else:
+                await application(scope, replayed(message, receive), send)
 
-                async def replay() -> Message:
-                    return whole.pop() if whole else await receive()
-
-                await application(scope, replay, send)
-
-        self.lifespan, self.application = application, of_the_page
+        self.lifespan, self.application = application, page_only
         return self
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Handles one ASGI connection."""
+        """Handle one ASGI connection."""
         await (self.lifespan if scope["type"] == "lifespan" else super().__call__)(scope, receive, send)
 
     def is_of_the_page(self, method: str, path: str) -> bool:
-        """Returns whether the page asks for a path by a method."""
+        """Return whether the page uses this method and path."""
         method = "GET" if method == "HEAD" else method
         if path in PATHS.get(method, ()):
             return True
         if path.startswith(PICTURE):
             return method == "GET" and Path(path.removeprefix(PICTURE)).parent == self.images
-        return method == "GET" and path.startswith(BEGINNINGS)
+        return method == "GET" and path.startswith(PREFIXES)
 
 
 def is_plain(body: bytes) -> bool:
-    """Returns whether no field of a request to Gradio is an object: that is how it is given files."""
+    """Return whether no field of a request to Gradio is a JSON object, which is how files are sent."""
     try:
         request = json.loads(body)
     except (ValueError, RecursionError):
@@ -88,12 +87,12 @@ def is_plain(body: bytes) -> bool:
     return isinstance(request, dict) and not _holds_objects(request.get("data"))
 
 
-def _holds_objects(value: Any) -> bool:
-    waiting = [value]
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, dict):
+def _holds_objects(data: object) -> bool:
+    pending = [data]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
             return True
-        if isinstance(one, list):
-            waiting += one
+        if isinstance(value, list):
+            pending += value
     return False

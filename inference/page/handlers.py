@@ -1,4 +1,4 @@
-"""What Gradio calls: sessions and fields in, what the page shows out."""
+"""Gradio's event handlers: the session and the fields in, what the page shows out."""
 
 from __future__ import annotations
 
@@ -32,58 +32,62 @@ if TYPE_CHECKING:
 
 EXAMPLES = ("a cat", "a rocket in winter", "a lantern at home", "a castle by the sea")
 
-UNFORESEEN = "this did not work, and it is not your prompt's fault; the terminal of prip demo tells what happened"
-NO_MEMORY = "the device has no memory left for this; close what else runs on it, or take a smaller generator"
+UNFORESEEN = "something went wrong, and not because of your prompt; the terminal running prip demo has the details"
+NO_MEMORY = "out of memory; close other programs that use this device, or choose a smaller generator"
 
 
 class Handlers:
-    """The handlers of one page. Each takes the session of a browser and returns it, with what is to be shown of it."""
+    """Event handlers of one page. Each takes a browser's session and returns it with the outputs that change.
+
+    Args:
+        easel: Draws the pictures; None without a generator.
+    """
 
     def __init__(self, refiner: Refiner, easel: Easel | None) -> None:
         self._refiner = refiner
         self._easel = easel
 
-    def load(self, session: Session, kept: Any) -> tuple[Session, str]:
-        """Take the history that the browser kept."""
-        session = replace(session, history=history_from_json(kept))
+    def load(self, session: Session, stored: object) -> tuple[Session, str]:
+        """Restore the history that the browser stored."""
+        session = replace(session, history=history_from_json(stored))
         return session, markup.history_list(session.history)
 
-    def refine(self, session: Session, *fields: Any) -> list[Any]:
-        """Refine the prompt of the fields, which are those of `Form`, in its order."""
+    def refine(self, session: Session, *fields: Any) -> list[object]:
+        """Refine the prompt. `fields` are the values of `Form`, in order."""
         try:
-            return shown(refine(self._refiner, session, Form(*fields)))
+            return all_outputs(refine(self._refiner, session, Form(*fields)))
         except Exception as error:
-            return shown(told(session, error))
+            return all_outputs(with_error(session, error))
 
     def example(self, event: gr.EventData) -> str:
         """Return the example that was pressed."""
         return EXAMPLES[event.place]
 
     def edit(self, session: Session, text: str) -> tuple[Session, str]:
-        """Take the refined prompt as it stands in its field."""
+        """Take over the edited refined prompt."""
         session = edit(session, text)
         return session, markup.marked_prompt(session)
 
-    def choose(self, session: Session, event: gr.EventData) -> list[Any]:
-        """Take the alternative that was pressed."""
-        return shown(choose(session, event.place))
+    def choose(self, session: Session, event: gr.EventData) -> list[object]:
+        """Choose the alternative that was pressed."""
+        return all_outputs(choose(session, event.place))
 
-    def restore(self, session: Session, event: gr.EventData) -> list[Any]:
-        """Take both prompts of the entry of the history that was pressed."""
+    def restore(self, session: Session, event: gr.EventData) -> list[object]:
+        """Restore both prompts of the history entry that was pressed."""
         session = restore(session, event.place)
-        return [session.user_prompt, *shown(session)]
+        return [session.user_prompt, *all_outputs(session)]
 
-    def settle(self, session: Session) -> list[Any]:
-        """Take what is to be drawn into the history; a notice of the step before stays."""
-        return told_of(session if _is_error(session) else settle(session))
+    def settle(self, session: Session) -> list[object]:
+        """Add the prompts about to be drawn to the history. A notice of the previous step stays."""
+        return status_outputs(session if _has_error(session) else settle(session))
 
-    def draw(self, session: Session, *fields: Any) -> Iterator[tuple[Any, Any]]:
-        """Yield the pictures of the session's prompts, pair by pair, and its notice; of one with an error, nothing.
+    def draw(self, session: Session, *fields: Any) -> Iterator[tuple[object, object]]:
+        """Yield the pictures, pair by pair, and the notice; nothing for a session with an error.
 
-        All else is left alone: who types while it draws loses nothing.
+        No other output changes: what the user types meanwhile is not lost.
         """
         assert self._easel is not None
-        if _is_error(session):
+        if _has_error(session):
             yield gr.skip(), gr.skip()
             return
         try:
@@ -91,41 +95,30 @@ class Handlers:
             for board in self._easel.draw(session.user_prompt, session.refined_prompt, seeds):
                 yield markup.pictures(board), markup.notice_line(session.notice)
         except Exception as error:
-            yield gr.skip(), markup.notice_line(told(session, error).notice)
+            yield gr.skip(), markup.notice_line(with_error(session, error).notice)
 
 
-def _is_error(session: Session) -> bool:
+def _has_error(session: Session) -> bool:
     return session.notice is not None and session.notice.is_error
 
 
-def told_of(session: Session) -> list[Any]:
-    """Return a session, with its history as the browser keeps it, and its notice and history as they are shown."""
-    return [
-        session,
-        history_to_json(session.history),
-        markup.notice_line(session.notice),
-        markup.history_list(session.history),
-    ]
+def status_outputs(session: Session) -> list[object]:
+    """Return the session, its history for the browser to store, the notice and the history as shown."""
+    history = history_to_json(session.history)
+    return [session, history, markup.notice_line(session.notice), markup.history_list(session.history)]
 
 
-def shown(session: Session) -> list[Any]:
-    """Return all that is shown of a session: `told_of` it, its refined prompt, marked and to edit, and what to choose
-    from."""
-    return [
-        *told_of(session),
-        markup.marked_prompt(session),
-        session.refined_prompt,
-        markup.choices(session),
-    ]
+def all_outputs(session: Session) -> list[object]:
+    """Return `status_outputs`, then the refined prompt, marked and as editable text, and the alternatives."""
+    marked, choices = markup.marked_prompt(session), markup.choices(session)
+    return [*status_outputs(session), marked, session.refined_prompt, choices]
 
 
-def told(session: Session, error: Exception) -> Session:
-    """Return the session with a notice of an error: in its own words where it is ours; another's goes to the log."""
+def with_error(session: Session, error: Exception) -> Session:
+    """Return the session with an error as its notice. Errors other than PRIP's own are logged, not shown."""
     import torch
 
     if isinstance(error, PripError):
         return failed(session, error)
     logging.getLogger(__name__).error("%s", error, exc_info=error)
-    if isinstance(error, torch.OutOfMemoryError):
-        return failed(session, RuntimeError(NO_MEMORY))
-    return failed(session, RuntimeError(UNFORESEEN))
+    return failed(session, RuntimeError(NO_MEMORY if isinstance(error, torch.OutOfMemoryError) else UNFORESEEN))

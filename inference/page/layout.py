@@ -1,4 +1,4 @@
-"""The page itself: what stands where, and which handler each control calls."""
+"""The page: its layout, and which handler each control calls."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .pictures import Easel
 from .session import MOST_ALTERNATIVES, MOST_IMAGES, Session
 
 WAITING = 64
-"""Presses that may wait for their turn; who comes later is told to try again."""
+"""Most events in the queue; further ones are asked to try again."""
 SESSIONS = 256
-"""Browsers whose session is kept; the oldest goes first, and finds its history again when its page is reloaded."""
+"""Most browser sessions kept, latest used first. A dropped session has its history back after a reload."""
 DELETE_CACHE = (3600, 3600)
-"""Seconds after which Gradio looks for files in its cache, and how old those are that go. There should be none."""
+"""Seconds between clean-ups of Gradio's cache, and the age of the files deleted. The cache should stay empty."""
 
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 MONO = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "monospace")
@@ -36,18 +36,18 @@ element.addEventListener("click", (event) => {
   if (button) trigger("select", { place: Number(button.dataset.place) });
 });
 """
-"""Tells Python which button of a list was pressed."""
+"""Reports which button of a list was pressed."""
 
 
 def page_file(name: str) -> str:
-    """Return one of the files that come with the page: page.css, page.js."""
+    """Return the text of page.css or page.js."""
     return (files(__package__) / name).read_text(encoding="utf-8")
 
 
-def theme() -> Any:
-    """Return the theme: the colours of page.css, and fonts of the reader's own machine, so that nothing is fetched."""
+def theme() -> gr.themes.Base:
+    """Return the theme: the colours of page.css, and system fonts, so that nothing is downloaded."""
     base = gr.themes.Base(primary_hue="blue", neutral_hue="stone", text_size="lg", font=SANS, font_mono=MONO)
-    own = {
+    colors = {
         "body_background_fill": "var(--ground)",
         "body_text_color": "var(--ink)",
         "body_text_color_subdued": "var(--quiet)",
@@ -79,26 +79,30 @@ def theme() -> Any:
         "checkbox_border_color_selected": "var(--accent)",
     }
     known = set(vars(base))
-    dark = {f"{name}_dark": value for name, value in own.items() if f"{name}_dark" in known}
-    return base.set(**own, **dark)
+    dark = {f"{name}_dark": value for name, value in colors.items() if f"{name}_dark" in known}
+    return base.set(**colors, **dark)
 
 
 def html(value: str, **options: Any) -> gr.HTML:
-    """Return HTML of ours, styled by page.css alone."""
+    """Return an HTML component styled only by page.css."""
     return gr.HTML(value, apply_default_css=False, **options)
 
 
 class Page:
-    """The page of one workbench. `blocks` is Gradio's."""
+    """The page of one workbench; `blocks` is Gradio's part of it.
+
+    Args:
+        easel: Draws the pictures; None without a generator.
+        name: The checkpoint's name as shown.
+    """
 
     def __init__(self, bench: Workbench, easel: Easel | None, name: str) -> None:
-        """easel: None where the bench has no generator. name: of the checkpoint, as it is shown."""
         self._bench = bench
         self._easel = easel
         with gr.Blocks(title="PRIP", analytics_enabled=False, delete_cache=DELETE_CACHE) as self.blocks:
             self.session = gr.State(Session())
-            self.kept = gr.BrowserState([], storage_key="prip-history")
-            html(f"<h1>PRIP</h1><p>{markup.safe(self._what_is_loaded(name))}</p>", elem_id="head")
+            self.stored = gr.BrowserState([], storage_key="prip-history")
+            html(f"<h1>PRIP</h1><p>{markup.safe(self._loaded(name))}</p>", elem_id="head")
             with gr.Column(elem_id="flow"):
                 with gr.Column(elem_id="ask", elem_classes="card"):
                     self._lay_out_prompt()
@@ -113,7 +117,7 @@ class Page:
             self._connect()
         self.blocks.queue(max_size=WAITING, default_concurrency_limit=None)
 
-    def _what_is_loaded(self, name: str) -> str:
+    def _loaded(self, name: str) -> str:
         bench = self._bench
         parts = [name]
         if bench.generator is not None:
@@ -134,9 +138,9 @@ class Page:
         )
         self.notice = html("", elem_id="notice")
         self.press = gr.Button("Refine", variant="primary", elem_id="press")
-        self.examples = html(markup.button_list(EXAMPLES, "Examples"), js_on_load=PRESSED, elem_id="examples")
+        self.examples = html(markup.example_list(EXAMPLES), js_on_load=PRESSED, elem_id="examples")
         self.refinement = gr.Checkbox(
-            True, label="Refinement", info="off: your prompt stays as it is", elem_id="refinement"
+            True, label="Refinement", info="turn off to keep your prompt as it is", elem_id="refinement"
         )
         self.strength = gr.Slider(0, 1, 1, step=0.05, label="Strength", info="how much is added")
         self.styles = gr.Dropdown(
@@ -145,28 +149,30 @@ class Page:
             multiselect=True,
             allow_custom_value=True,
             label="Styles",
-            info="kept as if you had typed them; or your own",
+            info="added to your prompt as if typed; choose some or type your own",
             elem_id="styles",
         )
         self.alternatives = gr.Slider(1, MOST_ALTERNATIVES, 1, step=1, label="Alternatives")
         with gr.Accordion("More options", open=False, elem_id="more"):
-            self.banned = gr.Textbox(label="Never add", info="words, between commas", placeholder="golden hour, bokeh")
+            self.banned = gr.Textbox(
+                label="Never add", info="words or phrases, separated by commas", placeholder="golden hour, bokeh"
+            )
             self.no_artists = gr.Checkbox(False, label="No artists' names")
-            self.temperature = gr.Slider(0, 2, 0, step=0.1, label="Temperature", info="0: always the best text")
+            self.temperature = gr.Slider(0, 2, 0, step=0.1, label="Temperature", info="0: always the most likely text")
             self.seed = gr.Number(0, label="Seed", precision=0, info="same seed, same text and pictures")
             if self._easel is not None:
                 self.images = gr.Slider(0, MOST_IMAGES, 2, step=1, label="Pictures of each prompt", info="0: none")
 
     def _lay_out_refined(self) -> None:
-        html('<h2>Refined prompt</h2><p class="quiet"><ins>underlined</ins>: what was added</p>', elem_classes="title")
+        html('<h2>Refined prompt</h2><p class="quiet"><ins>underlined</ins>: added</p>', elem_classes="title")
         self.marked = html(markup.marked_prompt(Session()), elem_id="marked")
         self.choices = html("", js_on_load=PRESSED, elem_id="choices")
         self.refined = gr.Textbox(
-            label="Edit it before it is drawn or copied",
+            label="Edit before drawing or copying",
             lines=1,
             max_lines=8,
             elem_id="refined-text",
-            placeholder="comes here, and may be changed",
+            placeholder="appears here for you to edit",
         )
         with gr.Row(elem_id="actions"):
             self.copy = gr.Button("Copy", elem_id="copy")
@@ -174,7 +180,7 @@ class Page:
 
     def _lay_out_pictures(self) -> None:
         html("<h2>Before and after</h2>", elem_classes="title")
-        nothing = '<p class="quiet">This checkpoint has no generator: prompts are refined, and nothing is drawn.</p>'
+        nothing = '<p class="quiet">This checkpoint has no generator: prompts are refined but not drawn.</p>'
         self.pictures = html(markup.pictures(None) if self._easel else nothing, elem_id="board")
 
     def _connect(self) -> None:
@@ -182,8 +188,8 @@ class Page:
         fields += [self.no_artists, self.temperature, self.seed]
         if self._easel is not None:
             fields.append(self.images)
-        told = [self.session, self.kept, self.notice, self.history]
-        shown = [*told, self.marked, self.refined, self.choices]
+        status = [self.session, self.stored, self.notice, self.history]
+        outputs = [*status, self.marked, self.refined, self.choices]
         private: dict[str, Any] = {"api_visibility": "private"}
         quick = {**private, "queue": False, "show_progress": "hidden"}
         slow = {**private, "show_progress": "minimal", "concurrency_limit": 1}
@@ -193,7 +199,7 @@ class Page:
         def then_draw(event: Any) -> None:
             event.then(None, js="() => window.prip.reveal()", **private)
             if self._easel is not None:
-                event = event.then(handlers.settle, self.session, told, **quick).then(
+                event = event.then(handlers.settle, self.session, status, **quick).then(
                     handlers.draw,
                     [self.session, *fields],
                     [self.pictures, self.notice],
@@ -203,16 +209,16 @@ class Page:
                 draws.append(event)
 
         for press in (self.press.click, self.prompt.submit):
-            event = press(handlers.refine, [self.session, *fields], shown, concurrency_id="refine", **slow)
+            event = press(handlers.refine, [self.session, *fields], outputs, concurrency_id="refine", **slow)
             then_draw(event)
         event = self.examples.select(handlers.example, None, self.prompt, **quick)
-        event = event.then(handlers.refine, [self.session, *fields], shown, concurrency_id="refine", **slow)
+        event = event.then(handlers.refine, [self.session, *fields], outputs, concurrency_id="refine", **slow)
         then_draw(event)
         self.refined.input(handlers.edit, [self.session, self.refined], [self.session, self.marked], **quick)
         for press in (self.draw.click, self.refined.submit):
             then_draw(press(handlers.edit, [self.session, self.refined], [self.session, self.marked], **quick))
-        then_draw(self.choices.select(handlers.choose, self.session, shown, **quick))
-        event = self.history.select(handlers.restore, self.session, [self.prompt, *shown], **quick)
+        then_draw(self.choices.select(handlers.choose, self.session, outputs, **quick))
+        event = self.history.select(handlers.restore, self.session, [self.prompt, *outputs], **quick)
         then_draw(event)
         for press in (
             *(self.press.click, self.prompt.submit, self.draw.click, self.refined.submit),
@@ -220,14 +226,17 @@ class Page:
         ):
             press(None, cancels=draws, **private)
         self.copy.click(None, self.refined, None, js="(text) => window.prip.copy(text)", **private)
-        self.blocks.load(handlers.load, [self.session, self.kept], [self.session, self.history], **quick)
+        self.blocks.load(handlers.load, [self.session, self.stored], [self.session, self.history], **quick)
 
 
 def launch(blocks: gr.Blocks, guard: PageGuard, listening: socket.socket, share: bool = False) -> str | None:
-    """Serve a page in a thread, until `blocks.close()`. Return its public address, None where it has none.
+    """Serve a page in a thread until `blocks.close()`. Return its public address, if `share`.
 
-    guard: with the host to listen on, and the folder whose files the page may ask for. listening: holds the port until
-    now, and is closed. Raises InputError when somebody else takes it in that moment.
+    Args:
+        listening: Socket that reserves the port; closed here, for Gradio to open its own.
+
+    Raises:
+        InputError: Another program took the port in that moment.
     """
     port = listening.getsockname()[1]
     listening.close()

@@ -6,7 +6,7 @@
     setTimeout(() => (button.textContent = before), 1600);
   };
 
-  // navigator.clipboard exists on https and on this machine's own address only
+  // navigator.clipboard exists only on https and localhost
   const copyAsBefore = (text) => {
     const field = document.createElement("textarea");
     field.value = text;
@@ -29,11 +29,11 @@
         button.focus();
       }
     }
-    say(button, copied ? "Copied" : text ? "Select it and copy" : "Nothing yet");
+    say(button, copied ? "Copied" : text ? "Select and copy it" : "Nothing yet");
     return [];
   };
 
-  // on a narrow screen the result lies below what one sees
+  // on a narrow screen the result is out of sight
   const reveal = () => {
     const refined = document.querySelector("#refined");
     const { top } = refined.getBoundingClientRect();
@@ -43,7 +43,7 @@
     }
   };
 
-  // what screen readers are told besides: a new refined prompt, the notice under the prompt, and whether options show
+  // for screen readers: the refined prompt, the notice under the prompt, and whether the options are open
   document.querySelector("#marked").setAttribute("aria-live", "polite");
   document.querySelector("#prompt textarea").setAttribute("aria-describedby", "notice");
   const more = document.querySelector("#more > button");

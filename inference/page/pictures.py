@@ -1,4 +1,4 @@
-"""Images of the page: drawn pair by pair, kept as files for next time, and told with their scores."""
+"""The page's images: drawn pair by pair, scored, and cached as files."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ if TYPE_CHECKING:
     from ..comparison.workbench import Workbench
 
 KEPT = 400
-"""Images whose files are kept."""
+"""Most image files in the cache."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image in a file, with what each reward gives it for the user prompt."""
+    """An image file, with each reward's score for the user prompt."""
 
     path: Path
     width: int
-    """In its own pixels, as is the height."""
     height: int
     scores: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The pictures of one seed: of the user prompt, and of the refined one unless both are the same text."""
+    """The pictures of one seed: of the user prompt and, if it differs, of the refined one."""
 
     seed: int
     pictures: tuple[Picture, ...]
@@ -42,7 +41,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Board:
-    """What is seen of a draw: `pairs` of `wanted`, more of them as it goes on."""
+    """The pictures of two prompts while they are drawn: `pairs` so far, of `wanted`."""
 
     user_prompt: str
     refined_prompt: str
@@ -51,28 +50,31 @@ class Board:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What is drawn: one text where refinement changed nothing."""
+        """The prompts to draw: one if refinement changed nothing."""
         return tuple(dict.fromkeys((self.user_prompt, self.refined_prompt)))
 
     def means(self) -> dict[str, list[float]]:
-        """Return each reward's mean over the pairs so far, one for each text."""
+        """Return each reward's mean scores over the pairs so far, one per text."""
         columns = list(zip(*(pair.pictures for pair in self.pairs), strict=True))
         names = columns[0][0].scores if columns else ()
-        return {name: [sum(p.scores[name] for p in column) / len(column) for column in columns] for name in names}
+        return {name: [sum(one.scores[name] for one in column) / len(column) for column in columns] for name in names}
 
 
 class Easel:
-    """Draws for all who have the page open, one at a time, and keeps what it drew in a folder of its own."""
+    """Draws for every open page, one picture at a time, and caches the images in a folder of its own.
+
+    Args:
+        bench: With a generator.
+    """
 
     def __init__(self, bench: Workbench, folder: Path) -> None:
-        """bench: with a generator. folder: to write images into."""
         self._bench = bench
         self._folder = folder
-        self._drawing = Lock()  # a draw that was given up goes on to the end of its image, beside the next one
+        self._drawing = Lock()  # a cancelled draw still finishes its current image, while the next one starts
         self._kept: OrderedDict[tuple[str, str, int], Picture] = OrderedDict()
 
     def draw(self, user_prompt: str, refined_prompt: str, seeds: Sequence[int]) -> Iterator[Board]:
-        """Yield the board before the first pair, and after each."""
+        """Yield the board before the first pair and after each."""
         board = Board(user_prompt, refined_prompt, len(seeds))
         yield board
         for seed in seeds:
@@ -93,7 +95,7 @@ class Easel:
 
 
 def save(image: torch.Tensor, scores: Mapping[str, float], folder: Path) -> Picture:
-    """Write an image, uint8 `(3, height, width)`, as a PNG, under a name that nobody can guess."""
+    """Write an image, uint8 `(3, height, width)`, as a PNG with an unguessable name."""
     path = folder / f"{uuid4().hex}.png"
     pixels = as_picture(image, "demo")
     pixels.save(path)

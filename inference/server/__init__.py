@@ -1,1 +1,1 @@
-"""`prip serve`: a refiner behind HTTP, which puts what many clients ask for into one batch."""
+"""`prip serve`: a refiner over HTTP, with concurrent requests batched together."""

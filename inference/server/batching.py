@@ -1,29 +1,35 @@
-"""Dynamic micro-batching: what many callers wait for is worked on together, by one thread, from a bounded queue."""
+"""Dynamic micro-batching: one thread works on the requests of many callers in batches, from a bounded queue."""
 
 from __future__ import annotations
 
 import contextlib
 import math
+import statistics
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
-
-from .pace import Pace
 
 Group = TypeVar("Group", bound=Hashable)
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 SHARE = 0.25
-"""Of a request's time: how long a batch may take that it shares with others, so that one that just missed it is not
-late."""
+"""Largest part of a request's time that a shared batch may take, so that a request that just missed the batch can still
+be answered in time."""
+MEASURED = 5
+"""Batches whose median gives the expected seconds per job, so that a slow start is soon forgotten."""
+BELIEVED_S = 60.0
+"""Seconds for which a measurement is valid. After so long without a batch, the next request is accepted again."""
+SLACK = 1.25
+"""Factor between measured and expected seconds; without it, the last requests accepted are often slightly late."""
 
 
 class Refused(Exception):
-    """What is not begun; `retry_after_s`, whole seconds, is when there may be room or time for it."""
+    """A request that was not started. It may be tried again in `retry_after_s` whole seconds."""
 
     def __init__(self, reason: str, wait_s: float) -> None:
         self.retry_after_s = max(1, math.ceil(wait_s))
@@ -31,47 +37,73 @@ class Refused(Exception):
 
 
 class QueueFull(Refused):
-    """No more can wait."""
+    """The queue has no room for the request."""
 
 
 class NoTime(Refused):
-    """It could not be done before its deadline."""
+    """The request cannot be finished before its deadline."""
+
+
+class Pace:
+    """Expected seconds per job, from the last batches. Times are on time.monotonic's clock."""
+
+    def __init__(self) -> None:
+        self._seconds_per_job: deque[float] = deque(maxlen=MEASURED)
+        self._noted = -math.inf
+
+    def note(self, jobs: int, began: float, ended: float) -> None:
+        """Record the times of a batch."""
+        self._noted = ended
+        self._seconds_per_job.append((ended - began) / jobs)
+
+    def expected_s(self, now: float) -> float:
+        """Return the expected seconds per job, 0 if unknown."""
+        known = self._seconds_per_job and now - self._noted <= BELIEVED_S
+        return SLACK * statistics.median_low(self._seconds_per_job) if known else 0.0
 
 
 @dataclass(eq=False)
 class _Request(Generic[Group, Job, Result]):
-    """Jobs that one caller waits for."""
+    """The jobs of one caller."""
 
     group: Group
     jobs: Sequence[Job]
-    came: float
+    arrived: float
     """On time.monotonic's clock."""
     deadline: float = math.inf
-    """On the same clock; what cannot be done until then is not begun."""
+    """On the same clock. A request that cannot be finished by then is not started."""
     taken: int = 0
-    """How many of the jobs have left the queue."""
+    """Number of jobs that have left the queue."""
     results: list[Result] = field(default_factory=list)
-    """Of the jobs that are done."""
+    """Results of the finished jobs."""
     answer: Future[list[Result]] = field(default_factory=Future)
 
     @property
     def left(self) -> int:
-        """Jobs that are in the queue."""
+        """Number of jobs in the queue."""
         return len(self.jobs) - self.taken
 
 
 Part = tuple[_Request[Group, Job, Result], Sequence[Job]]
-"""Jobs of a request that are in a batch."""
+"""A request and those of its jobs that are in a batch."""
 
 
 class Batcher(Generic[Group, Job, Result]):
-    """Collects requests and works on those of the same group together, the oldest request's group first.
+    """Collects requests and works on those of the same group together, starting with the oldest request's group.
 
-    A batch takes whole requests as long as they fit. A request that is larger than a batch takes one after the other,
-    and stands at the end of the queue again behind each, so that small ones do not wait for all of it.
+    A batch takes whole requests as long as they fit. A request larger than a batch takes several, and goes to the end
+    of the queue after each, so that small requests do not wait for all of it.
 
-    Requests with a deadline share a batch as long as what jobs took before tells that it is good for all of them; one
-    that can no longer be done in time is not gone on with.
+    Requests with deadlines share a batch only if the pace so far lets all of them be answered in time. A request that
+    can no longer meet its deadline is dropped.
+
+    Args:
+        work: Returns one result per job of a group. One thread calls it, never concurrently.
+        max_batch: Largest total weight of a batch; a batch has at least one job.
+        max_wait_ms: How long a batch that is not full waits for more jobs, counted from its first request.
+        queue_size: Most jobs that may wait.
+        weight: Returns the weight of each job of a group.
+        on_batch: Called with the number of jobs of each batch.
     """
 
     def __init__(
@@ -80,14 +112,10 @@ class Batcher(Generic[Group, Job, Result]):
         max_batch: int,
         max_wait_ms: float,
         queue_size: int,
+        *,
         weight: Callable[[Group], int] = lambda group: 1,
         on_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
-        """work: returns one result a job of a group; it is called by one thread, never twice at a time. max_batch: the
-        weight of a batch, which has at least one job. max_wait_ms: how long a batch that is not full waits for more,
-        from its first request on. queue_size: jobs that may wait. weight: of each job of a group. on_batch: is told the
-        number of jobs of each batch.
-        """
         self._work = work
         self._max_batch = max_batch
         self._max_wait_s = max_wait_ms / 1000
@@ -96,10 +124,10 @@ class Batcher(Generic[Group, Job, Result]):
         self._on_batch = on_batch
         self._changed = threading.Condition()
         self._waiting: dict[_Request[Group, Job, Result], None] = {}
-        """The oldest, or those that took part in a batch the longest time ago, first."""
+        """In order of arrival, or of the last batch that took a part of them."""
         self._jobs = 0
         self._in_work, self._began = 0, 0.0
-        """Jobs of the batch that is worked on, and since when."""
+        """Jobs of the current batch, and when it began."""
         self._pace = Pace()
         self._closed = False
         self._failure: BaseException | None = None
@@ -108,20 +136,25 @@ class Batcher(Generic[Group, Job, Result]):
 
     @property
     def waiting(self) -> int:
-        """Jobs that wait, those that are being worked on left out."""
+        """Number of waiting jobs, without those of the current batch."""
         return self._jobs
 
     @property
     def failure(self) -> BaseException | None:
-        """What ended the thread, None as long as it works."""
+        """The error that ended the thread; None while it works."""
         return self._failure
 
     def submit(self, group: Group, jobs: Sequence[Job], time_s: float = math.inf) -> Future[list[Result]]:
-        """Return the future of the jobs' results. To cancel it takes what is left of the request out of the queue.
+        """Queue jobs and return the future of their results. Cancelling it takes the waiting jobs out of the queue.
 
-        time_s: seconds in which there must be a result. Raises QueueFull when the jobs do not fit into the queue,
-        NoTime when they cannot be done in time, as the future does if that is seen later; RuntimeError behind `close`,
-        or when the thread has died, as the future of all that waited does.
+        Args:
+            time_s: Seconds in which the results are needed.
+
+        Raises:
+            QueueFull: The jobs do not fit into the queue.
+            NoTime: They cannot be finished in time. The future raises it if that turns out later.
+            RuntimeError: The batcher is closed or its thread has died. In the latter case every waiting future raises
+                it too.
         """
         now = time.monotonic()
         request: _Request[Group, Job, Result] = _Request(group, jobs, now, now + time_s)
@@ -144,7 +177,7 @@ class Batcher(Generic[Group, Job, Result]):
         return request.answer
 
     def close(self) -> None:
-        """Finish all that waits, and end."""
+        """Finish all waiting jobs, then end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -158,7 +191,7 @@ class Batcher(Generic[Group, Job, Result]):
 
     def _fail(self, request: _Request[Group, Job, Result], error: BaseException) -> None:
         self._drop(request)
-        with contextlib.suppress(InvalidStateError):  # it is answered, or given up
+        with contextlib.suppress(InvalidStateError):  # already answered or cancelled
             request.answer.set_exception(error)
 
     def _run(self) -> None:
@@ -177,11 +210,15 @@ class Batcher(Generic[Group, Job, Result]):
             raise
 
     def _most(self, group: Group) -> int:
-        """Return how many jobs of a group are in a batch at most."""
+        """Return the most jobs of a group in one batch."""
         return max(1, self._max_batch // self._weight(group))
 
     def _late(self, in_work_s: float, now: float) -> dict[_Request[Group, Job, Result], NoTime]:
-        """Return what waits and cannot be done in time, with how it is refused. in_work_s: until the next batch."""
+        """Return the waiting requests that cannot be finished in time, with their errors.
+
+        Args:
+            in_work_s: Seconds until the next batch begins.
+        """
         job_s, begins_s = self._pace.expected_s(now), in_work_s
         late: dict[_Request[Group, Job, Result], str] = {}
         for request in self._waiting:
@@ -189,11 +226,11 @@ class Batcher(Generic[Group, Job, Result]):
             if done_s < left_s:
                 begins_s += min(request.left, self._most(request.group)) * job_s  # its turn before the next one's
             else:
-                late[request] = f"it would take {done_s:.1f} seconds, and {max(0.0, left_s):.1f} are left"
+                late[request] = f"answering would take {done_s:.1f} seconds, and only {max(0.0, left_s):.1f} are left"
         return {request: NoTime(reason, begins_s) for request, reason in late.items()}
 
     def _next(self) -> list[Part[Group, Job, Result]]:
-        """Wait for the next batch and take it out of the queue; none when it is closed and empty."""
+        """Wait for the next batch and take it out of the queue; empty once the batcher is closed and has no jobs."""
         with self._changed:
             self._in_work = 0
             while True:
@@ -207,7 +244,7 @@ class Batcher(Generic[Group, Job, Result]):
                     continue
                 most = self._most(first.group)
                 fitting, size = self._fitting(first.group, most)
-                left_s = first.came + self._max_wait_s - time.monotonic()
+                left_s = first.arrived + self._max_wait_s - time.monotonic()
                 if size < most and left_s > 0 and not self._closed:
                     self._changed.wait(left_s)
                     continue
@@ -216,16 +253,17 @@ class Batcher(Generic[Group, Job, Result]):
                 return batch
 
     def _fitting(self, group: Group, most: int) -> tuple[list[_Request[Group, Job, Result]], int]:
-        """Return the first requests of a group that fit into a batch of `most` jobs, and how many jobs they have left.
+        """Return the first requests of a group that fit into a batch of `most` jobs, and the number of their jobs.
 
-        One that is larger fits if it is the first."""
+        The first request always fits.
+        """
         fitting: list[_Request[Group, Job, Result]] = []
         size, time_s, now = 0, math.inf, time.monotonic()
-        job_s = self._pace.expected_s(now) or math.inf  # the first one with a deadline tells what a job takes
+        job_s = self._pace.expected_s(now) or math.inf  # while unknown, requests with a deadline share no batch
         for request in self._waiting:
             if request.group == group:
                 together = size + request.left
-                time_s = min(time_s, request.deadline - now, SHARE * (request.deadline - request.came))
+                time_s = min(time_s, request.deadline - now, SHARE * (request.deadline - request.arrived))
                 if fitting and (together > most or together * job_s > time_s):
                     break
                 fitting.append(request)
@@ -233,7 +271,7 @@ class Batcher(Generic[Group, Job, Result]):
         return fitting, size
 
     def _take(self, request: _Request[Group, Job, Result], most: int) -> Sequence[Job]:
-        """Take up to `most` jobs of a request out of the queue; with what is left it goes to the end."""
+        """Take up to `most` jobs of a request out of the queue; a request with jobs left goes to the end."""
         jobs = request.jobs[request.taken : request.taken + most]
         del self._waiting[request]
         request.taken += len(jobs)
@@ -243,7 +281,7 @@ class Batcher(Generic[Group, Job, Result]):
         return jobs
 
     def _answer(self, batch: list[Part[Group, Job, Result]]) -> None:
-        """Work, and give each request its results; where that fails, each alone, so that one spoils no other."""
+        """Answer the requests of a batch; if the work fails, each on its own, so that one cannot fail the others."""
         batch = [(request, jobs) for request, jobs in batch if not request.answer.cancelled()]
         if not batch:
             return
@@ -267,7 +305,7 @@ class Batcher(Generic[Group, Job, Result]):
         with self._changed:
             self._pace.note(len(wanted), began, time.monotonic())
         if len(results) != len(wanted):
-            raise RuntimeError(f"{len(results)} results came of {len(wanted)} jobs")
+            raise RuntimeError(f"work: expected {len(wanted)} results, got {len(results)}")
         start = 0
         for request, jobs in batch:
             request.results += results[start : start + len(jobs)]

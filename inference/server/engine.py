@@ -1,12 +1,14 @@
-"""What answers requests: a refiner, and a generator with rewards where one is loaded, each behind a Batcher."""
+"""The models behind the server: a refiner, and optionally a generator with rewards, each behind a Batcher."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from prip.options import RefineOptions
 from prip.pictures import as_picture
@@ -19,12 +21,22 @@ from .metrics import Metrics
 from .settings import ServerSettings
 
 IMAGES_WAITING = 256
-"""Twice what one request may ask for."""
+"""Most images in the queue: twice the most of one request."""
+
+Result = TypeVar("Result")
+
+
+class TimedOut(Exception):
+    """There was no answer in time."""
+
+
+class ClientGone(Exception):
+    """The client disconnected before its answer was ready."""
 
 
 @dataclass(frozen=True)
 class RefineGroup:
-    """Prompts that can share a batch: all their options but the seed are equal."""
+    """What prompts must have in common to share a batch: all options except the seed."""
 
     options: RefineOptions
     for_generator: bool
@@ -32,7 +44,7 @@ class RefineGroup:
 
 @dataclass(frozen=True)
 class Drawing:
-    """One image to draw: from a text, to be scored for the user prompt."""
+    """An image to draw from `text` and to score for `user_prompt`."""
 
     user_prompt: str
     text: str
@@ -41,14 +53,19 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Drawn:
-    """One image: a PNG file in base64, and its score by each reward."""
+    """A drawn image: a PNG file in base64, and its score by each reward."""
 
     png: str
     scores: dict[str, float]
 
 
 class Engine:
-    """Refines and draws in threads of its own; a result depends on its prompt, options and seed alone."""
+    """Refines and draws in its own threads. A result depends only on its prompt, options and seed.
+
+    Args:
+        model: Name of the refiner for clients.
+        bench: Loads the generator and rewards of /v1/images; None without images.
+    """
 
     def __init__(
         self,
@@ -58,7 +75,6 @@ class Engine:
         metrics: Metrics,
         bench: Workbench | None = None,
     ) -> None:
-        """model: the name under which clients know the refiner. bench: with a generator, what /v1/images uses."""
         self.model = model
         self.generator = None if bench is None else bench.generator
         self._refiner = refiner
@@ -88,8 +104,11 @@ class Engine:
     def refine(
         self, user_prompts: Sequence[str], options: RefineOptions, for_generator: bool = False
     ) -> Future[list[Refined]]:
-        """Return the future of what `refine` makes of the prompts; the budget is counted by the generator if
-        `for_generator`. Raises QueueFull."""
+        """Return the future of the refined prompts; `for_generator` counts the token budget as the generator does.
+
+        Raises:
+            QueueFull: The prompts do not fit into the queue.
+        """
         group = RefineGroup(replace(options, seed=0, batch_size=self._max_batch), for_generator)
         return self._refining.submit(group, [(prompt, options.seed) for prompt in user_prompts])
 
@@ -100,11 +119,11 @@ class Engine:
         options: RefineOptions,
         for_generator: bool = False,
     ) -> list[str]:
-        """Return what `refine` would warn of."""
+        """Return the warnings that `prip.refine` would give."""
         return self._refiner_for(for_generator).shortcomings(user_prompts, results, options)
 
     def count_tokens(self, user_prompts: Sequence[str], results: Sequence[Refined]) -> tuple[int, int]:
-        """Return how many of the decoder's tokens it read of the prompts, and how many there are in what was added."""
+        """Return the number of prompt tokens and of added tokens, both counted by the prompt decoder's tokenizer."""
         processor, added = self._refiner.processor, []
         for prompt, result in zip(user_prompts, results, strict=True):
             start = len(processor.prefix(prompt))
@@ -114,18 +133,21 @@ class Engine:
         return read, sum(len(encode(text, add_special_tokens=False, verbose=False)) for text in added)
 
     def draw(self, drawings: Sequence[Drawing], time_s: float) -> Future[list[Drawn]]:
-        """Return the future of the images, which are drawn within time_s or not at all. Raises Refused, as the future
-        may."""
+        """Return the future of the images, drawn within `time_s` seconds or not at all.
+
+        Raises:
+            Refused: There is no room or no time. The future may raise it too.
+        """
         assert self._drawing is not None, "no generator is loaded"
         return self._drawing.submit(None, drawings, time_s)
 
     @property
     def works(self) -> bool:
-        """Whether the threads that refine and draw are there."""
+        """Whether the refining and drawing threads are alive."""
         return all(batcher is None or batcher.failure is None for batcher in (self._refining, self._drawing))
 
     def close(self) -> None:
-        """Finish all that waits, and end the threads."""
+        """Finish all waiting work, then end the threads."""
         self._refining.close()
         if self._drawing is not None:
             self._drawing.close()
@@ -142,8 +164,8 @@ class Engine:
         user_prompts, texts = [job.user_prompt for job in jobs], [job.text for job in jobs]
         images, scores = self._bench.draw(user_prompts, texts, [job.seed for job in jobs])
         return [
-            Drawn(_png(image), {name: values[place] for name, values in scores.items()})
-            for place, image in enumerate(images)
+            Drawn(_png(image), {name: values[index] for name, values in scores.items()})
+            for index, image in enumerate(images)
         ]
 
 
@@ -152,3 +174,38 @@ def _png(image: Images) -> str:
     buffer = io.BytesIO()
     as_picture(image).save(buffer, format="PNG")
     return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+async def answer_of(
+    future: Future[Result], receive: Callable[[], Awaitable[Any]], deadline: float, timeout_s: float
+) -> Result:
+    """Wait for a future's result; cancel it, and so take its work out of the queue, if the wait ends without one.
+
+    Args:
+        receive: The request's ASGI channel, with the body already read.
+        deadline: On the event loop's clock.
+        timeout_s: The time limit behind the deadline, for the error.
+
+    Raises:
+        TimedOut: The deadline has passed.
+        ClientGone: The client disconnected.
+    """
+    waiting: asyncio.Future[Result] = asyncio.wrap_future(future)
+    gone: asyncio.Future[None] = asyncio.ensure_future(_disconnect(receive))
+    try:
+        left = max(0.0, deadline - asyncio.get_running_loop().time())
+        watched: set[asyncio.Future[Any]] = {waiting, gone}
+        await asyncio.wait(watched, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done():
+            return waiting.result()
+        if gone.done():
+            raise ClientGone
+        raise TimedOut(f"no answer within {timeout_s:g} seconds")
+    finally:
+        waiting.cancel()
+        gone.cancel()
+
+
+async def _disconnect(receive: Callable[[], Awaitable[Any]]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -84,7 +84,7 @@ class Only:
         for one in self.offered:
             if value == one and isinstance(value, bool) == isinstance(one, bool):
                 return value
-        raise ValueError(f"only {' or '.join(map(json.dumps, self.offered))} is offered")
+        raise ValueError(f"expected {' or '.join(map(json.dumps, self.offered))}")
 
 
 class _Options(_Request):

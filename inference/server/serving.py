@@ -1,7 +1,8 @@
-"""Serving until a signal, then answering what was accepted."""
+"""uvicorn as `prip serve` runs it: patient with slow clients up to a limit, and finishing accepted requests on exit."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import signal
@@ -10,36 +11,101 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .connections import PatientProtocol
+from ..network.request_guard import API_HEADERS, Application, as_pairs, refusal
 from .settings import ServerSettings
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class PatientProtocol(H11Protocol):
+    """uvicorn's HTTP/1.1 with a time limit for a client's headers and for its reading of an answer.
+
+    The limit is `timeout_keep_alive`, as for idle connections. The Guard limits the body.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._reading: asyncio.TimerHandle | None = None
+        self._writing: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the timer for the first headers."""
+        super().connection_made(transport)
+        self._reading = self._abort_later()
+
+    def data_received(self, data: bytes) -> None:
+        """Keep the timer running while the headers are incomplete."""
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._reading = self._cancelled(self._reading)
+        elif self._reading is None:
+            self._reading = self._abort_later()
+
+    def on_response_complete(self) -> None:
+        """Start the timer if part of the next request's headers has already arrived."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0] and self._reading is None:
+            self._reading = self._abort_later()
+
+    def pause_writing(self) -> None:
+        """Start the timer: the client has stopped reading."""
+        super().pause_writing()
+        self._writing = self._writing or self._abort_later()
+
+    def resume_writing(self) -> None:
+        """Stop the timer: the client reads on."""
+        super().resume_writing()
+        self._writing = self._cancelled(self._writing)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop both timers."""
+        self._reading, self._writing = self._cancelled(self._reading), self._cancelled(self._writing)
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer 400 with a JSON body like every other error; uvicorn's own message is not sent."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body, headers = refusal("the request cannot be read as HTTP/1.1")
+            answer = h11.Response(status_code=400, headers=as_pairs({**headers, **API_HEADERS}), reason=b"Bad Request")
+            for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def _abort_later(self) -> asyncio.TimerHandle:
+        return self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
+
+    @staticmethod
+    def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+        if timer is not None:
+            timer.cancel()
+
+
 class Server(uvicorn.Server):
-    """Ends at the first signal when all that was accepted is answered, at the second one at once."""
+    """Stops at the first signal once every accepted request is answered, at the second one immediately."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """uvicorn's own would end the process by the signal itself, and not by exit code 0."""
+        """Handle signals here: uvicorn's own handler would re-raise the signal, so the exit code would not be 0."""
 
-        def end(number: int, frame: FrameType | None) -> None:
+        def stop(number: int, frame: FrameType | None) -> None:
             self.should_exit = True
-            for one in SIGNALS:
-                signal.signal(one, signal.SIG_DFL)
+            for handled in SIGNALS:
+                signal.signal(handled, signal.SIG_DFL)
 
-        before = {number: signal.signal(number, end) for number in SIGNALS}
+        previous = {number: signal.signal(number, stop) for number in SIGNALS}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in previous.items():
                 signal.signal(number, handler)
 
 
-def serve(application: Any, listening: socket.socket, settings: ServerSettings, verbose: bool) -> None:
-    """Serve an ASGI application until SIGINT or SIGTERM. verbose: each request is logged."""
+def serve(application: Application, listening: socket.socket, settings: ServerSettings, verbose: bool) -> None:
+    """Serve an ASGI application until SIGINT or SIGTERM. `verbose` logs each request."""
     longest = settings.timeout_s + 2 * settings.client_timeout_s
     config = uvicorn.Config(
         application,

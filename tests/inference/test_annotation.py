@@ -333,7 +333,7 @@ def test_a_taken_port_and_other_mistakes_are_told(folder: Path, capsys: pytest.C
     port = str(taken.getsockname()[1])
     for options, message in (
         (["--port", port], f"port {port} of 127.0.0.1 is taken"),
-        (["--port", "70000"], "port must be from 0 to 65535"),
+        (["--port", "70000"], "port: expected a number from 0 to 65535"),
         (["--generator", "camera"], "generator: expected renderer, got 'camera'"),
         (["--refiners", "none"], "refiners: expected two of"),
     ):

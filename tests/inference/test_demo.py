@@ -264,7 +264,7 @@ def test_drawing_tells_its_errors(bench: Workbench, tmp_path: Path, monkeypatch,
     ((pictures, notice),) = handlers.draw(refine(bench.refiner, session, Form("")), *fields)
     assert pictures == notice == gr.skip(), "the error of the step before stays"
     for failure, words in (
-        (torch.OutOfMemoryError("CUDA"), "The device has no memory left"),
+        (torch.OutOfMemoryError("CUDA"), "Out of memory"),
         (RuntimeError("shapes"), UNFORESEEN[0].upper() + UNFORESEEN[1:]),
     ):
         monkeypatch.setattr(Counting, "__call__", Failing(failure))
@@ -293,8 +293,11 @@ def test_bad_input_is_refused_before_torch_is_loaded() -> None:
         port = taken.getsockname()[1]
         bad = {
             "unknown checkpoint 'nowhere'": ["--checkpoint", "nowhere"],
-            "unknown generator 'nowhere'": ["--generator", "nowhere"],
-            "port must be from 0 to 65535": ["--port", "70000"],
+            "generator: expected renderer, a folder or owner/name on the Hub": [
+                "--generator",
+                "nowhere",
+            ],
+            "port: expected a number from 0 to 65535": ["--port", "70000"],
             f"port {port} of 127.0.0.1 is taken": ["--port", str(port)],
         }
         code = (

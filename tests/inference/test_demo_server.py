@@ -99,10 +99,10 @@ def test_sigterm_leaves_nothing_behind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("before", "said"), [("SIG_DFL", "ended"), ("SIG_IGN", "went on")])
 def test_a_closed_terminal_ends_it_unless_nohup_forbids_that(before: str, said: str) -> None:
     code = (
-        "import os, signal; from prip.inference.commands.demo import ending_in_order\n"
+        "import os, signal; from prip.inference.commands.demo import interrupted_by_signals\n"
         f"signal.signal(signal.SIGHUP, signal.{before})\n"
         "try:\n"
-        "    with ending_in_order():\n"
+        "    with interrupted_by_signals():\n"
         "        os.kill(os.getpid(), signal.SIGHUP)\n"
         "    print('went on')\n"
         "except KeyboardInterrupt:\n"
@@ -155,7 +155,7 @@ def test_a_field_holds_no_file(body: bytes, plain: bool) -> None:
 
 def test_a_host_name_with_a_port_is_refused(capsys) -> None:
     assert main(["demo", "--host-name", "page.example:80"]) == 2
-    assert "host_name must be a name without a port" in capsys.readouterr().err
+    assert "host_name: expected a name without a port" in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken_at_the_last_moment_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -50,20 +50,20 @@ def test_the_commands_of_the_docs_put_it_where_the_host_looks(
 @pytest.mark.parametrize("host", sorted(HOSTS))
 def test_what_is_there_and_not_ours_stays(host: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["install", host, str(tmp_path)]) == 2
-    assert f"has no folder {HOSTS[host]}: give the folder of {NAMES[host]} that holds it" in capsys.readouterr().err
+    assert f"expected that of {NAMES[host]}, with {HOSTS[host]} in it, got {str(tmp_path)!r}" in capsys.readouterr().err
     (tmp_path / "inner" / HOSTS[host]).mkdir(parents=True)
     assert main(["install", host, str(tmp_path / "inner" / HOSTS[host])]) == 2
-    wanted = f"is the folder {HOSTS[host]} itself: give the folder of {NAMES[host]} that holds it, {tmp_path / 'inner'}"
+    wanted = f"folder: expected {tmp_path / 'inner'}, got {str(tmp_path / 'inner' / HOSTS[host])!r}"
     assert wanted in capsys.readouterr().err
     target = tmp_path / HOSTS[host] / "prip"
     target.mkdir(parents=True)
     (target / "of-another.py").touch()
-    with pytest.raises(InputError, match="is there, and is not PRIP's"):
+    with pytest.raises(InputError, match="exists and does not belong to PRIP"):
         install(host, tmp_path)
     assert [path.name for path in target.iterdir()] == ["of-another.py"]
     shutil.rmtree(target)
     target.symlink_to(ROOT / "inference" / host)
-    with pytest.raises(InputError, match="there is nothing to copy"):
+    with pytest.raises(InputError, match="nothing to copy"):
         install(host, tmp_path)
 
 

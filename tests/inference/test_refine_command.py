@@ -225,7 +225,7 @@ def test_prompts_are_utf_8_whatever_the_locale() -> None:
         if status == 0:
             assert result.stdout == given + b"\n"
         else:
-            assert b"PROMPT: 'caf\\udce9' is not UTF-8: the terminal must send that" in result.stderr
+            assert b"PROMPT: expected UTF-8, got 'caf\\udce9'; set terminal and locale to UTF-8" in result.stderr
 
 
 def test_what_is_no_checkpoint_and_no_device_is_told_before_torch_is_loaded(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_what_is_no_checkpoint_and_no_device_is_told_before_torch_is_loaded(tmp_
     assert result.stdout.split() == ["2", "2", "False"]
     first, second = result.stderr.splitlines()
     assert first == f"prip refine: error: {tmp_path} is not a PRIP checkpoint: {tmp_path / 'config.json'} is missing"
-    wanted = "--device: wanted cpu, cuda, cuda:1, mps or another device of torch's, got 'gpu'; did you mean cuda?"
+    wanted = "--device: expected cpu, cuda, cuda:1, mps or another torch device, got 'gpu'; did you mean cuda?"
     assert second.startswith(f"prip refine: error: {wanted}")
 
 

@@ -179,7 +179,7 @@ def test_a_full_queue_and_a_late_answer_say_so(strict: ServerProcess) -> None:
         if status == 503:
             assert int(headers["retry-after"]) >= 1 and "queue is full" in answer["detail"]
         if status == 504:
-            assert answer == {"detail": "there was no answer within 0.2 seconds"}
+            assert answer == {"detail": "no answer within 0.2 seconds"}
     until = time.monotonic() + 60
     while strict.ask("/v1/refine", {"prompt": "a cat"}, headers=key)[0] != 200:
         assert time.monotonic() < until
@@ -215,7 +215,7 @@ def test_slow_clients_are_sent_away(strict: ServerProcess) -> None:
         assert received(connection).count(b"HTTP/1.1 200") == 1
         assert time.monotonic() - began < 6, "half of a request behind a whole one"
     large = strict.ask("/v1/refine", b"x" * 100_000, headers={"Authorization": "Bearer 0123456789abcdef"})
-    assert large[:2] == (413, {"detail": "a request may have 4,096 bytes"})
+    assert large[:2] == (413, {"detail": "request body: expected at most 4,096 bytes"})
 
 
 def test_sigterm_answers_all_that_was_accepted_and_the_logs_are_quiet() -> None:
@@ -290,17 +290,17 @@ def test_bad_arguments_are_one_line_before_torch_is_loaded(tmp_path: Path) -> No
     (tmp_path / "key").write_text("short")
     bad = {
         f"port {taken.getsockname()[1]} of 127.0.0.1 is taken": ["--port", str(taken.getsockname()[1])],
-        "port must be from 0 to 65535, it is 70000": ["--port", "70000"],
+        "port: expected a number from 0 to 65535, got 70000": ["--port", "70000"],
         "cannot listen on port 0 of no.such.host.invalid": ["--host", "no.such.host.invalid", "--port", "0"],
-        "host must be an address of this machine": ["--host", " "],
-        "host_name must be a name without a port": ["--host-name", "a:80"],
+        "host: expected an address of this machine": ["--host", " "],
+        "host_name: expected a name without a port": ["--host-name", "a:80"],
         "api_key_file": ["--api-key-file", str(tmp_path / "key")],
         "max_batch: expected a whole number of at least 1, got 0": ["--max-batch", "0"],
         "max_draw_batch: expected a whole number of at least 1, got 0": ["--max-draw-batch", "0"],
-        "max_wait_ms must be a number from 0 to 8.64e+07, it is -1.0": ["--max-wait-ms", "-1"],
-        "max_wait_ms must be less than timeout_s, 2000.0 ms are not": ["--max-wait-ms", "2000", "--timeout", "2"],
+        "max_wait_ms: expected a number from 0 to 8.64e+07, got -1.0": ["--max-wait-ms", "-1"],
+        "max_wait_ms: expected less than 2000 (timeout_s), got 2000.0": ["--max-wait-ms", "2000", "--timeout", "2"],
         "queue_size: expected a whole number of at least 32, got 3": ["--queue-size", "3"],
-        "timeout_s must be a number": ["--timeout", "nan"],
+        "timeout_s: expected a number": ["--timeout", "nan"],
         "threads: expected a whole number of at least 1, got 0": ["--threads", "0"],
         "unknown checkpoint 'nowhere'": ["--model", "nowhere"],
     }

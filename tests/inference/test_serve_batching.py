@@ -10,9 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from prip.inference.server import pace
-from prip.inference.server.batching import Batcher, NoTime, QueueFull
-from prip.inference.server.pace import BELIEVED_S, SLACK, Pace
+from prip.inference.server import batching
+from prip.inference.server.batching import BELIEVED_S, SLACK, Batcher, NoTime, Pace, QueueFull
 
 
 class Worker:
@@ -182,7 +181,7 @@ def test_what_cannot_be_done_in_time_is_refused_and_what_can_is_done() -> None:
 
     batcher: Batcher[str, int, int] = Batcher(work, 2, 0, 100)
     assert batcher.submit("a", [0], 20).result(20) == [0], "nothing is known yet"
-    with pytest.raises(NoTime, match=r"it would take \d\.\d seconds, and 0\.[01] are left; try again in 1 s"):
+    with pytest.raises(NoTime, match=r"would take \d\.\d seconds, and only 0\.[01] are left; try again in 1 s"):
         batcher.submit("a", [1], 0.05)
     taken, refused = [], 0
     for request in range(10):
@@ -228,16 +227,16 @@ def test_requests_share_a_batch_that_is_good_for_all(times_s: list[float], batch
 
 
 def test_the_pace_is_that_of_the_batch_in_the_middle() -> None:
-    own = Pace()
-    assert own.expected_s(0.0) == 0
+    pace = Pace()
+    assert pace.expected_s(0.0) == 0
     for jobs, took_s in ((1, 60.0), (2, 4.0), (4, 12.0), (1, 1.0), (8, 8.0), (2, 4.0)):
-        own.note(jobs, 100.0, 100.0 + took_s)
-    assert own.expected_s(104.0) == SLACK * 2.0, "2, 3, 1, 1 and 2 seconds a job: the slow start is forgotten"
-    assert own.expected_s(104.0 + BELIEVED_S + 1) == 0
+        pace.note(jobs, 100.0, 100.0 + took_s)
+    assert pace.expected_s(104.0) == SLACK * 2.0, "2, 3, 1, 1 and 2 seconds a job: the slow start is forgotten"
+    assert pace.expected_s(104.0 + BELIEVED_S + 1) == 0
 
 
 def test_as_long_as_nothing_is_known_what_has_a_deadline_shares_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "BELIEVED_S", -1)
+    monkeypatch.setattr(batching, "BELIEVED_S", -1)
     with blocked(max_batch=8) as (worker, batcher):
         futures = [batcher.submit("a", [job], time_s) for job, time_s in ((1, 99), (2, math.inf), (3, math.inf))]
         worker.let.set()
@@ -246,7 +245,7 @@ def test_as_long_as_nothing_is_known_what_has_a_deadline_shares_no_batch(monkeyp
 
 
 def test_one_slow_start_does_not_refuse_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "BELIEVED_S", 0.3)
+    monkeypatch.setattr(batching, "BELIEVED_S", 0.3)
     waits = iter([0.5, 0.0, 0.0])
 
     def work(group: str, jobs: Sequence[int]) -> list[int]:

@@ -32,7 +32,7 @@ class DemoProcess:
         assert self.process.stdout is not None
         self.said: list[str] = []
         for line in self.process.stdout:
-            if found := re.match(r"(http://127\.0\.0\.1:(\d+)/) \(Ctrl-C ends it\)", line):
+            if found := re.match(r"(http://127\.0\.0\.1:(\d+)/) \(press Ctrl-C to stop\)", line):
                 self.address, self.port = found[1], int(found[2])
                 return
             self.said.append(line)
