@@ -1,4 +1,4 @@
-"""PRIP as a custom node of ComfyUI, which loads this folder from its custom_nodes (docs/comfyui.md)."""
+"""PRIP as a custom node for ComfyUI, which loads this folder from its custom_nodes (docs/comfyui.md)."""
 
 from .node import RefinePrompt
 

@@ -1,4 +1,4 @@
-"""The node: a prompt and options in, the refined prompt and what was added out. PRIP is loaded when it first runs."""
+"""The node: a prompt and options in, the refined prompt and its additions out. It loads PRIP's models when it runs."""
 
 from __future__ import annotations
 
@@ -7,127 +7,129 @@ import sys
 from typing import Any
 
 _WORD = re.compile(r"[^\s.,]")
-"""What a prompt without words lacks: PRIP has nothing to go by, and hands it through, as an empty CLIP text."""
+"""What PRIP needs in a prompt; a prompt without words passes through, like an empty CLIP text."""
+_REQUIRED = ("strength", "temperature", "seed")
+_OPTIONAL = ("styles", "banned_terms", "no_artists", "keep_attributes", "token_budget")
+"""Options of `refine` that are inputs. Stored workflows depend on the order of all inputs."""
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "temperature": {"max": 2.0},
+    "seed": {"min": 0, "max": 2**64 - 1, "control_after_generate": "fixed"},
+    "token_budget": {"default": 75, "max": 511},
+}
+"""What differs from the option's own settings, for ComfyUI's widgets."""
 
 
 class RefinePrompt:
-    """What ComfyUI asks of a node: its inputs, its outputs, and a method that makes these of those."""
+    """The node, as ComfyUI's interface for nodes."""
 
     CATEGORY = "conditioning/prip"
     DESCRIPTION = (
-        "Refines a prompt by PRIP: keeps your words, on as many lines as you typed them, and adds behind them what an "
-        "image model likes to read. Wire refined_prompt into CLIP Text Encode."
+        "Refines a prompt with PRIP: your words stay, on as many lines as you typed, and modifiers that image models "
+        "respond to are added at the end. Connect refined_prompt to CLIP Text Encode."
     )
     RETURN_TYPES = ("STRING", "STRING")
     RETURN_NAMES = ("refined_prompt", "added")
-    OUTPUT_TOOLTIPS = ("The refined prompt, or your edit of it.", "What was added, modifier by modifier.")
+    OUTPUT_TOOLTIPS = ("The refined prompt, or your edit of it.", "The added modifiers.")
     FUNCTION = "refine"
     OUTPUT_NODE = True
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, dict[str, Any]]:
         """Return the inputs by name, as (type, settings)."""
-        required: dict[str, Any] = {
+        try:
+            options = {option.name: option for option in _prip("options").option_fields()}
+        except ImportError:  # the node is listed nevertheless, and says on its first run how to install PRIP
+            options = {}
+        required = {
             "prompt": _text(
                 "",
-                "What you want to see. Several lines are one prompt: they come out as you typed them, weights like "
-                "(word:1.2) too, and what is added stands behind the last. {a|b} is one of the two, by chance.",
+                "What you want to see. It is kept as typed, with its line breaks and with weights such as (word:1.2); "
+                "additions follow the last line. {a|b} picks one of the two at random.",
                 multiline=True,
                 dynamicPrompts=True,
             ),
-            "strength": _number("FLOAT", 1.0, 0.0, 1.0, "How much is added: 0 nothing, 1 all.", step=0.05),
-            "temperature": _number(
-                "FLOAT", 0.0, 0.0, 2.0, "0 is greedy and needs no seed; above it samples.", step=0.05
+            **{name: _widget(options[name]) for name in _REQUIRED if name in options},
+            "alternative": (
+                "INT",
+                {
+                    "default": 0,
+                    "min": 0,
+                    "max": 31,
+                    "tooltip": "0 gives the first text for a prompt, 1 another one, ...",
+                },
             ),
-            "seed": _number(
-                "INT", 0, 0, 2**64 - 1, "Of sampled texts and of alternatives.", control_after_generate="fixed"
-            ),
-            "alternative": _number("INT", 0, 0, 31, "0 is the first text of a prompt, 1 another one, and so on."),
         }
-        optional: dict[str, Any] = {
-            "styles": _text("", "Commas between them; kept as if you had typed them behind the prompt."),
-            "banned_terms": _text("", "Commas between them; never added."),
-            "no_artists": ("BOOLEAN", {"default": False, "tooltip": "Add no artist's name."}),
-            "keep_attributes": ("BOOLEAN", {"default": True, "tooltip": "Add nothing against what the prompt names."}),
-            "token_budget": _number("INT", 75, 1, 511, "CLIP tokens of the whole prompt."),
+        optional = {
+            **{name: _widget(options[name]) for name in _OPTIONAL if name in options},
             "model": _text("prip-mini", "An embedded checkpoint, a folder, or owner/name on the Hub."),
-            "device": (["cpu", "gpu"], {"default": "cpu", "tooltip": "Where PRIP computes."}),
-            "refined_prompt": _text("", "Shown after a run. Type into it to use your own text.", multiline=True),
-            "keep_edit": ("BOOLEAN", {"default": False, "tooltip": "Use the text above as it is, and refine nothing."}),
+            "device": (["cpu", "gpu"], {"default": "cpu", "tooltip": "Where PRIP runs."}),
+            "refined_prompt": _text("", "Shown after a run. Edit it to use your own text.", multiline=True),
+            "keep_edit": (
+                "BOOLEAN",
+                {"default": False, "tooltip": "Output the text above as it is, without refining."},
+            ),
         }
         return {"required": required, "optional": optional}
 
     @classmethod
     def IS_CHANGED(cls, model: str | None = "prip-mini", **inputs: Any) -> int:
-        """Return what changes besides the inputs: when a checkpoint in a folder was written, in nanoseconds.
+        """Return when a checkpoint in a folder was last written, in nanoseconds: what can change besides the inputs.
 
-        ComfyUI gives None for each input that another node fills in: of such a folder nothing can be told.
+        ComfyUI passes None for inputs that are linked to another node; a linked `model` counts as unchanged.
         """
         if _edited(inputs.get("refined_prompt", ""), inputs.get("keep_edit", False)):
             return 0
         return _prip("refiner").last_change(model)
 
-    def refine(
-        self,
-        prompt: str,
-        strength: float,
-        temperature: float,
-        seed: int,
-        alternative: int,
-        styles: str = "",
-        banned_terms: str = "",
-        no_artists: bool = False,
-        keep_attributes: bool = True,
-        token_budget: int = 75,
-        model: str = "prip-mini",
-        device: str = "cpu",
-        refined_prompt: str = "",
-        keep_edit: bool = False,
-    ) -> dict[str, Any]:
-        """Return the outputs, and what the node shows. Raises PRIP's errors, whose texts ComfyUI shows."""
-        notes: list[str] = []
-        if _edited(refined_prompt, keep_edit):
-            text = refined_prompt
+    def refine(self, **inputs: Any) -> dict[str, Any]:
+        """Return the outputs, and what the node shows.
+
+        Args:
+            **inputs: Values of INPUT_TYPES. Those left out take their defaults.
+
+        Raises:
+            PripError: The prompt cannot be refined; ComfyUI shows the message.
+            ImportError: PRIP is not installed.
+        """
+        _prip("options")
+        groups = self.INPUT_TYPES().values()
+        values = {name: settings["default"] for group in groups for name, (_, settings) in group.items()} | inputs
+        prompt, notes = values["prompt"], []
+        if _edited(values["refined_prompt"], values["keep_edit"]):
+            text = values["refined_prompt"]
         elif isinstance(prompt, str) and not _WORD.search(prompt):
             text = prompt
-            notes.append("the prompt has no word, nothing was refined")
+            notes.append("the prompt has no words; nothing was refined")
         else:
-            options = {
-                "strength": strength,
-                "temperature": temperature,
-                "seed": seed,
-                "styles": _terms(styles),
-                "banned_terms": _terms(banned_terms),
-                "no_artists": no_artists,
-                "keep_attributes": keep_attributes,
-                "token_budget": token_budget,
-                "num_alternatives": alternative + 1,
-            }
-            text = _refined(
-                prompt, alternative, model.strip() or "prip-mini", None if device == "gpu" else device, options, notes
-            )
+            text, notes = _refined(values)
         added = ", ".join(_added(prompt, text))
-        shown = {"refined_prompt": [text], "added": [added], "notes": notes}
-        return {"ui": shown, "result": (text, added)}
+        return {"ui": {"refined_prompt": [text], "added": [added], "notes": notes}, "result": (text, added)}
 
 
-def _refined(
-    prompt: str, alternative: int, model: str, device: str | None, options: dict[str, Any], notes: list[str]
-) -> str:
-    """Return one text of a prompt; what PRIP warns of is put into `notes`."""
-    errors = _prip("errors")
-    with errors.collected_warnings() as caught:
-        texts = _prip("refiner").refine(prompt, model=model, device=device, **options)
-    notes += caught
+def _refined(values: dict[str, Any]) -> tuple[str, list[str]]:
+    """Return a refined prompt and PRIP's warnings."""
+    errors, alternative = _prip("errors"), values["alternative"]
+    options = {name: values[name] for name in (*_REQUIRED, *_OPTIONAL)}
+    options |= {name: _terms(value) for name, value in options.items() if isinstance(value, str)}
+    with errors.collected_warnings() as notes:
+        texts = _prip("refiner").refine(
+            values["prompt"],
+            model=values["model"].strip() or "prip-mini",
+            device=None if values["device"] == "gpu" else values["device"],
+            num_alternatives=alternative + 1,
+            **options,
+        )
     if isinstance(texts, str):
-        return texts
+        return texts, notes
     if len(texts) <= alternative:
-        raise errors.InputError(f"alternative must be below {len(texts)}, no more texts were found: {alternative} came")
-    return texts[alternative]
+        raise errors.InputError(
+            f"alternative: expected a number below {len(texts)}, the number of texts found, got {alternative}"
+        )
+    return texts[alternative], notes
 
 
 def _added(prompt: str, text: str) -> list[str]:
-    """Return what a text adds to a prompt; nothing where an edit has changed the prompt's own words."""
+    """Return the modifiers added to a prompt; none if an edit changed the prompt's own words."""
     try:
         return _prip("text.prompts").modifiers_added(prompt, text)
     except _prip("errors").InputError:
@@ -146,12 +148,23 @@ def _text(default: str, tooltip: str, **settings: Any) -> tuple[str, dict[str, A
     return "STRING", {"default": default, "tooltip": tooltip, **settings}
 
 
-def _number(kind: str, default: float, least: float, most: float, tooltip: str, **settings: Any) -> tuple[str, Any]:
-    return kind, {"default": default, "min": least, "max": most, "tooltip": tooltip, **settings}
+def _widget(option: Any) -> tuple[str, dict[str, Any]]:
+    """Return the input of an option (`prip.options.OptionField`)."""
+    if option.is_list:
+        return _text("", f"{option.doc} Separate several by commas.")
+    settings = {"default": option.default, "tooltip": option.doc}
+    if option.kind is bool:
+        return "BOOLEAN", settings
+    for name, limit in (("min", option.bounds.minimum), ("max", option.bounds.maximum)):
+        if limit is not None:
+            settings[name] = option.kind(limit)
+    if option.kind is float:
+        settings["step"] = 0.05
+    return option.kind.__name__.upper(), settings | _SETTINGS.get(option.name, {})
 
 
 def _prip(module: str) -> Any:
-    """Return a module of PRIP. Raises ImportError, with the command that installs it, where there is no PRIP."""
+    """Return a module of PRIP. Raises ImportError, with the command that installs PRIP, if there is none."""
     import importlib
 
     try:
@@ -161,5 +174,5 @@ def _prip(module: str) -> Any:
             raise
         command = f"{sys.executable} -m pip install ."
         raise ImportError(
-            f"PRIP is not installed in the Python that runs ComfyUI; in the folder of PRIP, run: {command}"
+            f"PRIP is not installed in ComfyUI's Python; in the folder of PRIP, run: {command}"
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -23,6 +24,8 @@ NAMES = {"comfyui": "ComfyUI", "webui": "webui"}
 
 PYTHON_FILE = "python.txt"
 """Holds the path of the Python that runs PRIP; webui's own need not have it."""
+OPTIONS_FILE = "options.json"
+"""Holds defaults, bounds and meanings of the options, for webui's Python."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -75,6 +78,23 @@ def install(host: str, folder: Path) -> Path:
         shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
         if host == "webui":
             (target / PYTHON_FILE).write_text(sys.executable + "\n", encoding="utf-8")
+            (target / OPTIONS_FILE).write_text(options_as_json(), encoding="utf-8")
     except (OSError, shutil.Error) as error:
         raise InputError(f"cannot write {target}: {error}") from error
     return target
+
+
+def options_as_json() -> str:
+    """Return name, default, bounds and meaning of each option of `refine`, for hosts that cannot import PRIP."""
+    from prip.options import option_fields
+
+    options = {
+        option.name: {
+            "default": option.default,
+            "minimum": option.bounds.minimum,
+            "maximum": option.bounds.maximum,
+            "help": option.doc,
+        }
+        for option in option_fields()
+    }
+    return json.dumps(options, indent=2) + "\n"

@@ -12,13 +12,14 @@ from starlette.middleware import Middleware
 
 from prip.control.styles import styles
 from prip.errors import InputError
+from prip.options import option_fields
 
 from ..comparison.workbench import Workbench
 from . import markup
 from .access import PageGuard
 from .handlers import EXAMPLES, Handlers
 from .pictures import Easel
-from .session import MOST_ALTERNATIVES, MOST_IMAGES, Session
+from .session import DEFAULTS, MOST_ALTERNATIVES, MOST_IMAGES, Session
 
 WAITING = 64
 """Most events in the queue; further ones are asked to try again."""
@@ -26,6 +27,8 @@ SESSIONS = 256
 """Most browser sessions kept, latest used first. A dropped session has its history back after a reload."""
 DELETE_CACHE = (3600, 3600)
 """Seconds between clean-ups of Gradio's cache, and the age of the files deleted. The cache should stay empty."""
+
+OPTIONS = {option.name: option for option in option_fields()}
 
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 MONO = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "monospace")
@@ -88,6 +91,13 @@ def html(value: str, **options: Any) -> gr.HTML:
     return gr.HTML(value, apply_default_css=False, **options)
 
 
+def slider(name: str, label: str, *, step: float, maximum: float | None = None, info: str | None = None) -> gr.Slider:
+    """Return a slider for an option of `refine`, with its default and, unless given, its maximum."""
+    option = OPTIONS[name]
+    most = option.bounds.maximum if maximum is None else maximum
+    return gr.Slider(option.bounds.minimum, most, option.default, step=step, label=label, info=info)
+
+
 class Page:
     """The page of one workbench; `blocks` is Gradio's part of it.
 
@@ -140,28 +150,32 @@ class Page:
         self.press = gr.Button("Refine", variant="primary", elem_id="press")
         self.examples = html(markup.example_list(EXAMPLES), js_on_load=PRESSED, elem_id="examples")
         self.refinement = gr.Checkbox(
-            True, label="Refinement", info="turn off to keep your prompt as it is", elem_id="refinement"
+            True, label="Refinement", info="Turn off to keep your prompt as it is.", elem_id="refinement"
         )
-        self.strength = gr.Slider(0, 1, 1, step=0.05, label="Strength", info="how much is added")
+        self.strength = slider("strength", "Strength", step=0.05, info=OPTIONS["strength"].doc)
         self.styles = gr.Dropdown(
             list(styles()),
             value=[],
             multiselect=True,
             allow_custom_value=True,
             label="Styles",
-            info="added to your prompt as if typed; choose some or type your own",
+            info="They follow your words as if you had typed them. Choose some or type your own.",
             elem_id="styles",
         )
-        self.alternatives = gr.Slider(1, MOST_ALTERNATIVES, 1, step=1, label="Alternatives")
+        self.alternatives = slider("num_alternatives", "Alternatives", step=1, maximum=MOST_ALTERNATIVES)
         with gr.Accordion("More options", open=False, elem_id="more"):
-            self.banned = gr.Textbox(
-                label="Never add", info="words or phrases, separated by commas", placeholder="golden hour, bokeh"
+            banned = f"{OPTIONS['banned_terms'].doc} Separate them by commas."
+            self.banned = gr.Textbox(label="Never add", info=banned, placeholder="golden hour, bokeh")
+            self.no_artists = gr.Checkbox(DEFAULTS.no_artists, label="No artists' names")
+            info = OPTIONS["temperature"].doc
+            self.temperature = slider("temperature", "Temperature", step=0.1, maximum=2, info=info)
+            self.seed = gr.Number(
+                DEFAULTS.seed, label="Seed", precision=0, info="The same seed gives the same text and pictures."
             )
-            self.no_artists = gr.Checkbox(False, label="No artists' names")
-            self.temperature = gr.Slider(0, 2, 0, step=0.1, label="Temperature", info="0: always the most likely text")
-            self.seed = gr.Number(0, label="Seed", precision=0, info="same seed, same text and pictures")
             if self._easel is not None:
-                self.images = gr.Slider(0, MOST_IMAGES, 2, step=1, label="Pictures of each prompt", info="0: none")
+                self.images = gr.Slider(
+                    0, MOST_IMAGES, 2, step=1, label="Pictures of each prompt", info="0 draws none."
+                )
 
     def _lay_out_refined(self) -> None:
         html('<h2>Refined prompt</h2><p class="quiet"><ins>underlined</ins>: added</p>', elem_classes="title")

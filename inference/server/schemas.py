@@ -1,9 +1,10 @@
-"""What the server reads and answers, with the bounds that OpenAPI tells."""
+"""Requests and answers of the server, with the bounds and descriptions of its OpenAPI document."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -15,34 +16,40 @@ from pydantic import (
     PlainValidator,
     Tag,
     WithJsonSchema,
+    create_model,
 )
 
-from prip.options import RefineOptions
+from prip.options import OptionField, RefineOptions, option_fields
 from prip.text.prompts import MAX_CHARACTERS
 
 from .settings import MAX_IMAGES, MAX_PROMPTS
 
-LARGEST_SEED = 2**53 - 1
-"""Beyond it JSON's numbers are not exact everywhere."""
-MAX_ALTERNATIVES = 8
-MAX_TOKENS = 1000
+Model = TypeVar("Model", bound="_Request")
+
 MAX_TERMS = 100
+"""Most entries of a list of terms or styles."""
+LIMITS = {
+    "num_alternatives": (1, 8),
+    "seed": (-(2**53) + 1, 2**53 - 1),
+    "temperature": (0, 10),
+    "max_new_tokens": (1, 1000),
+    "token_budget": (1, 1000),
+}
+"""Bounds of the server, within those of the options. JSON numbers beyond the seed's are not exact everywhere."""
 
 _ANY = r"[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]*"
 WORD = rf"^{_ANY}[^\s.,\u0000-\u001f\u007f-\u009f]{_ANY}$"
-"""What check_user_prompt wants, as a pattern: no control character but tabs and line breaks, and something besides
-blanks, stops and commas."""
+"""The check of user prompts as a pattern: no control character except tabs and line breaks, and at least one word."""
 
 Prompt = Annotated[
     str, Field(min_length=1, max_length=MAX_CHARACTERS, json_schema_extra={"pattern": WORD, "examples": ["a cat"]})
 ]
 Term = Annotated[str, Field(min_length=1, max_length=100, json_schema_extra={"pattern": r"[^\s,\u001c-\u001f\u0085]"})]
-
 Style = Annotated[str, Field(min_length=1, max_length=100, json_schema_extra={"pattern": WORD})]
 
 
 def _whole(value: Any) -> Any:
-    """Return 14.0 as 14, as JSON Schema's integers want it."""
+    """Return 14.0 as 14: both are integers in JSON Schema."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -60,67 +67,75 @@ FewPrompts = Annotated[
     | Annotated[Annotated[list[Prompt], Field(min_length=1, max_length=MAX_IMAGES)], Tag("list")],
     Discriminator(_is_list),
 ]
-Seed = Annotated[int, Field(ge=-LARGEST_SEED, le=LARGEST_SEED), BeforeValidator(_whole)]
-Temperature = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
-TopP = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS), BeforeValidator(_whole)]
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+    option_names: ClassVar[Mapping[str, str]] = {}
+    """Fields that are options, with the options' names."""
 
-
-class Only:
-    """Marks a field that takes null and these values, with which it changes nothing, and refuses all others."""
-
-    def __init__(self, *values: Any) -> None:
-        self.offered = [*values, None]
-
-    def __get_pydantic_core_schema__(self, _source: Any, handler: GetCoreSchemaHandler) -> Any:
-        checked = Annotated[Any, PlainValidator(self._check), WithJsonSchema({"enum": self.offered})]
-        return handler.generate_schema(checked)
-
-    def _check(self, value: Any) -> Any:
-        for one in self.offered:
-            if value == one and isinstance(value, bool) == isinstance(one, bool):
-                return value
-        raise ValueError(f"expected {' or '.join(map(json.dumps, self.offered))}")
-
-
-class _Options(_Request):
-    seed: Seed = 0
-    """The same seed gives the same text, whatever else the server is asked for."""
-    temperature: Temperature = 0.0
-    """0 is greedy."""
-    top_p: TopP = 0.9
-    """Of sampling: the likeliest tokens that have this probability together."""
-    max_new_tokens: Tokens = 60
-    """What the decoder may add, in its own tokens."""
-    token_budget: Tokens | None = None
-    """Of the whole prompt; null is all that the text encoder reads."""
-    banned_terms: Annotated[list[Term], Field(max_length=MAX_TERMS)] = []
-    """Never added, in any casing."""
-    styles: Annotated[list[Style], Field(max_length=MAX_TERMS)] = []
-    """Names of styles, or any phrases: kept behind the user's words as if typed."""
-    keep_attributes: bool = True
-    """No other value is added of an attribute (medium, light, ...) that the user or a style names."""
-    no_artists: bool = False
-    """No artist's name is added."""
-    allow_faults: bool = False
-    """Something like "badly cropped" may be added that the user does not name."""
-    strength: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 1.0
-    """The share of the modifiers that is added; 0 returns the prompt as it is."""
-
-    def options(self, **others: Any) -> RefineOptions:
-        """Return the options of `refine`. Raises InputError for one that cannot be used."""
-        sent = {name: getattr(self, name) for name in _Options.model_fields}
+    def options(self) -> RefineOptions:
+        """Return the options. Raises InputError for an invalid one."""
+        values = {option: getattr(self, name) for name, option in self.option_names.items()}
         return RefineOptions(
-            **{**sent, "banned_terms": tuple(self.banned_terms), "styles": tuple(self.styles), **others}
+            **{
+                option: tuple(value) if isinstance(value, list) else value
+                for option, value in values.items()
+                if value is not None
+            }
         )
 
 
-class RefineRequest(_Options):
-    """Prompts to refine, all under the same options, which are those of `prip.refine`."""
+class _Answer(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+def _type_of(option: OptionField) -> Any:
+    """Return the type of an option's field, with its bounds."""
+    if option.is_list:
+        return Annotated[list[Style if option.name == "styles" else Term], Field(max_length=MAX_TERMS)]  # type: ignore
+    if option.kind is bool:
+        return bool
+    least, most = LIMITS.get(option.name, (option.bounds.minimum, option.bounds.maximum))
+    above = {"gt" if option.bounds.exclusive else "ge": least}
+    if option.kind is int:
+        return Annotated[int, Field(**above, le=most), BeforeValidator(_whole)]
+    return Annotated[float, Field(**above, le=most, allow_inf_nan=False)]
+
+
+def with_options(names: Mapping[str, str], nullable: bool = False) -> Callable[[type[Model]], type[Model]]:
+    """Decorate a request to have options of `refine` as fields, with their defaults, bounds and descriptions.
+
+    Args:
+        names: Fields, with the names of their options.
+        nullable: Whether every field takes null, for its default.
+    """
+    options = {option.name: option for option in option_fields()}
+
+    def decorate(model: type[Model]) -> type[Model]:
+        fields: dict[str, Any] = {}
+        for name, option in ((name, options[own]) for name, own in names.items()):
+            default = list(option.default) if option.is_list else option.default
+            text = option.doc.replace("None", "null")
+            if nullable:
+                text, default = f"{text} Default: {json.dumps(default)}.", None
+            kind = _type_of(option)
+            fields[name] = (kind | None if nullable or option.is_optional else kind, Field(default, description=text))
+        made = create_model(model.__name__, __base__=model, __doc__=model.__doc__, __module__=__name__, **fields)
+        made.option_names = names
+        return made
+
+    return decorate
+
+
+BATCH_OPTIONS = {option.name: option.name for option in option_fields() if option.name != "batch_size"}
+"""All options except the batch size, which is the server's."""
+IMAGE_OPTIONS = {name: name for name in BATCH_OPTIONS if name != "num_alternatives"}
+
+
+@with_options(BATCH_OPTIONS)
+class RefineRequest(_Request):
+    """Prompts to refine with the same options."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -131,38 +146,57 @@ class RefineRequest(_Options):
         }
     )
     prompt: Prompts
-    num_alternatives: Annotated[int, Field(ge=1, le=MAX_ALTERNATIVES), BeforeValidator(_whole)] = 1
-    """Distinct texts for each prompt, first the one that comes alone."""
+    """A prompt, or a list of prompts."""
 
 
-class ImagesRequest(_Options):
-    """Prompts to draw, plain and refined, with the same seeds."""
+@with_options(IMAGE_OPTIONS)
+class ImagesRequest(_Request):
+    """Prompts to draw plain and refined, from the same seeds."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "a cat", "images_per_prompt": 2, "seed": 7}]})
     prompt: FewPrompts
+    """A prompt, or a list of prompts."""
     images_per_prompt: Annotated[int, Field(ge=1, le=MAX_IMAGES), BeforeValidator(_whole)] = 1
-    """Of each kind; the first has `seed`, the next ones follow."""
+    """Plain images, and refined images, per prompt. Their seeds count up from `seed`."""
 
 
+class Only:
+    """Restricts a field of OpenAI's API to null and the values that have no effect."""
+
+    def __init__(self, *values: Any) -> None:
+        self.accepted = [*values, None]
+
+    def __get_pydantic_core_schema__(self, _source: Any, handler: GetCoreSchemaHandler) -> Any:
+        checked = Annotated[Any, PlainValidator(self._check), WithJsonSchema({"enum": self.accepted})]
+        return handler.generate_schema(checked)
+
+    def _check(self, value: Any) -> Any:
+        for accepted in self.accepted:
+            if value == accepted and isinstance(value, bool) == isinstance(accepted, bool):
+                return value
+        raise ValueError(f"expected {' or '.join(map(json.dumps, self.accepted))}")
+
+
+@with_options(
+    {
+        "n": "num_alternatives",
+        "temperature": "temperature",
+        "top_p": "top_p",
+        "seed": "seed",
+        "max_tokens": "max_new_tokens",
+    },
+    nullable=True,
+)
 class CompletionsRequest(_Request):
-    """What a client of OpenAI's completions sends; it reads what was added as the text of a choice."""
+    """A request for OpenAI's completions API. Each choice's text is what was added to a prompt."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"model": "prip-mini", "prompt": "a cat"}]})
     model: Annotated[str, Field(max_length=1000)]
-    """The loaded refiner, as /v1/models names it."""
+    """Name of the loaded refiner, as listed by /v1/models."""
     prompt: Prompts
-    n: Annotated[int, Field(ge=1, le=MAX_ALTERNATIVES), BeforeValidator(_whole)] | None = None
-    """Choices for each prompt; null is 1."""
-    temperature: Temperature | None = None
-    """null is 0, greedy."""
-    top_p: TopP | None = None
-    """null is 0.9."""
-    seed: Seed | None = None
-    """null is 0."""
-    max_tokens: Tokens | None = None
-    """null is 60."""
+    """A prompt, or a list of prompts."""
     user: Annotated[str, Field(max_length=1000)] | None = None
-    """Read by nobody."""
+    """Ignored."""
     best_of: Annotated[Any, Only(1)] = None
     echo: Annotated[Any, Only(False)] = None
     frequency_penalty: Annotated[Any, Only(0)] = None
@@ -174,108 +208,103 @@ class CompletionsRequest(_Request):
     stream_options: Annotated[Any, Only()] = None
     suffix: Annotated[Any, Only("")] = None
 
-    def options(self) -> RefineOptions:
-        """Return the options of `refine`."""
-        given: dict[str, Any] = {"seed": self.seed, "temperature": self.temperature, "top_p": self.top_p}
-        given |= {"num_alternatives": self.n, "max_new_tokens": self.max_tokens}
-        return RefineOptions(**{name: value for name, value in given.items() if value is not None})
-
 
 def prompt_list(prompt: str | list[str]) -> list[str]:
     """Return the prompts of a request as a list."""
     return [prompt] if isinstance(prompt, str) else prompt
 
 
-class RefinedPrompt(BaseModel):
+class RefinedPrompt(_Answer):
     user_prompt: str
     refined_prompts: list[str]
-    """So many texts as `num_alternatives`, or fewer, with a warning."""
+    """`num_alternatives` distinct texts; fewer with a warning."""
     added: list[list[str]]
-    """What each of them adds to the user prompt, modifier by modifier."""
+    """The modifiers that each text adds to the user prompt."""
 
 
-class RefineAnswer(BaseModel):
+class RefineAnswer(_Answer):
     model: str
     results: list[RefinedPrompt]
-    """In the order of the prompts."""
+    """One per prompt, in order."""
     warnings: list[str]
-    """What the call did otherwise than one would expect: a prompt was left unchanged, say."""
+    """Shortcomings, such as a prompt that was left unchanged."""
 
 
-class Drawings(BaseModel):
+class Drawings(_Answer):
     images: list[str]
-    """PNG files in base64, one a seed."""
+    """PNG files in base64, one per seed."""
     scores: dict[str, list[float]]
-    """What each loaded reward gives the images for the user prompt; nothing where none is loaded."""
+    """Each loaded reward's scores of the images for the user prompt."""
 
 
-class DrawnPrompt(BaseModel):
+class DrawnPrompt(_Answer):
     user_prompt: str
     refined_prompt: str
     added: list[str]
-    """What it adds to the user prompt, modifier by modifier."""
+    """The modifiers added to the user prompt."""
     seeds: list[int]
     plain: Drawings
     refined: Drawings
 
 
-class ImagesAnswer(BaseModel):
+class ImagesAnswer(_Answer):
     model: str
     generator: str
     results: list[DrawnPrompt]
     warnings: list[str]
 
 
-class Choice(BaseModel):
+class Choice(_Answer):
     text: str
     index: int
     finish_reason: Literal["stop", "length"]
-    """length: there was no room for a modifier."""
+    """`length` means that there was no room for a modifier."""
     logprobs: None = None
 
 
-class Usage(BaseModel):
-    """Counted in the decoder's own tokens."""
+class Usage(_Answer):
+    """Token counts of the prompt decoder's tokenizer."""
 
     prompt_tokens: int
-    """Of the user prompts, each with the comma behind it and without webui syntax, as the decoder reads them."""
+    """Tokens of the user prompts as the prompt decoder reads them: without webui syntax, with a comma at the end."""
     completion_tokens: int
-    """Of what was added, in all choices together."""
+    """Added tokens in all choices."""
     total_tokens: int
 
 
-class CompletionsAnswer(BaseModel):
+class CompletionsAnswer(_Answer):
     id: str
     object: Literal["text_completion"] = "text_completion"
     created: int
-    """Seconds since 1970."""
+    """Unix time in seconds."""
     model: str
     choices: list[Choice]
-    """Those of the first prompt, then those of the next."""
+    """Choices of the first prompt, then of the next ones."""
     usage: Usage
     warnings: list[str]
 
 
-class ModelCard(BaseModel):
+class ModelCard(_Answer):
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: Literal["prip"] = "prip"
 
 
-class ModelsAnswer(BaseModel):
+class ModelsAnswer(_Answer):
     object: Literal["list"] = "list"
     data: list[ModelCard]
 
 
-class Health(BaseModel):
+class Health(_Answer):
     status: Literal["ok"] = "ok"
     model: str
     generator: str | None
     version: str
 
 
-class Problem(BaseModel):
-    """Every error: which argument, what was wanted, what came."""
+class Problem(_Answer):
+    """An error."""
 
     detail: str
+    """Which argument is invalid, what was expected and what was sent; or what else went wrong."""

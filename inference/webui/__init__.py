@@ -1,1 +1,1 @@
-"""PRIP as an extension of A1111's and Forge's webui, which load scripts/ of this folder (docs/webui.md)."""
+"""PRIP as an extension for the webui of A1111 and Forge, which loads scripts/ of this folder (docs/webui.md)."""

@@ -168,7 +168,7 @@ def test_a_prompt_without_words_goes_through(host: Host) -> None:
     for prompt in ("", " \n", ".,"):
         output = host.queue(**{**host.defaults(), "prompt": prompt, "styles": "watercolor", "model": "no such model"})
         assert output["result"] == (prompt, "")
-        assert output["ui"]["notes"] == ["the prompt has no word, nothing was refined"]
+        assert output["ui"]["notes"] == ["the prompt has no words; nothing was refined"]
     edit = {"refined_prompt": "a cat", "keep_edit": True}
     assert host.queue(**{**host.defaults(), **edit})["result"][0] == "a cat"
 
@@ -189,7 +189,8 @@ def test_without_prip_the_command_is_named(custom_nodes: Path) -> None:
         f"import sys; sys.path.insert(0, {str(ROOT / 'tests' / 'support')!r})\n"
         "from pathlib import Path; from comfyui_host import load_custom_node\n"
         f"node = load_custom_node(Path({str(custom_nodes)!r})).NODE_CLASS_MAPPINGS['PripRefinePrompt']\n"
-        "try: node().refine('a cat', 1.0, 0.0, 0, 0)\n"
+        "assert list(node.INPUT_TYPES()['required']) == ['prompt', 'alternative']\n"
+        "try: node().refine(prompt='a cat')\n"
         "except ImportError as error: print(error)"
     )
     bare = [sys.executable, "-S", "-E", "-c", code]  # neither what is installed nor PYTHONPATH

@@ -114,9 +114,9 @@ def test_options_reach_the_refiner() -> None:
         (Form(" .,"), "Prompt: expected at least one word, got '.,'."),
         (Form("x" * 10_001), "Prompt: expected at most 10,000 characters, got 10,001."),
         (Form("a\0cat"), "Prompt: expected no control characters"),
-        (Form("a cat", seed=None), "Seed must be a number, it is empty."),
+        (Form("a cat", seed=None), "Seed: expected a number, got an empty field."),
         (Form("a cat", seed=1.5), "Seed: expected a whole number, got 1.5."),
-        (Form("a cat", num_alternatives=99), "Alternatives may be 6 at most, it is 99."),
+        (Form("a cat", num_alternatives=99), "Alternatives: expected a whole number from 1 to 6, got 99."),
         (Form("a cat", temperature=-1), "Temperature: expected a number of at least 0"),
     ],
 )
@@ -133,7 +133,7 @@ def test_a_prompt_without_room_is_kept_and_told(refiner: Refiner) -> None:
         warnings.simplefilter("error")  # the page tells it, and not the terminal
         session = refine(refiner, Session(), Form(prompt))
     assert session.refined_prompt == prompt.strip()
-    assert session.notice == Notice("Your prompt fills the 75 tokens that are read: no room to add more.")
+    assert session.notice == Notice("Your prompt fills the 75 tokens that the generator reads; nothing fits in.")
 
 
 def test_choosing_editing_and_restoring() -> None:
@@ -260,7 +260,7 @@ def test_drawing_tells_its_errors(bench: Workbench, tmp_path: Path, monkeypatch,
     session = handlers.refine(Session(), *fields)[0]
     assert [notice for _, notice in handlers.draw(session, *fields)] == [""] * 3
     ((_, notice),) = handlers.draw(session, *fields[:-1], 99)
-    assert "Pictures of each prompt may be 8 at most, it is 99." in notice
+    assert "Pictures of each prompt: expected a whole number from 0 to 8, got 99." in notice
     ((pictures, notice),) = handlers.draw(refine(bench.refiner, session, Form("")), *fields)
     assert pictures == notice == gr.skip(), "the error of the step before stays"
     for failure, words in (

@@ -237,9 +237,7 @@ def test_a_process_that_hangs_is_ended(
     job = hanging.generate(Processing(prompt), **ON)
     assert time.monotonic() - start < 10
     assert job.all_prompts == [prompt]
-    assert job.comments == [
-        "PRIP: the prompt was not refined: PRIP gave no answer within 1 s; PRIP_TIMEOUT_S allows it more"
-    ]
+    assert job.comments == ["PRIP: the prompt was not refined: no answer within 1 s; PRIP_TIMEOUT_S raises the limit"]
     child = int((tmp_path / "pid").read_text())
     for _ in range(100):  # it is killed at once, and gone a little later
         if not is_running(child):
@@ -251,7 +249,7 @@ def test_a_process_that_hangs_is_ended(
     assert hanging.generate(Processing("a cat"), **ON).all_prompts == [refined("a cat")], "it goes on after that"
     monkeypatch.setenv("PRIP_TIMEOUT_S", "soon")
     job = hanging.generate(Processing("a cat"), **ON)
-    assert "PRIP_TIMEOUT_S must be a number of seconds above 0, it is 'soon'" in job.comments[0]
+    assert "PRIP_TIMEOUT_S: expected a number of seconds above 0, got 'soon'" in job.comments[0]
 
 
 @pytest.mark.parametrize("name", ["interrupted", "stopping_generation"])
@@ -261,7 +259,7 @@ def test_interrupt_ends_the_waiting(hanging: Runner, name: str, monkeypatch: pyt
     start = time.monotonic()
     job = hanging.generate(Processing("a cat"), **ON)
     assert 0.4 < time.monotonic() - start < 10
-    assert job.comments == ["PRIP: the prompt was not refined: it was interrupted"]
+    assert job.comments == ["PRIP: the prompt was not refined: interrupted"]
     import gradio as gr
 
     monkeypatch.setenv("PRIP_TIMEOUT_S", "1")
@@ -278,7 +276,7 @@ def test_what_says_something_else_is_told_of(extension: Path, tmp_path: Path, mo
             script.write_text(f"#!/bin/sh\necho {line}\nsleep 60\n", encoding="utf-8")
             script.chmod(0o755)
             job = Runner(kind).generate(Processing("a cat"), **ON)
-            assert f"PRIP's process said what is no reply: '{line}'" in job.comments[0]
+            assert f"expected a reply from PRIP's process, got '{line}'" in job.comments[0]
 
 
 def test_a_process_that_died_is_started_anew(runner: Runner) -> None:
@@ -291,9 +289,9 @@ def test_a_process_that_died_is_started_anew(runner: Runner) -> None:
 @pytest.mark.parametrize(
     ("python", "message"),
     [
-        ("", "no Python with PRIP is known: set PRIP_PYTHON"),
-        ("/no/such/python", "/no/such/python cannot be started"),
-        ("/bin/false", "PRIP's process ended with code 1; the console says why"),
+        ("", "no Python with PRIP: set PRIP_PYTHON"),
+        ("/no/such/python", "cannot start /no/such/python"),
+        ("/bin/false", "PRIP's process ended with code 1; see the console"),
     ],
 )
 def test_without_a_python_that_has_prip(python: str, message: str, tmp_path: Path) -> None:

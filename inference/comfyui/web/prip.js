@@ -1,4 +1,4 @@
-// Shows the refined prompt in the node's own text field, and keeps what is typed into it.
+// Shows the refined prompt in the node's own text field, and keeps the user's edits of it.
 
 import { app } from "../../scripts/app.js";
 
@@ -9,12 +9,12 @@ app.registerExtension({
     if (node.comfyClass !== "PripRefinePrompt") return;
     const text = node.widgets.find((widget) => widget.name === "refined_prompt");
     const keep = node.widgets.find((widget) => widget.name === "keep_edit");
-    let shown = text.value; // what is there without anyone having typed it
+    let shown = text.value; // text that the user did not type
 
-    // What is only shown is no input: it would make ComfyUI run again what has not changed.
+    // Text that is only shown is not an input: it would make ComfyUI run an unchanged node again.
     text.serializeValue = () => (keep.value ? text.value : "");
 
-    // A stored workflow sets this field like one who types, and keep_edit, which stands behind it, right after.
+    // Loading a stored workflow sets this field as typing does, and right after it keep_edit, the next widget.
     const changed = text.callback;
     text.callback = function (value) {
       changed?.apply(this, arguments);

@@ -1,4 +1,4 @@
-"""The extension: refines prompts before webui reads them. PRIP runs in a Python of its own (docs/webui.md)."""
+"""The extension: refines prompts before webui reads them. PRIP runs in its own Python (docs/webui.md)."""
 
 from __future__ import annotations
 
@@ -21,24 +21,42 @@ from modules import scripts, shared
 
 FOLDER = Path(__file__).resolve().parent.parent
 PYTHON_FILE = FOLDER / "python.txt"
-"""Holds the path of the Python that has PRIP; `prip install webui` writes it."""
+"""Holds the path of the Python that has PRIP. `prip install webui` writes it."""
+OPTIONS = json.loads((FOLDER / "options.json").read_text(encoding="utf-8"))
+"""Default and bounds of each option of `refine`. `prip install webui` writes them."""
 
 INFOTEXT = "PRIP prompt"
-"""What an image's infotext calls the user prompt."""
+"""Name of the user prompt in an image's infotext."""
 
 TIMEOUT_S = 300
-"""How long PRIP may take for a job, loading a checkpoint included; the variable PRIP_TIMEOUT_S changes it."""
+"""Seconds that PRIP may take for a job, including loading a checkpoint. The variable PRIP_TIMEOUT_S overrides it."""
+TOKENS = 75
+"""Default token budget: one chunk of webui's prompt."""
+CONTROLS = (
+    "strength",
+    "temperature",
+    "seed",
+    "styles",
+    "banned_terms",
+    "no_artists",
+    "keep_attributes",
+    "token_budget",
+    "model",
+)
+"""What the controls set, in order."""
+TERMS = ("styles", "banned_terms")
+"""Controls with terms separated by commas."""
 
 WORD = re.compile(r"[^\s.,]")
-"""What a prompt without words lacks."""
+"""What PRIP needs in a prompt."""
 
 
 class PripError(Exception):
-    """PRIP cannot refine; the message says why."""
+    """PRIP could not refine."""
 
 
 class PripProcess:
-    """PRIP in a process of its own, started when it is first needed: webui pins older libraries than PRIP wants."""
+    """PRIP in its own process, started when first needed: webui pins older libraries than PRIP requires."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
@@ -53,10 +71,14 @@ class PripProcess:
         options: dict[str, Any],
         stopped: Callable[[], bool],
     ) -> dict[str, Any]:
-        """Return the worker's reply (prip.inference.worker); `stopped` says when nobody waits for it any more.
+        """Return the worker's reply (prip.inference.worker).
 
-        Raises PripError when it is an error, there is none in time, or nobody waits. The process is then ended: what it
-        would still answer is not to be taken for the next one's reply.
+        Args:
+            stopped: Returns whether the user has interrupted the job.
+
+        Raises:
+            PripError: The reply is an error or late, or the job was interrupted. If there was no reply in time, the
+                process is killed, so that a late reply is not taken for the next one's.
         """
         request = json.dumps({"prompts": prompts, "seeds": seeds, "model": model, "options": options})
         wait = Waiting(time_limit_s(), stopped)
@@ -73,11 +95,11 @@ class PripProcess:
         return reply
 
     def close(self) -> None:
-        """End the process, if there is one, and what it has started."""
+        """Kill the process, if there is one, and its children."""
         process, self._process = self._process, None
         if process is None:
             return
-        with contextlib.suppress(OSError):  # it has ended already
+        with contextlib.suppress(OSError):  # it has already ended
             if os.name == "posix":
                 os.killpg(process.pid, signal.SIGKILL)
             else:
@@ -85,10 +107,10 @@ class PripProcess:
         process.wait()
 
     def _line(self, request: str, wait: Waiting) -> str:
-        """Return the line that answers a request."""
+        """Send a request and return the line that answers it."""
         process = self._running()
         lines: queue.Queue[str] = queue.Queue()
-        came = threading.Event()
+        answered = threading.Event()
 
         def exchange() -> None:
             assert process.stdin is not None and process.stdout is not None
@@ -98,19 +120,19 @@ class PripProcess:
                 process.stdin.flush()
                 line = process.stdout.readline()
             lines.put(line)
-            came.set()
+            answered.set()
             if not line:
                 for pipe in (process.stdin, process.stdout):
-                    with contextlib.suppress(OSError):  # what could not be written cannot be now
+                    with contextlib.suppress(OSError):  # the unwritten rest of the request
                         pipe.close()
 
         threading.Thread(target=exchange, daemon=True).start()
-        wait.until(came.wait)
+        wait.until(answered.wait)
         line = lines.get()
         if not line:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=5)
-            raise PripError(f"PRIP's process ended with code {process.poll()}; the console says why")
+            raise PripError(f"PRIP's process ended with code {process.poll()}; see the console")
         return line
 
     def _running(self) -> subprocess.Popen[str]:
@@ -118,14 +140,16 @@ class PripProcess:
             command = [python_of_prip(), "-m", "prip.inference.worker"]
             pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
             try:
-                self._process = subprocess.Popen(command, **pipes, start_new_session=True)  # it is ended as a whole
+                self._process = subprocess.Popen(
+                    command, **pipes, start_new_session=True
+                )  # a group, to be killed as a whole
             except OSError as error:
-                raise PripError(f"{command[0]} cannot be started: {error}") from error
+                raise PripError(f"cannot start {command[0]}: {error}") from error
         return self._process
 
 
 class Waiting:
-    """Waits up to a time limit, and only while someone wants what is waited for."""
+    """Waiting with a time limit, until the user interrupts it."""
 
     def __init__(self, limit_s: float, stopped: Callable[[], bool]) -> None:
         self._limit_s = limit_s
@@ -133,47 +157,45 @@ class Waiting:
         self._stopped = stopped
 
     def until(self, done: Callable[[float], bool]) -> None:
-        """Wait until `done`, which itself waits for so many seconds at most, says so.
+        """Wait until `done`, which waits for at most the given seconds itself, returns True.
 
-        Raises PripError when the time is over or nobody wants it.
+        Raises:
+            PripError: The time is over, or the job was interrupted.
         """
         while not done(0.1):
             if self._stopped():
-                raise PripError("it was interrupted")
+                raise PripError("interrupted")
             if time.monotonic() > self._end:
-                raise PripError(f"PRIP gave no answer within {self._limit_s:g} s; PRIP_TIMEOUT_S allows it more")
+                raise PripError(f"no answer within {self._limit_s:g} s; PRIP_TIMEOUT_S raises the limit")
 
 
 def reply_of(line: str) -> dict[str, Any]:
-    """Return the reply that a line holds. Raises PripError when it holds none."""
+    """Return the reply in a line. Raises PripError if it is not one."""
     with contextlib.suppress(ValueError):
         reply = json.loads(line)
         if isinstance(reply, dict):
             return reply
-    raise PripError(f"PRIP's process said what is no reply: {line.strip()[:200]!r}")
+    raise PripError(f"expected a reply from PRIP's process, got {line.strip()[:200]!r}")
 
 
 def time_limit_s() -> float:
-    """Return PRIP_TIMEOUT_S, or TIMEOUT_S. Raises PripError when it is no number above 0."""
+    """Return PRIP_TIMEOUT_S, or TIMEOUT_S. Raises PripError if it is not a number above 0."""
     text = os.environ.get("PRIP_TIMEOUT_S") or str(TIMEOUT_S)
     try:
         limit_s = float(text)
     except ValueError:
         limit_s = 0.0
     if not limit_s > 0:
-        raise PripError(f"PRIP_TIMEOUT_S must be a number of seconds above 0, it is {text!r}")
+        raise PripError(f"PRIP_TIMEOUT_S: expected a number of seconds above 0, got {text!r}")
     return limit_s
 
 
 def python_of_prip() -> str:
-    """Return the Python that has PRIP: PRIP_PYTHON, or what was written when the extension was installed.
-
-    Raises PripError when neither is there.
-    """
+    """Return the Python that has PRIP: PRIP_PYTHON, or the one in python.txt. Raises PripError without either."""
     stored = PYTHON_FILE.read_text(encoding="utf-8").strip() if PYTHON_FILE.is_file() else ""
     python = os.environ.get("PRIP_PYTHON") or stored
     if not python:
-        raise PripError(f"no Python with PRIP is known: set PRIP_PYTHON, or write its path into {PYTHON_FILE}")
+        raise PripError(f"no Python with PRIP: set PRIP_PYTHON, or write its path into {PYTHON_FILE}")
     return python
 
 
@@ -181,7 +203,7 @@ PRIP = PripProcess()
 
 
 class Script(scripts.Script):
-    """What webui asks of a script that is always there."""
+    """The script, always visible in txt2img and img2img."""
 
     prompt_box: Any = None
     """webui's own prompt field, which the preview reads"""
@@ -189,11 +211,11 @@ class Script(scripts.Script):
     """the button that shows the refined prompt, with its inputs and outputs"""
 
     def title(self) -> str:
-        """Return the name, by which the API calls it too."""
+        """Return the script's name, also for the API."""
         return "PRIP"
 
     def show(self, is_img2img: bool) -> Any:
-        """Return that it is there in both tabs."""
+        """Show the script in both tabs."""
         return scripts.AlwaysVisible
 
     def after_component(self, component: Any, **kwargs: Any) -> None:
@@ -203,25 +225,27 @@ class Script(scripts.Script):
             self._connect()
 
     def ui(self, is_img2img: bool) -> list[Any]:
-        """Return the controls, in the order in which `process` is given their values."""
+        """Return the controls, in the order of the arguments of `process`."""
         with gr.Accordion("PRIP", open=False, elem_id=self.elem_id("accordion")):
             enabled = gr.Checkbox(label="Refine the prompt", value=False)
             with gr.Row():
-                strength = gr.Slider(label="Strength", minimum=0.0, maximum=1.0, step=0.05, value=1.0)
-                temperature = gr.Slider(label="Temperature (0: greedy)", minimum=0.0, maximum=2.0, step=0.05, value=0.0)
+                strength = slider("strength", "Strength", step=0.05)
+                temperature = slider("temperature", "Temperature (0: greedy)", step=0.05, maximum=2.0)
                 seed = gr.Number(label="Seed of sampled text (-1: the image's)", value=-1, precision=0)
             with gr.Row():
                 styles = gr.Textbox(label="Styles (commas between them)", value="")
                 banned_terms = gr.Textbox(label="Never add (commas between them)", value="")
             with gr.Row():
-                no_artists = gr.Checkbox(label="No artists", value=False)
-                keep_attributes = gr.Checkbox(label="Add nothing against what the prompt names", value=True)
-                token_budget = gr.Slider(label="Token budget", minimum=1, maximum=300, step=1, value=75)
+                no_artists = gr.Checkbox(label="No artists", value=OPTIONS["no_artists"]["default"])
+                keep = gr.Checkbox(
+                    label="Add nothing against what the prompt names", value=OPTIONS["keep_attributes"]["default"]
+                )
+                token_budget = slider("token_budget", "Token budget", step=1, maximum=300, value=TOKENS)
                 model = gr.Textbox(label="Checkpoint", value="prip-mini")
             button = gr.Button("Show the refined prompt")
             refined_prompt = gr.Textbox(label="Refined prompt", lines=3, value="", elem_id=self.elem_id("refined"))
             keep_edit = gr.Checkbox(label="Draw this text, as I edited it", value=False)
-        options = [strength, temperature, seed, styles, banned_terms, no_artists, keep_attributes, token_budget, model]
+        options = [strength, temperature, seed, styles, banned_terms, no_artists, keep, token_budget, model]
         self.preview = (button, options, [refined_prompt])
         self._connect()
         self.infotext_fields = [(enabled, lambda found: False if INFOTEXT in found else gr.update())]
@@ -229,16 +253,16 @@ class Script(scripts.Script):
         return [enabled, refined_prompt, keep_edit, *options]
 
     def _connect(self) -> None:
-        """Let the button read the prompt field: webui's settings say which of the two is made first."""
+        """Connect the button to the prompt field once both exist; webui's settings decide which comes first."""
         if self.prompt_box is not None and self.preview is not None:
             button, options, outputs = self.preview
             button.click(show_refined, inputs=[self.prompt_box, *options], outputs=outputs)
 
     def process(self, p: Any, enabled: bool, refined_prompt: str, keep_edit: bool, *options: Any) -> None:
-        """Put refined prompts where webui reads them, the hires ones too where they follow; keep the user's own.
+        """Replace the job's prompts, and the hires prompts equal to them, by refined ones; note the user's own.
 
-        A prompt without words stays as it is. What is raised, webui prints and goes on; what is drawn then says beneath
-        that it was not refined.
+        A prompt without words stays as it is. webui prints an exception and goes on, so a comment beneath the images
+        says that the prompt was not refined.
         """
         if not enabled:
             return
@@ -252,8 +276,8 @@ class Script(scripts.Script):
                 for note in reply["warnings"]:
                     p.comment(f"PRIP: {note}")
         except Exception as error:
-            what = str(error) if isinstance(error, PripError) else repr(error)
-            p.comment(f"PRIP: the prompt was not refined: {what}")
+            reason = str(error) if isinstance(error, PripError) else repr(error)
+            p.comment(f"PRIP: the prompt was not refined: {reason}")
             raise
         if refined == prompts:
             return
@@ -266,70 +290,63 @@ class Script(scripts.Script):
         p.extra_generation_params[INFOTEXT] = p.prip_notes[0]
 
     def postprocess_image(self, p: Any, pp: Any, *controls: Any) -> None:
-        """Note an image's own user prompt, right before webui writes its infotext: no list of them serves all images.
+        """Note an image's own user prompt right before webui writes its infotext.
 
-        webui before 1.10 prints such a list, and 1.10 counts in it from each batch's first image on.
+        A list of them would not do: webui before 1.10 prints the whole list, and 1.10 indexes it per batch.
         """
         notes = getattr(p, "prip_notes", None)
         if notes is None:
             return
-        place = p.iteration * p.batch_size + p.batch_index
-        if place < len(notes):
-            p.extra_generation_params[INFOTEXT] = notes[place]
+        index = p.iteration * p.batch_size + p.batch_index
+        if index < len(notes):
+            p.extra_generation_params[INFOTEXT] = notes[index]
+
+
+def slider(name: str, label: str, **settings: Any) -> gr.Slider:
+    """Return a slider for an option, with its bounds and default unless `settings` has others."""
+    option = OPTIONS[name]
+    known = {"minimum": option["minimum"], "maximum": option["maximum"], "value": option["default"]}
+    return gr.Slider(label=label, **{**known, **settings})
 
 
 def interrupted() -> bool:
-    """Return whether webui was told to draw no more."""
+    """Return whether the user has interrupted webui."""
     return any(getattr(shared.state, name, False) for name in ("interrupted", "stopping_generation"))
 
 
 def show_refined(prompt: str, *options: Any) -> str:
-    """Return the refined prompt of what is in webui's prompt field; an error is shown by gradio."""
+    """Return the refined prompt for webui's prompt field. Gradio shows errors."""
     try:
         return ask([prompt], [0], lambda: False, *options)["refined"][0]
     except Exception as error:
         raise gr.Error(f"PRIP: {error if isinstance(error, PripError) else repr(error)}") from error
 
 
-def ask(
-    prompts: list[str],
-    image_seeds: list[int],
-    stopped: Callable[[], bool],
-    strength: float | None,
-    temperature: float | None,
-    seed: float | None,
-    styles: str,
-    banned_terms: str,
-    no_artists: bool,
-    keep_attributes: bool,
-    token_budget: float | None,
-    model: str,
-) -> dict[str, Any]:
-    """Return PRIP's reply for these prompts; those without words come back as they are, and need no PRIP.
+def ask(prompts: list[str], image_seeds: list[int], stopped: Callable[[], bool], *values: Any) -> dict[str, Any]:
+    """Return PRIP's reply for these prompts. Those without words come back as they are and need no PRIP.
 
-    Greedy texts depend on no seed: images of one prompt share theirs. A number that was cleared, None, is its default.
+    Greedy texts depend on no seed, so that images of the same prompt share them.
+
+    Args:
+        values: Values of CONTROLS. An emptied number, None, stands for its default.
     """
-    places = [place for place, prompt in enumerate(prompts) if WORD.search(prompt)]
-    if not places:
+    indices = [index for index, prompt in enumerate(prompts) if WORD.search(prompt)]
+    if not indices:
         return {"refined": list(prompts), "warnings": []}
-    temperature = 0.0 if temperature is None else temperature
+    options = dict(zip(CONTROLS, values))
+    seed, model = options.pop("seed"), options.pop("model").strip() or "prip-mini"
     seed = -1 if seed is None else int(seed)
-    options = {
-        "strength": 1.0 if strength is None else strength,
-        "temperature": temperature,
-        "styles": terms(styles),
-        "banned_terms": terms(banned_terms),
-        "no_artists": no_artists,
-        "keep_attributes": keep_attributes,
-        "token_budget": 75 if token_budget is None else int(token_budget),
-    }
-    seeds = [int(image_seeds[place]) if temperature > 0 and seed == -1 else seed for place in places]
-    wordy = [prompts[place] for place in places]
-    reply = PRIP.refine(wordy, seeds, model.strip() or "prip-mini", options, stopped)
-    refined = dict(zip(places, reply["refined"], strict=True))
-    return {**reply, "refined": [refined.get(place, prompt) for place, prompt in enumerate(prompts)]}
+    budget = options["token_budget"]
+    options["token_budget"] = TOKENS if budget is None else int(budget)
+    for name, value in options.items():
+        options[name] = OPTIONS[name]["default"] if value is None else terms(value) if name in TERMS else value
+    sampled = options["temperature"] > 0
+    seeds = [int(image_seeds[index]) if sampled and seed == -1 else seed for index in indices]
+    reply = PRIP.refine([prompts[index] for index in indices], seeds, model, options, stopped)
+    refined = dict(zip(indices, reply["refined"]))
+    return {**reply, "refined": [refined.get(index, prompt) for index, prompt in enumerate(prompts)]}
 
 
 def terms(text: str) -> list[str]:
-    """Return what stands between commas."""
+    """Return the terms between commas."""
     return [term.strip() for term in re.split(r"[,\n]", text) if term.strip()]
