@@ -55,7 +55,7 @@ class RefinePrompt:
                     "default": 0,
                     "min": 0,
                     "max": 31,
-                    "tooltip": "0 gives the first text for a prompt, 1 another one, ...",
+                    "tooltip": "0 is the first text for a prompt, 1 the next, ...",
                 },
             ),
         }

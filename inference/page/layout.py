@@ -91,11 +91,10 @@ def html(value: str, **options: Any) -> gr.HTML:
     return gr.HTML(value, apply_default_css=False, **options)
 
 
-def slider(name: str, label: str, *, step: float, maximum: float | None = None, info: str | None = None) -> gr.Slider:
-    """Return a slider for an option of `refine`, with its default and, unless given, its maximum."""
+def slider(name: str, label: str, *, step: float, maximum: float = 1, info: str | None = None) -> gr.Slider:
+    """Return a slider for an option of `refine`, with its minimum and default."""
     option = OPTIONS[name]
-    most = option.bounds.maximum if maximum is None else maximum
-    return gr.Slider(option.bounds.minimum, most, option.default, step=step, label=label, info=info)
+    return gr.Slider(option.bounds.minimum or 0, maximum, option.default, step=step, label=label, info=info)
 
 
 class Page:
@@ -169,13 +168,9 @@ class Page:
             self.no_artists = gr.Checkbox(DEFAULTS.no_artists, label="No artists' names")
             info = OPTIONS["temperature"].doc
             self.temperature = slider("temperature", "Temperature", step=0.1, maximum=2, info=info)
-            self.seed = gr.Number(
-                DEFAULTS.seed, label="Seed", precision=0, info="The same seed gives the same text and pictures."
-            )
+            self.seed = gr.Number(DEFAULTS.seed, label="Seed", precision=0, info="Same seed, same text and pictures.")
             if self._easel is not None:
-                self.images = gr.Slider(
-                    0, MOST_IMAGES, 2, step=1, label="Pictures of each prompt", info="0 draws none."
-                )
+                self.images = gr.Slider(0, MOST_IMAGES, 2, step=1, label="Pictures of each prompt", info="0 for none.")
 
     def _lay_out_refined(self) -> None:
         html('<h2>Refined prompt</h2><p class="quiet"><ins>underlined</ins>: added</p>', elem_classes="title")

@@ -190,8 +190,8 @@ def _number(name: str, value: float | None) -> float:
     return float(value)
 
 
-def _whole(name: str, value: float | None, bounds: Bounds = Bounds()) -> int:
+def _whole(name: str, value: float | None, bounds: Bounds | None = None) -> int:
     number = _number(name, value)
     whole = int(number) if number.is_integer() else number
-    check_number(name, whole, bounds, whole=True)
+    check_number(name, whole, bounds or Bounds(), whole=True)
     return int(whole)

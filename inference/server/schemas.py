@@ -46,6 +46,8 @@ Prompt = Annotated[
 ]
 Term = Annotated[str, Field(min_length=1, max_length=100, json_schema_extra={"pattern": r"[^\s,\u001c-\u001f\u0085]"})]
 Style = Annotated[str, Field(min_length=1, max_length=100, json_schema_extra={"pattern": WORD})]
+Terms = Annotated[list[Term], Field(max_length=MAX_TERMS)]
+Styles = Annotated[list[Style], Field(max_length=MAX_TERMS)]
 
 
 def _whole(value: Any) -> Any:
@@ -76,14 +78,9 @@ class _Request(BaseModel):
 
     def options(self) -> RefineOptions:
         """Return the options. Raises InputError for an invalid one."""
-        values = {option: getattr(self, name) for name, option in self.option_names.items()}
-        return RefineOptions(
-            **{
-                option: tuple(value) if isinstance(value, list) else value
-                for option, value in values.items()
-                if value is not None
-            }
-        )
+        values: dict[str, Any] = {option: getattr(self, name) for name, option in self.option_names.items()}
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return RefineOptions(**{name: value for name, value in values.items() if value is not None})
 
 
 class _Answer(BaseModel):
@@ -93,14 +90,14 @@ class _Answer(BaseModel):
 def _type_of(option: OptionField) -> Any:
     """Return the type of an option's field, with its bounds."""
     if option.is_list:
-        return Annotated[list[Style if option.name == "styles" else Term], Field(max_length=MAX_TERMS)]  # type: ignore
+        return Styles if option.name == "styles" else Terms
     if option.kind is bool:
         return bool
     least, most = LIMITS.get(option.name, (option.bounds.minimum, option.bounds.maximum))
-    above = {"gt" if option.bounds.exclusive else "ge": least}
+    limits: dict[str, Any] = {"gt" if option.bounds.exclusive else "ge": least, "le": most}
     if option.kind is int:
-        return Annotated[int, Field(**above, le=most), BeforeValidator(_whole)]
-    return Annotated[float, Field(**above, le=most, allow_inf_nan=False)]
+        return Annotated[int, Field(**limits), BeforeValidator(_whole)]
+    return Annotated[float, Field(**limits, allow_inf_nan=False)]
 
 
 def with_options(names: Mapping[str, str], nullable: bool = False) -> Callable[[type[Model]], type[Model]]:

@@ -333,7 +333,7 @@ def ask(prompts: list[str], image_seeds: list[int], stopped: Callable[[], bool],
     indices = [index for index, prompt in enumerate(prompts) if WORD.search(prompt)]
     if not indices:
         return {"refined": list(prompts), "warnings": []}
-    options = dict(zip(CONTROLS, values))
+    options = dict(zip(CONTROLS, values, strict=True))
     seed, model = options.pop("seed"), options.pop("model").strip() or "prip-mini"
     seed = -1 if seed is None else int(seed)
     budget = options["token_budget"]
@@ -343,7 +343,7 @@ def ask(prompts: list[str], image_seeds: list[int], stopped: Callable[[], bool],
     sampled = options["temperature"] > 0
     seeds = [int(image_seeds[index]) if sampled and seed == -1 else seed for index in indices]
     reply = PRIP.refine([prompts[index] for index in indices], seeds, model, options, stopped)
-    refined = dict(zip(indices, reply["refined"]))
+    refined = dict(zip(indices, reply["refined"], strict=True))
     return {**reply, "refined": [refined.get(index, prompt) for index, prompt in enumerate(prompts)]}
 
 
