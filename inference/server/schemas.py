@@ -163,7 +163,7 @@ class Only:
     def __init__(self, *values: Any) -> None:
         self.accepted = [*values, None]
 
-    def __get_pydantic_core_schema__(self, _source: Any, handler: GetCoreSchemaHandler) -> Any:
+    def __get_pydantic_core_schema__(self, _source: Any, handler: GetCoreSchemaHandler) -> Mapping[str, object]:
         checked = Annotated[Any, PlainValidator(self._check), WithJsonSchema({"enum": self.accepted})]
         return handler.generate_schema(checked)
 
