@@ -303,8 +303,8 @@ def test_without_a_generator_there_is_no_route_for_images(refiner: Refiner) -> N
 BAD: list[tuple[Any, str]] = [
     ({}, "prompt is missing"),
     ({"prompt": ""}, "prompt: String should have at least 1 character"),
-    ({"prompt": " ., "}, "prompt must hold at least one word"),
-    ({"prompt": ["a cat", "a\fcat"]}, "prompt[1]: prompt may hold no control character: U+000C stands at character 2"),
+    ({"prompt": " ., "}, "prompt: expected at least one word"),
+    ({"prompt": ["a cat", "a\fcat"]}, "prompt[1]: expected no control characters, got U+000C at character 2"),
     ({"prompt": []}, "prompt: List should have at least 1 item"),
     ({"prompt": ["a"] * (MAX_PROMPTS + 1)}, f"prompt: List should have at most {MAX_PROMPTS} items"),
     ({"prompt": "a" * (MAX_CHARACTERS + 1)}, f"prompt: String should have at most {MAX_CHARACTERS} characters"),
@@ -318,7 +318,7 @@ BAD: list[tuple[Any, str]] = [
     ({"prompt": "a", "num_alternatives": 99}, "num_alternatives: expected a value less than or equal to 8, got 99"),
     ({"prompt": "a", "banned_terms": "hour"}, "banned_terms: expected a valid list, got 'hour'"),
     ({"prompt": "a", "banned_terms": [" "]}, "banned_terms: expected strings with at least one character"),
-    ({"prompt": "a", "styles": ["a\vb"]}, "styles[0]: style may hold no control character"),
+    ({"prompt": "a", "styles": ["a\vb"]}, "styles[0]: expected no control characters"),
     ({"prompt": "a", "strength": 1.1}, "strength: expected a value less than or equal to 1, got 1.1"),
     ({"prompt": "a", "no_artists": 1}, "no_artists: expected a valid boolean, got 1"),
     ({"prompt": "a", "sed": 1}, "sed is not a field of this request"),
@@ -338,8 +338,8 @@ def test_bad_input_is_told_in_one_line(client: TestClient, body: Any, message: s
     ("content", "status", "message"),
     [
         (b'{"prompt": "a", "temperature": NaN}', 422, "temperature: expected a finite number, got nan"),
-        (b'{"prompt": "a", "temperature": 1e999}', 422, "temperature: Input should be"),
-        (b'{"prompt": "a \\ud800 cat"}', 422, "prompt: Input should be a valid string"),
+        (b'{"prompt": "a", "temperature": 1e999}', 422, "temperature: expected a finite number"),
+        (b'{"prompt": "a \\ud800 cat"}', 422, "prompt: expected a valid string"),
         (b'{"prompt": "a", "\\ud800": 1}', 422, "unicode"),
         (b'{"prompt": "a\\u0000"}', 422, "U+0000"),
         (b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}", 400, "the body"),
@@ -427,7 +427,7 @@ def test_keys_come_from_a_file_or_the_environment(tmp_path: Path) -> None:
             read_key(file, {})
     with pytest.raises(InputError, match="PRIP_API_KEY: expected a key"):
         read_key(None, {"PRIP_API_KEY": ""})
-    with pytest.raises(InputError, match="cannot be read: No such file"):
+    with pytest.raises(InputError, match="cannot read .*: No such file"):
         read_key(tmp_path / "nowhere", {})
 
 
