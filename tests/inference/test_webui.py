@@ -169,7 +169,7 @@ def test_an_edit_is_drawn_as_it_is(runner: Runner) -> None:
 def test_what_went_wrong_is_told_and_nothing_is_changed(runner: Runner) -> None:
     for prompt, changed, message in (
         ("a cat", {"Checkpoint": "none such"}, "unknown checkpoint 'none such'"),
-        ("a\0cat", {}, "prompt: expected no control characters"),
+        ("a\0cat", {}, "prompt[0]: expected no control characters"),
         ("a cat", {"Strength": "much"}, "strength: expected a number from 0 to 1, got 'much'"),
     ):
         job = runner.generate(Processing(prompt), **ON, **changed)
