@@ -61,7 +61,7 @@ def test_the_same_command_does_nothing_twice_and_another_one_is_refused(
     capsys.readouterr()
     assert main(["evaluate", *own, "--seed", "1"]) == 2
     error = capsys.readouterr().err
-    assert "holds an evaluation with other seed" in error and "--overwrite" in error
+    assert "made with other seed" in error and "--overwrite" in error
     assert main(["evaluate", *own, "--images-per-prompt", "2"]) == 2
     assert "with other images_per_prompt:" in capsys.readouterr().err
 

@@ -215,7 +215,7 @@ BAD_OPTIONS = [
     ({"max_new_tokens": 0}, "max_new_tokens.* a whole number of at least 1,.* 0"),
     ({"do_sample": True, "top_p": 1.5}, "top_p: expected a number from 1e-06 to 1, got 1.5"),
     ({"batch_size": 0}, "batch_size.* a whole number"),
-    ({"dtype": "float8"}, "dtype: wanted one of float32"),
+    ({"dtype": "float8"}, "dtype: expected one of float32"),
     ({"keep_prompt": True, "after": "long:"}, "after: expected none with keep_prompt"),
 ]
 

@@ -169,7 +169,7 @@ def test_benchmarks_come_from_the_hub(tmp_path: Path, monkeypatch: pytest.Monkey
         assert fetched == {"benchmark", "PartiPrompts.tsv"}
         with pytest.raises(CheckpointError, match="dataset 'zhwang/other': no repository that the Hub shows you"):
             read({"kind": "hpsv2", "place": "zhwang/other"})
-        with pytest.raises(CheckpointError, match="dataset 'nateraw/parti-prompts': .* none of the files"):
+        with pytest.raises(CheckpointError, match="dataset 'nateraw/parti-prompts': .* none of the expected files"):
             read({"kind": "hpsv2", "place": "nateraw/parti-prompts"})
 
 
