@@ -13,7 +13,7 @@ from tiny_parts import t5_config
 from transformers import T5ForConditionalGeneration
 
 from prip.training.runs.pinned_settings import pin_decoder, pin_encoder, pin_prepare, pin_rl
-from prip.training.settings import DecoderSettings, EncoderSettings, PrepareSettings, RlSettings
+from prip.training.settings import DecoderSettings, EncoderSettings, LoopSettings, PrepareSettings, RlSettings
 from prip.training.settings.rl import PartsSettings
 from prip.training.warmup import encoder
 
@@ -84,7 +84,7 @@ def test_an_encoder_around_a_base_on_the_hub_tells_its_commit(hub: LocalHub, tmp
     T5ForConditionalGeneration(t5_config()).save_pretrained(tmp_path / "t5")
     encoder.train_encoder_tokenizer(["a cat"], 300).save_pretrained(tmp_path / "t5")
     commit = hub.add("org/t5", tmp_path / "t5")
-    loop = encoder.LoopSettings(steps=1, batch_size=2)
+    loop = LoopSettings(steps=1, batch_size=2)
     settings = EncoderSettings(
         run=tmp_path, data=tmp_path / "data", base="org/t5", loop=loop, progress=False, device="cpu"
     )

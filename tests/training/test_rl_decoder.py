@@ -214,7 +214,7 @@ def test_a_refiner_without_an_encoder_comes_back_equal(peer: Path, tmp_path: Pat
 
 def test_an_encoder_that_is_wanted_must_be_there(peer: Path, warm: Path, tmp_path: Path) -> None:
     whole = make_parts(warm)
-    with pytest.raises(InputError, match="there is no encoder, decoder reads pivots"):
+    with pytest.raises(InputError, match="there is no encoder, the decoder reads pivots"):
         type(whole.model)(None, whole.model.decoder)
     alone = make_peer(peer)
     with pytest.raises(CheckpointError, match="encoder: expected both a model and a tokenizer, or neither"):

@@ -253,7 +253,7 @@ def test_what_is_missing_is_told(made: Path, tmp_path: Path) -> None:
     run = begin(made, tmp_path / "run")
     settings = tune_settings(run)
     parts = load_tune_parts(settings)
-    with pytest.raises(InputError, match="rewards: wanted ones that tell .* 'mini-hps' does not"):
+    with pytest.raises(InputError, match="rewards: expected differentiable ones .* got 'mini-hps'"):
         rewards = [parts.rewards[1], Brightness("mini-hps", 0, 1.0)]
         tune.run(settings, TuneParts(parts.generator, rewards, parts.user_prompts, [], parts.statistics))
     (tmp_path / "scales.json").write_text('{"means": {"mini-reward": 0}, "deviations": {"mini-reward": 1}}')
