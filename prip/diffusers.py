@@ -14,9 +14,10 @@ from .options import OneTextOptionsDict, RefineOptions
 from .text.prompts import check_user_prompts, own_words
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     import torch
     from diffusers import DiffusionPipeline
-    from typing_extensions import Unpack
 
     from .refiner import Refiner
 

@@ -104,12 +104,23 @@ class PripProcessor:
         cls, pretrained_model_name_or_path: str | os.PathLike[str] | RefinerFolder, *, revision: str | None = None
     ) -> PripProcessor:
         """Load the tokenizers of a refiner. Raises CheckpointError if a file is missing or foreign."""
-        folder = RefinerFolder.open(pretrained_model_name_or_path, revision)
-        tokenizers = {name: load_tokenizer(part.path) for name, part in folder.parts.items()}
+        source = pretrained_model_name_or_path
+        if isinstance(source, RefinerFolder) or not _holds_tokenizers_alone(Path(source)):
+            folder = RefinerFolder.open(source, revision)
+            path, parts = folder.path, {name: part.path for name, part in folder.parts.items()}
+        else:
+            path = Path(source)
+            parts = {name: path / name for name in ("encoder", "decoder") if (path / name).is_dir()}
+        tokenizers = {name: load_tokenizer(part) for name, part in parts.items()}
         try:
             return cls(tokenizers.get("encoder"), tokenizers["decoder"])
         except InputError as error:
-            raise CheckpointError(f"{folder.path}: {error}") from error
+            raise CheckpointError(f"{path}: {error}") from error
+
+
+def _holds_tokenizers_alone(folder: Path) -> bool:
+    """Return whether a folder was written by `PripProcessor.save_pretrained` without a model."""
+    return (folder / "decoder" / "tokenizer.json").is_file() and not (folder / "config.json").exists()
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | os.PathLike[str]) -> None:

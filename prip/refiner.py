@@ -27,8 +27,7 @@ from .text.token_counter import TokenCounter
 
 if TYPE_CHECKING:
     import os
-
-    from typing_extensions import Unpack
+    from typing import Unpack
 
     from .protocols import CountsTokens
 

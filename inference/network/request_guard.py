@@ -78,7 +78,7 @@ class Guard:
             return
         try:
             body = await asyncio.wait_for(self._body(receive), self.body_timeout_s)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             await refuse(send, 408, f"the request did not arrive within {self.body_timeout_s:g} seconds")
             return
         if body is None:

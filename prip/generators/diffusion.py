@@ -21,7 +21,7 @@ from .seeded import STREAMS, UPSCALER_STREAMS, no_other_randomness, seeded
 from .sur_adapter import SurAdapter, load_sur_adapter
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 ORIGIN = "_name_or_path"
 """Entry of a saved config with the place that its part was loaded from."""

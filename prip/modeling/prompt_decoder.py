@@ -24,9 +24,9 @@ from .strict_model import StrictModel, load_adapter, nested_config
 
 if TYPE_CHECKING:
     import os
+    from typing import Self
 
     from transformers import PreTrainedTokenizerFast
-    from typing_extensions import Self
 
 
 class PromptDecoderConfig(PreTrainedConfig):

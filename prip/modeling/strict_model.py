@@ -14,9 +14,10 @@ from ..loading.strict import checkpoint_errors, load_strictly, quiet
 from ..loading.untrusted import Weights, read_config
 
 if TYPE_CHECKING:
+    from typing import Self
+
     import torch
     from peft import PeftModel
-    from typing_extensions import Self
 
 NOT_ARCHITECTURE = ("dtype", "_name_or_path", "transformers_version", "architectures")
 """Fields of a nested config that say where it is from; the outer config has its own."""

@@ -17,7 +17,7 @@ from .preprocessing import clip_pixels
 from .scorer import Scorer, head_name, linear_head, read_head
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 PUBLISHED_CLIP = "openai/clip-vit-large-patch14@32bd64288804d66eefd0ccbe215aa642df71cc41"
 FILES = ("aesthetic-model.pth", "sac+logos+ava1-l14-linearMSE.pth")

@@ -22,7 +22,7 @@ from .preprocessing import clip_pixels, processor_pixels
 from .scorer import Scorer
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 VIT_L_14: dict[str, Any] = {
     "projection_dim": 768,

@@ -16,7 +16,7 @@ from .preprocessing import clip_pixels
 from .scorer import Scorer, TokenizedModel, head_name, linear_head, read_head
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 PUBLISHED_TOKENIZER = "google-bert/bert-base-uncased@86b5e0934494bd15c9632b12f734a8a67f723594"
 FILES = ("ImageReward.pt",)

@@ -21,7 +21,7 @@ from ..protocols import Images
 from .preprocessing import check_float_pairs, check_pairs
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 HEAD_WIDTHS = (1024, 128, 64, 16)
 """Inner widths of the published linear heads."""

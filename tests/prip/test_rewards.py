@@ -168,7 +168,7 @@ def test_weights_that_do_not_fit_are_listed():
 
 
 def test_places_without_weights(tmp_path):
-    with pytest.raises(CheckpointError, match=r"holds no ImageReward\.pt"):
+    with pytest.raises(CheckpointError, match=r"expected ImageReward\.pt, found none"):
         load_reward(f"image-reward={tmp_path}")
     with pytest.raises(CheckpointError, match=r"HPS_v2\.1_compressed\.pt of checkpoint 'no/where' at revision 'r'"):
         load_reward("hps-v2.1=no/where@r")

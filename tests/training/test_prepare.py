@@ -194,7 +194,7 @@ def test_a_run_is_never_mixed_with_another(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="add --resume"):
         run_made(tmp_path)
     (tmp_path / "parts" / "generator" / "weights").write_bytes(b"other")
-    with pytest.raises(InputError, match=r"changed since: generator"):
+    with pytest.raises(InputError, match=r"began, but changed: generator"):
         run_made(tmp_path, resume=True)
     assert run_made(tmp_path, overwrite=True)["counts"]["drawn"] == 76
     foreign = tmp_path / "foreign"

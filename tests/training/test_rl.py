@@ -201,8 +201,10 @@ def test_it_learns_what_is_rewarded(tmp_path: Path, warm: Path, baseline: str) -
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_results_do_not_depend_on_the_chunks(tmp_path: Path, warm: Path) -> None:
+@pytest.mark.usefixtures("one_thread")
+def test_results_do_not_depend_on_the_chunks(tmp_path: Path, data: Path) -> None:
     """Of each of the four: several chunks, the last of which is smaller."""
+    warm = warm_up(tmp_path / "warm", data)
     chunks = {"whole": ROLLOUTS.chunk, "cut": ChunkSettings(refine=5, images=7, score=5, update=4)}
     for baseline, settings in BASELINES.items():
         for name, chunk in chunks.items():

@@ -98,7 +98,7 @@ def test_resume_wants_the_parts_that_the_run_began_with(tmp_path: Path, capsys: 
     next(decoder.parameters()).data.add_(1)
     decoder.save_pretrained(tmp_path / "decoder" / "part")
     assert main([*words, "--resume"]) == 2
-    assert "changed since: decoder" in capsys.readouterr().err
+    assert "began, but changed: decoder" in capsys.readouterr().err
 
 
 def test_what_comes_first_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

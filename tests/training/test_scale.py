@@ -151,7 +151,7 @@ def test_buckets_leave_less_padding_and_the_share_is_told(tmp_path: Path, data: 
         rows = [row["padding_share"] for row in logged(tmp_path / str(window), "decoder")]
         assert min(rows) <= metrics["padding_share"] <= max(rows)
         assert json.loads((tmp_path / str(window) / "decoder" / "metrics.json").read_text()) == metrics
-        assert f"{metrics['padding_share']:.1%} of what it read was padding" in caplog.text
+        assert f"{metrics['padding_share']:.1%} of the input was padding" in caplog.text
         shares.append(metrics["padding_share"])
     assert 0 < shares[1] < shares[0]
 

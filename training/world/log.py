@@ -6,7 +6,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from ..data.diffusiondb import Sampling, write_metadata
 from ..data.sessions import NOBODY
 from ..runs.seeds import derive_seed
 
-BEGIN = datetime(2022, 8, 1, tzinfo=timezone.utc)
+BEGIN = datetime(2022, 8, 1, tzinfo=UTC)
 FOLLOWERS = 0.3
 """Share of users who follow, weakly, the true preference; the others have a fashion of their own."""
 TASTE = 1.0
