@@ -30,7 +30,7 @@ def build_parser() -> Parser:
     """Return the parser of `prip` with all subcommands."""
     parser = Parser(
         prog="prip",
-        description="Prompt Refinement with Image Pivot: turns plain prompts into those that image models prefer.",
+        description="Prompt Refinement with Image Pivot: turns plain prompts into prompts that image models prefer.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -42,7 +42,7 @@ def build_parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `prip`. Return the exit code: 0, or 2 after an error that the user can fix, told in one line on stderr."""
+    """Run `prip` and return the exit code: 0, or 2 after a user error, which is printed in one line on stderr."""
     parser = build_parser()
     chosen = parser.parse_args(arguments)
     if chosen.version:

@@ -1,4 +1,4 @@
-"""Refining for a host that cannot load PRIP itself: JSON lines, requests on standard input, replies on standard output.
+"""Refines for a host that cannot load PRIP itself: JSON lines, with requests on stdin and replies on stdout.
 
 A request is {"prompts", "seeds", "model", "options"}, with one seed per prompt and RefineOptions without the seed.
 A reply is {"refined", "added", "warnings"}, the first two with one entry per prompt, or {"error"}.

@@ -108,26 +108,14 @@ class AnswerLog:
         self._connection.close()
 
     def add(
-        self,
-        request: str,
-        annotator: str,
-        item: Item,
-        sides: tuple[Picture, ...],
-        answer: str,
-        seconds: float,
+        self, request: str, annotator: str, item: Item, sides: tuple[Picture, ...], answer: str, seconds: float
     ) -> bool:
-        """Write one answer to disk.
+        """Write one answer to disk and return whether it counts; the first answer to a question stays.
 
         Args:
             request: Unique name of this call; a repeated call is written once, and still counts.
-            annotator: Who answers.
-            item: The question; if it is already answered, that answer stays.
             sides: The pictures from left to right.
-            answer: The answer.
             seconds: Time since the images appeared.
-
-        Returns:
-            Whether the answer counts.
         """
         left, right = (*sides, Picture("", ""))[:2]
         values = [item.user_prompt, item.cluster, item.generator, item.seed, *left, *right, answer]
@@ -143,17 +131,9 @@ class AnswerLog:
         return True
 
     def undo(self, request: str, annotator: str, task: str, among: Collection[str], answered: int) -> bool:
-        """Undo the annotator's latest answer to the items `among`.
+        """Undo the annotator's latest answer to the items with the keys `among`, and return whether there was one.
 
-        Args:
-            request: As for `add`.
-            annotator: Who answered.
-            task: The task of the items.
-            among: Keys of the items.
-            answered: Number of these items that the caller believes to be answered; if it is wrong, nothing is undone.
-
-        Returns:
-            Whether an answer was undone.
+        Nothing is undone unless exactly `answered` of them are answered. `request` is as for `add`.
         """
         with self._writing() as connection:
             if self._seen(request):

@@ -112,7 +112,7 @@ def image_path(images: Path, address: str) -> Path:
 def choose_refiners(rows: Sequence[EvaluatedImage], task: str, wanted: Sequence[str] | None) -> tuple[str, ...]:
     """Return the refiners to ask about, by default all.
 
-    Raises InputError for unknown refiners, and for a preference between other than two.
+    Raises InputError for unknown refiners, and for a preference unless there are exactly two.
     """
     known = pair_order(row.refiner for row in rows)
     chosen = known if wanted is None else pair_order(wanted)
@@ -143,11 +143,8 @@ def draw_sample(
 
     Args:
         images: Folder of the images.
-        rows: The images of the evaluation.
         task: RELEVANCE or PREFERENCE.
-        refiners: The refiners to ask about.
         generator: Name of the generator; None for all.
-        count: Number of questions.
         seed: Determines the order.
 
     Raises:

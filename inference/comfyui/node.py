@@ -1,4 +1,4 @@
-"""The node: a prompt and options in, the refined prompt and its additions out. It loads PRIP's models when it runs."""
+"""The node: it takes a prompt and options, and outputs the refined prompt and what was added."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RefinePrompt:
         """Return the inputs by name, as (type, settings)."""
         try:
             options = {option.name: option for option in _prip("options").option_fields()}
-        except ImportError:  # the node is listed nevertheless, and says on its first run how to install PRIP
+        except ImportError:  # the node is listed all the same; its first run says how to install PRIP
             options = {}
         required = {
             "prompt": _text(
@@ -51,12 +51,7 @@ class RefinePrompt:
             **{name: _widget(options[name]) for name in _REQUIRED if name in options},
             "alternative": (
                 "INT",
-                {
-                    "default": 0,
-                    "min": 0,
-                    "max": 31,
-                    "tooltip": "0 is the first text for a prompt, 1 the next, ...",
-                },
+                {"default": 0, "min": 0, "max": 31, "tooltip": "0 is the first text for a prompt, 1 the next, ..."},
             ),
         }
         optional = {

@@ -101,11 +101,7 @@ def add_host_name(parser: ArgumentParser) -> None:
 
 
 def text(typed: str) -> str:
-    """Return what was typed, read as UTF-8 even if the locale is not a UTF-8 one (LANG=C).
-
-    Raises:
-        ArgumentTypeError: The bytes are not UTF-8.
-    """
+    """Decode a command-line argument as UTF-8 under any locale. Raises ArgumentTypeError if it is not UTF-8."""
     if typed.isascii() or not any("\udc80" <= character <= "\udcff" for character in typed):
         return typed
     try:
@@ -117,11 +113,7 @@ def text(typed: str) -> str:
 
 
 def device(name: str) -> str:
-    """Return the name of a device, checked without loading torch; whether the machine has it is checked later.
-
-    Raises:
-        ArgumentTypeError: torch has no such device type.
-    """
+    """Return the name of a device if torch has its type, without loading torch. Raises ArgumentTypeError otherwise."""
     kind = re.fullmatch(r"([a-z]+)(?::\d+)?", name)
     if (kind is not None and kind[1] in DEVICES) or entry_points(group="torch.backends"):
         return name

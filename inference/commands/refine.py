@@ -34,7 +34,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "refine",
         help="refine prompts",
-        description="Refine prompts: each keeps your words and gains what an image model likes to read.",
+        description="Refine prompts: your words stay, and modifiers that image models respond to are added.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -43,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
         nargs="*",
         type=text,
         metavar="PROMPT",
-        help="prompts; none, or -, reads lines from stdin (a blank one stays)",
+        help="prompts; without any, or with -, lines are read from stdin (blank lines stay)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON list of {user_prompt, refined_prompts}")
     add_options(parser)
@@ -52,7 +52,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Refine and print. Returns 0; errors of ours are for the caller, and told before torch is loaded."""
+    """Refine and print. Return 0; invalid input raises a PripError before torch is loaded."""
     from prip.options import RefineOptions, option_fields
 
     piped = arguments.prompts in ([], ["-"])
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     lines = read_lines() if piped else arguments.prompts
     prompts = _checked(lines, piped)
     options = RefineOptions(**{option.name: getattr(arguments, option.name) for option in option_fields()})
-    for line in [] if piped else lines:
+    for line in lines if not piped else []:
         if os.path.isfile(line):
             how = f"prip refine < {shlex.quote(line)}"
             print(f"prip refine: note: {line} is a file; its lines are refined by: {how}", file=sys.stderr)
@@ -80,32 +80,26 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def read_lines() -> list[str]:
-    """Return the lines of standard input. Raises InputError when all are blank, or it is not UTF-8."""
+    """Return the lines of standard input. Raises InputError if all are blank or it is not UTF-8."""
     try:
         text = sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"standard input must be UTF-8: {error}") from error
+        raise InputError(f"standard input: expected UTF-8, got byte {error.object[error.start]:#04x}") from error
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     if lines[-1] == "":
         lines.pop()
     if not any(map(str.strip, lines)):
-        raise InputError("standard input holds no prompt")
+        raise InputError("standard input: expected at least one prompt, got only blank lines")
     return lines
 
 
 def _checked(lines: list[str], piped: bool) -> list[str]:
-    """Return the prompts among the lines: from standard input, blank ones are none."""
+    """Return the lines that are prompts: all of them, or from standard input those that are not blank."""
     from prip.text.prompts import check_user_prompt
 
-    prompts = []
-    for place, line in enumerate(lines, start=1):
-        if piped and not line.strip():
-            continue
-        try:
-            prompts.append(check_user_prompt(line))
-        except InputError as error:
-            raise InputError(f"{'line' if piped else 'prompt'} {place}: {error}") from error
-    return prompts
+    unit = "line" if piped else "prompt"
+    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip() or not piped]
+    return [check_user_prompt(line, f"{unit} {number}") for number, line in numbered]
 
 
 def _refine(prompts: list[str], arguments: argparse.Namespace, options: RefineOptions) -> list[list[str]]:

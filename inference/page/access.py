@@ -1,6 +1,6 @@
 """Which requests Gradio's server accepts: those of the page, and none that could fill the disk.
 
-Gradio accepts uploads even without a file field, and downloads the URL of a file sent in place of a text.
+Gradio accepts uploads even without a file field, and downloads the URL of a file sent instead of text.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class PageGuard(Guard):
         async def page_only(scope: Message, receive: Receive, send: Send) -> None:
             message = await receive()
             if not self.is_of_the_page(scope["method"], scope["path"]):
-                await refuse(send, 404, "the page does not use this address")
+                await refuse(send, 404, "this address is not part of the page")
             elif scope["method"] == "POST" and not is_plain(message.get("body", b"")):
-                await refuse(send, 422, "a field of the page is a text, a number, a boolean or a list of them")
+                await refuse(send, 422, "data: expected strings, numbers, booleans and lists of these, got an object")
             else:
                 await application(scope, replayed(message, receive), send)
 

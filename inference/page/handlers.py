@@ -1,4 +1,4 @@
-"""Gradio's event handlers: the session and the fields in, what the page shows out."""
+"""Gradio's event handlers, from the session and the fields to what the page shows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = ("a cat", "a rocket in winter", "a lantern at home", "a castle by the sea")
 
-UNFORESEEN = "something went wrong, and not because of your prompt; the terminal running prip demo has the details"
+UNFORESEEN = "an unexpected error occurred, not because of your prompt; see the terminal that runs prip demo"
 NO_MEMORY = "out of memory; close other programs that use this device, or choose a smaller generator"
 
 
@@ -61,20 +61,20 @@ class Handlers:
 
     def example(self, event: gr.EventData) -> str:
         """Return the example that was pressed."""
-        return EXAMPLES[event.place]
+        return EXAMPLES[event.index]
 
     def edit(self, session: Session, text: str) -> tuple[Session, str]:
-        """Take over the edited refined prompt."""
+        """Replace the refined prompt by its edited text."""
         session = edit(session, text)
         return session, markup.marked_prompt(session)
 
     def choose(self, session: Session, event: gr.EventData) -> list[object]:
         """Choose the alternative that was pressed."""
-        return all_outputs(choose(session, event.place))
+        return all_outputs(choose(session, event.index))
 
     def restore(self, session: Session, event: gr.EventData) -> list[object]:
         """Restore both prompts of the history entry that was pressed."""
-        session = restore(session, event.place)
+        session = restore(session, event.index)
         return [session.user_prompt, *all_outputs(session)]
 
     def settle(self, session: Session) -> list[object]:

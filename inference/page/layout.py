@@ -35,8 +35,8 @@ MONO = ("ui-monospace", "SF Mono", "Menlo", "Consolas", "monospace")
 
 PRESSED = """
 element.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-place]");
-  if (button) trigger("select", { place: Number(button.dataset.place) });
+  const button = event.target.closest("[data-index]");
+  if (button) trigger("select", { index: Number(button.dataset.index) });
 });
 """
 """Reports which button of a list was pressed."""

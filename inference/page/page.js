@@ -1,5 +1,5 @@
 () => {
-  const say = (button, text) => {
+  const flash = (button, text) => {
     const before = button.dataset.text ?? button.textContent;
     button.dataset.text = before;
     button.textContent = text;
@@ -7,7 +7,7 @@
   };
 
   // navigator.clipboard exists only on https and localhost
-  const copyAsBefore = (text) => {
+  const copyBySelection = (text) => {
     const field = document.createElement("textarea");
     field.value = text;
     field.style.position = "fixed";
@@ -25,15 +25,15 @@
       try {
         await navigator.clipboard.writeText(text);
       } catch {
-        copied = copyAsBefore(text);
+        copied = copyBySelection(text);
         button.focus();
       }
     }
-    say(button, copied ? "Copied" : text ? "Select and copy it" : "Nothing yet");
+    flash(button, copied ? "Copied" : text ? "Select and copy it" : "Nothing yet");
     return [];
   };
 
-  // on a narrow screen the result is out of sight
+  // on a narrow screen the result may be below the fold
   const reveal = () => {
     const refined = document.querySelector("#refined");
     const { top } = refined.getBoundingClientRect();
@@ -47,9 +47,9 @@
   document.querySelector("#marked").setAttribute("aria-live", "polite");
   document.querySelector("#prompt textarea").setAttribute("aria-describedby", "notice");
   const more = document.querySelector("#more > button");
-  const tellOpen = () => more.setAttribute("aria-expanded", more.classList.contains("open"));
-  new MutationObserver(tellOpen).observe(more, { attributeFilter: ["class"] });
-  tellOpen();
+  const updateExpanded = () => more.setAttribute("aria-expanded", more.classList.contains("open"));
+  new MutationObserver(updateExpanded).observe(more, { attributeFilter: ["class"] });
+  updateExpanded();
 
   window.prip = { copy, reveal };
 }

@@ -57,11 +57,14 @@ class Board:
         """Return each reward's mean scores over the pairs so far, one per text."""
         columns = list(zip(*(pair.pictures for pair in self.pairs), strict=True))
         names = columns[0][0].scores if columns else ()
-        return {name: [sum(one.scores[name] for one in column) / len(column) for column in columns] for name in names}
+        return {
+            name: [sum(picture.scores[name] for picture in column) / len(column) for column in columns]
+            for name in names
+        }
 
 
 class Easel:
-    """Draws for every open page, one picture at a time, and caches the images in a folder of its own.
+    """Draws for every open page, one picture at a time, and caches the images as files in one folder.
 
     Args:
         bench: With a generator.

@@ -176,11 +176,13 @@ def history_from_json(stored: object) -> tuple[Entry, ...]:
 def _shortcoming(refiner: Refiner, prompt: str, texts: Sequence[str], options: RefineOptions) -> Notice | None:
     """Return a notice if refining gave less than the form asked for."""
     if not refiner.sampler.has_room([prompt], options)[0]:
-        return Notice(f"Your prompt fills the {refiner.token_limit} tokens that the generator reads; nothing fits in.")
+        return Notice(
+            f"Your prompt fills the {refiner.token_limit} tokens that the generator reads; nothing more fits."
+        )
     if texts[0] == prompt:
         return Notice("Nothing was added with this strength and these terms.")
     if len(texts) < options.num_alternatives:
-        return Notice(f"Found only {len(texts)} different texts.")
+        return Notice(f"There are only {len(texts)} different texts.")
     return None
 
 

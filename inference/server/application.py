@@ -151,7 +151,7 @@ def _add_images(
         results = await refined(
             engine, settings, request, prompts, options=options, deadline=deadline, for_generator=True
         )
-        # a prompt that gained nothing is drawn once: equal drawings share their image
+        # Equal drawings share their image, so a prompt that gained nothing is drawn once.
         seeds = range(options.seed, options.seed + body.images_per_prompt)
         pairs = [(prompt, result.texts[0]) for prompt, result in zip(prompts, results, strict=True)]
         wanted = [

@@ -224,7 +224,7 @@ class Batcher(Generic[Group, Job, Result]):
         for request in self._waiting:
             done_s, left_s = begins_s + request.left * job_s, request.deadline - now
             if done_s < left_s:
-                begins_s += min(request.left, self._most(request.group)) * job_s  # its turn before the next one's
+                begins_s += min(request.left, self._most(request.group)) * job_s  # it is served before the next request
             else:
                 late[request] = f"answering would take {done_s:.1f} seconds, and only {max(0.0, left_s):.1f} are left"
         return {request: NoTime(reason, begins_s) for request, reason in late.items()}

@@ -68,12 +68,7 @@ class Engine:
     """
 
     def __init__(
-        self,
-        refiner: Refiner,
-        model: str,
-        settings: ServerSettings,
-        metrics: Metrics,
-        bench: Workbench | None = None,
+        self, refiner: Refiner, model: str, settings: ServerSettings, metrics: Metrics, bench: Workbench | None = None
     ) -> None:
         self.model = model
         self.generator = None if bench is None else bench.generator
@@ -184,7 +179,7 @@ async def answer_of(
     Args:
         receive: The request's ASGI channel, with the body already read.
         deadline: On the event loop's clock.
-        timeout_s: The time limit behind the deadline, for the error.
+        timeout_s: The time limit that set the deadline, for the error message.
 
     Raises:
         TimedOut: The deadline has passed.

@@ -26,7 +26,6 @@ MALFORMED = {
 }
 """Messages for pydantic's errors about the shape of a request."""
 
-
 DEAD = "refining or drawing has stopped working; see the server's log"
 CLIENT_GONE = 499
 """Status in the metrics of a request whose client disconnected."""

@@ -105,22 +105,22 @@ def with_options(names: Mapping[str, str], nullable: bool = False) -> Callable[[
 
     Args:
         names: Fields, with the names of their options.
-        nullable: Whether every field takes null, for its default.
+        nullable: Whether every field accepts null, which stands for its default.
     """
     options = {option.name: option for option in option_fields()}
 
     def decorate(model: type[Model]) -> type[Model]:
         fields: dict[str, Any] = {}
-        for name, option in ((name, options[own]) for name, own in names.items()):
+        for name, option in ((name, options[option_name]) for name, option_name in names.items()):
             default = list(option.default) if option.is_list else option.default
             text = option.doc.replace("None", "null")
             if nullable:
                 text, default = f"{text} Default: {json.dumps(default)}.", None
             kind = _type_of(option)
             fields[name] = (kind | None if nullable or option.is_optional else kind, Field(default, description=text))
-        made = create_model(model.__name__, __base__=model, __doc__=model.__doc__, __module__=__name__, **fields)
-        made.option_names = names
-        return made
+        decorated = create_model(model.__name__, __base__=model, __doc__=model.__doc__, __module__=__name__, **fields)
+        decorated.option_names = names
+        return decorated
 
     return decorate
 

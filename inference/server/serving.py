@@ -1,4 +1,4 @@
-"""uvicorn as `prip serve` runs it: patient with slow clients up to a limit, and finishing accepted requests on exit."""
+"""Runs uvicorn with time limits for slow clients and a shutdown that answers all accepted requests."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class PatientProtocol(H11Protocol):
     The limit is `timeout_keep_alive`, as for idle connections. The Guard limits the body.
     """
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
         self._reading: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
 
@@ -57,7 +57,7 @@ class PatientProtocol(H11Protocol):
         self._writing = self._writing or self._abort_later()
 
     def resume_writing(self) -> None:
-        """Stop the timer: the client reads on."""
+        """Stop the timer: the client reads again."""
         super().resume_writing()
         self._writing = self._cancelled(self._writing)
 

@@ -133,7 +133,7 @@ def test_a_prompt_without_room_is_kept_and_told(refiner: Refiner) -> None:
         warnings.simplefilter("error")  # the page tells it, and not the terminal
         session = refine(refiner, Session(), Form(prompt))
     assert session.refined_prompt == prompt.strip()
-    assert session.notice == Notice("Your prompt fills the 75 tokens that the generator reads; nothing fits in.")
+    assert session.notice == Notice("Your prompt fills the 75 tokens that the generator reads; nothing more fits.")
 
 
 def test_choosing_editing_and_restoring() -> None:

@@ -139,7 +139,7 @@ def test_what_the_page_asks_for_is_served_and_nothing_else(method: str, path: st
 @pytest.mark.parametrize(
     ("body", "plain"),
     [
-        (b'{"data": [null, "a cat", true, 1.5, [["a", "b"]]], "event_data": {"place": 1}}', True),
+        (b'{"data": [null, "a cat", true, 1.5, [["a", "b"]]], "event_data": {"index": 1}}', True),
         (b'{"event_id": "x"}', True),
         (b'{"data": ["a", [["b", {"path": "c"}]]]}', False),
         (b'{"data": {"path": "c"}}', False),

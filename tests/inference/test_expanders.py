@@ -209,8 +209,8 @@ def test_no_answer_is_never_the_prompt_as_if_refined() -> None:
 BAD_OPTIONS = [
     ({"template": "Rephrase:"}, "template: expected a text that holds {prompt} once"),
     ({"stop": "###"}, "stop: expected a list"),
-    ({"temperature": 0.5}, "temperature: expected none without do_sample: true, got 0.5"),
-    ({"length_penalty": -1.0}, "length_penalty: expected none without num_beams above 1, got -1.0"),
+    ({"temperature": 0.5}, "temperature: expected 1.0 without do_sample: true, got 0.5"),
+    ({"length_penalty": -1.0}, "length_penalty: expected 1.0 without num_beams above 1, got -1.0"),
     ({"num_beams": 4, "do_sample": True}, "num_beams: expected 1 with do_sample, got 4"),
     ({"max_new_tokens": 0}, "max_new_tokens.* a whole number of at least 1,.* 0"),
     ({"do_sample": True, "top_p": 1.5}, "top_p: expected a number from 1e-06 to 1, got 1.5"),

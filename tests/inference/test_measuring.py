@@ -13,7 +13,7 @@ import torch
 from painters import GOOD, Judge, Painter
 
 from prip.errors import InputError, PripError
-from prip.inference.evaluation.kinds.refiners import PlainRefiner, SuffixRefiner
+from prip.inference.evaluation.kinds.refiners import SuffixRefiner
 from prip.inference.evaluation.kinds.registry import EvaluationPrompt
 from prip.inference.evaluation.kinds.seeds import FIRST_SEARCH_SEED, image_seeds, search_seeds
 from prip.inference.evaluation.work.chunks import write_table
@@ -25,7 +25,7 @@ PROMPTS = list(enumerate([EvaluationPrompt("a cat", "pet"), EvaluationPrompt("a 
 
 
 def refined(count: int = 2) -> dict[str, pd.DataFrame]:
-    refiners = [PlainRefiner(), SuffixRefiner("good", GOOD[:2])]
+    refiners = [SuffixRefiner("none", ()), SuffixRefiner("good", GOOD[:2])]
     return {refiner.name: refine_chunk(refiner, PROMPTS, count, 0) for refiner in refiners}
 
 

@@ -167,10 +167,10 @@ def test_a_blank_line_comes_back_where_it_stood(tiny_checkpoint: Path, options: 
 @pytest.mark.parametrize(
     ("stdin", "message"),
     [
-        (b"", "holds no prompt"),
-        (b"\n \n", "holds no prompt"),
+        (b"", "expected at least one prompt"),
+        (b"\n \n", "expected at least one prompt"),
         (b"a cat\n\n,.\n", "line 3: "),
-        (b"\xff\xfe", "must be UTF-8"),
+        (b"\xff\xfe", "expected UTF-8"),
     ],
 )
 def test_bad_standard_input(stdin: bytes, message: str) -> None:

@@ -241,7 +241,7 @@ def test_minus_signs_and_hyphens() -> None:
     [
         (0.1, 0.2, "rl makes better pictures than the plain prompt, according to truth"),
         (-0.2, -0.1, "rl makes worse pictures than the plain prompt, according to truth"),
-        (-0.1, 0.1, "rl makes pictures no better or worse than the plain prompt, as far as can be told by truth"),
+        (-0.1, 0.1, "rl makes pictures neither measurably better nor worse than the plain prompt, according to truth"),
     ],
 )
 def test_the_headline_claims_no_more_than_the_interval(

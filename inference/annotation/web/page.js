@@ -176,10 +176,10 @@ async function show(next) {
   find("prompt").classList.toggle("long", current.user_prompt.length > LONG_PROMPT);
   find("prompt").scrollTop = 0;
   find("undo").disabled = answered === 0;
-  [...find("frames").children].forEach((box, place) => {
+  [...find("frames").children].forEach((box, index) => {
     const label = document.createElement("span");
-    label.textContent = TASKS[task].frames[place].label;
-    box.replaceChildren(pictures[place], ...(label.textContent ? [label] : []));
+    label.textContent = TASKS[task].frames[index].label;
+    box.replaceChildren(pictures[index], ...(label.textContent ? [label] : []));
   });
   mark(null);
   if (staying) notice("");

@@ -16,16 +16,10 @@ _OF_THE_LOG = {"reward": "dev_reward", "kl": "dev_kl"}
 
 
 def read_curves(run: Path) -> dict[str, list[float | None]] | None:
-    """Return iteration, reward (mean gain on the dev split, in deviations) and kl (nats per token) from the log of rl.
+    """Return iteration, reward (mean gain on the dev split, in deviations) and kl (nats per token) from a run's RL log.
 
-    Args:
-        run: Folder of a training run.
-
-    Returns:
-        The series, or None when the run has no log of rl. An iteration counts the completed ones.
-
-    Raises:
-        InputError: The log lacks columns of rl.
+    An iteration counts the completed ones. Returns None if the run has no log of RL. Raises InputError if the log lacks
+    columns.
     """
     path = run / "rl" / "logs" / "metrics.csv"
     if not path.is_file():

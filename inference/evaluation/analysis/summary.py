@@ -30,20 +30,8 @@ from .statistics import (
 
 ALL = "all"
 Record = dict[str, Any]
-_UNTESTED: Record = dict.fromkeys(
-    (
-        "difference",
-        "difference_low",
-        "difference_high",
-        "p_bootstrap",
-        "p_t",
-        "p_wilcoxon",
-        "p_holm",
-        "win",
-        "tie",
-        "loss",
-    )
-)
+_FIGURES = ("difference", "difference_low", "difference_high", "p_bootstrap", "p_t", "p_wilcoxon", "p_holm")
+_UNTESTED: Record = dict.fromkeys((*_FIGURES, "win", "tie", "loss"))
 
 
 def summarise(
@@ -154,8 +142,8 @@ class _ScorerTable:
         means = self._estimates([np.where(self.masks[c], self.scores[r], np.nan) for r, c in keys])
         tested = iter(self._tests([self._difference(NONE, r, c) for r, c in keys if r != NONE]))
         for (refiner, category), mean in zip(keys, means, strict=True):
-            there = int((~np.isnan(self.scores[refiner]) & self.masks[category]).sum())
-            row = {"refiner": refiner, **self.labels, "category": category, "n": there, **_mean(mean)}
+            count = int((~np.isnan(self.scores[refiner]) & self.masks[category]).sum())
+            row = {"refiner": refiner, **self.labels, "category": category, "n": count, **_mean(mean)}
             rows.append(row | (_UNTESTED if refiner == NONE else next(tested)))
         return rows
 
@@ -177,8 +165,8 @@ class _ScorerTable:
 
     def _tests(self, differences: Sequence[Floats]) -> list[Record]:
         return [
-            _UNTESTED if found is None else _tested(found, self._clusters(own), own)
-            for own, found in zip(differences, self._estimates(differences), strict=True)
+            _UNTESTED if mean is None else _tested(mean, self._clusters(values), values)
+            for values, mean in zip(differences, self._estimates(differences), strict=True)
         ]
 
 
@@ -192,20 +180,20 @@ def _estimates(columns: Sequence[Floats], draws: int, seed: int) -> list[Estimat
     ]
 
 
-def _mean(found: Estimate | None) -> Record:
-    if found is None:
+def _mean(mean: Estimate | None) -> Record:
+    if mean is None:
         return {"mean": None, "low": None, "high": None}
-    return {"mean": found.value, "low": found.low, "high": found.high}
+    return {"mean": mean.value, "low": mean.low, "high": mean.high}
 
 
-def _tested(found: Estimate, clusters: Floats, by_prompt: Floats) -> Record:
+def _tested(mean: Estimate, clusters: Floats, by_prompt: Floats) -> Record:
     clusters = clusters[~np.isnan(clusters)]
     win, tie, loss = win_tie_loss(by_prompt[~np.isnan(by_prompt)])
     return {
-        "difference": found.value,
-        "difference_low": found.low,
-        "difference_high": found.high,
-        "p_bootstrap": found.p_value,
+        "difference": mean.value,
+        "difference_low": mean.low,
+        "difference_high": mean.high,
+        "p_bootstrap": mean.p_value,
         "p_t": paired_t(clusters),
         "p_wilcoxon": wilcoxon(clusters),
         "p_holm": None,
@@ -246,10 +234,9 @@ def _gaps_closed(results: Results, about: Mapping[str, Any], draws: int, seed: i
             for cell in cells
             if cell is not None
         )
-        there = ~np.isnan(plain + refined + highest)
-        if there.any():
-            found = ratio_of_means((refined - plain)[there], (highest - plain)[there], draws, seed)
-            shares[generator] = list(found)
+        valid = ~np.isnan(plain + refined + highest)
+        if valid.any():
+            shares[generator] = list(ratio_of_means((refined - plain)[valid], (highest - plain)[valid], draws, seed))
     return shares
 
 

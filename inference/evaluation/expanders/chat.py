@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,22 +117,15 @@ class ChatRefiner:
             ChatError: A request failed; those that still wait are cancelled.
             RefinementError: An answer holds no prompt; as above.
         """
-        given_up = threading.Event()
-        with ThreadPoolExecutor(self.concurrency) as pool:
-            try:
-                pairs = zip(user_prompts, seeds, strict=True)
-                waiting = [pool.submit(self._refine, *pair, given_up) for pair in pairs]
-                for future in wait(waiting, return_when=FIRST_EXCEPTION).done:
-                    future.result()  # raises the failure at once, without waiting for earlier requests
-                return [future.result() for future in waiting]
-            except BaseException:
-                given_up.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        with self._pool() as (pool, given_up):
+            pairs = zip(user_prompts, seeds, strict=True)
+            waiting = [pool.submit(self._refine, *pair, given_up) for pair in pairs]
+            for future in wait(waiting, return_when=FIRST_EXCEPTION).done:
+                future.result()  # raises the failure at once, without waiting for earlier requests
+            return [future.result() for future in waiting]
 
     def attempt(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str | Exception]:
         """Return a refined prompt for each (user prompt, seed), or its ChatError or RefinementError."""
-        given_up = threading.Event()
 
         def refine(user_prompt: str, seed: int) -> str | Exception:
             try:
@@ -139,9 +133,16 @@ class ChatRefiner:
             except PripError as error:
                 return error
 
+        with self._pool() as (pool, given_up):
+            return list(pool.map(refine, user_prompts, seeds))
+
+    @contextmanager
+    def _pool(self) -> Iterator[tuple[ThreadPoolExecutor, threading.Event]]:
+        """Yield a pool, and an event that ends the waits of its requests; an error cancels those not yet sent."""
+        given_up = threading.Event()
         with ThreadPoolExecutor(self.concurrency) as pool:
             try:
-                return list(pool.map(refine, user_prompts, seeds))
+                yield pool, given_up
             except BaseException:
                 given_up.set()
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -153,13 +154,7 @@ class ChatRefiner:
 
 
 def make_chat(
-    name: str,
-    context: Context,
-    *,
-    endpoint: Endpoint,
-    request: ChatRequest,
-    wording: Wording,
-    concurrency: int = 4,
+    name: str, context: Context, *, endpoint: Endpoint, request: ChatRequest, wording: Wording, concurrency: int = 4
 ) -> ChatRefiner:
     """The kind `chat`. concurrency: simultaneous requests; the other options are those of the dataclasses."""
     check_whole("concurrency", concurrency, 1)

@@ -66,7 +66,8 @@ class Decoding:
     def _only_default(self, condition: str, *names: str) -> None:
         for name in names:
             if getattr(self, name) != getattr(Decoding, name):
-                raise InputError(f"{name}: expected none without {condition}, got {getattr(self, name)!r}")
+                expected = f"expected {getattr(Decoding, name)} without {condition}"
+                raise InputError(f"{name}: {expected}, got {getattr(self, name)!r}")
 
 
 class RepetitionPenalty:
@@ -104,11 +105,7 @@ class OwnNoise:
 def processors(decoding: Decoding, real: Tensor, texts: Sequence[str], seeds: Sequence[int]) -> LogitsProcessorList:
     """Return the logits processors in transformers' order: repetition, temperature, top k, top p, min p, noise.
 
-    Args:
-        decoding: The decoding options.
-        real: bool (rows, prompt length), False where the decoder's input is padding.
-        texts: Text of each row; with its seed it determines the row's noise.
-        seeds: Seed of each row.
+    A row's text and seed determine its noise. real: bool (rows, prompt length), False at the decoder's padding.
     """
     from transformers import (
         LogitsProcessorList,

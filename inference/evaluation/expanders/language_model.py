@@ -23,14 +23,7 @@ class LanguageModelRefiner:
     """Refines with a language model; a text depends on its prompt alone and, when sampled, on its seed."""
 
     def __init__(
-        self,
-        name: str,
-        model: Any,
-        tokenizer: Any,
-        wording: Wording,
-        *,
-        decoding: Decoding,
-        batch_size: int = 16,
+        self, name: str, model: Any, tokenizer: Any, wording: Wording, *, decoding: Decoding, batch_size: int = 16
     ) -> None:
         """model: causal or sequence-to-sequence, frozen. batch_size: prompts that are decoded at a time."""
         check_whole("batch_size", batch_size, 1)
@@ -164,13 +157,7 @@ class ModelSource:
 
 
 def make_causal_lm(
-    name: str,
-    context: Context,
-    *,
-    source: ModelSource,
-    wording: Wording,
-    decoding: Decoding,
-    batch_size: int = 16,
+    name: str, context: Context, *, source: ModelSource, wording: Wording, decoding: Decoding, batch_size: int = 16
 ) -> LanguageModelRefiner:
     """The kind `causal-lm`: a causal language model. batch_size: prompts decoded at a time.
 
@@ -181,13 +168,7 @@ def make_causal_lm(
 
 
 def make_seq2seq_lm(
-    name: str,
-    context: Context,
-    *,
-    source: ModelSource,
-    wording: Wording,
-    decoding: Decoding,
-    batch_size: int = 16,
+    name: str, context: Context, *, source: ModelSource, wording: Wording, decoding: Decoding, batch_size: int = 16
 ) -> LanguageModelRefiner:
     """The kind `seq2seq-lm`: a model like T5; its answer replaces the prompt. Options as for `causal-lm`."""
     for option, value in (("keep_prompt", wording.keep_prompt), ("after", wording.after)):

@@ -24,23 +24,13 @@ _CONVERT = (
 
 
 def load_language_model(place: str, kind: Literal["causal", "seq2seq"], dtype: str, device: str) -> PreTrainedModel:
-    """Load a frozen language model in evaluation mode.
-
-    Args:
-        place: A folder, or owner/name[@revision] on the Hub.
-        kind: Type of the model.
-        dtype: Precision.
-        device: Where it computes.
+    """Load a frozen language model in evaluation mode from a folder or owner/name[@revision] on the Hub.
 
     Raises:
         CheckpointError: The model is of another kind, has no safetensors, or does not fit its config.
         InputError: The dtype is unknown.
     """
-    from transformers import (
-        CONFIG_MAPPING,
-        MODEL_FOR_CAUSAL_LM_MAPPING,
-        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
-    )
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
 
     torch_dtype = as_dtype(dtype)
     folder = resolve_folder(place, choose=_model_files)

@@ -112,15 +112,9 @@ class BestSuffixRefiner:
 
 
 def make_best_suffix(name: str, context: Context, *, prompts: int = 40, search: SuffixSearch) -> BestSuffixRefiner:
-    """The kind `best-suffix`: a baseline with PRIP's own means, the checkpoint's generator and training rewards.
+    """The kind `best-suffix`: a baseline that uses what PRIP uses, the checkpoint's generator and training rewards.
 
-    It is found on user prompts of the miniature's dev split; no judge and no test prompt is involved.
-
-    Args:
-        name: Name of the refiner.
-        context: The checkpoint or run that is evaluated.
-        prompts: Number of search prompts, spread over the split.
-        search: Options of the search.
+    It searches on `prompts` user prompts spread over the miniature's dev split, without any judge or test prompt.
     """
     check_whole("prompts", prompts, 1)
     texts = [text for text, _ in user_prompts(SPLIT, 1, context.seed)]

@@ -1,4 +1,4 @@
-"""The miniature's compositional check: does refinement keep what the user has named, or paint over it?
+"""The miniature's compositional check: does refinement keep what the user named, or override it?
 
 GenEval tests whether an image shows the objects, colours and positions of its prompt. In the miniature a user can name
 a subject, a place and values of the attributes; reader B tells which of them an image shows.
@@ -47,8 +47,6 @@ def make_prompts(
     those that nobody prefers. The category is the named attribute, or `pair`; each subject is a cluster.
 
     Args:
-        name: Unused.
-        context: Its seed chooses the prompts.
         split: The held-out split that subjects and places are from.
         per_attribute: Prompts per attribute.
         pairs: Prompts that name two attributes.

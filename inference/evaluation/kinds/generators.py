@@ -23,8 +23,6 @@ def make_diffusers(
     """The kind `diffusers`: a text-to-image pipeline.
 
     Args:
-        name: Name of the generator.
-        context: The checkpoint or run that is evaluated.
         place: A pipeline by folder or Hub id; None is that of the checkpoint or run.
         stage: Of a run, its generator before (world) or after `prip-train tune`.
         options: Further arguments of `DiffusersGenerator.from_pretrained`: steps, guidance, scheduler, unet, dtype,

@@ -49,8 +49,6 @@ def make_prompts(
     Each subject is a cluster; the phrasings of a subject in a place are a unit.
 
     Args:
-        name: Unused.
-        context: Its seed chooses the phrasings.
         split: The held-out split.
         per_combination: Phrasings per subject and place, without duplicates.
         subjects: Number of subjects, spread over all; 0 takes all.
@@ -100,16 +98,9 @@ def make_subject_accuracy(name: str, context: Context) -> Reward:
 def agreement_on_renders(
     judge: Reward, user_prompts: Sequence[str], count: int, size: int, seed: int
 ) -> dict[str, Any]:
-    """Compare a judge with the exact truth on renders of known scenes.
+    """Compare a judge with the exact truth on `count` renders of known scenes, `size` pixels wide and high.
 
-    The scenes show what a user prompt with random modifiers asks for.
-
-    Args:
-        judge: The judge.
-        user_prompts: Prompts that take turns.
-        count: Number of renders.
-        size: Their side in pixels.
-        seed: Seed of the evaluation.
+    The scenes show what the user prompts, in turn and with random modifiers, ask for.
 
     Returns:
         judge, n, correlation (None when judge or truth is constant) and mean_absolute_error.

@@ -55,10 +55,7 @@ def read_table(path: Path, column: str, category_column: str = "") -> list[Promp
     Fields of a .csv file are separated by commas and may be quoted. Those of a .tsv file are separated by tabs and
     never quoted: a quotation mark is part of the prompt.
 
-    Args:
-        path: The table.
-        column: Name of the column that holds the prompts.
-        category_column: Name of the column that holds the categories; empty for none.
+    An empty `category_column` stands for no categories.
 
     Raises:
         InputError: A column is missing, or a row has more or fewer fields than there are columns.
@@ -104,15 +101,15 @@ def _column(path: Path, names: Sequence[str], wanted: str) -> int:
 def read_json_list(path: Path, category: str = "") -> list[PromptLine]:
     """Return the prompts of a JSON list of texts, all of one category. Raises InputError for anything else."""
     try:
-        held = json.loads(read_text(path))
+        content = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON: {_reason(error)}") from error
-    if not isinstance(held, list):
-        raise InputError(f"{path}: expected a list of texts, got a {type(held).__name__}")
-    for number, item in enumerate(held, 1):
+    if not isinstance(content, list):
+        raise InputError(f"{path}: expected a list of texts, got a {type(content).__name__}")
+    for number, item in enumerate(content, 1):
         if not isinstance(item, str):
             raise InputError(f"{path}, item {number}: expected a text, got {item!r:.80}")
-    return [PromptLine(number, item, category) for number, item in enumerate(held, 1)]
+    return [PromptLine(number, item, category) for number, item in enumerate(content, 1)]
 
 
 def read_json_lines(path: Path, key: str, category_key: str) -> list[PromptLine]:
@@ -122,13 +119,13 @@ def read_json_lines(path: Path, key: str, category_key: str) -> list[PromptLine]
         if not line.strip():
             continue
         try:
-            held = json.loads(line)
+            content = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise InputError(f"{path}, line {number} cannot be read as JSON: {_reason(error)}") from error
         for wanted in (key, category_key):
-            if not isinstance(held, dict) or not isinstance(held.get(wanted), str):
+            if not isinstance(content, dict) or not isinstance(content.get(wanted), str):
                 raise InputError(f"{path}, line {number}: expected an object with a text {wanted!r}, got {line:.80}")
-        rows.append(PromptLine(number, held[key], held[category_key]))
+        rows.append(PromptLine(number, content[key], content[category_key]))
     return rows
 
 
@@ -142,13 +139,7 @@ def as_prompts(lines: Iterable[PromptLine], source: str) -> list[EvaluationPromp
 
     Line breaks and tabs within a prompt become spaces. Lines that are empty or cannot be refined are skipped with a
     PripWarning that lists them.
-
-    Args:
-        lines: The prompts as they are written; of equal texts the first is kept.
-        source: Name of the file or dataset, for messages.
-
-    Raises:
-        InputError: No prompt is left.
+    `source` names the file or dataset in messages. Raises InputError if no prompt is left.
     """
     prompts: dict[str, EvaluationPrompt] = {}
     skipped: dict[str, list[int]] = {}

@@ -22,21 +22,8 @@ def with_modifiers(user_prompt: str, modifiers: Sequence[str]) -> str:
     return join(user_prompt, " " + ", ".join(modifiers)) if modifiers else user_prompt
 
 
-class PlainRefiner:
-    """Leaves the user prompt as it is."""
-
-    sampled = False
-
-    def __init__(self, name: str = "none") -> None:
-        self.name = name
-
-    def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        """Return the user prompts."""
-        return list(user_prompts)
-
-
 class SuffixRefiner:
-    """Adds the same modifiers to every user prompt."""
+    """Adds the same modifiers, if any, to every user prompt."""
 
     sampled = False
 
@@ -112,7 +99,7 @@ class PripSource:
 
 def make_none(name: str, context: Context) -> PromptRefiner:
     """The kind `none`."""
-    return PlainRefiner(name)
+    return SuffixRefiner(name, ())
 
 
 def make_suffix(name: str, context: Context, *, text: str) -> PromptRefiner:

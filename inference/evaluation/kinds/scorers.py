@@ -18,8 +18,6 @@ def make_reward(name: str, context: Context, *, place: str | None = None, dtype:
     """The kind `reward`: a reward that `prip.rewards.load_reward` can load.
 
     Args:
-        name: Name of the scorer.
-        context: The checkpoint or run that is evaluated.
         place: A reward, such as hps-v2.1 or image-reward@REVISION; None is the checkpoint's reward of this name.
         dtype: Precision of its networks; None is float32.
 

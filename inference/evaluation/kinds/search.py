@@ -53,14 +53,7 @@ class Gallery:
 def ascend(score: Score, states: Sequence[State], values: Scores, options: Options) -> tuple[list[State], Scores]:
     """Make one pass of coordinate ascent: attribute by attribute, each unit takes its best option if that is better.
 
-    Args:
-        score: Scores candidates.
-        states: The units' states.
-        values: Their scores, `(units,)`.
-        options: The modifiers to try.
-
-    Returns:
-        The new states and their scores.
+    Returns the new states and their scores `(units,)`; `values` are the scores of the given `states`.
     """
     current, best = list(states), values.copy()
     for axis in range(len(OPEN)):
@@ -152,7 +145,7 @@ class BestRefiner:
 
 @dataclass(frozen=True)
 class BestOnEach:
-    """`best` without a generator yet: a `PerGenerator`."""
+    """The `PerGenerator` of the kind `best`."""
 
     name: str
     judge: str

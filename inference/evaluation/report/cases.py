@@ -58,15 +58,7 @@ class Cases:
     """Prompts ordered by a refiner's gain on a generator according to a scorer, with their pictures."""
 
     def __init__(
-        self,
-        results: Results,
-        path: Path,
-        album: Album,
-        *,
-        refiner: str,
-        generator: str,
-        scorer: str,
-        decimals: int,
+        self, results: Results, path: Path, album: Album, *, refiner: str, generator: str, scorer: str, decimals: int
     ) -> None:
         """path: results.parquet. decimals: of a score."""
         self.results, self.path, self.album = results, path, album

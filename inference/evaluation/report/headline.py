@@ -73,10 +73,13 @@ def _sentence(row: Record, scorer: str, role: str, decimals: int) -> str:
     judge = {"held out": "a judge that took no part in training", "trained against": "a reward that it was trained on"}
     who = f"{scorer}, {judge.get(role, 'a measure of fidelity')}"
     before, after = (number(value, decimals) for value in (row["mean"] - row["difference"], row["mean"]))
-    kind = {"good": "better pictures than", "bad": "worse pictures than", "": "pictures no better or worse than"}
-    source = "according to" if verdict(row) else "as far as can be told by"
+    kind = {
+        "good": "better pictures than",
+        "bad": "worse pictures than",
+        "": "pictures neither measurably better nor worse than",
+    }
     return (
-        f"{row['refiner']} makes {kind[verdict(row)]} the plain prompt, {source} {who}: "
+        f"{row['refiner']} makes {kind[verdict(row)]} the plain prompt, according to {who}: "
         f"from {before} to {after} on {row['generator']}."
     )
 
@@ -118,28 +121,30 @@ def _costs(summary: Record, generator: str, refiner: str) -> list[tuple[Fact, st
         }
         costs.append((Fact(f"Fidelity, {scorer}", change, ends, verdict(row)), sentences[verdict(row)]))
     costs += _diversity(summary, generator, refiner)
-    own = next((one for one in summary["lengths"] if (one["generator"], one["refiner"]) == (generator, refiner)), None)
-    if own is not None:
-        tone = "bad" if own["at_limit"] > 0.05 else ""
-        filled = f"{percent(own['at_limit'])} of its prompts reach the token limit." if tone else ""
-        length = f"{own['mean_tokens']:.1f} tokens on average"
-        costs.append((Fact("Prompts at the token limit", percent(own["at_limit"]), length, tone), filled))
+    length = next(
+        (row for row in summary["lengths"] if (row["generator"], row["refiner"]) == (generator, refiner)), None
+    )
+    if length is not None:
+        tone = "bad" if length["at_limit"] > 0.05 else ""
+        filled = f"{percent(length['at_limit'])} of its prompts reach the token limit." if tone else ""
+        detail = f"{length['mean_tokens']:.1f} tokens on average"
+        costs.append((Fact("Prompts at the token limit", percent(length["at_limit"]), detail, tone), filled))
     return costs
 
 
 def _diversity(summary: Record, generator: str, refiner: str) -> list[tuple[Fact, str]]:
     records = {record["refiner"]: record for record in summary["diversity"] if record["generator"] == generator}
-    plain, own = records.get(NONE), records.get(refiner)
-    if plain is None or own is None or plain["within_prompt"] is None or own["within_prompt"] is None:
+    plain, refined = records.get(NONE), records.get(refiner)
+    if plain is None or refined is None or plain["within_prompt"] is None or refined["within_prompt"] is None:
         return []
-    share = own["within_prompt"] / plain["within_prompt"] if plain["within_prompt"] else 1.0
-    less = own["within_prompt_high"] < plain["within_prompt_low"]
-    more = own["within_prompt_low"] > plain["within_prompt_high"]
+    share = refined["within_prompt"] / plain["within_prompt"] if plain["within_prompt"] else 1.0
+    less = refined["within_prompt_high"] < plain["within_prompt_low"]
+    more = refined["within_prompt_low"] > plain["within_prompt_high"]
     how = "less alike" if more else "more alike"
-    said = f"Images of one prompt are {how}: {100 * share:.0f} % of the plain distance." if less or more else ""
+    sentence = f"Images of one prompt are {how}: {100 * share:.0f} % of the plain distance." if less or more else ""
     tone = "bad" if less else ""
-    detail = f"of plain, from {number(plain['within_prompt'], 3)} to {number(own['within_prompt'], 3)}"
-    return [(Fact("Distance among a prompt's images", f"{100 * share:.0f} %", detail, tone), said)]
+    detail = f"of plain, from {number(plain['within_prompt'], 3)} to {number(refined['within_prompt'], 3)}"
+    return [(Fact("Distance among a prompt's images", f"{100 * share:.0f} %", detail, tone), sentence)]
 
 
 def _failures(about: Record) -> list[Fact]:

@@ -30,8 +30,7 @@ def report_page(
     """Return the report as self-contained HTML.
 
     Args:
-        summary: Summary of the results, from `summarise`.
-        results: The results by prompt.
+        summary: From `summarise`.
         path: results.parquet, from which the rows of a few prompts are read.
         image_path: Maps an image address to its file.
         image_limit: Maximum number of images on the page; 0 for none.

@@ -16,19 +16,13 @@ _T = TypeVar("_T")
 def one_by_one(
     label: str, work: Callable[[list[_T]], list], jobs: list[_T], *, proven: bool = False
 ) -> tuple[list, list[str]]:
-    """Run `work` on all jobs at once, or on one at a time when that fails.
-
-    Args:
-        label: The worker's name, for the message.
-        work: Returns one result per job.
-        jobs: The jobs.
-        proven: Whether the worker has ever succeeded.
+    """Run `work`, which returns one result per job, on all jobs at once, or on one at a time when that fails.
 
     Returns:
-        For each job the result, None where it failed, and the reason of the failure, "" where there is none.
+        The result of each job, None where it failed, and the reason of each failure, "" for success.
 
     Raises:
-        PripError: The worker has never succeeded, and the first PATIENCE jobs fail.
+        PripError: The first PATIENCE jobs fail, and the worker is not `proven`: it has never succeeded.
     """
     if not jobs:
         return [], []

@@ -103,10 +103,7 @@ class Measurer:
         """Return the rows of results.parquet for a chunk, with the column `vector` (list or None) when embedded.
 
         Args:
-            prompts: The chunk's prompts.
             refined: prompt_id, image_index, refined_prompt, error, by refiner.
-            images_per_prompt: Images of each prompt.
-            seed: Seed of the evaluation.
             scorers: Names of the scorers to ask; None asks all.
             embed: Whether to ask the embedder, if there is one.
 

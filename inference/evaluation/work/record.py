@@ -55,15 +55,9 @@ def begin(
 ) -> None:
     """Prepare the folder: afterwards its work was made with these settings, or with entries that they lack.
 
-    Args:
-        folder: Folder of the evaluation.
-        settings: Settings of the evaluation.
-        context: The evaluated checkpoint or run.
-        prompts: The prompt set.
-        overwrite: Announce on stderr and delete what was made with other settings.
-
     Raises:
-        InputError: The folder holds such work and `overwrite` is not set; the message names what differs.
+        InputError: The folder holds work made with other settings, which the message names, and `overwrite` is not
+            set. With `overwrite`, that work is announced on stderr and deleted.
     """
     wanted, path = made_with(settings, context, prompts), folder / SETTINGS
     before = _made_before(folder)
@@ -73,8 +67,8 @@ def begin(
         lost = " and ".join(dict.fromkeys(invalid for _, invalid, _ in changes))
         if not overwrite:
             raise InputError(
-                f"out: expected a folder without other work, got {folder}, made with other {words}: choose another "
-                f"folder, or --overwrite, which deletes {lost}"
+                f"out: expected a folder made with these settings, got {folder}, made with other {words}; choose "
+                f"another folder, or use --overwrite, which deletes {lost}"
             )
         print(f"{folder}: other {words}; deleting {lost}", file=sys.stderr, flush=True)
         for _, _, (patterns, columns) in changes:

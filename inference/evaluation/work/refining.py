@@ -35,10 +35,6 @@ def refine_chunk(
     A prompt that cannot be refined, or becomes empty, has an error instead of a refined prompt and is not drawn.
 
     Args:
-        refiner: The refiner.
-        prompts: The chunk's prompts.
-        images_per_prompt: Images of each prompt.
-        seed: Seed of the evaluation.
         before: The same table of an earlier run, of which only the failed prompts are asked again.
         proven: Whether the refiner has refined any prompt yet.
 

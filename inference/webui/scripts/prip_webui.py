@@ -64,12 +64,7 @@ class PripProcess:
         atexit.register(self.close)
 
     def refine(
-        self,
-        prompts: list[str],
-        seeds: list[int],
-        model: str,
-        options: dict[str, Any],
-        stopped: Callable[[], bool],
+        self, prompts: list[str], seeds: list[int], model: str, options: dict[str, Any], stopped: Callable[[], bool]
     ) -> dict[str, Any]:
         """Return the worker's reply (prip.inference.worker).
 
@@ -140,9 +135,8 @@ class PripProcess:
             command = [python_of_prip(), "-m", "prip.inference.worker"]
             pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
             try:
-                self._process = subprocess.Popen(
-                    command, **pipes, start_new_session=True
-                )  # a group, to be killed as a whole
+                # a new session, so that children can be killed with the process
+                self._process = subprocess.Popen(command, **pipes, start_new_session=True)
             except OSError as error:
                 raise PripError(f"cannot start {command[0]}: {error}") from error
         return self._process
@@ -206,9 +200,9 @@ class Script(scripts.Script):
     """The script, always visible in txt2img and img2img."""
 
     prompt_box: Any = None
-    """webui's own prompt field, which the preview reads"""
+    """webui's prompt field, which the preview reads."""
     preview: Any = None
-    """the button that shows the refined prompt, with its inputs and outputs"""
+    """The button that shows the refined prompt, with its inputs and outputs."""
 
     def title(self) -> str:
         """Return the script's name, also for the API."""
@@ -238,7 +232,7 @@ class Script(scripts.Script):
             with gr.Row():
                 no_artists = gr.Checkbox(label="No artists", value=OPTIONS["no_artists"]["default"])
                 keep = gr.Checkbox(
-                    label="Add nothing against what the prompt names", value=OPTIONS["keep_attributes"]["default"]
+                    label="Add nothing that contradicts the prompt", value=OPTIONS["keep_attributes"]["default"]
                 )
                 token_budget = slider("token_budget", "Token budget", step=1, maximum=300, value=TOKENS)
                 model = gr.Textbox(label="Checkpoint", value="prip-mini")
@@ -248,7 +242,7 @@ class Script(scripts.Script):
         options = [strength, temperature, seed, styles, banned_terms, no_artists, keep, token_budget, model]
         self.preview = (button, options, [refined_prompt])
         self._connect()
-        self.infotext_fields = [(enabled, lambda found: False if INFOTEXT in found else gr.update())]
+        self.infotext_fields = [(enabled, lambda infotext: False if INFOTEXT in infotext else gr.update())]
         self.paste_field_names = [INFOTEXT]
         return [enabled, refined_prompt, keep_edit, *options]
 
@@ -259,9 +253,9 @@ class Script(scripts.Script):
             button.click(show_refined, inputs=[self.prompt_box, *options], outputs=outputs)
 
     def process(self, p: Any, enabled: bool, refined_prompt: str, keep_edit: bool, *options: Any) -> None:
-        """Replace the job's prompts, and the hires prompts equal to them, by refined ones; note the user's own.
+        """Replace the job's prompts, and the hires prompts equal to them, by refined ones, and record the user's.
 
-        A prompt without words stays as it is. webui prints an exception and goes on, so a comment beneath the images
+        A prompt without words stays as it is. webui prints an exception and goes on, so a comment below the images
         says that the prompt was not refined.
         """
         if not enabled:
@@ -285,14 +279,14 @@ class Script(scripts.Script):
         p.main_prompt = refined[0]
         if getattr(p, "enable_hr", False):
             pairs = zip(p.all_hr_prompts, prompts, refined, strict=True)
-            p.all_hr_prompts = [text if own == prompt else own for own, prompt, text in pairs]
+            p.all_hr_prompts = [text if hires == prompt else hires for hires, prompt, text in pairs]
         p.prip_notes = [None if text == prompt else prompt for prompt, text in zip(prompts, refined, strict=True)]
         p.extra_generation_params[INFOTEXT] = p.prip_notes[0]
 
     def postprocess_image(self, p: Any, pp: Any, *controls: Any) -> None:
-        """Note an image's own user prompt right before webui writes its infotext.
+        """Record an image's user prompt right before webui writes its infotext.
 
-        A list of them would not do: webui before 1.10 prints the whole list, and 1.10 indexes it per batch.
+        A list for all images would not work: webui before 1.10 prints all of it, and 1.10 indexes it per batch.
         """
         notes = getattr(p, "prip_notes", None)
         if notes is None:
