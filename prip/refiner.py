@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, overload
 
 import torch
@@ -407,7 +408,12 @@ def loaded(
     compile: bool = False,
 ) -> Refiner:
     """Return a refiner loaded by `Refiner.from_pretrained`, from a cache unless the checkpoint's folder has changed."""
-    return _loaded(str(model), last_change(model), revision, device, dtype, quantization, compile)
+    with _LOADING:
+        return _loaded(str(model), last_change(model), revision, device, dtype, quantization, compile)
+
+
+_LOADING = Lock()
+"""Lets threads that ask at the same time load a refiner once."""
 
 
 @lru_cache(maxsize=4)

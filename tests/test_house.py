@@ -26,6 +26,7 @@ SMALL_FILES = {
     "prip.control.artists": "one table, one file",
     "prip.control.faults": "one table, one file",
     "prip.control.styles": "one table, one file",
+    "prip.import_warnings": "runs at `import prip`, and only lists what others log",
 }
 """Files of under LEAST_LINES lines with one importer, and why each stands alone."""
 

@@ -20,19 +20,19 @@ BAD = {
         "--num_alternatives=3",
     ): "unknown argument --num_alternatives=3; did you mean --num-alternatives?",
     ("refine", "a cat", "--qqq"): "prip refine: error: unknown argument --qqq (all arguments: prip refine --help)",
-    ("refin", "a cat"): f"prip: error: COMMAND: wanted {COMMAND_NAMES}, got 'refin'; did you mean refine?",
+    ("refin", "a cat"): f"prip: error: COMMAND: expected {COMMAND_NAMES}, got 'refin'; did you mean refine?",
     ("help",): "got 'help'; did you mean --help?",
     ("-v",): "prip: error: unknown argument -v; did you mean --version?",
-    ("compare", "a cat", "a dog", "-o", "x.png"): "prip compare: error: too many arguments: wanted PROMPT, got "
-    "'a dog' besides; what has spaces stands in quotes",
+    ("compare", "a cat", "a dog", "-o", "x.png"): "prip compare: error: too many arguments: expected PROMPT, got "
+    "'a dog' as well; put quotes around text with spaces",
     ("compare", "a cat"): '-o/--output is missing, as in: prip compare "a cat" -o cat.png',
-    ("serve", "now"): "prip serve: error: too many arguments: wanted none, got 'now' besides (all",
-    ("refine", "a cat", "--seed", "one"): "--seed: wanted a whole number, got 'one'",
-    ("refine", "a cat", "--strength", "much"): "--strength: wanted a number, got 'much'",
-    ("refine", "a cat", "-n"): "-n/--num-alternatives: wanted a value, got none",
-    ("refine", "a cat", "--dtype", "int4"): "--dtype: wanted float32, float16, bfloat16 or auto, got 'int4'",
+    ("serve", "now"): "prip serve: error: too many arguments: expected none, got 'now' as well (all",
+    ("refine", "a cat", "--seed", "one"): "--seed: expected a whole number, got 'one'",
+    ("refine", "a cat", "--strength", "much"): "--strength: expected a number, got 'much'",
+    ("refine", "a cat", "-n"): "-n/--num-alternatives: expected a value, got none",
+    ("refine", "a cat", "--dtype", "int4"): "--dtype: expected float32, float16, bfloat16 or auto, got 'int4'",
     ("install",): "PROGRAM and FOLDER are missing, as in: prip install comfyui ~/ComfyUI",
-    ("install", "comfy", "x"): "PROGRAM: wanted comfyui or webui, got 'comfy'; did you mean comfyui?",
+    ("install", "comfy", "x"): "PROGRAM: expected comfyui or webui, got 'comfy'; did you mean comfyui?",
     ("evaluate", "--out", "x", "--run", "y", "--checkpoint", "z"): "--checkpoint: not allowed with argument --run",
 }
 
