@@ -174,8 +174,8 @@ def test_speed_is_measured() -> None:
         float(re.search(rf"{row} +([\d.]+) times `import torch`", printed).group(1))
         for row in ("cold process", "transformers' classes")
     )
-    assert whole <= 1.3 * classes, "PRIP itself adds little to the imports"
-    assert whole <= 4
+    assert whole <= 1.5 * classes, "PRIP itself adds little to the imports"
+    assert whole <= 5
 
 
 @pytest.mark.slow
