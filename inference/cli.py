@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from prip.command_line import Parser, told_warnings
+from prip.command_line import Parser, printed_warnings
 from prip.errors import PripError
 
 from .commands import annotate, compare, demo, evaluate, install, refine, serve
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 2
     try:
-        with told_warnings(f"prip {chosen.command}"):
+        with printed_warnings(f"prip {chosen.command}"):
             return chosen.run(chosen)
     except PripError as error:
         print(f"prip {chosen.command}: error: {' '.join(str(error).split())}", file=sys.stderr)

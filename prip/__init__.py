@@ -24,17 +24,9 @@ if (_root / "setup.cfg").is_file() and (_root / "training").is_dir():
     __path__.append(str(_root))  # in a checkout, training/, inference/ and checkpoints/ are siblings of prip/
 
 _HOMES = {
-    "refine": "refiner",
-    "Refiner": "refiner",
-    "PripModel": "modeling",
-    "PripConfig": "modeling",
-    "PreferenceEncoder": "modeling",
-    "PromptDecoder": "modeling",
-    "PripError": "errors",
-    "InputError": "errors",
-    "CheckpointError": "errors",
-    "MissingExtraError": "errors",
-    "PripWarning": "errors",
+    **dict.fromkeys(("refine", "Refiner"), "refiner"),
+    **dict.fromkeys(("PripModel", "PripConfig", "PreferenceEncoder", "PromptDecoder"), "modeling"),
+    **dict.fromkeys(("PripError", "InputError", "CheckpointError", "MissingExtraError", "PripWarning"), "errors"),
 }
 
 __all__ = [

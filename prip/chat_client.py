@@ -1,4 +1,4 @@
-"""A client of OpenAI-style chat endpoints: one answer to one list of messages, with patience and clear errors."""
+"""Client of OpenAI-compatible chat endpoints, with retries."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from urllib.parse import urlsplit
 from prip.errors import InputError, PripError
 
 PATH = "chat/completions"
-_HIDDEN = "[key]"
-_PASSING = (408, 409, 425, 429)
-_GROWTH = 2.0
+_REDACTED = "[key]"
+_TRANSIENT = (408, 409, 425, 429)
+_BACKOFF = 2.0
 
 
 class ChatError(PripError):
-    """A chat endpoint gave no answer."""
+    """A chat endpoint returned no usable answer."""
 
 
-class _TryAgain(Exception):
-    """What may go better next time, and for how many seconds the server wants to be left alone, if it says so."""
+class _TransientError(Exception):
+    """A failure that a retry may fix, with the server's Retry-After in seconds, if any."""
 
     def __init__(self, reason: str, wait_s: float | None = None) -> None:
         super().__init__(reason)
@@ -32,7 +32,7 @@ class _TryAgain(Exception):
 
 
 class ChatClient:
-    """Asks one endpoint; may be used from several threads."""
+    """Sends requests to one endpoint; thread-safe."""
 
     def __init__(
         self,
@@ -43,19 +43,27 @@ class ChatClient:
         longest_wait_s: float = 120.0,
         first_wait_s: float = 1.0,
     ) -> None:
-        """base_url: up to and without /chat/completions. key: sent as a bearer token, empty for none; no message of
-        this class holds it. timeout_s: for each try. retries: after the first try. longest_wait_s: at most so much
-        between two tries; a server that asks for more is given up. first_wait_s: before the first retry, then doubled.
+        """Create a client.
+
+        Args:
+            base_url: Address of the API, without /chat/completions.
+            key: Bearer token, never shown in error messages; empty sends none.
+            timeout_s: Timeout of each attempt.
+            retries: Attempts after the first.
+            longest_wait_s: Longest wait between attempts; a longer Retry-After is an error.
+            first_wait_s: Wait before the first retry; it doubles with each further one.
+
+        Raises:
+            InputError: `base_url` is not an http or https address, or includes credentials or a query.
         """
         import httpx2
 
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError(
-                f"base_url: wanted http:// or https:// and a host, got {parts._replace(netloc='').geturl()!r}"
-            )
+            shown = parts._replace(netloc="").geturl()
+            raise InputError(f"base_url: expected http:// or https:// and a host, got {shown!r}")
         if parts.username or parts.password or parts.query:
-            raise InputError("base_url: wanted no user, password or query in it: settings are written to files")
+            raise InputError("base_url: expected no user, password or query, since settings are written to files")
         self.url = f"{base_url.rstrip('/')}/{PATH}"
         self._key = key
         self.retries = retries
@@ -65,53 +73,59 @@ class ChatClient:
         self._http = httpx2.Client(timeout=timeout_s, headers=headers)
 
     def answer(self, body: Mapping[str, Any], given_up: threading.Event | None = None) -> str:
-        """Returns the text of the first choice that the endpoint gives for a request.
+        """Return the text of the first choice in the endpoint's answer.
 
-        Tries again after time-outs, broken connections, 408, 409, 425, 429, 5xx and answers that are no JSON, waiting
-        as long as Retry-After says or else twice as long each time. Raises ChatError, which says how often it was
-        tried, when that does not help, at once for what a retry cannot change, and when another thread has `given_up`.
+        Timeouts, connection errors, status 408, 409, 425, 429 and 5xx, and answers that are not JSON are retried, after
+        the server's Retry-After or else with exponential backoff.
+
+        Args:
+            body: The request.
+            given_up: Set by another thread to stop waiting for a retry.
+
+        Raises:
+            ChatError: The retries are used up, the request is refused, or `given_up` is set.
         """
         given_up = given_up or threading.Event()
-        for tried in range(self.retries + 1):
+        for attempt in range(self.retries + 1):
             try:
-                return self._once(body)
-            except _TryAgain as problem:
-                wanted = problem.wait_s
-                if wanted is not None and wanted > self.longest_wait_s:
-                    raise ChatError(
-                        f"{self.url}: {problem}; it asks to be left alone for {wanted:.0f} s, "
-                        f"{self.longest_wait_s:.0f} s are allowed"
-                    ) from problem
-                if tried == self.retries:
-                    times = "once" if not tried else f"{tried + 1} times"
+                return self._request(body)
+            except _TransientError as problem:
+                asked_s = problem.wait_s
+                if asked_s is not None and asked_s > self.longest_wait_s:
+                    limit = f"longer than the limit of {self.longest_wait_s:.0f} s"
+                    raise ChatError(f"{self.url}: {problem}; Retry-After is {asked_s:.0f} s, {limit}") from problem
+                if attempt == self.retries:
+                    times = "once" if not attempt else f"{attempt + 1} times"
                     raise ChatError(f"{self.url}: {problem} (tried {times})") from problem
-                growing = self.first_wait_s * _GROWTH**tried * random.uniform(0.5, 1.0)
-                if given_up.wait(min(growing if wanted is None else wanted, self.longest_wait_s)):
+                backoff_s = self.first_wait_s * _BACKOFF**attempt * random.uniform(0.5, 1.0)
+                if given_up.wait(min(backoff_s if asked_s is None else asked_s, self.longest_wait_s)):
                     raise ChatError(f"{self.url}: {problem} (given up: another request failed)") from problem
-        raise AssertionError("the last try either returns or raises")
+        raise AssertionError("the last attempt either returns or raises")
 
-    def _once(self, body: Mapping[str, Any]) -> str:
+    def _request(self, body: Mapping[str, Any]) -> str:
         import httpx2
 
         try:
             response = self._http.post(self.url, json=dict(body))
         except httpx2.TimeoutException as error:
-            raise _TryAgain("no answer in time") from error
+            raise _TransientError("no answer in time") from error
         except httpx2.TransportError as error:
-            raise _TryAgain(f"could not be reached ({self._told(f'{type(error).__name__}: {error}')})") from error
+            reason = self._shown(f"{type(error).__name__}: {error}")
+            raise _TransientError(f"could not be reached ({reason})") from error
         status = response.status_code
-        if status in _PASSING or status >= 500:
-            raise _TryAgain(f"{status}: {self._told(response.text)}", retry_after(response.headers.get("Retry-After")))
+        if status in _TRANSIENT or status >= 500:
+            wait_s = retry_after(response.headers.get("Retry-After"))
+            raise _TransientError(f"{status}: {self._shown(response.text)}", wait_s)
         if status != 200:
-            raise ChatError(f"{self.url}: refused with {status}: {self._told(response.text)}")
+            raise ChatError(f"{self.url}: refused with {status}: {self._shown(response.text)}")
         try:
-            held = response.json()
+            answer = response.json()
         except ValueError as error:
-            raise _TryAgain(f"the answer is no JSON: {self._told(response.text)}") from error
-        return self._text(held)
+            raise _TransientError(f"expected JSON, got {self._shown(response.text)}") from error
+        return self._text(answer)
 
-    def _text(self, held: Any) -> str:
-        choices = held.get("choices") if isinstance(held, dict) else None
+    def _text(self, answer: Any) -> str:
+        choices = answer.get("choices") if isinstance(answer, dict) else None
         first = choices[0] if isinstance(choices, Sequence) and choices else None
         message = first.get("message") if isinstance(first, dict) else None
         content = message.get("content") if isinstance(message, dict) else None
@@ -119,18 +133,18 @@ class ChatClient:
             refusal = message.get("refusal") if isinstance(message, dict) else None
             ended = first.get("finish_reason") if isinstance(first, dict) else None
             why = f", {refusal or ended}" if refusal or ended else ""
-            raise ChatError(f"{self.url}: the answer holds no text{self._told(why)}: {self._told(str(held))}")
+            raise ChatError(f"{self.url}: the answer has no text{self._shown(why)}: {self._shown(str(answer))}")
         return content
 
-    def _told(self, text: str) -> str:
-        """Returns what a server wrote on one line, without the key, which some repeat."""
+    def _shown(self, text: str) -> str:
+        """Return a server's text on one line, without the key, which some servers repeat."""
         if self._key:
-            text = text.replace(self._key, _HIDDEN)
+            text = text.replace(self._key, _REDACTED)
         return " ".join(text.split())[:300]
 
 
 def retry_after(value: str | None) -> float | None:
-    """Returns the seconds that a Retry-After header asks for, as such or by a date; None where it cannot be read."""
+    """Return the seconds in a Retry-After header, a number or a date; None if there is none or it cannot be parsed."""
     if value is None:
         return None
     try:

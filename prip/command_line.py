@@ -1,4 +1,4 @@
-"""Argument errors of `prip` and `prip-train`: one line that names the argument, what was expected and what it got."""
+"""Errors and warnings of `prip` and `prip-train` on one line."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from typing import Any, NoReturn
 
 from .errors import PripWarning
 
-KINDS = {"int": "a whole number", "float": "a number"}
-"""argparse's names of types, in words."""
+_TYPES = {"int": "a whole number", "float": "a number"}
 
 
 class Parser(argparse.ArgumentParser):
-    """Argument parser that reports an error in one line, in the name of the subcommand that it belongs to."""
+    """Argument parser that reports an error on one line, under the name of its subcommand."""
 
     def error(self, message: str) -> NoReturn:
-        """Print an error in one line, with a pointer to --help, and exit with status 2."""
+        """Print an error on one line, with a pointer to --help, and exit with status 2."""
         flags = [text for action in self._actions for text in action.option_strings]
         sentence = in_words(message, flags, example(self.epilog))
         print(f"{self.prog}: error: {sentence} (all arguments: {self.prog} --help)", file=sys.stderr)
@@ -37,7 +36,7 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def _chosen(self, parsed: argparse.Namespace) -> Parser:
-        """Return the parser of the subcommand that was chosen, or this one."""
+        """Return the parser of the chosen subcommand, or this one."""
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction) and action.choices:
                 return action.choices.get(getattr(parsed, action.dest), self)
@@ -55,36 +54,33 @@ class Parser(argparse.ArgumentParser):
 def in_words(message: str, flags: Sequence[str], example: str = "") -> str:
     """Return argparse's message as "argument: expected ..., got ...".
 
-    Args:
-        message: What argparse says.
-        flags: All known flags, for "did you mean".
-        example: A command to show if an argument is missing.
+    `flags` are all known flags, for "did you mean"; `example` is a command to show if an argument is missing.
     """
     text = " ".join(message.split()).removeprefix("argument ")
-    if found := re.fullmatch(r"unrecognized arguments: (.*)", text):
-        return unknown_flag(found[1].split()[0], flags)
-    if found := re.fullmatch(r"(.+?): invalid choice: (.+?) \(choose from (.*)\)", text):
-        choices = [choice.strip("'") for choice in found[3].split(", ")]
-        hint = meant(found[2].strip("'"), [*choices, *flags])
-        return f"{found[1]}: expected {any_of(choices)}, got {found[2]}{hint}"
-    if found := re.fullmatch(r"(.+?): invalid (\w+) value: (.*)", text):
-        return f"{found[1]}: expected {KINDS.get(found[2], found[2])}, got {found[3]}"
-    if found := re.fullmatch(r"(.+?): expected (?:one|at least one) argument", text):
-        return f"{found[1]}: expected a value, got none"
-    if found := re.fullmatch(r"the following arguments are required: (.*)", text):
-        names = found[1].split(", ")
+    if match := re.fullmatch(r"unrecognized arguments: (.*)", text):
+        return unknown_flag(match[1].split()[0], flags)
+    if match := re.fullmatch(r"(.+?): invalid choice: (.+?) \(choose from (.*)\)", text):
+        choices = [choice.strip("'") for choice in match[3].split(", ")]
+        hint = meant(match[2].strip("'"), [*choices, *flags])
+        return f"{match[1]}: expected {any_of(choices)}, got {match[2]}{hint}"
+    if match := re.fullmatch(r"(.+?): invalid (\w+) value: (.*)", text):
+        return f"{match[1]}: expected {_TYPES.get(match[2], match[2])}, got {match[3]}"
+    if match := re.fullmatch(r"(.+?): expected (?:one|at least one) argument", text):
+        return f"{match[1]}: expected a value, got none"
+    if match := re.fullmatch(r"the following arguments are required: (.*)", text):
+        names = match[1].split(", ")
         shown = f", as in: {example}" if example else ""
         return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing{shown}"
     return text
 
 
 def unknown_flag(flag: str, flags: Sequence[str]) -> str:
-    """Return an error for an unknown flag, with the known flag that was probably meant."""
+    """Return the error for an unknown flag, with the closest known flag as a hint."""
     return f"unknown argument {flag}{meant(flag, flags)}"
 
 
 def meant(word: str, known: Sequence[str]) -> str:
-    """Return "; did you mean ...?" if one known word is similar, or the only one that starts like this; else ""."""
+    """Return "; did you mean ...?" with a similar known word or the only completion, else ""."""
     word = word.partition("=")[0]
     near = difflib.get_close_matches(word, known, n=1)
     bare = word.strip("-")
@@ -100,23 +96,23 @@ def any_of(words: Sequence[str]) -> str:
 
 
 def example(epilog: str | None) -> str:
-    """Return the first command among the examples that end a help text, or ""."""
+    """Return the first example at the end of a help text, or ""."""
     lines = [line.strip() for line in (epilog or "").splitlines() if line.startswith("  ")]
     return lines[0] if lines else ""
 
 
 @contextmanager
-def told_warnings(command: str) -> Iterator[None]:
-    """Print each PripWarning as one line on standard error, without the line of source that warnings usually show."""
+def printed_warnings(command: str) -> Iterator[None]:
+    """Print each PripWarning on one line of standard error, without the source line that Python adds."""
     with warnings.catch_warnings():
         warnings.simplefilter("default", PripWarning)
         show = warnings.showwarning
 
-        def tell(message: Any, category: type[Warning], *source: Any, **options: Any) -> None:
+        def print_line(message: Any, category: type[Warning], *source: Any, **options: Any) -> None:
             if issubclass(category, PripWarning):
                 print(f"{command}: warning: {' '.join(str(message).split())}", file=sys.stderr)
             else:
                 show(message, category, *source, **options)
 
-        warnings.showwarning = tell
+        warnings.showwarning = print_line
         yield

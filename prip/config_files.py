@@ -23,17 +23,14 @@ class ConfigFile:
 
 
 def read_config_chain(config: str, presets: Mapping[str, Path]) -> list[ConfigFile]:
-    """Read a config and the configs that it extends, each with `extends: PRESET` or `extends: FILE`.
+    """Return the files of a config in order of application: those that it extends first, `config` last.
 
     Args:
-        config: the name of a preset or the path of a YAML file.
-        presets: the presets' files by name.
-
-    Returns:
-        The files in the order in which they apply: those that are extended first, `config` last.
+        config: Name of a preset or path of a YAML file, which extends another by `extends: PRESET` or `extends: FILE`.
+        presets: The presets' files by name.
 
     Raises:
-        InputError: if a file is missing, holds no mapping, is no YAML or extends itself.
+        InputError: A file is missing, is not YAML, is not a mapping, or extends itself.
     """
     chain: list[ConfigFile] = []
     name: str | None = config

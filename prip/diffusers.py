@@ -23,31 +23,30 @@ if TYPE_CHECKING:
 
 Pipeline = TypeVar("Pipeline", bound="DiffusionPipeline")
 
-_NOT_HERE = ("num_alternatives",)
+_UNSUPPORTED = ("num_alternatives",)
 
 
 def with_refiner(
     pipe: Pipeline, refiner: Refiner | str | os.PathLike[str] | None = None, **options: Unpack[OneTextOptionsDict]
 ) -> Pipeline:
-    """Return a pipeline that refines its prompt before it draws, with the parts of another pipeline.
+    """Return a pipeline that refines its prompt before drawing, and shares its components with `pipe`.
 
     The result is an instance of a subclass of the pipeline's class, not a wrapper: isinstance, components, devices,
-    LoRA, offloading, copying, pickling and save_pretrained are diffusers' own. It shares its parts with `pipe`, which
-    does not change. save_pretrained writes the plain pipeline, and from_pipe makes a plain one.
+    LoRA, offloading, copying and pickling work as in diffusers. `pipe` does not change. `save_pretrained` writes, and
+    `from_pipe` creates, a plain pipeline.
 
-    It is called like the pipeline, with one more argument: `refine=False` draws the prompt unrefined, and a mapping of
-    options overrides those given here. Prompts without words, and `prompt_embeds`, are used as they are. `prompt_2`
-    and `prompt_3` are used if they are given, and else follow the refined prompt. Everything else, such as negative
-    prompts and generators, is passed on.
+    A call takes one more argument: `refine=False` draws the prompt unrefined, a mapping of options overrides those
+    given here. Prompts without words and `prompt_embeds` are used as they are; `prompt_2` and `prompt_3` default to the
+    refined prompt. All other arguments are passed on.
 
     The refined prompt, a string or a list like the prompt, is `refined_prompt` of the output and, for
     return_dict=False, of the pipeline until its next call; None if nothing was refined.
 
     Args:
-        pipe: A text-to-image pipeline of diffusers, or an image-to-image pipeline with a prompt. One that refines
-            already gets this refiner and these options instead of its own.
-        refiner: A Refiner, which stays on its device, or what `Refiner.from_pretrained` takes, which is loaded on the
-            pipeline's device and moves with it; None is the embedded one.
+        pipe: A text-to-image pipeline of diffusers, or an image-to-image pipeline with a prompt. If it already refines,
+            this refiner and these options replace its own.
+        refiner: A Refiner, which stays on its device, or an argument of `Refiner.from_pretrained`, loaded on the
+            pipeline's device and moved with it; None is the embedded one.
         **options: Options of `Refiner.refine` for every call. The token budget is counted by the tokenizer of the
             pipeline's text encoder with the highest limit, and is that limit by default (or `max_sequence_length`).
 
@@ -64,13 +63,13 @@ def with_refiner(
     from .refiner import Refiner
 
     tokens = PipelineTokens(pipe)
-    given = isinstance(refiner, Refiner)
+    is_loaded = isinstance(refiner, Refiner)
     if not isinstance(refiner, Refiner):
-        refiner = Refiner.from_pretrained("prip-mini" if refiner is None else refiner, device=_place(pipe))
+        refiner = Refiner.from_pretrained("prip-mini" if refiner is None else refiner, device=_device_of(pipe))
     kind = _plain_class(type(pipe))
     refining = _empty(kind)
-    vars(refining).update({name: value for name, value in vars(pipe).items() if name not in _OWN})
-    refining._refinement = _Refinement(refiner.counted_by(tokens), tokens.frame, defaults, follows=not given)
+    vars(refining).update({name: value for name, value in vars(pipe).items() if name not in _STATE})
+    refining._refinement = _Refinement(refiner.counted_by(tokens), tokens.frame, defaults, follows=not is_loaded)
     return refining
 
 
@@ -86,7 +85,7 @@ class _Refinement:
     """Whether the refiner moves with the pipeline."""
 
     def __call__(self, prompt: Any, options: RefineOptions, max_sequence_length: int | None) -> Any:
-        """Return the refined prompt of a string, or those of a list; prompts without words are kept."""
+        """Return the refined prompt or prompts; prompts without words are kept."""
         budget = options.token_budget
         if budget is None and max_sequence_length is not None:
             budget = max(1, min(self.refiner.token_limit, max_sequence_length - self.frame))
@@ -94,14 +93,14 @@ class _Refinement:
         if isinstance(prompt, str) or not isinstance(prompt, Sequence):
             return prompt if _is_wordless(prompt) else self.refiner.refine(prompt, options)
         check_user_prompts(
-            ["-" if _is_wordless(one) else one for one in prompt]
-        )  # errors name the index in the whole list
-        refined = iter(self.refiner.refine([one for one in prompt if not _is_wordless(one)], options))
-        return [one if _is_wordless(one) else next(refined) for one in prompt]
+            ["-" if _is_wordless(text) else text for text in prompt]
+        )  # errors give its index in the list
+        refined = iter(self.refiner.refine([text for text in prompt if not _is_wordless(text)], options))
+        return [text if _is_wordless(text) else next(refined) for text in prompt]
 
 
 class _Refining:
-    """Mixin of refining pipelines. Without a refinement, as from_pipe makes it, it acts like the plain class."""
+    """Mixin of refining pipelines. Without a refinement, as after `from_pipe`, it acts like the plain class."""
 
     refined_prompt: str | list[str] | None = None
     _refinement: _Refinement | None = None
@@ -110,14 +109,14 @@ class _Refining:
         """Move the pipeline; a refiner that was loaded for it moves to its device but keeps its dtype."""
         moved = super().to(*arguments, **named)  # type: ignore[misc]
         if self._refinement is not None and self._refinement.follows:
-            self._refinement.refiner.to(_place(self))
+            self._refinement.refiner.to(_device_of(self))
         return moved
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _empty, (_plain_class(type(self)),), vars(self)
 
 
-_OWN = ("refined_prompt", "_refinement")
+_STATE = ("refined_prompt", "_refinement")
 
 
 def _empty(kind: type) -> Any:
@@ -129,21 +128,21 @@ def _empty(kind: type) -> Any:
 def _refining_class(kind: type) -> type:
     """Return the refining subclass of a pipeline's class, with the same name, which diffusers stores and looks up."""
     signature = inspect.signature(kind.__call__)
-    own_length = signature.parameters.get("max_sequence_length")
-    default_length = own_length.default if own_length is not None and isinstance(own_length.default, int) else None
+    length = signature.parameters.get("max_sequence_length")
+    default_length = length.default if length is not None and isinstance(length.default, int) else None
 
     @functools.wraps(kind.__call__)
     def call(self: Any, *arguments: Any, refine: bool | Mapping[str, Any] = True, **named: Any) -> Any:
         bound = signature.bind(self, *arguments, **named)
-        refinement, given = self._refinement, bound.arguments
+        refinement, values = self._refinement, bound.arguments
         if not isinstance(refine, bool | Mapping):
             raise InputError(f"refine: expected True, False or a mapping of options, got {refine!r}")
         self.refined_prompt = None
         if refinement is not None and refine is not False:
             options = _checked(refine, refinement.defaults) if isinstance(refine, Mapping) else refinement.defaults
-            if given.get("prompt") is not None and given.get("prompt_embeds") is None:
-                length = given.get("max_sequence_length", default_length)
-                given["prompt"] = self.refined_prompt = refinement(given["prompt"], options, length)
+            if values.get("prompt") is not None and values.get("prompt_embeds") is None:
+                length = values.get("max_sequence_length", default_length)
+                values["prompt"] = self.refined_prompt = refinement(values["prompt"], options, length)
         output = kind.__call__(*bound.args, **bound.kwargs)
         if not isinstance(output, tuple):
             output.refined_prompt = self.refined_prompt
@@ -151,23 +150,18 @@ def _refining_class(kind: type) -> type:
 
     switch = inspect.Parameter("refine", inspect.Parameter.KEYWORD_ONLY, default=True)
     parameters = list(signature.parameters.values())
-    place = next((n for n, one in enumerate(parameters) if one.kind is one.VAR_KEYWORD), len(parameters))
-    parameters.insert(place, switch)
+    last = next((i for i, parameter in enumerate(parameters) if parameter.kind is parameter.VAR_KEYWORD), None)
+    parameters.insert(len(parameters) if last is None else last, switch)
     call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    names = {
-        "__call__": call,
-        "__module__": kind.__module__,
-        "__qualname__": kind.__qualname__,
-        "__doc__": kind.__doc__,
-    }
-    return type(kind.__name__, (_Refining, kind), names)
+    names = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return type(kind.__name__, (_Refining, kind), {**names, "__call__": call})
 
 
 def _is_wordless(prompt: Any) -> bool:
     return isinstance(prompt, str) and not own_words(prompt)
 
 
-def _place(pipe: Any) -> torch.device | str:
+def _device_of(pipe: Any) -> torch.device | str:
     """Return the device of a pipeline; the CPU for one that is offloaded."""
     return "cpu" if pipe.device.type == "meta" else pipe.device
 
@@ -188,7 +182,7 @@ def _check_pipeline(diffusers: Any, pipe: Any) -> None:
 
 def _checked(options: Mapping[str, Any], defaults: RefineOptions | None = None) -> RefineOptions:
     """Return the defaults with these changes; raises InputError for an option that is unknown or invalid."""
-    known = [field.name for field in fields(RefineOptions) if field.name not in _NOT_HERE]
+    known = [field.name for field in fields(RefineOptions) if field.name not in _UNSUPPORTED]
     for name in options:
         if name not in known:
             raise InputError(f"{name}: expected an option of refine ({', '.join(known)}), got an unknown one")

@@ -1,7 +1,7 @@
 """Filter warnings that other packages log when they are merely imported.
 
-transformers, accelerate and diffusers import torchao and DeepSpeed if these are installed, which then warn about
-kernels and devices that nobody asked for.
+transformers, accelerate and diffusers import torchao and DeepSpeed if they are installed, which then warn about missing
+kernels and devices even if they are not used.
 """
 
 from __future__ import annotations

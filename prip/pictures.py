@@ -1,4 +1,4 @@
-"""Pictures with Pillow: tensors as images, and text in which each character uses the first font that has it."""
+"""Draw with Pillow: tensors as images, and text in the first font that has each character."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FILES = (
     "FreeSans.ttf",
     "unifont.ttf",
 )
-"""System fonts with more characters than Pillow's own, which has no accents. Any of them may be missing."""
+"""System fonts with more characters than Pillow's default font, which has no accents; any of them may be missing."""
 
 _NO_CHARACTER = "\uffff"
 _INVISIBLE = ("Cf", "Mn", "Me")
@@ -48,10 +48,7 @@ _INVISIBLE = ("Cf", "Mn", "Me")
 
 
 def as_picture(image: Images, extra: str = "generate") -> Image:
-    """Return one image, uint8 `(3, height, width)`, as a Pillow image.
-
-    Raises MissingExtraError, which names `extra`, without Pillow.
-    """
+    """Convert an image, uint8 `(3, height, width)`, to Pillow; MissingExtraError names `extra` if Pillow is missing."""
     return require("PIL.Image", extra).fromarray(image.permute(1, 2, 0).contiguous().numpy())
 
 
@@ -61,14 +58,14 @@ def length(text: str, size: int) -> float:
 
 
 def write(
-    draw: ImageDraw, corner: tuple[float, float], text: str, *, size: int, colour: str, right: bool = False
+    draw: ImageDraw, corner: tuple[float, float], text: str, *, size: int, color: str, right: bool = False
 ) -> None:
-    """Write a text with its upper left (or upper right) corner at `corner`; characters without a font are left out."""
+    """Write a text with its upper left (or upper right) corner at `corner`, without characters that no font has."""
     x, y = corner
-    ascent = own_font(size).getmetrics()[0]
+    ascent = default_font(size).getmetrics()[0]
     x -= length(text, size) if right else 0
     for font, run in _runs(text, size):
-        draw.text((x, y + ascent), run, font=font, fill=colour, anchor="ls")
+        draw.text((x, y + ascent), run, font=font, fill=color, anchor="ls")
         x += font.getlength(run)
 
 
@@ -99,15 +96,15 @@ def left_out(text: str) -> str:
 
 
 @lru_cache
-def own_font(size: int) -> FreeTypeFont:
-    """Return Pillow's own font. Raises MissingExtraError without Pillow."""
+def default_font(size: int) -> FreeTypeFont:
+    """Return Pillow's default font. Raises MissingExtraError without Pillow."""
     return require("PIL.ImageFont", "generate").load_default(size)
 
 
 @lru_cache(maxsize=4096)
 def font_of(character: str, size: int) -> Font | None:
     """Return the first font that has a character, or None."""
-    for font in (own_font(size), *(_font(name, size) for name in FILES)):
+    for font in (default_font(size), *(_font(name, size) for name in FILES)):
         if font is not None and (character.isspace() or _shape(font, character) != _shape(font, _NO_CHARACTER)):
             return font
     return None
@@ -115,7 +112,7 @@ def font_of(character: str, size: int) -> Font | None:
 
 @lru_cache
 def _font(name: str, size: int) -> Font | None:
-    """Return a font of the system, or None when it is not installed or not available in this size."""
+    """Return a system font, or None if it is not available in this size."""
     try:
         return require("PIL.ImageFont", "generate").truetype(name, size)
     except OSError:
@@ -124,11 +121,9 @@ def _font(name: str, size: int) -> Font | None:
 
 def _runs(text: str, size: int) -> list[tuple[Font, str]]:
     """Return runs of characters with their font, without those that no font has."""
-    fonts = [(font_of(character, size), character) for character in _composed(text)]
-    runs = [
-        list(run) for _, run in groupby((pair for pair in fonts if pair[0] is not None), key=lambda pair: id(pair[0]))
-    ]
-    return [(run[0][0], "".join(character for _, character in run)) for run in runs if run[0][0] is not None]
+    fonts = [(font, character) for character in _composed(text) if (font := font_of(character, size)) is not None]
+    runs = [list(run) for _, run in groupby(fonts, key=lambda pair: id(pair[0]))]
+    return [(run[0][0], "".join(character for _, character in run)) for run in runs]
 
 
 def _composed(text: str) -> str:

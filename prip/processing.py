@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerFast
 
-__all__ = [
+__all__ = [  # with names of prip.text.prompts
     "MAX_CHARACTERS",
     "PripProcessor",
     "check_user_prompt",
@@ -31,7 +31,6 @@ __all__ = [
     "own_words",
     "save_tokenizer",
 ]
-"""Names of prip.text.prompts are re-exported."""
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -42,14 +41,10 @@ class PripProcessor:
     def __init__(
         self, encoder_tokenizer: PreTrainedTokenizerFast | None, decoder_tokenizer: PreTrainedTokenizerFast
     ) -> None:
-        """Check the tokenizers.
-
-        Args:
-            encoder_tokenizer: None for a model without a preference encoder.
-            decoder_tokenizer: The prompt decoder's.
+        """Create a processor; `encoder_tokenizer` is None for a model without a preference encoder.
 
         Raises:
-            InputError: The encoder's tokenizer has no padding token, or the decoder's no end-of-sequence token.
+            InputError: The encoder's tokenizer has no padding token, or the decoder's has no end-of-sequence token.
         """
         if encoder_tokenizer is not None and encoder_tokenizer.pad_token_id is None:
             raise InputError("encoder_tokenizer: expected a tokenizer with a padding token, got none")
@@ -64,7 +59,7 @@ class PripProcessor:
     join = staticmethod(prompts.join)
 
     def encode_user_prompts(self, user_prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what the preference encoder reads: the user's own words without webui syntax.
+        """Tokenize the user's own words, without webui syntax, for the preference encoder.
 
         Returns:
             input_ids and attention_mask, int64 `(batch, length)`, padded on the right; of length 0 without an encoder.
@@ -85,7 +80,7 @@ class PripProcessor:
         return encoded["input_ids"], encoded["attention_mask"]
 
     def prefix_ids(self, user_prompt: str) -> list[int]:
-        """Return the token ids that the prompt decoder continues: the prefix without webui syntax or special tokens."""
+        """Tokenize the prefix that the prompt decoder continues, without webui syntax and special tokens."""
         prefix = self.prefix(plain_prompt(user_prompt))
         return self.decoder_tokenizer.encode(prefix, add_special_tokens=False, verbose=False)
 
@@ -135,9 +130,9 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | os.PathLike
 
 
 def load_tokenizer(folder: str | os.PathLike[str]) -> PreTrainedTokenizerFast:
-    """Load tokenizer.json with the special tokens that tokenizer_config.json names.
+    """Load tokenizer.json with the special tokens in tokenizer_config.json.
 
-    Raises CheckpointError, naming the file, when one of the two is missing, unreadable or names code of its own.
+    Raises CheckpointError, which names the file, if either is missing, unreadable or refers to code.
     """
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
@@ -157,5 +152,5 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> PreTrainedTokenizerFast:
     named = {name: token.get("content") if isinstance(token, dict) else token for name, token in tokens.items()}
     for name, token in named.items():
         if not isinstance(token, str):
-            raise CheckpointError(f"{settings}: {name} should be a token, it is {tokens[name]!r:.100}")
+            raise CheckpointError(f"{settings}: {name}: expected a token, got {tokens[name]!r:.100}")
     return PreTrainedTokenizerFast(tokenizer_object=backend, **named)

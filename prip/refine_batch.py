@@ -1,4 +1,4 @@
-"""Refining many prompts under the same options: in batches, equal ones once, with a report of what fell short."""
+"""Refine many prompts with the same options, in batches, and report results that fall short of the options."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Refined:
     """The texts of one user prompt."""
 
     texts: list[str]
-    """Distinct texts; the first is the one that is returned alone."""
+    """Distinct texts; the first is the refined prompt, the others are alternatives."""
     unchanged: bool = False
-    """Whether no modifier had room: the only text is the user prompt with its styles."""
+    """Whether no modifier fits: the only text is the user prompt with its styles."""
     short: bool = False
-    """Whether there are fewer texts than were asked for."""
+    """Whether there are fewer texts than requested."""
 
 
 def refine_batch(
@@ -40,14 +40,13 @@ def refine_batch(
     def sample(jobs: Sequence[Job], temperature: float) -> list[str | None]:
         return _sample(sampler, jobs, replace(options, temperature=temperature))
 
-    open_ended = [first for first in firsts if not ends_in_weight(first.user_prompt)]
-    sampled = sample(open_ended, options.temperature)
-    ready = {first: text for first, text in zip(open_ended, sampled, strict=True) if text is not None}
+    extensible = [first for first in firsts if not ends_in_weight(first.user_prompt)]
+    sampled = sample(extensible, options.temperature)
+    texts = {first: [text] for first, text in zip(extensible, sampled, strict=True) if text is not None}
     wanted = options.num_alternatives
-    if wanted == 1:
-        texts = {first: [text] for first, text in ready.items()}
-    else:
-        texts = find_alternatives(ready, wanted, options.temperature or 1.0, sample)
+    if wanted > 1:
+        first_texts = {first: text for first, (text,) in texts.items()}
+        texts = find_alternatives(first_texts, wanted, options.temperature or 1.0, sample)
     return [
         Refined(list(texts[first]), short=len(texts[first]) < wanted)
         if first in texts
@@ -57,7 +56,7 @@ def refine_batch(
 
 
 def _sample(sampler: PromptSampler, jobs: Sequence[Job], options: RefineOptions) -> list[str | None]:
-    """Return the text of each job, None for one without room; equal jobs are sampled once."""
+    """Return the text of each job, or None if no modifier fits; equal jobs are sampled once."""
     distinct = list(dict.fromkeys(jobs))
     texts: dict[Job, str | None] = {}
     for start in range(0, len(distinct), options.batch_size):
@@ -70,13 +69,7 @@ def _sample(sampler: PromptSampler, jobs: Sequence[Job], options: RefineOptions)
 
 
 def first_share(actions: Sequence[int], strength: float, separator: int) -> list[int]:
-    """Return the actions of the first modifiers, as if the prompt decoder had ended after them.
-
-    Args:
-        actions: Token ids that begin inside a modifier.
-        strength: Share of the modifiers to keep, above 0 and at most 1; their number is rounded up.
-        separator: Token between two modifiers.
-    """
+    """Return the actions of the first modifiers: a share `strength` in (0, 1] of them, rounded up to whole ones."""
     ends = [index for index, token in enumerate(actions) if token == separator]
     kept = max(1, math.ceil(strength * (len(ends) + 1) - 1e-9))
     return list(actions) if kept > len(ends) else list(actions[: ends[kept - 1]])
@@ -85,7 +78,7 @@ def first_share(actions: Sequence[int], strength: float, separator: int) -> list
 def shortcomings(
     user_prompts: Sequence[str], results: Sequence[Refined], options: RefineOptions, token_limit: int
 ) -> list[str]:
-    """Return a sentence for each way in which results fall short of the options; an empty list if they do not."""
+    """Return a sentence for each way in which results fall short of the options."""
     pairs = list(zip(user_prompts, results, strict=True))
     weighted = [prompt for prompt, _ in pairs if ends_in_weight(prompt)]
     unchanged = [prompt for prompt, result in pairs if result.unchanged and not ends_in_weight(prompt)]
@@ -97,11 +90,8 @@ def shortcomings(
             f"{_shown(weighted[0])}"
         )
     if unchanged:
-        budget = (
-            f"the generator's limit of {token_limit} tokens"
-            if options.token_budget is None
-            else f"token_budget={options.token_budget}"
-        )
+        limit = f"the generator's limit of {token_limit} tokens"
+        budget = limit if options.token_budget is None else f"token_budget={options.token_budget}"
         sentences.append(
             f"{_returned_unchanged(unchanged)}: no modifier fits within {budget} and "
             f"max_new_tokens={options.max_new_tokens}: {_shown(unchanged[0])}"

@@ -51,14 +51,14 @@ class Refiner:
         record: dict[str, Any] | None = None,
         counter: TokenCounter | None = None,
     ) -> None:
-        """Build a refiner from a model and its tokenizers.
+        """Create a refiner from a model and its tokenizers.
 
         Args:
-            model: Preference encoder and prompt decoder; it is put into evaluation mode.
+            model: Preference encoder and prompt decoder, which are put into evaluation mode.
             processor: Their tokenizers.
             name: The refiner's name in tables.
-            record: What is known of its training, as in training.json.
-            counter: Counts the token budget, and is its default limit. None counts as CLIP does.
+            record: Record of its training, as in training.json.
+            counter: Counts the token budget, and sets its default. None counts CLIP's tokens.
 
         Raises:
             CheckpointError: A part of the model has no tokenizer, or a smaller vocabulary than its tokenizer.
@@ -79,24 +79,31 @@ class Refiner:
         quantization: str | None = None,
         compile: bool = False,
     ) -> Refiner:
-        """Load a refiner, alone or in a whole checkpoint: an embedded one, a folder, or "owner/name" on the Hub at
-        `revision`.
+        """Load a refiner, alone or from a whole checkpoint.
 
-        `device` None takes a GPU when there is one; `dtype` None is float32 on the CPU and the checkpoint's own on a
-        GPU. `quantization` "int8" keeps the weights of linear layers in 8 bits (extra `quantize`). `compile` compiles
-        both models by torch.compile: the first prompts then take minutes.
-        Raises CheckpointError for anything wrong with the checkpoint, InputError for an unusable device or option.
+        Args:
+            model: An embedded checkpoint, a folder, or "owner/name" on the Hub.
+            revision: Branch, tag or commit on the Hub.
+            device: None is a GPU if there is one.
+            dtype: A dtype, its name, or "auto" for the checkpoint's own. None is float32 on the CPU, else "auto".
+            quantization: "int8" stores the weights of linear layers in 8 bits (extra `quantize`).
+            compile: Compile both models with torch.compile; the first prompts then take minutes.
+
+        Raises:
+            CheckpointError: The checkpoint is unknown, damaged or foreign.
+            InputError: The device, the dtype or the quantization cannot be used.
+            MissingExtraError: The extra `quantize` is needed and not installed.
         """
         check_quantization(quantization)
-        place = as_device(device)
+        target = as_device(device)
         folder = RefinerFolder.open(model, revision)
         if dtype is None:
-            dtype = "float32" if place.type == "cpu" else "auto"
+            dtype = "float32" if target.type == "cpu" else "auto"
         loaded = PripModel.from_pretrained(folder, dtype=dtype)
         try:
             record_file = folder.path / RECORD_FILE
             record = read_json(record_file) if record_file.is_file() else None
-            refiner = cls(loaded.to(place), PripProcessor.from_pretrained(folder), record=record)
+            refiner = cls(loaded.to(target), PripProcessor.from_pretrained(folder), record=record)
         except InputError as error:
             raise CheckpointError(f"{folder.path}: {error}") from error
         if quantization is not None:
@@ -106,7 +113,7 @@ class Refiner:
         return refiner
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], max_shard_size: str = "5GB") -> None:
-        """Write a folder that `from_pretrained` reads, with training.json if there is a record."""
+        """Save the models (in shards of `max_shard_size`), the tokenizers, and training.json if there is a record."""
         folder = Path(save_directory)
         self.model.save_pretrained(folder, max_shard_size=max_shard_size)
         self.processor.save_pretrained(folder)
@@ -126,17 +133,16 @@ class Refiner:
 
         Args:
             repo_id: "owner/name".
-            private: Whether a new repository is private; None leaves that to the account's default.
-            revision: Branch to publish to.
-            commit_message: Subject of the commit.
+            private: True creates a private repository and refuses a public one; None is the account's default.
+            revision: Branch to publish to, created if it does not exist.
+            commit_message: Message of the commit.
             license: The Hub's identifier of a license.
 
         Returns:
-            The commit, to be used as `revision`.
+            The hash of the commit.
 
         Raises:
-            InputError: The name cannot be that of a repository.
-            CheckpointError: The Hub refuses the refiner or cannot be reached.
+            CheckpointError: The Hub refuses the upload or cannot be reached.
         """
         from .hub.model_card import refiner_card
         from .hub.publish import publish
@@ -153,15 +159,11 @@ class Refiner:
         return self.model.device
 
     def to(self, device: str | torch.device, dtype: str | torch.dtype | None = None) -> Refiner:
-        """Move the models, which are shared with refiners made by `counted_by`.
+        """Move the models, which are shared with refiners from `counted_by`, and return this refiner.
 
         Args:
-            device: Where to move them.
-            dtype: Precision to convert them to. None keeps theirs: a refiner loaded on a GPU in half precision keeps
-                it on the CPU. A quantized refiner takes none.
-
-        Returns:
-            This refiner. A compiled one is compiled again for its next prompts.
+            device: Device to move to. A compiled model is compiled again there.
+            dtype: Dtype to convert to; None keeps the current one, even half precision on the CPU.
 
         Raises:
             InputError: The device cannot be used, or `dtype` is given for a quantized refiner.
@@ -172,19 +174,16 @@ class Refiner:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle the parts; nothing is resolved or loaded again."""
+        """Copy and pickle the parts, without resolving or loading the checkpoint again."""
         return Refiner, (self.model, self.processor, self.name, self.record, self.sampler.counter)
 
     @property
     def token_limit(self) -> int:
-        """Token budget of options that set none: what the generator's text encoder reads."""
+        """Default token budget: all that the generator's text encoder reads."""
         return self.sampler.token_limit
 
     def counted_by(self, generator: CountsTokens) -> Refiner:
-        """Return a refiner with the same models that counts the token budget by a generator's own tokenizer.
-
-        Without a token budget in the options, it is all that the generator reads.
-        """
+        """Return a refiner with the same models that counts, and by default limits, tokens as a generator does."""
         return Refiner(self.model, self.processor, self.name, self.record, TokenCounter.of(generator))
 
     @overload
@@ -219,17 +218,14 @@ class Refiner:
     ) -> str | list[str] | list[list[str]]: ...
     @lists_options
     def refine(
-        self,
-        prompt: str | Sequence[str],
-        options: RefineOptions | None = None,
-        **changes: Unpack[RefineOptionsDict],
+        self, prompt: str | Sequence[str], options: RefineOptions | None = None, **changes: Unpack[RefineOptionsDict]
     ) -> str | list[str] | list[list[str]]:
         """Refine a prompt, or a list of prompts.
 
-        Each prompt keeps its own words at the start, without trailing periods and commas. It gets modifiers that fit
-        the token budget, repeat none of its words, and respect the options. The result for a prompt depends on that
-        prompt and the options only, not on the rest of the batch; in float16, bfloat16 or int8, a few depend on it.
-        A prompt without room for a modifier is returned unchanged, with a PripWarning.
+        Each prompt keeps its own words at the start, without trailing periods and commas, followed by modifiers that
+        fit the token budget, repeat none of its words, and respect the options. The result depends only on the prompt
+        and the options, not on the rest of the batch, except rarely in float16, bfloat16 or int8. A prompt without
+        room for a modifier is returned unchanged, with a PripWarning.
 
         Args:
             prompt: One prompt, or several.
@@ -237,9 +233,8 @@ class Refiner:
             **changes: Single options, which override `options`:
 
         Returns:
-            The refined prompt for a string, a list of them for a list. With `num_alternatives` of 2 or more, a list of
-            distinct texts takes the place of each refined prompt; it is shorter, with a PripWarning, if there are no
-            more.
+            The refined prompt for a string, a list of them for a list. With `num_alternatives` of 2 or more, each
+            refined prompt is a list of that many distinct texts; fewer, with a PripWarning, if no more are found.
 
         Raises:
             InputError: A prompt cannot be refined, or an option is invalid.
@@ -252,24 +247,16 @@ class Refiner:
     def __call__(
         self, user_prompts: Sequence[str], seeds: Sequence[int], options: RefineOptions | None = None
     ) -> list[str]:
-        """Return the first text of each prompt with its own seed, as the `PromptRefiner` protocol asks.
+        """Return the refined prompt of each (user prompt, seed), as a `PromptRefiner`; `options.seed` is not read.
 
-        Args:
-            user_prompts: The prompts.
-            seeds: One for each prompt; `options.seed` is not read.
-            options: None stands for the defaults with `allow_faults`, so that what is measured is the model's own.
+        `options` None is the defaults with `allow_faults`, so that evaluations see the model's own texts.
         """
         options = options or RefineOptions(allow_faults=True)
         results = self._refine_with_warnings(check_user_prompts(user_prompts), seeds, options)
         return [result.texts[0] for result in results]
 
     def refine_each(self, user_prompts: Sequence[str], seeds: Sequence[int], options: RefineOptions) -> list[Refined]:
-        """Return what `refine` makes of each prompt with its own seed, without warnings: see `shortcomings`.
-
-        Args:
-            user_prompts: The prompts.
-            seeds: One for each prompt; `options.seed` is not read.
-            options: The same for all prompts.
+        """Refine each prompt with its own seed (`options.seed` is not read), without the warnings of `shortcomings`.
 
         Raises:
             InputError: A prompt cannot be refined, or the numbers of prompts and seeds differ.
@@ -377,17 +364,17 @@ def refine(
     Args:
         prompt: One prompt, or several.
         model: An embedded checkpoint, a folder, or "owner/name" on the Hub. It is not loaded if `strength` is 0.
-        device: Where the model computes; None takes a GPU if there is one.
+        device: Device of the model; None is a GPU if there is one.
         revision: Branch, tag or commit on the Hub.
-        dtype: "float32", "float16", "bfloat16" or "auto"; None is float32 on the CPU, the checkpoint's own on a GPU.
-        quantization: "int8" keeps linear layers in 8 bits (extra `quantize`).
+        dtype: "float32", "float16", "bfloat16" or "auto" (the checkpoint's own); None is float32 on the CPU, else auto.
+        quantization: "int8" stores the weights of linear layers in 8 bits (extra `quantize`).
         compile: Compile the model with torch.compile; the first prompts then take minutes.
         options: Options to start from; None stands for the defaults.
         **changes: Single options, which override `options`:
 
     Returns:
-        The refined prompt for a string, a list of them for a list. With `num_alternatives` of 2 or more, a list of
-        distinct texts takes the place of each refined prompt.
+        The refined prompt for a string, a list of them for a list. With `num_alternatives` of 2 or more, each refined
+        prompt is a list of distinct texts.
 
     Raises:
         InputError: A prompt cannot be refined, or an option is invalid.
@@ -413,7 +400,7 @@ def loaded(
 
 
 _LOADING = Lock()
-"""Lets threads that ask at the same time load a refiner once."""
+"""Makes concurrent threads load a refiner only once."""
 
 
 @lru_cache(maxsize=4)
@@ -422,9 +409,9 @@ def _loaded(model: str, last_change: int, *options: Any) -> Refiner:
 
 
 def last_change(model: str | os.PathLike[str] | None) -> int:
-    """Return when the weights in a checkpoint's folder were last written, in nanoseconds, so that caches notice it.
+    """Return the modification time of a checkpoint folder's weights in nanoseconds, to invalidate caches.
 
-    It is 0 for anything but a folder: an embedded checkpoint, one on the Hub, None or a blank name.
+    It is 0 for anything else: an embedded checkpoint, one on the Hub, None or a blank name.
     """
     name = str(model or "").strip()
     if not name or name in EMBEDDED:

@@ -60,10 +60,10 @@ def _weights(old: int, new: int) -> Tensor:
     stretch = max(scale, 1.0)
     weights = torch.zeros(new, old, dtype=torch.float64)
     for index in range(new):
-        centre = (index + 0.5) * scale
-        first = max(int(centre - _SUPPORT * stretch + 0.5), 0)
-        last = min(int(centre + _SUPPORT * stretch + 0.5), old)
-        row = [_bicubic((pixel - centre + 0.5) / stretch) for pixel in range(first, last)]
+        center = (index + 0.5) * scale
+        first = max(int(center - _SUPPORT * stretch + 0.5), 0)
+        last = min(int(center + _SUPPORT * stretch + 0.5), old)
+        row = [_bicubic((pixel - center + 0.5) / stretch) for pixel in range(first, last)]
         total = sum(row)
         for pixel, value in enumerate(row, first):
             share = value / total * PRECISION

@@ -1,4 +1,4 @@
-"""Settings dataclasses from YAML and flags, by jsonargparse, with errors of one line that name the setting."""
+"""Parse YAML and flags into settings dataclasses with jsonargparse; errors are one line that names the setting."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ValuesParser(ArgumentParser):
     """Checks values against the annotations of functions and dataclasses; errors name the value."""
 
     def values_of(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the given values in their types, completed by the defaults. Mappings are returned as they are.
+        """Convert values to their types and add the defaults; mappings are returned as they are.
 
         Raises:
             InputError: A name is unknown, a required value is missing, or a value has the wrong type.
@@ -92,10 +92,10 @@ class SettingsParser(ValuesParser):
         """Add the flags.
 
         Args:
-            settings_class: a dataclass with a docstring under each field; its bools become --flag / --no_flag.
-            prog: the command, as it is typed.
-            epilog: examples, which follow the options in the help.
-            config_help: what --config takes.
+            settings_class: A dataclass with a docstring under each field; its bools become --flag / --no_flag.
+            prog: The command.
+            epilog: Examples, which follow the options in the help.
+            config_help: Help text of --config.
         """
         set_parsing_settings(docstring_parse_attribute_docstrings=True)
         required = [field.name for field in fields(settings_class) if _is_required(field)]
@@ -125,13 +125,13 @@ class SettingsParser(ValuesParser):
         self.exit(2)
 
     def parse_args(self, *args: Any, **options: Any) -> Namespace:  # type: ignore[override]
-        """Return the parsed settings, not yet built. Exit with status 2 on what does not parse."""
+        """Return the parsed settings, not yet built; exit with status 2 on an error."""
         try:
             return super().parse_args(*args, **options)
         except InputError as error:
             self.error(str(error), error)
 
-    # The hooks below know which argument is wrong, so that no message of the library has to be taken apart.
+    # The hooks below know which argument is wrong, so that no message of the library has to be parsed.
 
     def _parse_known_args(self, *args: Any, **options: Any) -> Any:
         try:
@@ -177,12 +177,9 @@ def build_settings(parser: SettingsParser, settings_class: type[Settings], parse
 
 
 def check_names(settings_class: type, values: Mapping[str, Any], prefix: str = "") -> None:
-    """Raise InputError for a name in `values` that is no setting, or for a group that is no mapping.
+    """Raise InputError for a name that is not a field of `settings_class`, or a group that is not a mapping.
 
-    Args:
-        settings_class: the dataclass whose fields are known.
-        values: settings by name, groups as mappings.
-        prefix: the dotted name of `values`, with a dot at its end.
+    `prefix` is the dotted name of the group `values`, with a trailing dot.
     """
     known = [field.name for field in fields(settings_class)]
     unknown = next((str(name) for name in values if name not in known), None)
@@ -214,7 +211,7 @@ def _type_words(kind: Any) -> str:
     if origin is Literal:
         return any_of([str(value) for value in arguments])
     if origin in (Union, types.UnionType):
-        return any_of(["null" if one is type(None) else _type_words(one) for one in arguments])
+        return any_of(["null" if kind is type(None) else _type_words(kind) for kind in arguments])
     return _TYPE_WORDS.get(origin or kind, getattr(kind, "__name__", str(kind)))
 
 

@@ -92,12 +92,7 @@ def encoder_row(job: Job) -> dict[str, Any]:
     encoder, batch = build_encoder(job.device, job.sizes), settings.loop.batch_size
     if settings.gradient_checkpointing:
         checkpoint_activations(encoder)
-    module = WatchedEncoder(
-        encoder,
-        build_processor(user_prompts(50)).encoder_tokenizer,
-        no_data(batch),
-        settings,
-    )
+    module = WatchedEncoder(encoder, build_processor(user_prompts(50)).encoder_tokenizer, no_data(batch), settings)
     ids = job.ids(job.sizes.t5["vocab_size"], batch, min(job.sizes.user_tokens, settings.max_tokens))
     module.made = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "target": job.pivots(batch)}
     return _trained(job, module, settings, batch, backward=2)
@@ -113,10 +108,7 @@ def decoder_row(job: Job, *flags: str) -> dict[str, Any]:
     if settings.gradient_checkpointing:
         checkpoint_activations(decoder)
     module = WatchedDecoder(
-        decoder,
-        build_processor(user_prompts(50)).decoder_tokenizer,
-        no_data(batch),
-        replace(settings, bucket_window=0),
+        decoder, build_processor(user_prompts(50)).decoder_tokenizer, no_data(batch), replace(settings, bucket_window=0)
     )
     ids = job.ids(job.sizes.llama["vocab_size"], batch, min(job.sizes.system_tokens, settings.max_tokens))
     module.made = {

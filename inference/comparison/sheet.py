@@ -56,7 +56,7 @@ def draw_sheet(columns: Sequence[Column], seeds: Sequence[int], format_name: str
     draw = draw_module.Draw(sheet)
     for index, column in enumerate(columns):
         left = MARGIN + index * (width + GAP)
-        write(draw, (left, MARGIN), column.title, size=TITLE, colour=INK)
+        write(draw, (left, MARGIN), column.title, size=TITLE, color=INK)
         for row, seed in enumerate(seeds):
             y = top + row * row_height
             pixels = as_picture(column.images[row])
@@ -67,13 +67,13 @@ def draw_sheet(columns: Sequence[Column], seeds: Sequence[int], format_name: str
                 lines.append((name, shown, BETTER if shown == _winner(columns, name, row) else INK))
             for line, (label, value, colour) in enumerate(lines):
                 top_of_line = y + height + 8 + SCORE_LINE * line
-                write(draw, (left, top_of_line), label, size=SMALL, colour=FAINT)
-                write(draw, (left + width, top_of_line), value, size=SMALL, colour=colour, right=True)
+                write(draw, (left, top_of_line), label, size=SMALL, color=FAINT)
+                write(draw, (left + width, top_of_line), value, size=SMALL, color=colour, right=True)
     y = top + row_height * len(seeds)
     for column, prompt_lines in zip(columns, texts, strict=True):
-        write(draw, (MARGIN, y), column.title, size=SMALL, colour=FAINT)
+        write(draw, (MARGIN, y), column.title, size=SMALL, color=FAINT)
         for line, text in enumerate(prompt_lines):
-            write(draw, (MARGIN, y + SCORE_LINE + PROMPT_LINE * line), text, size=TEXT, colour=INK)
+            write(draw, (MARGIN, y + SCORE_LINE + PROMPT_LINE * line), text, size=TEXT, color=INK)
         y += SCORE_LINE + PROMPT_LINE * len(prompt_lines) + PROMPT_GAP
     buffer = io.BytesIO()
     sheet.save(buffer, format=format_name)

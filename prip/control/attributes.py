@@ -30,23 +30,23 @@ def attributes() -> dict[str, dict[str, tuple[str, ...]]]:
 
 @cache
 def _values_of() -> dict[str, frozenset[Value]]:
-    """Return for each term the values that it names."""
-    found: dict[str, set[Value]] = defaultdict(set)
+    """Return the values that each term names."""
+    values_of: dict[str, set[Value]] = defaultdict(set)
     for attribute, values in attributes().items():
         for value, terms in values.items():
             for term in terms:
-                found[term].add((attribute, value))
-    return {term: frozenset(values) for term, values in found.items()}
+                values_of[term].add((attribute, value))
+    return {term: frozenset(values) for term, values in values_of.items()}
 
 
 @cache
 def _terms_by_first_word() -> dict[str, tuple[tuple[str, ...], ...]]:
-    """Return for each first word the terms that begin with it, as words, longest first."""
-    found: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    """Return the terms, split into words, by their first word, longest first."""
+    terms_by_first: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for term in _values_of():
         words = tuple(term.split())
-        found[words[0]].append(words)
-    return {first: tuple(sorted(terms, key=len, reverse=True)) for first, terms in found.items()}
+        terms_by_first[words[0]].append(words)
+    return {first: tuple(sorted(terms, key=len, reverse=True)) for first, terms in terms_by_first.items()}
 
 
 def named_terms(text: str) -> list[str]:
@@ -56,30 +56,28 @@ def named_terms(text: str) -> list[str]:
     """
     words, table = tuple(words_of(text)), _terms_by_first_word()
     terms: list[str] = []
-    place = 0
-    while place < len(words):
-        for term in table.get(words[place], ()):
-            if words[place : place + len(term)] == term:
-                if not _is_negated(words, place):
+    index = 0
+    while index < len(words):
+        for term in table.get(words[index], ()):
+            if words[index : index + len(term)] == term:
+                if not _is_negated(words, index):
                     terms.append(" ".join(term))
-                place += len(term)
+                index += len(term)
                 break
         else:
-            place += 1
+            index += 1
     return terms
 
 
 def names(text: str, term: str) -> bool:
     """Return whether a text names a term, in the table or not, by the rules of `named_terms`."""
     words, wanted = tuple(words_of(text)), tuple(words_of(term))
-    return any(
-        words[place : place + len(wanted)] == wanted and not _is_negated(words, place)
-        for place in range(len(words) - len(wanted) + 1)
-    )
+    starts = range(len(words) - len(wanted) + 1)
+    return any(words[i : i + len(wanted)] == wanted and not _is_negated(words, i) for i in starts)
 
 
-def _is_negated(words: tuple[str, ...], place: int) -> bool:
-    before = words[max(place - 2, 0) : place]
+def _is_negated(words: tuple[str, ...], index: int) -> bool:
+    before = words[max(index - 2, 0) : index]
     if before and before[-1] in ARTICLES:
         before = before[:-1]
     return bool(before) and before[-1] in NEGATIONS
@@ -92,12 +90,12 @@ def values_by_term(text: str) -> tuple[frozenset[Value], ...]:
 
 
 def together(values: Iterable[frozenset[Value]]) -> frozenset[Value]:
-    """Return what terms name together; a term of several values adds nothing if another term names one of them."""
-    found: set[Value] = set()
-    for own in sorted(values, key=len):
-        if not own & found:
-            found |= own
-    return frozenset(found)
+    """Return the values that terms name together; a term adds nothing if another term names one of its values."""
+    union: set[Value] = set()
+    for named in sorted(values, key=len):
+        if not named & union:
+            union |= named
+    return frozenset(union)
 
 
 def named_values(text: str) -> frozenset[Value]:

@@ -92,10 +92,7 @@ def decode(
 
 
 def _likeliest(
-    logits: torch.Tensor,
-    mask: torch.Tensor,
-    generators: Sequence[torch.Generator],
-    options: RefineOptions,
+    logits: torch.Tensor, mask: torch.Tensor, generators: Sequence[torch.Generator], options: RefineOptions
 ) -> torch.Tensor:
     """Return the most likely tokens under a mask `(batch, vocabulary)`, as int64 `(batch, BEGINNINGS)`.
 

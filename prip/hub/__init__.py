@@ -1,1 +1,1 @@
-"""The Hugging Face Hub: checkpoints come from it whole and verified, and go to it without a pickle."""
+"""The Hugging Face Hub: verified downloads and pickle-free uploads of checkpoints."""

@@ -10,19 +10,19 @@ from .problems import explain, is_offline, is_passing
 from .storage import COMMIT, cached_commit
 
 
-def pinned(place: str, repo_type: RepositoryType = "model") -> str:
+def pinned(source: str, repo_type: RepositoryType = "model") -> str:
     """Return owner/name@commit for a name on the Hub, and anything else unchanged. Errors are those of `commit_of`."""
-    if not is_on_hub(place):
-        return place
-    repository, revision = split_revision(place)
+    if not is_on_hub(source):
+        return source
+    repository, revision = split_revision(source)
     return f"{repository}@{commit_of(repository, revision, repo_type)}"
 
 
 def commit_of(repository: str, revision: str | None, repo_type: RepositoryType = "model") -> str:
     """Return the commit of a branch, a tag, a commit or (None) the main branch.
 
-    If the Hub cannot be reached, this is the commit that was fetched last, with a PripWarning unless HF_HUB_OFFLINE is
-    set. Raises CheckpointError, which says what to do, if there is none.
+    If the Hub cannot be reached, return the commit that was fetched last, with a PripWarning unless HF_HUB_OFFLINE is
+    set. Raises CheckpointError, with the remedy, if there is none.
     """
     from huggingface_hub import HfApi, constants
 

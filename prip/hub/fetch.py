@@ -1,8 +1,8 @@
-"""Fetch a Hub repository into the local cache: files are verified, downloads resume, and a snapshot is complete.
+"""Fetch a Hub repository into the local cache, with verified files, resumed downloads and complete snapshots.
 
-huggingface_hub checks only the length of a download and discards one that was interrupted. Here each file is fetched
-into the cache's blobs/ with HTTP range requests and kept there only if its hash is the one that the Hub gave. Then
-huggingface_hub lays out the snapshot from these blobs, and the revision is pointed at it last.
+huggingface_hub checks only the length of a download and discards an interrupted one. Here each file is fetched into the
+cache's blobs/ with HTTP range requests, and kept only if its hash matches the Hub's. Then huggingface_hub lays out the
+snapshot from these blobs, and the revision is pointed at it last.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .storage import COMMIT, MAIN, cached_commit, storage_of
 Choose = Callable[[Sequence[str]], list[str]]
 """Picks the files to fetch from the names of all files of a repository."""
 
-_CALLED = {"model": "checkpoint", "dataset": "dataset"}
+_KINDS = {"model": "checkpoint", "dataset": "dataset"}
 _DIGESTS = {40: "sha1", 64: "sha256"}
 _BAR_FROM_BYTES = 10_000_000
 _CHUNK_BYTES = 1 << 20
@@ -47,18 +47,9 @@ def fetch(repository: str, revision: str | None, choose: Choose, repo_type: Repo
     """Return the folder of a snapshot with the chosen files, fetching those that the cache lacks.
 
     A commit in the cache needs no network. If the Hub cannot be reached, the copy that was fetched last is used, with
-    a PripWarning unless HF_HUB_OFFLINE is set.
-
-    Args:
-        repository: owner/name.
-        revision: Branch, tag or commit; None is the main branch.
-        choose: Picks the files to fetch.
-        repo_type: Type of the repository.
-
-    Raises:
-        CheckpointError: If the chosen files cannot all be fetched; it says what to do.
+    a PripWarning unless HF_HUB_OFFLINE is set. Raises CheckpointError, with the remedy, if a file cannot be fetched.
     """
-    wanted = f"{_CALLED[repo_type]} {repository!r}" + (f" at revision {revision!r}" if revision else "")
+    wanted = f"{_KINDS[repo_type]} {repository!r}" + (f" at revision {revision!r}" if revision else "")
     storage = storage_of(repository, repo_type)
     if revision and _known_names(storage, revision) and (folder := _cached(repository, revision, choose, repo_type)):
         return folder
@@ -86,23 +77,23 @@ def _listing(repository: str, revision: str | None, repo_type: RepositoryType) -
     """Ask the Hub for the commit of a revision and its files."""
     from huggingface_hub import HfApi, constants
 
-    asked: dict[str, Any] = {"revision": revision, "repo_type": repo_type, "files_metadata": True}
-    info: Any = HfApi().repo_info(repository, timeout=constants.HF_HUB_ETAG_TIMEOUT, **asked)
+    request: dict[str, Any] = {"revision": revision, "repo_type": repo_type, "files_metadata": True}
+    info: Any = HfApi().repo_info(repository, timeout=constants.HF_HUB_ETAG_TIMEOUT, **request)
     files = []
-    for one in info.siblings or []:
-        digest = one.lfs.sha256 if one.lfs is not None else one.blob_id
-        if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", digest or "") or not isinstance(one.size, int):
-            raise CheckpointError(f"the Hub gives no size or hash of {one.rfilename!r}")
-        if PurePosixPath(one.rfilename).is_absolute() or ".." in PurePosixPath(one.rfilename).parts:
-            raise CheckpointError(f"the Hub lists a file outside the repository, {one.rfilename!r}")
-        files.append(HubFile(one.rfilename, one.size, str(digest)))
+    for sibling in info.siblings or []:
+        name, digest = sibling.rfilename, sibling.lfs.sha256 if sibling.lfs is not None else sibling.blob_id
+        if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", digest or "") or not isinstance(sibling.size, int):
+            raise CheckpointError(f"the Hub gives no size or hash of {name!r}")
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise CheckpointError(f"the Hub lists a file outside the repository, {name!r}")
+        files.append(HubFile(name, sibling.size, str(digest)))
     if not COMMIT.fullmatch(info.sha or ""):
         raise CheckpointError(f"expected a commit from the Hub, got {info.sha!r}")
     return str(info.sha), files
 
 
 def _known_names(storage: Path, commit: str) -> list[str]:
-    """Return the names of all files of a commit, or none if it was not fetched by PRIP."""
+    """Return the names of all files of a commit, empty if PRIP did not fetch it."""
     try:
         return json.loads((storage / "prip" / f"{commit}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -110,14 +101,14 @@ def _known_names(storage: Path, commit: str) -> list[str]:
 
 
 def _cached(repository: str, revision: str | None, choose: Choose, repo_type: RepositoryType) -> Path | None:
-    """Return the snapshot of a revision if all files chosen from its listing are there, else None."""
+    """Return the snapshot of a revision if it has all chosen files, else None."""
     storage, commit = storage_of(repository, repo_type), cached_commit(repository, revision, repo_type)
     folder = storage / "snapshots" / (commit or "")
     if commit is None or not folder.is_dir():
         return None
-    there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    chosen = choose(_known_names(storage, commit) or there)  # a copy fetched by another program has no listing
-    return folder if chosen and set(chosen) <= set(there) else None
+    present = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    chosen = choose(_known_names(storage, commit) or present)  # a copy fetched by another program has no listing
+    return folder if chosen and set(chosen) <= set(present) else None
 
 
 def _download(
@@ -145,8 +136,8 @@ def _download(
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
             list(pool.map(fetch_one, missing))
         names = [_as_pattern(file.path) for file in missing]
-        found: dict[str, Any] = {"revision": commit, "repo_type": repo_type, "allow_patterns": names}
-        snapshot_download(repository, tqdm_class=_no_bar(), **found)
+        wanted: dict[str, Any] = {"revision": commit, "repo_type": repo_type, "allow_patterns": names}
+        snapshot_download(repository, tqdm_class=_no_bar(), **wanted)
     _write(storage / "prip" / f"{commit}.json", json.dumps([file.path for file in files], indent=1))
     if revision != commit:
         _write(storage / "refs" / revision, commit)
@@ -167,32 +158,32 @@ def _fetch_blob(file: HubFile, url: str, storage: Path, headers: dict[str, str])
         parent.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(lock):
         while not target.is_file():
-            held = partial.stat().st_size if partial.is_file() else 0
-            if held <= file.size:
-                _continue(partial, held, file, url, headers)
+            received = partial.stat().st_size if partial.is_file() else 0
+            if received <= file.size:
+                _continue(partial, received, file, url, headers)
                 if _digest(partial, file) == file.digest:
                     os.replace(partial, target)
                     return
             partial.unlink()
-            if not held:
+            if not received:
+                mismatch = f"its {_DIGESTS[len(file.digest)]} is not {file.digest[:12]}..."
                 raise CheckpointError(
-                    f"{file.path} does not match the Hub's description: its {_DIGESTS[len(file.digest)]} is not "
-                    f"{file.digest[:12]}...; it was discarded, try again"
+                    f"{file.path} does not match the Hub's description: {mismatch}; it was discarded, try again"
                 )
 
 
-def _continue(partial: Path, held: int, file: HubFile, url: str, headers: dict[str, str]) -> None:
-    """Append the rest of a file to its first `held` bytes. Raises CheckpointError if the Hub sends too little."""
+def _continue(partial: Path, received: int, file: HubFile, url: str, headers: dict[str, str]) -> None:
+    """Append the rest of a file to its first `received` bytes. Raises CheckpointError if the Hub sends too little."""
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.file_download import http_get
 
     bar = None if file.size >= _BAR_FROM_BYTES else _no_bar()
     with partial.open("ab") as stream:
         try:
-            http_get(url, stream, resume_size=held, headers=headers, expected_size=file.size, tqdm_class=bar)
+            http_get(url, stream, resume_size=received, headers=headers, expected_size=file.size, tqdm_class=bar)
         except HfHubHTTPError as error:
-            if not held or error.response.status_code != _RANGE_REFUSED:
-                raise  # otherwise nothing is left to fetch, and the hash decides
+            if not received or error.response.status_code != _RANGE_REFUSED:
+                raise  # otherwise the file is complete, and its hash is checked next
         except OSError as error:
             if type(error) is not OSError or error.errno is not None:
                 raise

@@ -1,4 +1,4 @@
-"""The model card of a refiner: what it is, how to load it, and the figures that training.json holds."""
+"""The model card of a refiner: description, usage, and the figures in training.json."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ refiner.refine("a cat")
 
 
 def card_header(license: str | None = "apache-2.0") -> str:
-    """Return the YAML header that the Hub reads, with its --- lines."""
+    """Return the card's YAML header for the Hub, with its --- lines."""
     from huggingface_hub import ModelCardData
 
     data = ModelCardData(license=license, library_name=LIBRARY, tags=list(TAGS), pipeline_tag="text-generation")
@@ -27,23 +27,24 @@ def card_header(license: str | None = "apache-2.0") -> str:
 def refiner_card(name: str, record: Mapping[str, Any] | None, license: str | None = None) -> str:
     """Return the card in Markdown.
 
-    name: what Refiner.from_pretrained takes. record: what training.json holds, None when nothing is known of the
-    training. license: the Hub's identifier of one; None leaves it open, since it depends on the models built upon.
+    Args:
+        name: Argument of `Refiner.from_pretrained`.
+        record: Content of training.json, if there is any.
+        license: The Hub's identifier of a license; None leaves it open, since it depends on the base models.
     """
+    record = record or {}
     parts = [
         card_header(license),
         f"# {name}\n",
-        "A prompt refiner of [PRIP](https://arxiv.org/abs/2407.00247), prompt refinement with image pivot: it "
-        "continues\na plain prompt with what a text-to-image model wants. The user's words stay as they are.\n",
+        "A prompt refiner of [PRIP](https://arxiv.org/abs/2407.00247), prompt refinement with image pivot: it keeps\n"
+        "the user's words and adds modifiers that suit a text-to-image model.\n",
         _USE.format(name=name) + "\n",
-        "## How it was trained\n",
-        _stages(record or {}),
+        "## Training\n",
+        _stages(record),
     ]
-    evaluation = (record or {}).get("evaluation")
-    if evaluation:
-        parts += ["## What it was measured to do\n", evaluation_tables(evaluation)]
-    data = (record or {}).get("data") or {}
-    if data:
+    if evaluation := record.get("evaluation"):
+        parts += ["## Evaluation\n", evaluation_tables(evaluation)]
+    if data := record.get("data"):
         rows = [f"| {file} | `{digest}` |" for file, digest in data.items()]
         parts += ["## Data\n", "\n".join(["| file | SHA-256 |", "| --- | --- |", *rows]) + "\n"]
     if record:
@@ -52,7 +53,7 @@ def refiner_card(name: str, record: Mapping[str, Any] | None, license: str | Non
 
 
 def _stages(record: Mapping[str, Any]) -> str:
-    """Return the figures of each stage as a table: its best checkpoint's, by the data held out from training."""
+    """Return a table of each stage's best checkpoint, by figures on held-out data."""
     rows = []
     for stage, entry in (record.get("stages") or {}).items():
         metrics = entry.get("metrics") or {}
@@ -60,7 +61,7 @@ def _stages(record: Mapping[str, Any]) -> str:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
         rows.append(f"| {stage} | {entry.get('seed', '')} | {metrics.get('steps', '')} | {shown} |")
     if not rows:
-        return "Nothing is recorded of its training.\n"
+        return "No training record.\n"
     return "\n".join(["| stage | seed | steps | figures on held-out data |", "| --- | --- | --- | --- |", *rows]) + "\n"
 
 

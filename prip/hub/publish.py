@@ -32,7 +32,7 @@ def publish(
         The hash of the commit.
 
     Raises:
-        CheckpointError: If the Hub does not accept the upload; it says what to do.
+        CheckpointError: The Hub does not accept the upload.
     """
     from huggingface_hub import HfApi
 

@@ -1,4 +1,4 @@
-"""The folder of a checkpoint: where it is, and the configs in it, each read once and checked."""
+"""Find the folder of a checkpoint, and read and check its configs once."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class PartFolder:
 
 @dataclass(frozen=True)
 class RefinerFolder:
-    """The folder of a refiner and its configs: resolved and read once, then passed to whatever loads a part of it."""
+    """The folder of a refiner and its configs, resolved and read once for all parts."""
 
     path: Path
     config: dict[str, Any]
@@ -59,14 +59,9 @@ class RefinerFolder:
     def open(cls, model: str | os.PathLike[str] | RefinerFolder, revision: str | None = None) -> RefinerFolder:
         """Find a refiner and read its configs, without loading torch or transformers.
 
-        Args:
-            model: An embedded checkpoint, a folder or "owner/name" on the Hub: a refiner, or a whole checkpoint that
-                holds one in refiner/. Only the refiner is fetched from the Hub.
-            revision: Branch, tag or commit on the Hub.
-
-        Raises:
-            CheckpointError: If there is no refiner, or one of its configs is missing, damaged or foreign.
-            InputError: If `revision` is given for a checkpoint that is not on the Hub.
+        `model` is a refiner or a whole checkpoint with one in refiner/; only the refiner is fetched from the Hub.
+        Raises CheckpointError if there is no refiner or a config is missing, damaged or foreign, InputError as
+        `resolve_folder` does.
         """
         if isinstance(model, RefinerFolder):
             return model
@@ -92,8 +87,8 @@ def resolve_folder(model: str | os.PathLike[str], revision: str | None = None, c
         choose: Picks the files to fetch from the names of all files of the repository; None fetches `HUB_FILES`.
 
     Raises:
-        CheckpointError: If there is no such checkpoint, or the Hub cannot be reached and the cache holds no copy.
-        InputError: If a revision is given twice, or for a checkpoint that is not on the Hub.
+        CheckpointError: There is no such checkpoint, or the Hub cannot be reached and the cache holds no copy.
+        InputError: A revision is given twice, or for a checkpoint that is not on the Hub.
     """
     name, pinned = split_revision(str(model))
     if pinned is not None and revision is not None:
@@ -113,19 +108,17 @@ def resolve_folder(model: str | os.PathLike[str], revision: str | None = None, c
     if path.exists():
         raise CheckpointError(f"checkpoint {name!r} is a file; expected a folder")
     if not is_on_hub(name):
-        known = ", ".join(sorted(EMBEDDED))
-        raise CheckpointError(
-            f"unknown checkpoint {name!r}: neither embedded ({known}) nor a folder nor an owner/name on the Hub"
-        )
+        known = f"embedded ({', '.join(sorted(EMBEDDED))})"
+        raise CheckpointError(f"unknown checkpoint {name!r}: neither {known} nor a folder nor an owner/name on the Hub")
     from ..hub.fetch import fetch
 
     return fetch(name, revision, choose or hub_files)
 
 
 def whole_folder(model: str | os.PathLike[str], revision: str | None = None, choose: Choose | None = None) -> Path:
-    """Return the folder of a whole checkpoint: refiner/ with the generator, rewards and readers beside it.
+    """Return the folder of a whole checkpoint, with generator, rewards and readers beside refiner/.
 
-    The arguments and errors are those of `resolve_folder`.
+    Arguments and errors are those of `resolve_folder`.
     """
     folder = resolve_folder(model, revision, choose)
     return folder.parent if str(model) in EMBEDDED else folder

@@ -14,16 +14,10 @@ from ..hub.names import is_on_hub, split_revision
 
 
 def find_file(place: str, names: tuple[str, ...], revision: str | None = None) -> Path:
-    """Return the local path of a published file.
+    """Return the local path of a published file: the file itself, or one of `names` in a folder or Hub repository.
 
-    Args:
-        place: The file, a folder that holds one of `names`, or a Hub ID.
-        names: Names of the file in a folder; the first is fetched from the Hub.
-        revision: Branch, tag or commit on the Hub.
-
-    Raises:
-        CheckpointError: If there is no such file.
-        InputError: If `revision` is given for a file that is not on the Hub.
+    The first of `names` is fetched from the Hub. Raises CheckpointError if there is no such file, InputError if
+    `revision` is given for one that is not on the Hub.
     """
     path = Path(place).expanduser()
     if not path.exists():

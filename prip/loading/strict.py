@@ -1,4 +1,4 @@
-"""Load transformers models from safetensors alone, with every weight accounted for."""
+"""Load transformers models from safetensors alone, and check that every weight is used."""
 
 from __future__ import annotations
 
@@ -59,22 +59,14 @@ def load_strictly(
     device_map: str | dict[str, Any] | None = None,
     **options: Any,
 ) -> Model:
-    """Load a saved model in evaluation mode.
+    """Load a saved model in evaluation mode; arguments are those of `StrictModel.from_pretrained`.
 
     transformers' own `from_pretrained` replaces attributes of its classes while it loads, which breaks loading from
     several threads. It is therefore used only for what is not done here: a `device_map`, `options`, renamed weights and
     generation configs.
 
-    Args:
-        cls: Class of the model.
-        folder: The folder that `save_pretrained` wrote.
-        dtype: None means float32, or the checkpoint's own dtype if `device_map` puts the model on an accelerator.
-        device_map: As in transformers; needs accelerate.
-        options: Further arguments of transformers' `from_pretrained`.
-
-    Raises:
-        CheckpointError: If weights are missing, unexpected (both are listed), damaged or of another shape than the
-            config says (found before any memory is allocated), or the config is foreign.
+    Raises CheckpointError if weights are missing, unexpected (both are listed) or damaged, if their shapes do not fit
+    the config (checked before memory is allocated), or if the config is foreign.
     """
     import torch
     from transformers import PreTrainedModel
@@ -123,8 +115,8 @@ def _dtype(dtype: str | torch.dtype, config: dict[str, Any], weights: Weights) -
 
 
 def _can_fill(model: PreTrainedModel, weights: Weights, dtype: str | torch.dtype) -> bool:
-    """Whether `_fill` gives the model that transformers would: nothing is renamed, no generation config is read, and no
-    buffer has the dtype that was torch's default while it was made."""
+    """Return whether `_fill` loads the same model as transformers: no weight is renamed, no generation config is read,
+    and no buffer depends on torch's default dtype."""
     from transformers import PreTrainedModel
 
     stored = model.state_dict().keys()
@@ -158,8 +150,8 @@ def _fill(model: PreTrainedModel, weights: Weights, dtype: torch.dtype) -> list[
 
 
 def _tie(model: PreTrainedModel, weights: Weights) -> None:
-    """Make tied weights one, taking whichever is stored. `tie_weights` is not called: transformers disables it for
-    all threads while one of them loads."""
+    """Share tied weights, from whichever is stored. transformers' `tie_weights` is disabled for all threads while one
+    of them loads."""
     groups: dict[str, list[str]] = defaultdict(list)
     for target, source in model.all_tied_weights_keys.items():
         groups[source].append(target)

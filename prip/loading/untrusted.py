@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ JSON_BYTES = 1 << 28
 """Largest JSON file that is read: about four times the largest known tokenizer."""
 
 SPARE_LAYERS = 1_000
-"""By how much a number of layers, heads or experts may exceed the number of tensors."""
+"""How far a number of layers, heads or experts may exceed the number of tensors."""
 
 SPARE_ELEMENTS = 1 << 30
 """Elements that a model may have beyond twice those in its weights, for masks and tables that are not stored."""
@@ -49,9 +50,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path, ignored: Collection[str] = ()) -> dict[str, Any]:
-    """Return a model's config. Raises CheckpointError if it names code or files of its own, at any depth.
+    """Return a model's config. Raises CheckpointError if it refers to code or other files, at any depth.
 
-    `ignored` are such keys that have no effect for this model.
+    `ignored` are keys of such references that have no effect for this model.
     """
     config = read_json(path)
     for key, value in _entries(config):
@@ -157,30 +158,19 @@ def check_counts(config: Mapping[str, Any], tensors: int, where: Path) -> None:
 def check_shapes(model: Any, stored: Mapping[str, tuple[int, ...]], where: Path) -> None:
     """Raise CheckpointError if a model does not have the shapes in the headers of its weights.
 
-    Names that only one of them has are reported when the weights are loaded; what the model would allocate for them is
-    bounded by the size of the weights.
-
-    Args:
-        model: Built on the meta device, where it takes no memory.
-        stored: Shapes by name.
-        where: File that errors name.
+    `model` is on the meta device, where it takes no memory. Names that only one of the two has are reported when the
+    weights are loaded; the memory for them is bounded by the size of the weights.
     """
     for name, tensor in model.state_dict().items():
         if name in stored and tuple(tensor.shape) != stored[name]:
             raise CheckpointError(
                 f"{where} does not fit its weights: {name} would be {tuple(tensor.shape)}, {stored[name]} is stored"
             )
-    held = sum(_elements(shape) for shape in stored.values())
+    stored_elements = sum(map(math.prod, stored.values()))
     elements = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
-    if elements > 2 * held + SPARE_ELEMENTS:
-        raise CheckpointError(f"{where} is refused: it describes {elements:,} elements, its weights hold {held:,}")
-
-
-def _elements(shape: tuple[int, ...]) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    return product
+    if elements > 2 * stored_elements + SPARE_ELEMENTS:
+        sizes = f"it describes {elements:,} elements, its weights hold {stored_elements:,}"
+        raise CheckpointError(f"{where} is refused: {sizes}")
 
 
 def _shard_name(name: str, index: Path) -> str:

@@ -175,10 +175,7 @@ class PromptDecoder(StrictModel):
         return torch.cat(parts, dim=1)
 
     def forward(
-        self,
-        pivot: torch.Tensor | None,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
+        self, pivot: torch.Tensor | None, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> PromptDecoderOutput:
         """Score given tokens (trained by Eq. 7); gradients reach `pivot` through frozen weights.
 
@@ -274,10 +271,7 @@ class PromptDecoder(StrictModel):
 
     @classmethod
     def _from_base(
-        cls,
-        part: PartFolder,
-        dtype: str | torch.dtype | None = None,
-        device_map: str | dict[str, Any] | None = None,
+        cls, part: PartFolder, dtype: str | torch.dtype | None = None, device_map: str | dict[str, Any] | None = None
     ) -> Self:
         """Load the language model that the checkpoint names, and the projection from the checkpoint."""
         with checkpoint_errors(part.path):

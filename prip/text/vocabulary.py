@@ -15,7 +15,7 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 def byte_characters() -> list[str]:
     """Return the 256 characters that represent bytes in byte-level BPE, in the order of GPT-2 and CLIP."""
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    return [chr(byte) for byte in plain] + [chr(256 + place) for place in range(256 - len(plain))]
+    return [chr(byte) for byte in plain] + [chr(256 + index) for index in range(256 - len(plain))]
 
 
 @lru_cache(maxsize=1)

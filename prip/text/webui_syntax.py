@@ -1,4 +1,4 @@
-"""Prompts in one line and without Stable Diffusion webui syntax, as models read and count them.
+"""Prompts on one line and without Stable Diffusion webui syntax, as models read and count them.
 
 `(word:1.2)`, `((word))`, `[word]` and `{word}` are read as their words, `[from:to:0.5]` as its second text, `[a|b]` as
 its first. `<lora:name:0.8>`, `BREAK` and the weights of parts joined by `AND` are dropped, and `\\(` is a literal
@@ -27,14 +27,14 @@ class _Open:
 
     kind: str
     start: int
-    """index of the first piece inside it"""
+    """Index of the first piece inside it."""
     colons: list[int] = field(default_factory=list)
-    """indices of its own colons, without those of nested brackets"""
+    """Indices of its colons, without those of nested brackets."""
     bars: list[int] = field(default_factory=list)
 
 
 def plain_prompt(user_prompt: str) -> str:
-    """Return a prompt in one line without webui syntax; a prompt that is nothing else is returned unchanged."""
+    """Return a prompt on one line without webui syntax; a prompt of nothing else is returned unchanged."""
     if _BREAKS.search(user_prompt):
         user_prompt = _BLANKS.sub(lambda run: " " if _BREAKS.search(run[0]) else run[0], user_prompt)
     if _PART.search(user_prompt):
@@ -66,10 +66,10 @@ def _without_brackets(text: str) -> str:
     paired = _paired(tokens)
     pieces: list[str] = []
     stack: list[_Open] = []
-    for place, token in enumerate(tokens):
-        if place in paired and token in _OPENING:
+    for index, token in enumerate(tokens):
+        if index in paired and token in _OPENING:
             _reduce(stack.pop(), pieces)
-        elif place in paired:
+        elif index in paired:
             stack.append(_Open(token, len(pieces)))
         else:
             if stack and token == ":":
@@ -84,11 +84,11 @@ def _paired(tokens: list[str]) -> set[int]:
     """Return the indices of all brackets that have a partner."""
     opened: list[int] = []
     paired: set[int] = set()
-    for place, token in enumerate(tokens):
+    for index, token in enumerate(tokens):
         if token in _OPENING.values():
-            opened.append(place)
+            opened.append(index)
         elif opened and token in _OPENING and tokens[opened[-1]] == _OPENING[token]:
-            paired.update((opened.pop(), place))
+            paired.update((opened.pop(), index))
     return paired
 
 

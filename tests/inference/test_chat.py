@@ -86,7 +86,7 @@ def test_retry_after_is_kept_to_and_may_ask_too_much(endpoint: Endpoint) -> None
     assert refiner(endpoint)(["a cat"], [0]) == ["A CAT"]
     assert time.monotonic() - began >= 0.6
     endpoint.replies = [Reply({"error": "quota"}, 429, {"Retry-After": "3600"})]
-    with pytest.raises(ChatError, match="429: .*quota.*left alone for 3600 s, 120 s are allowed"):
+    with pytest.raises(ChatError, match="429: .*quota.*Retry-After is 3600 s, longer than the limit of 120 s"):
         refiner(endpoint)(["a cat"], [0])
     assert retry_after(None) is None and retry_after("soon") is None and retry_after("-3") == 0
     assert 25 < (retry_after(formatdate(time.time() + 30, usegmt=True)) or 0) <= 30
@@ -96,11 +96,11 @@ LASTING = {
     "400": ([Reply({"error": {"message": "no such model"}}, 400)], "refused with 400: .*no such model", 1),
     "401": ([Reply({"error": f"bad key {KEY}"}, 401)], r"refused with 401: .*bad key \[key\]", 1),
     "302": ([Reply({}, 302, {"Location": "http://127.0.0.1:1/"})], "refused with 302", 1),
-    "no choices": ([Reply({"choices": []})], "the answer holds no text", 1),
-    "not an object": ([Reply(["a cat"])], "the answer holds no text", 1),
+    "no choices": ([Reply({"choices": []})], "the answer has no text", 1),
+    "not an object": ([Reply(["a cat"])], "the answer has no text", 1),
     "content is null": ([Reply(said(None, finish_reason="content_filter"))], "no text, content_filter", 1),
     "always 500": ([Reply(b"oops", 500)] * 9, r"500: oops \(tried 3 times\)", 3),
-    "always malformed": ([Reply(b"oops")] * 9, r"the answer is no JSON: oops \(tried 3 times\)", 3),
+    "always malformed": ([Reply(b"oops")] * 9, r"expected JSON, got oops \(tried 3 times\)", 3),
     "always slow": ([Reply(wait_s=0.5)] * 9, r"no answer in time \(tried 3 times\)", 3),
 }
 
@@ -148,8 +148,8 @@ def test_one_failure_ends_the_others_waiting(endpoint: Endpoint) -> None:
 
 
 BAD_OPTIONS = [
-    ({"base_url": "localhost:8000"}, "base_url: wanted http:// or https://"),
-    ({"base_url": "https://me:secret@host/v1"}, "base_url: wanted no user, password"),
+    ({"base_url": "localhost:8000"}, "base_url: expected http:// or https://"),
+    ({"base_url": "https://me:secret@host/v1"}, "base_url: expected no user, password"),
     (
         {"key_variable": "NO_SUCH_VARIABLE"},
         "key_variable: expected the API key in the environment variable NO_SUCH_VARIABLE",

@@ -167,7 +167,7 @@ def test_benchmarks_come_from_the_hub(tmp_path: Path, monkeypatch: pytest.Monkey
         assert hub.requests == [("GET", "/api/datasets/zhwang/HPDv2", None)]
         fetched = {path.name for path in (tmp_path / "home").rglob("snapshots/*/*")}
         assert fetched == {"benchmark", "PartiPrompts.tsv"}
-        with pytest.raises(CheckpointError, match="dataset 'zhwang/other': no repository that the Hub shows you"):
+        with pytest.raises(CheckpointError, match="dataset 'zhwang/other': the Hub shows no such repository"):
             read({"kind": "hpsv2", "place": "zhwang/other"})
         with pytest.raises(CheckpointError, match="dataset 'nateraw/parti-prompts': .* none of the expected files"):
             read({"kind": "hpsv2", "place": "nateraw/parti-prompts"})

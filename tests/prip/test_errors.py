@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from prip.command_line import told_warnings
+from prip.command_line import printed_warnings
 from prip.errors import (
     CheckpointError,
     InputError,
@@ -46,7 +46,7 @@ def test_require_lets_other_import_errors_through(tmp_path, monkeypatch) -> None
 
 
 def test_a_command_tells_warnings_as_it_tells_errors(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.warns(DeprecationWarning), told_warnings("prip compare"):
+    with pytest.warns(DeprecationWarning), printed_warnings("prip compare"):
         for _ in range(2):
             warn("1 prompt\nwas returned unchanged")
         warnings.warn("of another", DeprecationWarning, stacklevel=1)

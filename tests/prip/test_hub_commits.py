@@ -56,7 +56,7 @@ def test_a_name_stands_for_a_commit(hub: LocalHub) -> None:
     assert pinned(f"org/name@{COMMIT}") == f"org/name@{COMMIT}" and pinned("/org/name") == "/org/name"
     assert not hub.requests
     assert commit_of("org/name", None, "dataset") == second and hub.paths() == ["/api/datasets/org/name"]
-    with pytest.raises(CheckpointError, match="'org/other' on the Hub: no repository that the Hub shows you"):
+    with pytest.raises(CheckpointError, match="'org/other' on the Hub: the Hub shows no such repository"):
         pinned("org/other")
 
 

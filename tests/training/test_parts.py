@@ -153,7 +153,7 @@ def test_shards_of_packed_parts_are_their_own(tmp_path: Path, small_parts: None)
 
 
 def test_a_dataset_that_the_hub_does_not_give(hub: LocalHub) -> None:
-    with pytest.raises(CheckpointError, match="'poloclub/diffusiondb' on the Hub: no repository that the Hub shows"):
+    with pytest.raises(CheckpointError, match="'poloclub/diffusiondb' on the Hub: the Hub shows no such repository"):
         find_source("poloclub/diffusiondb")
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, overload
 
 from jsonargparse import Namespace
 
-from prip.command_line import told_warnings
+from prip.command_line import printed_warnings
 from prip.config_files import EXTENDS, read_config_chain
 from prip.errors import InputError, PripError
 from prip.loading.strict import quiet
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = parse_settings(name, arguments[1:])
         if isinstance(settings, RunSettings) and name != "world" and not process_rank():
             check_folder(settings, name)  # before imports and loading, which take seconds to minutes
-        with told_warnings(f"prip-train {name}"):
+        with printed_warnings(f"prip-train {name}"):
             with quiet():
                 module = importlib.import_module(f"..{STAGES[name].module}", __package__)
             module.run(settings)

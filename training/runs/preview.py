@@ -46,7 +46,7 @@ def write_preview(path: Path, columns: Sequence[Column]) -> None:
             canvas.paste(_enlarged(image), (left, top))
             for number, line in enumerate(lines):
                 corner = (left, top + _SIDE + _GAP + _LINE * number)
-                write(draw, corner, line, size=_FONT_SIZE, colour=colour)
+                write(draw, corner, line, size=_FONT_SIZE, color=colour)
     replace_file(path, lambda temporary: canvas.save(temporary, format="PNG"))
 
 
