@@ -21,6 +21,7 @@ MANY_PARAMETERS = {"prip.refiner.refine", "prip.refiner.Refiner.refine"}
 
 LEAST_LINES = 60
 SMALL_FILES = {
+    "prip.training.settings.encoder": "one stage, one file of settings",
     "prip.training.settings.export": "one stage, one file of settings",
     "prip.training.settings.stand_ins": "one stage, one file of settings",
     "prip.control.artists": "one table, one file",

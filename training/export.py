@@ -47,18 +47,12 @@ are those of a synthetic world. It knows English only. For unknown subjects it a
 
 def run(settings: ExportSettings) -> dict[str, Any]:
     """Write the checkpoint and return its size in MB. Raise InputError if a part of the run is missing."""
-    refiner, parts = settings.run / "rl" / "refiner", settings.run / "parts"
-    for folder in (
-        refiner,
-        settings.run / "encoder" / "part",
-        parts / "generator",
-        parts / "generator" / "obedience.json",
-        parts / "pivot_encoder",
-        parts / "readers",
-        parts / "rewards",
-    ):
-        if not folder.exists():
-            raise InputError(f"run: expected a run with all stages done, got none: {folder} is missing")
+    refiner, warmup = settings.run / "rl" / "refiner", settings.run / "encoder" / "part"
+    parts = settings.run / "parts"
+    names = ("generator", "generator/obedience.json", "pivot_encoder", "readers", "rewards")
+    for path in (refiner, warmup, *(parts / name for name in names)):
+        if not path.exists():
+            raise InputError(f"run: expected a run with all stages done, got one without {path}")
     if settings.evaluation is not None and not settings.evaluation.is_file():
         raise InputError(f"evaluation: expected summary.json of prip evaluate, got none at {settings.evaluation}")
     if settings.to.exists() and any(settings.to.iterdir()) and not (settings.to / "training.json").is_file():
@@ -70,7 +64,6 @@ def run(settings: ExportSettings) -> dict[str, Any]:
         model = PripModel.from_pretrained(refiner).to(torch.float16)
         model.save_pretrained(folder / "refiner")
         PripProcessor.from_pretrained(refiner).save_pretrained(folder / "refiner")
-        warmup = settings.run / "encoder" / "part"
         PreferenceEncoder.from_pretrained(warmup).half().save_pretrained(folder / "warmup" / "encoder")
         save_tokenizer(load_tokenizer(warmup), folder / "warmup" / "encoder")
         write_generator(parts / "generator", folder / "generator")

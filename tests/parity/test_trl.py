@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from prip.training.rl.ppo import generalised_advantages, masked_mean, policy_loss, value_loss, whiten
+from prip.training.rl.ppo import generalized_advantages, masked_mean, policy_loss, value_loss, whiten
 
 GOLDEN = Path(__file__).parent / "trl" / "golden.safetensors"
 
@@ -27,14 +27,14 @@ def test_masked_mean_and_whitening(golden):
     close(whiten(golden["rewards"], golden["mask"]), golden["masked_whiten"])
 
 
-def test_generalised_advantages(golden):
+def test_generalized_advantages(golden):
     discount, trace, _, _ = golden["settings"].tolist()
     mask = golden["mask"]
-    advantages, returns = generalised_advantages(golden["rewards"], golden["values"], mask, discount, trace)
+    advantages, returns = generalized_advantages(golden["rewards"], golden["values"], mask, discount, trace)
     close(advantages, golden["advantages"])
     close(returns, golden["returns"])
     junk = torch.where(mask, golden["values"], 1e6)
-    close(generalised_advantages(golden["rewards"], junk, mask, discount, trace)[0], golden["advantages"])
+    close(generalized_advantages(golden["rewards"], junk, mask, discount, trace)[0], golden["advantages"])
 
 
 def test_clipped_losses(golden):

@@ -35,7 +35,7 @@ def test_stage_help_explains_fields_and_gives_examples(stage: str, capsys: pytes
         main([stage, "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert stop.value.code == 0
-    assert "Probability that a word" in text and "--optimizer.lr" in text and "--resume" in text
+    assert "Probability of replacing a word" in text and "--optimizer.lr" in text and "--resume" in text
     assert f"prip-train {stage} --config miniature --run runs/miniature" in text
 
 
@@ -174,7 +174,7 @@ def test_wrong_settings_are_refused_before_anything_is_loaded(tmp_path: Path) ->
     run = ["rl", "--run", str(tmp_path)]
     for arguments, message in (
         (["rl", "--config", "nonexistent"], "got 'nonexistent'"),
-        (run, "add --resume to continue it"),
+        (run, "add --resume to continue or"),
         ([*run, "--resume"], "seed was 7, is 0"),
         ([*run, "--loop.steps", "0"], "loop.steps: expected at least 1"),
     ):

@@ -85,10 +85,10 @@ def test_evaluation_sets_in_all_their_kinds(tmp_path: Path, name: str, content: 
 @pytest.mark.parametrize(
     ("name", "content", "error", "message"),
     [
-        ("a.txt", "\n", InputError, "holds no prompts"),
+        ("a.txt", "\n", InputError, "expected at least one prompt"),
         ("a.csv", "text\na cat\n", InputError, r"columns \(text\), got 'prompt'"),
         ("a.json", "{", CheckpointError, "cannot be read"),
-        ("a.json", '{"a": "b"}', InputError, "holds no prompts"),
+        ("a.json", '{"a": "b"}', InputError, "expected at least one prompt"),
         ("a.xlsx", "", InputError, "expected .txt, .tsv, .csv or .json"),
         ("a.txt", None, CheckpointError, "is missing"),
     ],

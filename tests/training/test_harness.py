@@ -284,7 +284,7 @@ def test_a_dev_measure_that_is_nan_stops_the_run(tmp_path: Path, monkeypatch: py
 
 def test_an_earlier_run_is_neither_lost_nor_mixed(tmp_path: Path) -> None:
     go(Toy, settings_in(tmp_path))
-    with pytest.raises(InputError, match="--resume to continue it or --overwrite"):
+    with pytest.raises(InputError, match="--resume to continue or --overwrite"):
         go(Toy, settings_in(tmp_path))
     with pytest.raises(InputError, match="lr was 0.05, is 0.1"):
         go(Toy, settings_in(tmp_path, lr=0.1, resume=True))

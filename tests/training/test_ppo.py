@@ -94,29 +94,29 @@ def test_log_probabilities_have_finite_gradients(case: dict[str, torch.Tensor]) 
     assert logits.grad[case["allowed"]].abs().sum() > 0
 
 
-def test_penalised_rewards_by_hand() -> None:
+def test_penalized_rewards_by_hand() -> None:
     mask = torch.tensor([[True, True, False], [False, False, False]])
     new = torch.tensor([[-1.0, -2.0, torch.nan]] * 2)
     reference = torch.tensor([[-1.5, -1.0, torch.nan]] * 2)
-    rewards = ppo.penalised_rewards(torch.tensor([4.0, 9.0]), new, reference, mask, kl_weight=0.1)
+    rewards = ppo.penalized_rewards(torch.tensor([4.0, 9.0]), new, reference, mask, kl_weight=0.1)
     torch.testing.assert_close(rewards, torch.tensor([[-0.05, 4.1, 0.0], [0.0, 0.0, 0.0]]))
 
 
-def test_generalised_advantages_by_hand() -> None:
+def test_generalized_advantages_by_hand() -> None:
     rewards, values = torch.tensor([[1.0, 2.0, torch.nan]]), torch.tensor([[0.5, 1.0, torch.nan]])
     mask = torch.tensor([[True, True, False]])
-    advantages, returns = ppo.generalised_advantages(rewards, values, mask, discount=0.9, trace=0.5)
+    advantages, returns = ppo.generalized_advantages(rewards, values, mask, discount=0.9, trace=0.5)
     # step 1: 2 - 1 = 1; step 0: 1 + 0.9 * 1 - 0.5 + 0.9 * 0.5 * 1 = 1.85
     torch.testing.assert_close(advantages, torch.tensor([[1.85, 1.0, 0.0]]))
     torch.testing.assert_close(returns, torch.tensor([[2.35, 2.0, 0.0]]))
 
 
 @pytest.mark.parametrize(("discount", "trace"), [(1.0, 0.95), (0.9, 0.7), (0.8, 0.0), (1.0, 1.0)])
-def test_generalised_advantages_against_the_sum_over_deltas(
+def test_generalized_advantages_against_the_sum_over_deltas(
     case: dict[str, torch.Tensor], discount: float, trace: float
 ) -> None:
     rewards, values = case["rewards"].numpy(), case["values"].numpy()
-    advantages, returns = ppo.generalised_advantages(case["rewards"], case["values"], case["mask"], discount, trace)
+    advantages, returns = ppo.generalized_advantages(case["rewards"], case["values"], case["mask"], discount, trace)
     expected = np.zeros((BATCH, LENGTH))
     for row, length in enumerate(LENGTHS):
         deltas = [

@@ -199,7 +199,7 @@ def test_a_run_is_never_mixed_with_another(tmp_path: Path) -> None:
     assert run_made(tmp_path, overwrite=True)["counts"]["drawn"] == 76
     foreign = tmp_path / "foreign"
     (foreign / "data").mkdir(parents=True)
-    with pytest.raises(InputError, match="was not made by prepare"):
+    with pytest.raises(InputError, match="was not written by prepare"):
         run_made(foreign)
 
 

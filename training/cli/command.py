@@ -69,16 +69,10 @@ def parse_settings(name: Literal["prepare"], arguments: Sequence[str]) -> Prepar
 @overload
 def parse_settings(name: str, arguments: Sequence[str]) -> RunSettings | ExportSettings: ...
 def parse_settings(name: str, arguments: Sequence[str]) -> RunSettings | ExportSettings:
-    """Return the settings of a stage from configs and flags, and log how they differ from the preset's.
+    """Return the settings of stage `name` from its command line, and log how they differ from the preset's.
 
-    Exit as argparse does on --help, --print_config and arguments that do not parse.
-
-    Args:
-        name: the stage.
-        arguments: the command line after the stage's name.
-
-    Raises:
-        InputError: if a config cannot be read or a value is out of range.
+    Exit as argparse does on --help, --print_config and arguments that do not parse. Raise InputError if a config cannot
+    be read or a value is out of range.
     """
     settings_class = getattr(importlib.import_module("..settings", __package__), STAGES[name].settings)
     presets = preset_files(name)
@@ -98,7 +92,7 @@ def parse_settings(name: str, arguments: Sequence[str]) -> RunSettings | ExportS
 
 
 def _with_extended_configs(arguments: Sequence[str], settings_class: type, presets: Mapping[str, Path]) -> list[str]:
-    """Replace each --config by the file that it names, after the files which that one extends."""
+    """Replace each --config with the path of its file, preceded by those of the files that it extends."""
     result: list[str] = []
     words = iter(arguments)
     for argument in words:
@@ -128,7 +122,7 @@ def _summary(name: str, parser: SettingsParser, words: Sequence[str], parsed: Na
 
 
 def _typed(value: Any) -> str:
-    """Return a value as one would type it."""
+    """Return a value as it is typed on the command line."""
     return str(value) if isinstance(value, (str, Path)) else json.dumps(value, default=str)
 
 

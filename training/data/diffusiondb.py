@@ -30,16 +30,8 @@ from .parts import BadFileError, Part, part_number
 PART_SIZE = 1000
 METADATA = ("metadata.parquet", "metadata-large.parquet")
 SUFFIXES = (".png", ".webp")
-SAMPLER_CODES = {
-    "ddim": 1,
-    "plms": 2,
-    "k_euler": 3,
-    "k_euler_ancestral": 4,
-    "k_heun": 5,
-    "k_dpm_2": 6,
-    "k_dpm_2_ancestral": 7,
-    "k_lms": 8,
-}
+_SAMPLERS = ("ddim", "plms", "k_euler", "k_euler_ancestral", "k_heun", "k_dpm_2", "k_dpm_2_ancestral", "k_lms")
+SAMPLER_CODES = {name: code for code, name in enumerate(_SAMPLERS, 1)}
 OTHER_SAMPLER = 9
 SCHEMA = pa.schema(
     [
@@ -111,8 +103,7 @@ def write_metadata(
 ) -> None:
     """Write metadata.parquet for images that fill the parts in this order, PART_SIZE each.
 
-    Without user_names and times (in UTC), user_name is empty and timestamp null. Both nsfw scores are 0: nothing was
-    checked.
+    Without user_names and times (in UTC), user_name is empty and timestamp null. Both nsfw scores are 0, unchecked.
     """
     count = len(prompts)
     columns: dict[str, Any] = {
@@ -184,8 +175,8 @@ def _read_metadata(paths: Sequence[Path], numbers: list[int]) -> pd.DataFrame:
     for path in paths:
         try:
             known = set(pq.read_schema(path).names)
-            wanted = [column for column in columns if column in known or column in _REQUIRED]
-            frame = pd.read_parquet(path, columns=wanted, filters=[("part_id", "in", numbers)])
+            kept = [column for column in columns if column in known or column in _REQUIRED]
+            frame = pd.read_parquet(path, columns=kept, filters=[("part_id", "in", numbers)])
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(
                 f"{path}: expected DiffusionDB's metadata, got an unreadable file: {error}"
@@ -204,8 +195,7 @@ def _read_part(part: Part, described: pd.DataFrame, seen: set[str]) -> tuple[pd.
         try:
             with part.open() as opened:
                 files = frozenset(name for name in opened.names if name.endswith(SUFFIXES))
-                names = opened.names
-                content = opened.read(f"{part.name}.json") if f"{part.name}.json" in names else None
+                content = opened.read(f"{part.name}.json") if f"{part.name}.json" in opened.names else None
         except BadFileError as error:
             return _rows(part, {}, described), _aside(part, [(name, str(error)) for name in prompts or [part.name]])
         prompts.update(_read_json(part, content, bool(prompts), bad))

@@ -33,8 +33,8 @@ def draw_all(
 ) -> int:
     """Draw the images of `plan` (prompt, seed) into `folder`, in DiffusionDB's layout, and return how many were drawn.
 
-    A batch is skipped if all its files exist, and else drawn whole, so that an interrupted and a single run give the
-    same images.
+    A batch is skipped if all its files exist and redrawn whole otherwise, so that an interrupted run gives the same
+    images.
     """
     unique = plan.drop_duplicates("image_name")
     prompts, seeds = unique["prompt"].tolist(), unique["seed"].tolist()

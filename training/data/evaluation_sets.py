@@ -48,12 +48,11 @@ def evaluation_file(place: str | Path) -> Path:
 
 
 def read_evaluation_prompts(path: Path, column: str) -> list[str]:
-    """Return the prompts of an evaluation set, without repeats and empty ones.
+    """Return the distinct prompts of an evaluation set, without empty ones.
 
     Args:
         path: .txt with one prompt per line; .tsv or .csv with prompts in `column`, in any case; .json with lists of
-            strings,
-            grouped in objects or not, or lists of objects with `column`.
+            strings, grouped in objects or not, or lists of objects with `column`.
         column: the column or key.
 
     Raises:
@@ -63,20 +62,20 @@ def read_evaluation_prompts(path: Path, column: str) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".txt":
-            found = text.splitlines()
+            texts = text.splitlines()
         elif path.suffix in _SEPARATORS:
-            found = _from_table(text, _SEPARATORS[path.suffix], column, path)
+            texts = _from_table(text, _SEPARATORS[path.suffix], column, path)
         elif path.suffix == ".json":
-            found = list(_from_json(json.loads(text), column, path))
+            texts = list(_from_json(json.loads(text), column, path))
         else:
             raise InputError(f"evaluation.files: expected .txt, .tsv, .csv or .json, got {path}")
     except FileNotFoundError as error:
         raise CheckpointError(f"evaluation.files: {path} is missing") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
         raise CheckpointError(f"evaluation.files: {path} cannot be read: {error}") from error
-    prompts = list(dict.fromkeys(prompt.strip() for prompt in found if prompt and prompt.strip()))
+    prompts = list(dict.fromkeys(prompt.strip() for prompt in texts if prompt and prompt.strip()))
     if not prompts:
-        raise InputError(f"evaluation.files: {path} holds no prompts")
+        raise InputError(f"evaluation.files: expected at least one prompt, got none in {path}")
     return prompts
 
 
@@ -121,12 +120,8 @@ def occurring(
 ) -> pd.DataFrame:
     """Return the training prompts that occur in the evaluation prompts.
 
-    Args:
-        prompts: the training prompts.
-        evaluation: the evaluation prompts.
-        similarity: minimum Jaccard index of n-grams of a near-duplicate; 0 finds exact matches only.
-        ngram: characters per n-gram.
-        permutations: permutations of MinHash.
+    `similarity` is the minimum Jaccard index of a near-duplicate's n-grams of `ngram` characters; 0 finds exact matches
+    only. `permutations` are those of MinHash.
 
     Returns:
         prompt, evaluation_prompt (the most similar one), kind ("exact": equal after `normalise`, or "near"),
@@ -135,28 +130,22 @@ def occurring(
     by_text = {normalise(prompt): prompt for prompt in reversed(evaluation)}
     by_text.pop("", None)
     search = _Index(by_text, similarity, ngram, permutations) if similarity else None
-    found: list[tuple[str, str, str, float]] = []
+    matches: list[tuple[str, str, str, float]] = []
     remaining = iter(prompts)
     while chunk := list(islice(remaining, _CHUNK)):
         texts = [normalise(prompt) for prompt in chunk]
-        found += [(p, by_text[t], "exact", 1.0) for p, t in zip(chunk, texts, strict=True) if t in by_text]
+        matches += [(p, by_text[t], "exact", 1.0) for p, t in zip(chunk, texts, strict=True) if t in by_text]
         if search is not None:
             others = [(p, t) for p, t in zip(chunk, texts, strict=True) if t and t not in by_text]
             near = search.nearest([text for _, text in others])
-            found += [(others[index][0], by_text[text], "near", score) for index, (text, score) in near.items()]
-    return pd.DataFrame(found, columns=["prompt", "evaluation_prompt", "kind", "similarity"])
+            matches += [(others[index][0], by_text[text], "near", score) for index, (text, score) in near.items()]
+    return pd.DataFrame(matches, columns=["prompt", "evaluation_prompt", "kind", "similarity"])
 
 
 def occurring_in_files(
-    prompts: Iterable[str],
-    files: Iterable[str | Path],
-    column: str,
-    similarity: float,
-    ngram: int,
-    permutations: int,
+    prompts: Iterable[str], files: Iterable[str | Path], column: str, similarity: float, ngram: int, permutations: int
 ) -> pd.DataFrame:
-    """Return what `occurring` does for the prompts in `files`, local or on the Hub; errors as in
-    read_evaluation_prompts."""
+    """Return `occurring` for the prompts in `files`, local or on the Hub; errors as in read_evaluation_prompts."""
     evaluation = [prompt for file in files for prompt in read_evaluation_prompts(evaluation_file(file), column)]
     return occurring(prompts, evaluation, similarity, ngram, permutations)
 
@@ -179,10 +168,12 @@ class _Index:
     def nearest(self, texts: Sequence[str]) -> dict[int, tuple[str, float]]:
         """Return the most similar indexed text and its similarity, if high enough, by index in `texts`."""
         grams = {index: ngrams(text, self._ngram) for index, text in enumerate(texts)}
-        fitting = {index: own for index, own in grams.items() if self._smallest <= len(own) <= self._largest}
+        fitting = {
+            index: members for index, members in grams.items() if self._smallest <= len(members) <= self._largest
+        }
         result = {}
-        for (index, own), hashed in zip(fitting.items(), self._hash(list(fitting.values())), strict=True):
-            scores = {text: jaccard(own, self._grams[text]) for text in self._lsh.query(hashed)}
+        for (index, members), hashed in zip(fitting.items(), self._hash(list(fitting.values())), strict=True):
+            scores = {text: jaccard(members, self._grams[text]) for text in self._lsh.query(hashed)}
             best = max(scores, key=lambda text: (scores[text], text), default=None)
             if best is not None and scores[best] >= self._similarity:
                 result[index] = (best, scores[best])
@@ -193,6 +184,6 @@ class _Index:
         return self._bulk(encoded, num_perm=self._permutations, hashfunc=zlib.crc32) if encoded else []
 
 
-def jaccard(one: set[str], other: set[str]) -> float:
+def jaccard(first: set[str], second: set[str]) -> float:
     """Return the Jaccard index of two sets."""
-    return len(one & other) / len(one | other)
+    return len(first & second) / len(first | second)

@@ -15,8 +15,8 @@ def filter_rows(
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """Return the rows that pass, with their index, and the number that fail by their first reason.
 
-    rows: image_nsfw and prompt_nsfw (nan, unknown, passes), drawing. Of rows with the same `drawing`, the first that
-    passes everything else is kept.
+    `rows` has image_nsfw and prompt_nsfw (nan, for unknown, passes) and drawing. Of the rows with the same `drawing`,
+    the first that passes all other tests is kept.
     """
     blurred = rows["image_nsfw"] >= BLURRED
     tests = {

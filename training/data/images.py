@@ -63,9 +63,9 @@ def read_batches(
     Args:
         read: returns the content of the file at an index, or raises BadFileError.
         count: number of images.
-        batch_size: images per batch at most.
+        batch_size: maximum number of images per batch.
         bad: receives the reason for each image that cannot be read or decoded, by index.
-        threads: threads that read and decode, one batch ahead.
+        threads: number of threads that read and decode, one batch ahead.
     """
     ahead: deque[tuple[range, list[Future[Tensor]]]] = deque()
     with ThreadPoolExecutor(threads) as pool:

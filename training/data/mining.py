@@ -46,12 +46,12 @@ class Mined:
 
 def check_reward_names(settings: PrepareSettings, names: Sequence[str]) -> None:
     """Raise InputError if the settings name a reward that is not in `names`."""
-    asked: Mapping[str, Sequence[str]] = {
+    named: Mapping[str, Sequence[str]] = {
         "preferred_by": settings.preferred_by,
         "system.ranked_by": settings.system.ranked_by,
         "system.thresholds": list(settings.system.thresholds),
     }
-    for setting, rewards in asked.items():
+    for setting, rewards in named.items():
         unknown = sorted(set(rewards) - set(names))
         if unknown:
             raise InputError(f"{setting}: expected names among {', '.join(names)}, got {', '.join(unknown)}")
@@ -60,11 +60,8 @@ def check_reward_names(settings: PrepareSettings, names: Sequence[str]) -> None:
 def mine(settings: PrepareSettings, images: pd.DataFrame, prompts: pd.DataFrame | None, names: Sequence[str]) -> Mined:
     """Choose preferred images and system prompts, and write their tables and the statistics of the rewards.
 
-    Args:
-        settings: the stage's settings.
-        images: image_name, prompt, and raw scores in the columns `names`.
-        prompts: the table of drawn prompts, or None for a DiffusionDB.
-        names: the rewards.
+    `images` has image_name, prompt, and raw scores in the columns `names`; `prompts` is the table of drawn prompts, or
+    None for a DiffusionDB.
     """
     data = settings.run / "data"
     user, system = _by_origin(images, prompts, settings.dev_share)
@@ -90,12 +87,12 @@ def mine_preferred(images: pd.DataFrame, per_prompt: int, seed: int) -> pd.DataF
 
     Args:
         images: prompt, image_name, score, split. Prompts with a single image are dropped.
-        per_prompt: rows per prompt at most.
-        seed: of the random images.
+        per_prompt: maximum number of rows per prompt.
+        seed: seed of the random images.
 
     Returns:
-        user_prompt, image_name, random_image_name, split. The random images are drawn without replacement from the
-        prompt's own, as a function of the seed and the names alone.
+        user_prompt, image_name, random_image_name, split. The random images are sampled without replacement from the
+        prompt's images, as a function of the seed and their names.
     """
     counts = images.groupby("prompt")["image_name"].transform("size")
     frame = images[counts >= 2]
@@ -160,8 +157,8 @@ def _by_origin(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the images of user prompts and of system prompts, with their split from `prompts`.
 
-    Without `prompts`, every prompt is a system prompt, those with several images are user prompts too, and dev_share is
-    dev.
+    Without `prompts`, every prompt is a system prompt, those with several images are also user prompts, and dev_share
+    of the prompts are dev.
     """
     if prompts is None:
         system = images.assign(split=split_by_prompt(images["prompt"], dev_share))

@@ -21,8 +21,6 @@ from .pivot_cache import PivotCache
 PREFERRED_IMAGES, SYSTEM_PROMPTS, PIVOTS = "preferred_images.parquet", "system_prompts.parquet", "pivots"
 MANIFEST = "manifest.json"
 """Hashes of all other files; optional."""
-
-
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -117,8 +115,8 @@ def _by_split(
 def drop_words(text: str, probability: float, generator: random.Random) -> str:
     """Replace each word of `text`, with `probability`, by a pseudo-word of 3 to 9 random letters.
 
-    A pseudo-word stands for words unknown to the training data: a model that has seen many answers them with an
-    average. Words are separated by spaces; their punctuation stays.
+    Pseudo-words stand for unknown words, to which a model so trained responds with an average. Words are separated by
+    spaces and keep their punctuation.
     """
     words = text.split(" ")
     for index, word in enumerate(words):
@@ -132,8 +130,8 @@ def drop_words(text: str, probability: float, generator: random.Random) -> str:
 def drop_prefix_words(text: str, probability: float, generator: random.Random) -> tuple[str, int]:
     """Apply drop_words to the text before the first comma.
 
-    Returns the text, and the number of its leading characters without a loss: those before the comma if a word was
-    replaced.
+    Return the text and the number of its leading characters without a loss: those before the comma if a word was
+    replaced, else 0.
     """
     prefix, comma, rest = text.partition(",")
     dropped = drop_words(prefix, probability, generator)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -149,10 +150,9 @@ def check_size(size: int) -> None:
 
 
 class PartsReader:
-    """Files of several parts; each part stays open from its first file until the exit."""
+    """Reads files of several parts, given by name; each part stays open until the exit."""
 
     def __init__(self, parts: Mapping[str, Part]) -> None:
-        """parts: by name."""
         self._parts = parts
         self._stack = ExitStack()
         self._opened: dict[str, PartFiles | BadFileError] = {}
@@ -164,7 +164,7 @@ class PartsReader:
         self._stack.close()
 
     def open(self, name: str) -> None:
-        """Open a part unless it is open; its error is raised when a file of it is read."""
+        """Open a part unless it is open; if that fails, reading one of its files raises the error."""
         if name not in self._opened:
             try:
                 self._opened[name] = self._stack.enter_context(self._parts[name].open())
@@ -182,26 +182,26 @@ class PartsReader:
 def local_parts(folder: Path) -> list[Part]:
     """Return the parts in `folder` (a whole set, some of its parts, or one part), by number.
 
-    A folder takes precedence over a zip of the same part. Raise InputError if two parts have one name, as in a mix of
+    A folder takes precedence over a zip of the same part. Raise InputError if two parts share a name, as in a mix of
     both sets.
     """
     paths = [folder, *(path for pattern in _PATTERNS for path in folder.glob(pattern))]
     folders = {path for path in paths if path.is_dir() and PART_NAME.fullmatch(path.name)}
     zips = {path for path in paths if path.suffix == ".zip" and PART_NAME.fullmatch(path.stem) and path.is_file()}
-    found: list[Part] = [FolderPart(path) for path in folders]
-    found += [ZipPart(path) for path in zips if path.with_suffix("") not in folders]
-    return by_number(found, str(folder))
+    parts: list[Part] = [FolderPart(path) for path in folders]
+    parts += [ZipPart(path) for path in zips if path.with_suffix("") not in folders]
+    return by_number(parts, str(folder))
 
 
 def by_number(parts: Iterable[Part], place: str) -> list[Part]:
-    """Return the parts by number. Raise InputError if two have one name."""
+    """Return the parts by number. Raise InputError if two share a name."""
     ordered = sorted(parts, key=lambda part: part.name)
-    for one, other in zip(ordered, ordered[1:], strict=False):
-        if one.name == other.name:
-            raise InputError(f"diffusiondb: expected parts with different names, got two {one.name} in {place}")
+    for part, following in pairwise(ordered):
+        if part.name == following.name:
+            raise InputError(f"diffusiondb: expected parts with different names, got two {part.name} in {place}")
     return ordered
 
 
 def part_number(part: str) -> int:
-    """Return 17 for part-000017."""
+    """Return the number of a part by its name: 17 for part-000017."""
     return int(part.removeprefix("part-"))

@@ -21,7 +21,7 @@ from prip.errors import CheckpointError, InputError
 from prip.files import replace_file
 
 INDEX, SINGLE = "index.parquet", "pivots.safetensors"
-"""SINGLE: the shard's name if the index names none."""
+"""SINGLE is the shard if the index has no column of shards."""
 
 
 class PivotCache:
@@ -56,7 +56,7 @@ class PivotCache:
     def __getitem__(self, names: Sequence[str]) -> Tensor:
         """Return the pivots of these images: float32 (len(names), pivot_length, pivot_width).
 
-        Raises InputError for an unknown name, CheckpointError for a damaged shard.
+        Raise InputError for an unknown name and CheckpointError for a damaged shard.
         """
         missing = [name for name in names if name not in self._places]
         if missing:
@@ -104,14 +104,14 @@ def _header(path: Path) -> tuple[dict, int]:
 def write_shard(path: Path, names: Sequence[str], pivots: np.ndarray | Tensor) -> None:
     """Write pivots (len(names), pivot_length, pivot_width), of any float type, as fp16, atomically.
 
-    Raises InputError for another shape, a repeated name or a number that fp16 cannot represent.
+    Raise InputError for another shape, a repeated name or a number that fp16 cannot represent.
     """
-    given = torch.as_tensor(pivots).detach().cpu()
-    if given.ndim != 3 or len(names) != len(given) or not len(names):
-        raise InputError(f"pivots: expected ({len(names)}, pivot_length, pivot_width), got {tuple(given.shape)}")
+    tensor = torch.as_tensor(pivots).detach().cpu()
+    if tensor.ndim != 3 or len(names) != len(tensor) or not len(names):
+        raise InputError(f"pivots: expected ({len(names)}, pivot_length, pivot_width), got {tuple(tensor.shape)}")
     if len(set(names)) < len(names):
         raise InputError(f"names: expected each image once, got {len(names) - len(set(names))} again")
-    stored = given.to(torch.float16)
+    stored = tensor.to(torch.float16)
     if not stored.isfinite().all():
         raise InputError("pivots: expected numbers that fp16 can hold, got nan, inf or more than 65,504")
     content = save({"pivots": np.ascontiguousarray(stored.numpy())}, {"names": _hash(names)})
@@ -129,7 +129,7 @@ def is_shard_of(path: Path, names: Sequence[str]) -> bool:
 def write_index(folder: Path, shards: Mapping[str, Sequence[str]]) -> None:
     """Write the index of `shards` (file name to image names), which completes the PivotCache in `folder`.
 
-    Other shards in the folder are removed. Raises InputError for a repeated name or no images.
+    Other shards in the folder are removed. Raise InputError for a repeated name or no images.
     """
     frames = [
         pd.DataFrame({"image_name": names, "row": range(len(names)), "shard": file}) for file, names in shards.items()
@@ -137,9 +137,9 @@ def write_index(folder: Path, shards: Mapping[str, Sequence[str]]) -> None:
     index = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"image_name": []})
     if index.empty:
         raise InputError("pivots: expected at least one image, got none")
-    twice = index["image_name"].duplicated()
-    if twice.any():
-        raise InputError(f"names: expected each image once, got {index['image_name'][twice].iloc[0]!r} again")
+    repeated = index["image_name"].duplicated()
+    if repeated.any():
+        raise InputError(f"names: expected each image once, got {index['image_name'][repeated].iloc[0]!r} again")
     replace_file(folder / INDEX, lambda temporary: index.to_parquet(temporary, index=False))
     for path in folder.glob("*.safetensors"):
         if path.name not in shards:

@@ -19,10 +19,9 @@ from .workers import Job, Worker, Workers, job_batches
 
 
 class PivotMaker:
-    """Makes the pivots of the images of a job."""
+    """Makes the pivots of the images of a job, read by a number of threads."""
 
     def __init__(self, pivot_encoder: PivotEncoder, batch_size: int, threads: int = 1) -> None:
-        """threads: number of threads that read images."""
         self._encoder, self._batch_size, self._threads = pivot_encoder, batch_size, threads
 
     def __call__(self, job: Job) -> np.ndarray:
@@ -38,11 +37,10 @@ class PivotMaker:
 
 
 def plan_shards(images: pd.DataFrame, parts: Mapping[str, Part], most: int, batch_size: int) -> list[Job]:
-    """Return one job per shard of `images` (image_name, part).
+    """Return one job per shard of `images` (image_name, part), of at most `most` images, rounded down to whole batches.
 
     Images of a packed part get shards of their own, so that each part is opened rarely; the others fill shards in
     order.
-    most: maximum number of images per shard, rounded down to whole batches.
     """
     size = max(1, most // batch_size) * batch_size if most >= batch_size else most
     packed = images["part"].map({name: part.packed for name, part in parts.items()}).astype(bool)
@@ -62,20 +60,20 @@ def make_pivots(
 ) -> int:
     """Make `folder` the PivotCache of the images of all jobs, and return the number of pivots made.
 
-    make: returns a PivotMaker. Existing shards of the same images are kept.
+    `make` returns a PivotMaker. Existing shards of the same images are kept.
     """
     (folder / INDEX).unlink(missing_ok=True)
     names = {_file(job.name): job.images["image_name"].tolist() for job in jobs}
     missing = [job for job in jobs if not is_shard_of(folder / _file(job.name), names[_file(job.name)])]
-    made = sum(len(job.images) for job in missing)
+    count = sum(len(job.images) for job in missing)
     total = sum(map(len, names.values()))
     with tqdm(total=total, desc="pivots", unit="image", disable=not progress, mininterval=1) as bar:
-        bar.update(total - made)
+        bar.update(total - count)
         for name, pivots in workers.run(make, missing):
             write_shard(folder / _file(name), names[_file(name)], pivots)
             bar.update(len(pivots))
     write_index(folder, names)
-    return made
+    return count
 
 
 def _file(shard: str) -> str:

@@ -22,8 +22,8 @@ class RewardStatistics:
 
     @classmethod
     def measure(cls, scores: Mapping[str, Tensor]) -> RewardStatistics:
-        """Return the statistics of `scores`, reward to (n,), with deviations over n. Raise InputError for a constant
-        reward."""
+        """Return the statistics of `scores`, (n,) by reward, with deviations over n. Raise InputError if one is
+        constant."""
         exact = {name: values.double() for name, values in scores.items()}
         deviations = {name: values.std(correction=0).item() for name, values in exact.items()}
         for name, deviation in deviations.items():
@@ -39,8 +39,8 @@ class RewardStatistics:
         if not path.is_file():
             return None
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
-            tables = [{name: float(held[key][name]) for name in names} for key in ("means", "deviations")]
+            content = json.loads(path.read_text(encoding="utf-8"))
+            tables = [{name: float(content[key][name]) for name in names} for key in ("means", "deviations")]
         except KeyError:
             return None
         except (ValueError, TypeError) as error:

@@ -22,8 +22,8 @@ def as_rewrite(first: str, last: str) -> tuple[str, str, str]:
     """Return the user prompt, system prompt and kind for the first and last prompt of a session.
 
     "extended": the last prompt continues the first one with modifiers. "carried": it does not, but its modifiers can
-    continue the text before the first comma of the first prompt. No rewrites, with both prompts unchanged, are
-    "unchanged", "unusable" (no valid user prompt) and "lost" (no modifiers).
+    continue the text before the first comma of the first prompt. The kinds "unchanged", "unusable" (no valid user
+    prompt) and "lost" (no modifiers) are not rewrites and return both prompts as they are.
     """
     if normalise(first) == normalise(last):
         return first, last, "unchanged"
@@ -45,8 +45,8 @@ def rewrites_of_sessions(sessions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataF
     each kind, repeated.
     """
     several = sessions[sessions["prompts"] > 1]
-    found = [as_rewrite(first, last) for first, last in zip(several["first"], several["last"], strict=True)]
-    frame = pd.DataFrame(found, columns=[*REWRITES, "kind"])
+    kinds = [as_rewrite(first, last) for first, last in zip(several["first"], several["last"], strict=True)]
+    frame = pd.DataFrame(kinds, columns=[*REWRITES, "kind"])
     good = frame["kind"].isin(["extended", "carried"])
     pairs = frame.loc[good, REWRITES].drop_duplicates().reset_index(drop=True)
     left_out = frame[~good].rename(columns={"kind": "reason"}).reset_index(drop=True)

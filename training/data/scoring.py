@@ -21,10 +21,13 @@ _GIVEN = ["image_name", "part", "reason"]
 
 
 class Scorer:
-    """Scores the images of a job for their texts."""
+    """Scores the images of a job for their texts, read by a number of threads.
+
+    Raises:
+        InputError: if two rewards share a name.
+    """
 
     def __init__(self, rewards: Sequence[Reward], batch_size: int, threads: int = 1) -> None:
-        """threads: number of threads that read images. Raises InputError for two rewards of one name."""
         names = [reward.name for reward in rewards]
         if len(set(names)) < len(names):
             raise InputError(f"rewards: expected different names, got {', '.join(names)}")

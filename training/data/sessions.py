@@ -18,18 +18,11 @@ _COLUMNS = ["prompt", "user_name", "timestamp"]
 
 
 def read_log(path: Path, max_prompt_nsfw: float = 1.0) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Return prompt (with single spaces), user_name and timestamp of metadata in DiffusionDB's layout, in order, and
-    counts.
+    """Return prompt (with single spaces), user_name and timestamp of DiffusionDB's metadata, in order, and counts.
 
-    Args:
-        path: the table.
-        max_prompt_nsfw: prompts with a larger prompt_nsfw are dropped, if the table has that column.
-
-    Returns:
-        The log, and counts: rows, and those dropped as empty_prompts, nobody (unknown user), no_time and prompt_nsfw.
-
-    Raises:
-        CheckpointError: if the table is missing, cannot be read or lacks a column.
+    Prompts with a prompt_nsfw above max_prompt_nsfw are dropped, if the table has that column. The counts are rows, and
+    those dropped as empty_prompts, nobody (unknown user), no_time and prompt_nsfw. Raise CheckpointError if the table
+    is missing, cannot be read or lacks a column.
     """
     if not path.is_file():
         raise CheckpointError(f"sessions.log: expected DiffusionDB's metadata, got none at {path}")
@@ -77,6 +70,6 @@ def find_sessions(log: pd.DataFrame, gap_minutes: float, shared: float) -> pd.Da
     return pd.DataFrame(ends, columns=["first", "last"]).assign(prompts=counts)
 
 
-def shared_words(one: frozenset[str], other: frozenset[str]) -> float:
+def shared_words(first: frozenset[str], second: frozenset[str]) -> float:
     """Return the share of the smaller set's words that are in the other set; 0 if one is empty."""
-    return len(one & other) / min(len(one), len(other)) if one and other else 0.0
+    return len(first & second) / min(len(first), len(second)) if first and second else 0.0

@@ -39,18 +39,10 @@ def find_source(
     part_limit: int = 0,
     keep: bool = False,
 ) -> Source:
-    """Return the parts at `place`, and their metadata.
+    """Return the parts at `place`, a local folder or owner/name[@revision] on the Hub, and their metadata.
 
-    Args:
-        place: a local folder, or owner/name[@revision] on the Hub.
-        subset: which of the two sets of a repository on the Hub.
-        first_part: number of the first part.
-        part_limit: parts to read at most; 0 for all.
-        keep: whether zips stay in the Hub's cache.
-
-    Raises:
-        InputError: if there is no such part.
-        CheckpointError: if the Hub cannot be read.
+    The options are those of SourceSettings. Raise InputError if there is no such part, and CheckpointError if the Hub
+    cannot be read.
     """
     if is_on_hub(place):
         commit = pinned(str(place), "dataset")
@@ -66,7 +58,7 @@ def find_source(
 
 @dataclass(frozen=True)
 class HubPart:
-    """A part as a zip in a dataset on the Hub, downloaded each time that it is opened."""
+    """A part as a zip in a dataset on the Hub, downloaded every time it is opened."""
 
     repository: str
     revision: str

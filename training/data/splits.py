@@ -21,7 +21,7 @@ def read_prompts(path: Path, column: str, limit: int, seed: int) -> pd.DataFrame
         path: a parquet table with `column` and split; a prompt in several splits counts as test, else as dev.
         column: the column of prompts.
         limit: maximum number of prompts, chosen at random by `seed`; 0 for all.
-        seed: of that choice.
+        seed: seed of that choice.
 
     Raises:
         CheckpointError: if the table or a column is missing.
@@ -54,8 +54,8 @@ def limit_prompts(frame: pd.DataFrame, column: str, limit: int, seed: int) -> pd
 
 
 def split_by_prompt(prompts: pd.Series, dev_share: float) -> pd.Series:
-    """Return "dev" for about dev_share of the prompts and "train" for the others. Prompts that differ only in case,
-    spaces or punctuation stay together."""
+    """Return "dev" for about dev_share of the prompts, else "train"; prompts that differ only in case, spaces or
+    punctuation stay together."""
     dev = prompts.map(lambda prompt: derive_seed("split", normalise(prompt)) < dev_share * 2**63)
     return dev.map({True: "dev", False: "train"})
 

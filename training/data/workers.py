@@ -48,7 +48,7 @@ def job_batches(job: Job, batch_size: int, bad: dict[int, str], threads: int) ->
 
 
 class Workers(Protocol):
-    """Runs jobs; a context in which `run` may be called several times."""
+    """Context in which jobs run; `run` may be called several times."""
 
     start_seconds: float
     """Seconds so far to start processes and load what the workers need."""
@@ -92,13 +92,9 @@ class RayWorkers:
     """
 
     def __init__(self, address: str | None, count: int, num_cpus: float = 1.0, num_gpus: float = 0.0) -> None:
-        """Set up a pool that starts on entering.
+        """Set up `count` actors, each with num_cpus (and as many threads, rounded down, at least one) and num_gpus.
 
-        Args:
-            address: of a cluster, as for `ray.init`; None starts Ray locally.
-            count: number of actors.
-            num_cpus: CPUs per actor; Ray lets it compute with that many threads, rounded down, or one.
-            num_gpus: GPUs per actor.
+        `address` is that of a cluster, as for `ray.init`; None starts Ray locally.
         """
         self._address, self._count, self._num_cpus, self._num_gpus = address, count, num_cpus, num_gpus
         self._own = False
@@ -147,7 +143,7 @@ class RayWorkers:
         )
         started = time.monotonic()
         for number, batch in enumerate(dataset.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=0)):
-            if not number:  # everything before its work was the start of the actors
+            if not number:  # the time before the first job is that of starting the actors
                 self.start_seconds += max(0.0, time.monotonic() - started - float(batch["seconds"][0]))
             yield str(batch["name"][0]), batch["result"][0]
 

@@ -31,7 +31,7 @@ class NonFiniteError(PripError):
 class NonFiniteGuard(Callback):
     """Saves the batch and stops the stage before a loss or gradient that is not finite reaches the weights.
 
-    Of several processes, the one with the bad loss saves its batch, and all stop at the gradient that they share. Under
+    Among several processes, the one with the bad loss saves its batch, and all stop at their common gradient. Under
     DeepSpeed that is after the step: the weights are then corrupt, but the run ends before they are saved.
     """
 
@@ -85,17 +85,9 @@ HISTORY = "history"
 class StageLoop(Callback):
     """Seeds every step; after it validates, exports the best part and writes a checkpoint when due.
 
-    They happen in this order, so a checkpoint includes everything up to its step. A module that starts trained is also
-    measured before the first step, and is the best part until a better one is found. No checkpoint follows the last
-    step: metrics.json marks the stage as finished.
-
-    Args:
-        module: The stage.
-        loop: Its rhythm.
-        seed: Seed of the run.
-        folder: Folder of the stage.
-        monitor: Dev metric that chooses the best part.
-        mode: Whether that metric should be small or large.
+    In this order, a checkpoint includes everything up to its step. A module that starts trained is also measured before
+    the first step, as the best part so far. No checkpoint follows the last step: metrics.json marks the stage as
+    finished. The arguments are those of `train`.
     """
 
     def __init__(
@@ -194,7 +186,7 @@ class StageLoop(Callback):
 
 
 def measure(module: StageModule) -> dict[str, float]:
-    """Return module.evaluate() in eval mode and without gradients; every submodule then returns to its own mode."""
+    """Return module.evaluate() in eval mode and without gradients; every submodule keeps its mode afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

@@ -64,11 +64,11 @@ def train(
     Args:
         module: The stage.
         settings: Its settings.
-        loop: Length and rhythm of the training.
+        loop: Length and intervals of the training.
         folder: From `stage_folder`.
         monitor: Entry of `module.evaluate()` that chooses the best part, exported to folder/part.
         mode: Whether that entry should be small or large.
-        clip: Largest gradient norm, 0 for none; under manual optimization the module clips with `clipped_step`.
+        clip: Maximum gradient norm, 0 for none; under manual optimization the module clips with `clipped_step`.
 
     Raises:
         NonFiniteError: A loss or a gradient is not finite; the batch is saved.
@@ -122,7 +122,7 @@ def train(
 
 
 def _checkpoint(module: StageModule, settings: RunSettings, progress: StageLoop) -> Path | None:
-    """Return the checkpoint to resume from, if there is one, converting a sharded one for other strategies."""
+    """Return the checkpoint to resume from, or None; a sharded one is converted for other strategies."""
     plain, sharded = progress.checkpoint_path, progress.sharded_path
     zero = isinstance(settings, TrainSettings) and settings.strategy.startswith("deepspeed")
     if not zero:
@@ -137,10 +137,10 @@ def _checkpoint(module: StageModule, settings: RunSettings, progress: StageLoop)
     if not sharded.exists():
         return None
     written_by = f"{processes_of(sharded)} devices with deepspeed-{stage_of(sharded)}"
-    given = f"{settings.devices} devices with {settings.strategy}"
-    if given != written_by:
+    requested = f"{settings.devices} devices with {settings.strategy}"
+    if requested != written_by:
         raise InputError(
-            f"devices, strategy: expected {written_by}, which wrote {sharded}, or else auto or ddp, got {given}"
+            f"devices, strategy: expected {written_by}, which wrote {sharded}, or else auto or ddp, got {requested}"
         )
     return sharded
 
@@ -192,7 +192,7 @@ class _StepBatches(Dataset[Any]):
 
 
 class _RemainingBatches(Sampler[int]):
-    """Batches of the remaining steps. Its length counts all batches, like Lightning in a resumed epoch."""
+    """Numbers of the remaining batches. Its length counts all batches, as Lightning expects in a resumed epoch."""
 
     def __init__(self, progress: StageLoop) -> None:
         self._progress = progress

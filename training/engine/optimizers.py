@@ -27,13 +27,9 @@ _log = logging.getLogger(__name__)
 
 
 def train_only(module: nn.Module, *patterns: str) -> list[nn.Parameter]:
-    """Freeze all of `module`, then unfreeze the parameters whose names match the shell-style `patterns`.
+    """Freeze `module` except for the parameters whose names match the shell-style `patterns`, and return those.
 
-    Returns:
-        The trained parameters.
-
-    Raises:
-        InputError: A pattern matches no parameter.
+    Raise InputError if a pattern matches no parameter.
     """
     module.requires_grad_(False)
     trained: dict[str, nn.Parameter] = {}
@@ -52,8 +48,8 @@ def train_only(module: nn.Module, *patterns: str) -> list[nn.Parameter]:
 def trained_names(part: PreferenceEncoder | PromptDecoder) -> list[str]:
     """Return patterns of the parameters that learn in a module's `encoder` or `decoder`.
 
-    All of an encoder learns; of a decoder its language model, or only its adapters if there are any, and the projection
-    if it reads a pivot.
+    An encoder learns entirely; a decoder learns its language model, or only the adapters if there are any, and the
+    projection if it reads a pivot.
     """
     if isinstance(part, PreferenceEncoder):
         return ["encoder.*"]
@@ -68,10 +64,7 @@ def in_float32(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def checkpoint_activations(model: PreTrainedModel) -> None:
-    """Recompute the activations of the layers of `model` for the gradient, instead of keeping them.
-
-    transformers does so in training mode only.
-    """
+    """Recompute the activations of `model` in the backward pass; transformers does so in training mode only."""
     options = {"use_reentrant": False}
     if hasattr(model, "activation_checkpointing_enable"):  # transformers 5.23 or newer, which deprecates the other name
         model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
@@ -80,13 +73,8 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
 
 
 def build_optimizer(settings: OptimizerSettings, parameters: Iterable[nn.Parameter], fused: bool = True) -> Optimizer:
-    """Return the optimizer that `settings` names.
-
-    Args:
-        settings: Name, learning rate and weight decay.
-        parameters: The trained parameters.
-        fused: Run adamw in one kernel. Lightning cannot clip gradients for it in mixed precision.
-    """
+    """Return the optimizer of `parameters`. With `fused`, adamw runs in one kernel, for which Lightning cannot clip
+    gradients in mixed precision."""
     if settings.name == "adafactor":
         return Adafactor(
             list(parameters),

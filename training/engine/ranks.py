@@ -1,4 +1,4 @@
-"""Communication between the processes of a run; in a run of one process, everything is its own.
+"""Communication between the processes of a run; with a single process, every function is the identity.
 
 Rows are dealt to the processes in turn, `group` rows at a time: the refinements of one user prompt.
 """

@@ -25,7 +25,7 @@ from ..settings import TrainSettings
 from .stage_module import StageModule
 
 TAG = "checkpoint"
-"""Folder inside a checkpoint into which Lightning lets DeepSpeed write."""
+"""Folder inside a checkpoint to which DeepSpeed writes under Lightning."""
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _CONVERSION = {
     "num_extract_workers": 1,
@@ -44,7 +44,7 @@ class ZeroStrategy(DeepSpeedStrategy):
     Args:
         stage: 2 or 3.
         batch_size: Examples in a batch, for DeepSpeed's log.
-        clip: Largest gradient norm, 0 for none.
+        clip: Maximum gradient norm, 0 for none.
         manual: Whether the module takes its optimizer steps itself. DeepSpeed then sums the gradients of all backward
             passes since the last step, instead of keeping only those of the last pass.
         options: Options of Lightning's strategy.
@@ -85,14 +85,7 @@ class CpuZeroStrategy(ZeroStrategy):
 
 
 def build_strategy(settings: TrainSettings, batch_size: int, clip: float, manual: bool) -> Strategy | Literal["auto"]:
-    """Return the strategy for Lightning's Trainer.
-
-    Args:
-        settings: Strategy, devices and device.
-        batch_size: Examples in a batch on each device.
-        clip: Largest gradient norm, 0 for none.
-        manual: Whether the module takes its optimizer steps itself.
-    """
+    """Return the strategy for Lightning's Trainer; arguments as in ZeroStrategy."""
     if settings.strategy.startswith("deepspeed-"):
         on_cpu = settings.device == "cpu" or not torch.cuda.is_available()
         return (CpuZeroStrategy if on_cpu else ZeroStrategy)(int(settings.strategy[-1]), batch_size, clip, manual)
@@ -102,9 +95,9 @@ def build_strategy(settings: TrainSettings, batch_size: int, clip: float, manual
 
 
 def holds_float32(precision: str, strategy: Strategy) -> bool:
-    """Return whether a module holds its trained parameters in float32.
+    """Return whether a module keeps its trained parameters in float32.
 
-    In bf16-mixed under DeepSpeed it does not: the engine converts them to 16 bits and shards float32 copies of its own.
+    In bf16-mixed under DeepSpeed, the engine converts them to 16 bits and shards float32 copies of its own.
     """
     return precision == "32-true" or (precision == "bf16-mixed" and not isinstance(strategy, DeepSpeedStrategy))
 
@@ -112,7 +105,7 @@ def holds_float32(precision: str, strategy: Strategy) -> bool:
 def for_backward(module: L.LightningModule) -> nn.Module:
     """Return what to call for a forward pass under manual optimization: DeepSpeed's engine, or the module itself.
 
-    The engine sums the gradients of as many backward passes as it has seen forward passes.
+    The engine counts forward passes to know how many backward passes to sum.
     """
     strategy = module.trainer.strategy
     return strategy.deepspeed_engine if isinstance(strategy, ZeroStrategy) else module
@@ -124,16 +117,9 @@ def clipped_step(
     parameters: Iterable[nn.Parameter],
     clip: float,
 ) -> float:
-    """Take an optimizer step with the gradients accumulated since the last one, and reset them.
+    """Take an optimizer step with the accumulated gradients, reset them, and return their norm before clipping.
 
-    Args:
-        module: The module.
-        optimizer: Its optimizer.
-        parameters: The trained parameters.
-        clip: Norm to which the gradient is clipped, 0 for none; under DeepSpeed, that of the strategy applies.
-
-    Returns:
-        The norm of the gradient before clipping.
+    `clip` is the maximum norm, 0 for none; under DeepSpeed, the strategy's own applies.
     """
     strategy = module.trainer.strategy
     if isinstance(strategy, ZeroStrategy):
@@ -189,15 +175,8 @@ def stage_of(folder: Path) -> int:
 def plain_checkpoint(folder: Path, module: StageModule) -> dict[str, Any]:
     """Convert a DeepSpeed checkpoint into the one that Lightning would have written without DeepSpeed.
 
-    Args:
-        folder: The checkpoint.
-        module: The module that is to be resumed.
-
-    Returns:
-        The checkpoint with weights, optimizer state (through DeepSpeed's universal checkpoint) and loop state.
-
-    Raises:
-        CheckpointError: A trained parameter is missing.
+    It has the weights of `module`, the optimizer state (through DeepSpeed's universal checkpoint) and the loop state.
+    Raise CheckpointError if a trained parameter is missing.
     """
     # Let DeepSpeed merge its shards into one file per parameter and moment.
     universal = folder / "universal"

@@ -25,7 +25,7 @@ class StageModule(L.LightningModule):
     stage: ClassVar[str]
     """Name of the stage: its folder in the run, and part of every seed."""
     starts_trained: ClassVar[bool] = False
-    """Whether what it trains comes from an earlier stage; it is then measured before the first step, as step 0."""
+    """Whether it continues an earlier stage; it is then also measured before the first step, as step 0."""
 
     @abstractmethod
     def batch_at(self, step: int) -> object:
@@ -65,8 +65,8 @@ class StageModule(L.LightningModule):
     def my_share(self, batches: Sequence[_Batch]) -> list[tuple[_Batch, bool]]:
         """Return this process's share of the dev batches, each with whether it counts.
 
-        All processes get equally many, because processes that share sharded weights must call them together; a process
-        without a batch left repeats the first, which then does not count.
+        All processes get the same number, because sharded weights must be called by all together; a process that has no
+        batch left gets the first again, which does not count.
         """
         processes, count = self.trainer.world_size, len(batches)
         indices = range(self.global_rank, -(-count // processes) * processes, processes)

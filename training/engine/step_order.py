@@ -16,11 +16,10 @@ class StepOrder:
         count: Examples to choose from.
         batch_size: Examples in a batch of one process.
         accumulate: Batches of one process in a step.
-        seed: Seed of the run.
-        stage: Part of the seed.
-        window: Steps whose examples are sorted by length together, so that the examples of a batch have similar
-            lengths; the steps of a window are then shuffled. 0 only shuffles.
-        lengths: Length of each example; needed with a window.
+        seed, stage: Seed of the run, and the stage as a part of it.
+        window: Steps whose examples are sorted by length together, so that those of a batch have similar lengths; the
+            steps of a window are then shuffled. 0 only shuffles.
+        lengths: Length of each example; required with a window.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The frozen parts that prepare works with, and their paths and hashes."""
+"""The frozen parts that prepare uses, with their paths and hashes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..settings import PrepareSettings
 
 @dataclass(frozen=True)
 class Parts:
-    """Loaders of the frozen parts, called where they are used. The generator is dropped after drawing."""
+    """Loaders of the frozen parts, called where the parts are used; the generator is dropped after drawing."""
 
     make_generator: Callable[[], Generator]
     make_rewards: Callable[[], Sequence[Reward]]
@@ -68,7 +68,7 @@ def _dtype(dtype: str | None) -> dict[str, Any]:
 def part_paths(settings: PrepareSettings) -> dict[str, str]:
     """Return the paths of what the stage reads: tables of prompts, generator, rewards/NAME, pivot encoder.
 
-    Raises CheckpointError if one is missing in the run, InputError for two rewards of one name.
+    Raise CheckpointError if one is missing in the run, and InputError if two rewards share a name.
     """
     parts = settings.run / "parts"
     rewards = settings.reward_places(settings.run)
@@ -93,8 +93,7 @@ def _short(reward: str) -> str:
 
 
 def input_hashes(settings: PrepareSettings) -> dict[str, str]:
-    """Return the hashes of what the stage reads, by name. Inputs on the Hub are given by name and commit, a DiffusionDB
-    by its path."""
+    """Return the hashes of the inputs by name; inputs on the Hub give name and commit, a DiffusionDB its path."""
     hashes = {name: hash_of_named(path) for name, path in part_paths(settings).items()}
     if settings.diffusiondb is not None:
         hashes["diffusiondb"] = str(settings.diffusiondb)

@@ -39,12 +39,8 @@ _log = logging.getLogger(__name__)
 def run(settings: RewritesSettings) -> dict[str, Any]:
     """Make RUN/rewrites, and return its metrics.
 
-    It holds rewrites.parquet (user_prompt, system_prompt, split), left_out.parquet (user_prompt, system_prompt, reason)
-    and metrics.json.
-
-    Raises:
-        CheckpointError: if an input is missing.
-        InputError: if a split is empty.
+    It has rewrites.parquet (user_prompt, system_prompt, split), left_out.parquet (user_prompt, system_prompt, reason)
+    and metrics.json. Raise CheckpointError if an input is missing, and InputError if a split is empty.
     """
     settings = pin_rewrites(settings)
     paths = _paths(settings)
@@ -117,7 +113,7 @@ def _synthetic(
     generator = load_generator(paths["generator"], device=device, **chosen.generator_options)
     cache = PlainScoreCache(folder / "baseline")
     if not len(cache) and known:
-        cache.add({(prompt, seed): own for (owner, prompt, seed), own in known.items() if owner == prompt})
+        cache.add({(prompt, seed): scores for (owner, prompt, seed), scores in known.items() if owner == prompt})
     scorer = ImageScorer(generator, rewards, cache, chosen.chunk)
     total = StandardisedSum(rewards, statistics.means, statistics.deviations)
     tried = _candidates(settings, paths)
@@ -152,17 +148,17 @@ def _gains(
     known: dict[Job, dict[str, float]],
 ) -> list[float]:
     """Return the gain of each rewrite, computed chunk by chunk; chunks in FOLDER/gains are reused."""
-    chosen, found = settings.synthetic, list[float]()
+    chosen, result = settings.synthetic, list[float]()
     seeds = image_seeds(tried, known, chosen.images, settings.seed)
     with tqdm(total=len(tried), desc="score", unit="pair", disable=not settings.progress, mininterval=1) as bar:
         for start in range(0, len(tried), chosen.chunk):
-            some = slice(start, start + chosen.chunk)
-            path, rows = folder / "gains" / f"{start:09}.parquet", tried.iloc[some]
+            chunk = slice(start, start + chosen.chunk)
+            path, rows = folder / "gains" / f"{start:09}.parquet", tried.iloc[chunk]
             if not path.exists():
-                write_table(path, rows[REWRITES].assign(gain=gains(rows, seeds[some], scorer, total, known)))
-            found += pd.read_parquet(path)["gain"].tolist()
+                write_table(path, rows[REWRITES].assign(gain=gains(rows, seeds[chunk], scorer, total, known)))
+            result += pd.read_parquet(path)["gain"].tolist()
             bar.update(len(rows))
-    return found
+    return result
 
 
 def _without_evaluation_prompts(settings: RewritesSettings, pairs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -47,10 +47,8 @@ _log = logging.getLogger(__name__)
 def run(settings: PrepareSettings) -> dict[str, Any]:
     """Make RUN/data, and return the metrics, which are also in RUN/prepare/metrics.json.
 
-    Raises:
-        CheckpointError: if a part is missing.
-        InputError: if the settings do not fit the run.
-        PripError: if too many images are bad.
+    Raise CheckpointError if a part is missing, InputError if the settings do not fit the run, and PripError if too many
+    images are bad.
     """
     settings = pin_prepare(settings)
     folder = begin(settings, input_hashes(settings))
@@ -61,14 +59,14 @@ def run(settings: PrepareSettings) -> dict[str, Any]:
 def begin(settings: PrepareSettings, inputs: dict[str, str]) -> Path:
     """Create RUN/prepare and RUN/data, and return RUN/prepare.
 
-    inputs: hashes of what the stage reads. Raises InputError for a RUN/data from elsewhere, or if a resumed run's
-    inputs differ.
+    `inputs` are hashes of what the stage reads. Raise InputError if RUN/data comes from elsewhere, or if the inputs of
+    a resumed run differ.
     """
     data = settings.run / "data"
     if settings.overwrite:
         shutil.rmtree(data, ignore_errors=True)
     elif data.exists() and not (settings.run / STAGE / "inputs.json").exists():
-        raise InputError(f"run: {data} was not made by prepare in this run; add --overwrite to replace it")
+        raise InputError(f"run: {data} was not written by prepare in this run; add --overwrite to replace it")
     return stage_folder(settings, STAGE, inputs)
 
 
@@ -119,7 +117,7 @@ def prepare(settings: PrepareSettings, folder: Path, parts: Parts) -> dict[str, 
 def _seconds(moments: list[tuple[float, float]]) -> dict[str, float]:
     """Return the seconds spent drawing, scoring and making pivots, and, separately, starting workers.
 
-    moments: the time and the workers' start_seconds, before each of the three and after the last.
+    `moments` are the time and the workers' start_seconds, before each of the three and after the last.
     """
     names = ("draw", "score", "pivots")
     spans = {
@@ -137,9 +135,9 @@ def cache_pivots(
     make_pivot_encoder: Callable[[], PivotEncoder],
     workers: Workers,
 ) -> int:
-    """Make DATA/pivots the PivotCache of the images `needed`, and return their number. images: image_name, part.
+    """Make DATA/pivots the PivotCache of the images `needed`, and return their number.
 
-    Raises PripError if a file that was readable before is not any more.
+    `images` has image_name and part. Raise PripError if a file is no longer readable.
     """
     rows = images.set_index("image_name")["part"].loc[needed].rename_axis("image_name").reset_index()
     parts = {part.name: part for part in source.parts}
@@ -167,7 +165,7 @@ def draw(
 ) -> tuple[Path, pd.DataFrame, int]:
     """Draw the missing images of the tables of prompts, and write DATA/prompts.parquet.
 
-    Returns the folder in DiffusionDB's layout, that table (image_name, prompt, seed, origin "user" or "system", split),
+    Return the folder in DiffusionDB's layout, that table (image_name, prompt, seed, origin "user" or "system", split),
     and the number of images drawn.
     """
     paths = part_paths(settings)
@@ -210,16 +208,16 @@ def score(
 ) -> Scored:
     """Score all usable images of `source`, and write DATA/scores, set_aside and evaluation_prompts.
 
-    Raises PripError if too many images are bad, InputError for two rewards of one name or an unknown one in the
-    settings.
+    Raise PripError if too many images are bad, and InputError if two rewards share a name or the settings name an
+    unknown one.
     """
     data, parts = settings.run / "data", {part.name: part for part in source.parts}
-    found = read_diffusiondb(source.parts, source.metadata)
-    empty = found.set_aside["reason"] == NO_PROMPT
-    _check_bad(settings, int((~empty).sum()), len(found.rows) + int((~empty).sum()), found.set_aside)
+    database = read_diffusiondb(source.parts, source.metadata)
+    empty = database.set_aside["reason"] == NO_PROMPT
+    _check_bad(settings, int((~empty).sum()), len(database.rows) + int((~empty).sum()), database.set_aside)
     filters = settings.filters
     rows, filtered = filter_rows(
-        found.rows, filters.max_image_nsfw, filters.max_prompt_nsfw, filters.keep_blurred, filters.keep_duplicates
+        database.rows, filters.max_image_nsfw, filters.max_prompt_nsfw, filters.keep_blurred, filters.keep_duplicates
     )
     rows, removed = _without_evaluation_prompts(settings, rows)
     texts = _texts(rows, prompts, settings.system.scored_for)
@@ -228,7 +226,7 @@ def score(
     scores = score_parts(rows.assign(text=texts), parts, make, workers, folder / "scores", settings.progress, check)
     good = scores["reason"] == ""
     worse = rows.loc[~good, ["image_name", "part"]].assign(reason=scores["reason"][~good])
-    set_aside = pd.concat([found.set_aside, worse], ignore_index=True)
+    set_aside = pd.concat([database.set_aside, worse], ignore_index=True)
     bad = int((set_aside["reason"] != NO_PROMPT).sum())
     _check_bad(settings, bad, len(rows) + bad - len(worse), set_aside)
     names = [column for column in scores.columns if column != "reason"]
@@ -259,7 +257,7 @@ def _without_evaluation_prompts(settings: PrepareSettings, rows: pd.DataFrame) -
 
 
 def _texts(rows: pd.DataFrame, prompts: pd.DataFrame | None, scored_for: str) -> pd.Series:
-    """Return what each image is scored for; images of system prompts may be scored for the start of their prompt."""
+    """Return the text that each image is scored for: its prompt, or the start of a system prompt."""
     if prompts is None or scored_for == "prompt":
         return rows["prompt"]
     of_user = rows["image_name"].isin(prompts.loc[prompts["origin"] == "user", "image_name"])
@@ -273,12 +271,12 @@ def _mean_score(images: pd.DataFrame, names: pd.Series) -> float:
 def _write_manifest(settings: PrepareSettings, folder: Path, counts: dict[str, int]) -> None:
     """Write DATA/manifest.json: settings, hashes of inputs and outputs, and counts."""
     data = settings.run / "data"
-    made = [PREFERRED_IMAGES, SYSTEM_PROMPTS, SCORES, SET_ASIDE, EVALUATION, REWARDS, PIVOTS]
-    made += [PROMPTS] if settings.diffusiondb is None else []
+    names = [PREFERRED_IMAGES, SYSTEM_PROMPTS, SCORES, SET_ASIDE, EVALUATION, REWARDS, PIVOTS]
+    names += [PROMPTS] if settings.diffusiondb is None else []
     manifest = {
         "settings": json.loads(json.dumps(asdict(settings), default=str)),
         "inputs": json.loads((folder / "inputs.json").read_text(encoding="utf-8")),
         "counts": counts,
-        "sha256": {name: hash_of(data / name) for name in made},
+        "sha256": {name: hash_of(data / name) for name in names},
     }
     replace_text(data / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")

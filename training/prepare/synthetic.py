@@ -34,7 +34,7 @@ def from_table(user_prompts: Sequence[str], system_prompts: Sequence[str], count
     """Return user_prompt, system_prompt: each user prompt with the modifiers of `count` different system prompts,
     chosen at random by the seed and the user prompt."""
     modifiers = list(dict.fromkeys(own_words(prompt.partition(",")[2]) for prompt in system_prompts))
-    modifiers = [own for own in modifiers if own]
+    modifiers = [text for text in modifiers if text]
     rows = []
     for prompt in user_prompts:
         chance = random.Random(derive_seed(seed, "rewrites", prompt))
@@ -46,8 +46,8 @@ def from_table(user_prompts: Sequence[str], system_prompts: Sequence[str], count
 def known_scores(data: Path, inputs: Mapping[str, str], names: Sequence[str]) -> dict[Job, dict[str, float]]:
     """Return the raw scores by reward of the images that prepare drew into the folder `data`.
 
-    inputs: hashes of the generator and the rewards, by prepare's names. The result is empty if prepare used others, or
-    a DiffusionDB.
+    `inputs` are the hashes of the generator and the rewards, by prepare's names. The result is empty if prepare used
+    others, or a DiffusionDB.
     """
     prompts, scores, manifest = data / "prompts.parquet", data / "scores.parquet", data / MANIFEST
     if not all(path.is_file() for path in (prompts, scores, manifest)):
@@ -67,8 +67,8 @@ def image_seeds(rewrites: pd.DataFrame, known: Mapping[Job, object], count: int,
     """Return `count` image seeds per rewrite: first those with a known image of the user prompt, then of the system
     prompt."""
     drawn: dict[str, list[int]] = {}
-    for _, prompt, own in known:
-        drawn.setdefault(prompt, []).append(own)
+    for _, prompt, image_seed in known:
+        drawn.setdefault(prompt, []).append(image_seed)
     chosen = []
     for user_prompt, system_prompt in zip(*(rewrites[column] for column in REWRITES), strict=True):
         candidates = [*drawn.get(user_prompt, []), *drawn.get(system_prompt, [])]
@@ -86,17 +86,17 @@ def gains(
 ) -> list[float]:
     """Return each system prompt's mean gain in the standardised sum over its user prompt: both drawn with the same
     seeds and scored for the user prompt. Images in `known` are not drawn."""
-    owners = [user for user, own in zip(rewrites["user_prompt"], seeds, strict=True) for _ in own]
-    prompts = [system for system, own in zip(rewrites["system_prompt"], seeds, strict=True) for _ in own]
-    flat = [one for own in seeds for one in own]
+    owners = [user for user, row in zip(rewrites["user_prompt"], seeds, strict=True) for _ in row]
+    prompts = [system for system, row in zip(rewrites["system_prompt"], seeds, strict=True) for _ in row]
+    flat = [image_seed for row in seeds for image_seed in row]
     jobs = list(zip(owners, prompts, flat, strict=True))
     missing = [job for job in dict.fromkeys(jobs) if job not in known]
-    found: dict[Job, Mapping[str, float]] = {job: known[job] for job in jobs if job in known}
+    scores: dict[Job, Mapping[str, float]] = {job: known[job] for job in jobs if job in known}
     if missing:
         columns: tuple[list[str], list[str], list[int]] = tuple(map(list, zip(*missing, strict=True)))  # type: ignore[assignment]
         drawn = scorer.score(*columns)
-        found |= {job: {name: drawn[name][index].item() for name in drawn} for index, job in enumerate(missing)}
-    refined = {name: torch.tensor([found[job][name] for job in jobs]) for name in scorer.names}
+        scores |= {job: {name: drawn[name][index].item() for name in drawn} for index, job in enumerate(missing)}
+    refined = {name: torch.tensor([scores[job][name] for job in jobs]) for name in scorer.names}
     plain = scorer.score_plain(owners, flat)
     gain = total.combine(refined) - total.combine(plain)
-    return [part.mean().item() for part in gain.split([len(own) for own in seeds])]
+    return [part.mean().item() for part in gain.split([len(row) for row in seeds])]

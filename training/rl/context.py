@@ -84,14 +84,14 @@ class RlContext:
         return parts | {f"reward {reward.name}": reward for reward in self.scorer.images.rewards}
 
     def batch(self, iteration: int, process: int, processes: int) -> RolloutBatch:
-        """Return the share of `process` in the whole batch, dealt out by user prompts."""
+        """Return the rollouts of `process`; user prompts are dealt to the processes in turn."""
         whole, samples = self.whole_batch(iteration, processes), self.settings.rollouts.samples_per_prompt
         return whole.choose([row for row in range(len(whole)) if row // samples % processes == process])
 
     def whole_batch(self, iteration: int, processes: int) -> RolloutBatch:
         """Return the batch of all processes, in the order in which a single process would have it.
 
-        It is a function of the seed, the iteration and the total number of user prompts.
+        It depends only on the seed, the iteration and the number of user prompts per iteration.
         """
         seed, rollouts = self.settings.seed, self.settings.rollouts
         size, samples = self.settings.loop.batch_size * processes, rollouts.samples_per_prompt
@@ -123,16 +123,12 @@ class RlContext:
     ) -> None:
         """Write this process's rollouts; the tensors are as in `rollout_table`."""
         table = rollout_table(
-            refinements,
-            scores,
-            image_seeds=batch.image_seeds,
-            log_probabilities=log_probabilities,
-            reference=reference,
+            refinements, scores, image_seeds=batch.image_seeds, log_probabilities=log_probabilities, reference=reference
         )
         write_rollouts(self.folder / "rollouts", batch.iteration, table, ranks.rank(), ranks.count())
 
     def settle(self, device: torch.device) -> None:
-        """Move the frozen parts to where they stay while unused, and the reference to the learner's dtype."""
+        """Move each frozen part to its resting device, and the reference to `device` in the learner's dtype."""
         self.policy.offloading.device = device
         self.policy.offloading.settle()
         torch.nn.Module.to(self.reference, device, self.learner.dtype)
@@ -158,15 +154,10 @@ class RlContext:
 
 
 def build_context(parts: RlParts, settings: RlSettings, folder: Path) -> RlContext:
-    """Return the context of a run; the statistics of the rewards are read or measured, and all but the learner frozen.
+    """Return the context of a run in the stage's `folder`, with all parts but the learner frozen.
 
-    Args:
-        parts: The loaded parts.
-        settings: The settings of the stage.
-        folder: The folder of the stage.
-
-    Raises:
-        InputError: No user prompt of a split leaves room for a modifier, or there is no encoder to learn.
+    The statistics of the rewards are read, or measured if no file has them. Raise InputError if no user prompt of a
+    split leaves room for a modifier, or if there is no encoder to train.
     """
     if getattr(parts.model, settings.learns) is None:
         raise InputError("learns: expected decoder for a decoder that reads no pivot, got encoder")

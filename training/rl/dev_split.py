@@ -1,4 +1,4 @@
-"""Measures the policy on the dev split: greedy refinements, drawn with fixed seeds, under every algorithm."""
+"""The dev split of every algorithm: greedy refinements of fixed prompts, drawn with fixed seeds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from . import ppo
 
 @dataclass(frozen=True)
 class DevSplit:
-    """The chosen user prompts of the dev split and what measures their refinements."""
+    """User prompts of the dev split, with the policy and the scorer that measure them."""
 
     prompts: Sequence[str]
     images_per_prompt: int
@@ -29,7 +29,7 @@ class DevSplit:
 
     @torch.no_grad()
     def measure(self, part: Learner, reference: Learner, device: torch.device) -> dict[str, float]:
-        """Measure the learning `part`. Each process measures its share; all return the same.
+        """Measure the learning `part`. Each process measures its share, and all return the same.
 
         Returns:
             dev_reward (mean gain over plain), dev_reward_NAME (raw gain of each reward), dev_kl (exact KL of `part` to
@@ -61,7 +61,7 @@ class DevSplit:
         kl, lengths = gather(torch.cat(divergences)), gather(batch.mask.sum(dim=1))
         mask = torch.arange(kl.shape[1], device=device) < lengths.unsqueeze(1)
         separator = self.policy.refiner.sampler.separator
-        modifiers = gather(torch.tensor([one.actions.count(separator) + 1 for one in refinements]))
+        modifiers = gather(torch.tensor([refinement.actions.count(separator) + 1 for refinement in refinements]))
         metrics = {
             "dev_reward": gather(scores.gain).mean().item(),
             "dev_kl": ppo.masked_mean(kl, mask).item(),
@@ -75,16 +75,19 @@ class DevSplit:
     def preview(self, path: Path, count: int) -> None:
         """Write the picture of the first `count` prompts, plain and refined.
 
-        All processes must call this, because all refine together; the first one draws and writes.
+        All processes must call this, because they refine together; only the first draws and writes.
         """
         refinements = self.policy.refine(self.prompts[:count])
         if ranks.rank():
             return
         images, total = self.scorer.images, self.scorer.total
-        user_prompts, seeds = [one.user_prompt for one in refinements], [DEV_SEED] * len(refinements)
+        user_prompts, seeds = [refinement.user_prompt for refinement in refinements], [DEV_SEED] * len(refinements)
         plain = images.draw(user_prompts, seeds)
-        refined = images.draw([one.refined_prompt for one in refinements], seeds)
+        refined = images.draw([refinement.refined_prompt for refinement in refinements], seeds)
         with images.offloading.using("rewards"):
             gains = (total(user_prompts, refined) - total(user_prompts, plain)).tolist()
         rows = zip(refinements, plain, refined, gains, strict=True)
-        write_preview(path, [Column(one.user_prompt, one.refined_prompt, a, b, gain) for one, a, b, gain in rows])
+        write_preview(
+            path,
+            [Column(refinement.user_prompt, refinement.refined_prompt, a, b, gain) for refinement, a, b, gain in rows],
+        )

@@ -36,11 +36,7 @@ class ActionFigures:
 
 @torch.no_grad()
 def action_figures(
-    context: RlContext,
-    part: Learner,
-    batch: ActionBatch,
-    device: torch.device,
-    value_head: nn.Module | None = None,
+    context: RlContext, part: Learner, batch: ActionBatch, device: torch.device, value_head: nn.Module | None = None
 ) -> ActionFigures:
     """Return the figures of the actions in `batch`, which lies on the CPU, under the learning `part`."""
     columns: list[tuple[Tensor, ...]] = []
@@ -64,11 +60,7 @@ def action_figures(
 
 
 def rollout_metrics(
-    context: RlContext,
-    refinements: Sequence[Refinement],
-    scores: Scores,
-    figures: ActionFigures,
-    device: torch.device,
+    context: RlContext, refinements: Sequence[Refinement], scores: Scores, figures: ActionFigures, device: torch.device
 ) -> dict[str, float]:
     """Return the metrics of an iteration's rollouts, over all processes."""
     group, generator = context.settings.rollouts.samples_per_prompt, context.scorer.images.generator
@@ -76,10 +68,12 @@ def rollout_metrics(
     def gather(values: Sequence[float] | Tensor) -> Tensor:
         return ranks.gather_rows(torch.as_tensor(values, device=device), group)
 
-    whole, lengths = figures.gathered(group), gather([len(one.actions) for one in refinements])
+    whole, lengths = figures.gathered(group), gather([len(refinement.actions) for refinement in refinements])
     mask = torch.arange(whole.old.shape[1], device=device) < lengths.unsqueeze(1)
-    distinct = gather([derive_seed(one.refined_prompt) for one in refinements])
-    too_long = [float(generator.count_tokens(one.refined_prompt) > generator.token_limit) for one in refinements]
+    distinct = gather([derive_seed(refinement.refined_prompt) for refinement in refinements])
+    too_long = [
+        float(generator.count_tokens(refinement.refined_prompt) > generator.token_limit) for refinement in refinements
+    ]
     drawn = ranks.total(torch.tensor([scores.drawn_refined, scores.drawn_plain], device=device)).tolist()
     metrics = {
         "reward": gather(scores.gain).mean().item(),

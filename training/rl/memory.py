@@ -1,4 +1,4 @@
-"""The memory table of RL: what a device holds of each part, and in each phase of an iteration.
+"""The memory table of RL: the bytes on a device, by part and by phase of an iteration.
 
 Everything is counted from shapes and dtypes, so modules on the `meta` device can be counted too. Sizes are in bytes, in
 tables in GB (10**9 bytes). Activations and fragmentation are not counted.
@@ -68,8 +68,8 @@ def part_memory(name: str, part: object, optimizer: str = "") -> PartMemory:
     """Count the memory of a part.
 
     Args:
-        name: Its name in the table.
-        part: Modules, or an object or a list with modules inside; shared tensors are counted once.
+        name: The part's name in the table.
+        part: A module, or an object or list that contains modules; shared tensors are counted once.
         optimizer: "adamw" or "adafactor" for the parameters that require gradients; "" for a part that is not trained.
     """
     members = part if isinstance(part, list | tuple) else [part]
@@ -92,8 +92,8 @@ def part_memory(name: str, part: object, optimizer: str = "") -> PartMemory:
 def optimizer_state(optimizer: str, parameter: torch.Tensor) -> int:
     """Return the bytes of a parameter's optimizer state.
 
-    AdamW keeps two moments in the parameter's dtype. Adafactor, without a first moment, keeps the means over each of
-    the last two dimensions, or every element of a vector.
+    AdamW keeps two moments in the parameter's dtype. Adafactor, without a first moment, keeps one mean per row and per
+    column of a matrix, or every element of a vector.
     """
     if optimizer == "adamw":
         return 2 * parameter.nbytes
@@ -137,7 +137,7 @@ def memory_table(
         )
     sums = {phase.name: phase_bytes(parts, phase, offloaded) for phase in phases}
     for phase in phases:
-        lines.append(f"{phase.name:12}{_gb(sums[phase.name]):>16}  of which {_gb(phase.workspace)} for what it holds")
+        lines.append(f"{phase.name:12}{_gb(sums[phase.name]):>16}  of which {_gb(phase.workspace)} workspace")
     most = max(sums, key=lambda name: sums[name])
     share = "" if capacity is None else f" of the device's {_gb(capacity)} GB ({sums[most] / capacity:.0%})"
     lines.append(f"at most {_gb(sums[most])} GB{share}, in {most}; activations come on top")
@@ -156,15 +156,9 @@ def _gb(size: int) -> str:
 def rl_parts_memory(
     encoder: object, decoder: object, generator: object, rewards: object, *, optimizer: str, learns: str = "encoder"
 ) -> list[PartMemory]:
-    """Count the parts of RL.
+    """Count the parts of RL, with a frozen copy of the one that `learns` as the reference.
 
-    Args:
-        encoder: The preference encoder; None for a decoder that reads no pivot.
-        decoder: The prompt decoder.
-        generator: The generator.
-        rewards: All rewards.
-        optimizer: "adamw" or "adafactor".
-        learns: "encoder" or "decoder"; a frozen copy of it is the reference.
+    encoder is None for a decoder that reads no pivot; optimizer is "adamw" or "adafactor".
     """
     parts = []
     for name, part in {"encoder": encoder, "decoder": decoder}.items():
@@ -178,14 +172,9 @@ def rl_parts_memory(
 def rl_phases(
     lm_config: PreTrainedConfig, dtype: torch.dtype, rollouts: RolloutSettings, minibatch: int, rows: int
 ) -> list[Phase]:
-    """Return the phases of an iteration.
+    """Return the phases of an iteration with `rows` rollouts on the device, `minibatch` per optimizer step.
 
-    Args:
-        lm_config: The language model of the decoder.
-        dtype: Its dtype.
-        rollouts: Chunks and lengths.
-        minibatch: Rollouts per optimizer step.
-        rows: Rollouts of an iteration on the device.
+    lm_config and dtype describe the decoder's language model.
     """
     length, chunk, vocabulary = rollouts.max_new_tokens, rollouts.chunk, lm_config.vocab_size
     refined, scored, updated = min(chunk.refine, rows), min(chunk.score, rows), min(chunk.update, minibatch)

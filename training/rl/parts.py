@@ -28,7 +28,7 @@ from ..settings import RlSettings
 
 _log = logging.getLogger(__name__)
 STATISTICS_TIMEOUT_S = 3600
-"""How long the other processes wait for the first one to provide the statistics of the rewards"""
+"""How long the other processes wait for the first to provide the statistics of the rewards"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +45,12 @@ class RlParts:
 
 
 def load_parts(settings: RlSettings) -> RlParts:
-    """Load the parts that the settings name; a decoder that reads no pivot is loaded without an encoder.
+    """Load the parts that the settings name, without an encoder for a decoder that reads no pivot.
 
-    Raises:
-        CheckpointError: A part is missing.
+    Raise CheckpointError if a part is missing.
     """
     chosen, run = settings.parts, settings.run
-    # Without its config, the decoder is taken to need an encoder: both are then reported as missing.
+    # A decoder without a config is assumed to need an encoder, so that both are reported as missing.
     encoder_folder, decoder_folder = part_folders(settings)
     has_pivot = not decoder_folder.exists() or PromptDecoderConfig.from_pretrained(decoder_folder).pivot_length > 0
     needed = {"world": prompts_file(settings), "decoder": decoder_folder}
@@ -62,7 +61,7 @@ def load_parts(settings: RlSettings) -> RlParts:
             raise CheckpointError(f"{path} is missing: run `prip-train {stage}` first")
     prompts = _refinable(read_prompts(prompts_file(settings), "user_prompt", 0, settings.seed))
     by_split = {split: prompts["prompt"][prompts["split"] == split].tolist() for split in ("train", "dev")}
-    # Offloaded parts are loaded on the CPU. The learner keeps its own dtype, all else is loaded in the chosen one.
+    # Offloaded parts are loaded on the CPU. The learner keeps its own dtype; everything else is loaded in `dtype`.
     device = str(parts_device(settings))
     devices = {name: "cpu" if name in settings.offload else device for name in ("generator", "rewards")}
     dtype = getattr(torch, chosen.dtype)
@@ -119,10 +118,10 @@ def reward_statistics(parts: RlParts, settings: RlSettings, folder: Path, scorer
     stored = folder / "reward_statistics.json"
     if process_rank():
         return _statistics_of_the_first(stored, scorer.names)
-    given = settings.parts.statistics or settings.run / "data" / "rewards.json"
-    statistics = RewardStatistics.read(stored, scorer.names) or RewardStatistics.read(given, scorer.names)
+    path = settings.parts.statistics or settings.run / "data" / "rewards.json"
+    statistics = RewardStatistics.read(stored, scorer.names) or RewardStatistics.read(path, scorer.names)
     if statistics is None and settings.parts.statistics is not None:
-        raise CheckpointError(f"{given}: expected the means and deviations of {', '.join(scorer.names)}")
+        raise CheckpointError(f"{path}: expected the means and deviations of {', '.join(scorer.names)}")
     if statistics is None:
         prompts, pool = list(dict.fromkeys(parts.train_prompts)), settings.rollouts.seed_pool
         count = settings.rollouts.statistics_images

@@ -4,8 +4,8 @@ Shapes are (batch, length) over the actions of each row, right-padded; `mask` is
 Values outside the mask are never read. Proximal policy optimization: Schulman et al. 2017, arXiv 1707.06347.
 Generalized advantages: arXiv 1506.02438. Group advantages: Shao et al. 2024, arXiv 2402.03300.
 
-`count` replaces the number of actions in a mean, for rows that are only a part of those the mean is taken over; the
-results of all parts then add up to that of the whole.
+`count` replaces the number of actions in a mean, for rows that are only a part of a batch; the results of all parts
+then add up to that of the batch.
 """
 
 from __future__ import annotations
@@ -66,13 +66,12 @@ def token_entropy(logits: Tensor, allowed: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, -(log_probabilities.exp() * finite).sum(dim=-1), 0)
 
 
-def penalised_rewards(scores: Tensor, new: Tensor, reference: Tensor, mask: Tensor, kl_weight: float) -> Tensor:
+def penalized_rewards(scores: Tensor, new: Tensor, reference: Tensor, mask: Tensor, kl_weight: float) -> Tensor:
     """Return the reward of each action: -kl_weight * (new - reference), plus the row's score at its last action.
 
     Args:
         scores: (batch,).
-        new: Log-probabilities (batch, length).
-        reference: Log-probabilities under the warmed-up model, (batch, length).
+        new, reference: Log-probabilities under the policy and the warmed-up model, (batch, length).
         mask: bool (batch, length).
         kl_weight: Weight of the KL penalty.
 
@@ -89,7 +88,7 @@ def last_actions(mask: Tensor) -> Tensor:
     return mask & ~following
 
 
-def generalised_advantages(
+def generalized_advantages(
     rewards: Tensor, values: Tensor, mask: Tensor, discount: float = 1.0, trace: float = 0.95
 ) -> tuple[Tensor, Tensor]:
     """Return advantages and returns (advantages + values), both (batch, length) and 0 outside the mask.

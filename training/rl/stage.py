@@ -1,6 +1,6 @@
 """Stage 3: train the preference encoder end to end with PPO, rewarded by the images of the refined prompts (Eq. 3).
 
-Optionally the prompt decoder is trained instead, after a frozen encoder or alone, like the paper's peers.
+Optionally it trains the prompt decoder instead, behind a frozen encoder or alone, like the paper's baselines.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Experience:
-    """The rollouts of this process in the form in which the updates read them."""
+    """The rollouts of this process, as tensors for the updates."""
 
     batch: ActionBatch
     """On the CPU"""
@@ -64,9 +64,9 @@ class RlModule(StageModule):
     """Proximal policy optimization of the learner and of the value head, if there is one; all else is frozen.
 
     A training step is an iteration: rollouts, then epochs over their minibatches. Dropout is off throughout. Several
-    processes take the same steps as one process with all their batches: each makes and keeps its share of the rollouts,
-    advantages are whitened over all of them, and minibatches are those of one process. Frozen parts are not submodules,
-    so no strategy distributes them.
+    processes take the same steps as a single one with all their batches: each samples its share of the rollouts,
+    advantages are whitened over all, and minibatches are those of a single process. Frozen parts are not submodules, so
+    no strategy distributes them.
     """
 
     stage = STAGE
@@ -142,11 +142,11 @@ class RlModule(StageModule):
         if self.value_head is None:
             advantages = torch.where(own_mask, ppo.group_advantages(gain, group).unsqueeze(1), 0)
             return Experience(batch, lengths.cpu(), figures, advantages, torch.zeros_like(advantages)), metrics
-        # Whitening needs the advantages of all rollouts; each process then keeps the rows of its own.
+        # Whitening needs the advantages of all rollouts; each process then keeps its own rows.
         whole = figures.gathered(group)
         mask = torch.arange(whole.old.shape[1], device=self.device) < lengths.unsqueeze(1)
-        rewards = ppo.penalised_rewards(ranks.gather_rows(gain, group), whole.old, whole.reference, mask, settings.kl)
-        advantages, returns = ppo.generalised_advantages(rewards, whole.values, mask, settings.discount, settings.trace)
+        rewards = ppo.penalized_rewards(ranks.gather_rows(gain, group), whole.old, whole.reference, mask, settings.kl)
+        advantages, returns = ppo.generalized_advantages(rewards, whole.values, mask, settings.discount, settings.trace)
         metrics["explained_variance"] = ppo.explained_variance(whole.values, returns, mask).item()
         whitened, returns = (
             ranks.rows_of_this(values, group)[:, : own_mask.shape[1]]
@@ -175,16 +175,16 @@ class RlModule(StageModule):
         """Accumulate the gradient of a minibatch; return the terms of its metrics that this process contributes.
 
         `rows` are indices among the rollouts of all processes. Gradients are averaged over the processes after each
-        chunk, so a process without rollouts left takes part with one of weight 0.
+        chunk, so a process that has no rollouts left contributes one with weight 0.
         """
         group, chunk = self.context.settings.rollouts.samples_per_prompt, self.context.settings.rollouts.chunk.update
         shares = [len(ranks.local_rows(rows, process, group)) for process in range(ranks.count())]
         own, actions = ranks.local_rows(rows, ranks.rank(), group), int(experience.lengths[rows].sum())
         collected: dict[str, float] = {}
         for start in range(0, max(shares), chunk):
-            some = own[start : start + chunk]
-            weight = min(len(some), 1)
-            loss, metrics = for_backward(self)(experience, some if weight else torch.tensor([0]), actions)
+            indices = own[start : start + chunk]
+            weight = min(len(indices), 1)
+            loss, metrics = for_backward(self)(experience, indices if weight else torch.tensor([0]), actions)
             self.manual_backward(loss * (weight * ranks.count()))
             for name, value in metrics.items():
                 collected[name] = collected.get(name, 0.0) + weight * value
@@ -193,15 +193,10 @@ class RlModule(StageModule):
     def forward(
         self, experience: Experience, rows: Tensor, actions: int | None = None
     ) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss on some rollouts and its metrics.
+        """Return the loss on the rollouts `rows` of this process, int64 (n,), and its metrics.
 
-        The value loss reaches the value head alone, all other terms the learner alone; their gradients are clipped
-        together.
-
-        Args:
-            experience: The rollouts of this process.
-            rows: int64 (n,): indices of the rollouts.
-            actions: Number of actions over which means are taken, if `rows` are only a part of them.
+        The value loss trains only the value head, all other terms only the learner; their gradients are clipped
+        together. `actions` is the number of actions in a mean, if `rows` are only a part of a minibatch.
         """
         settings, figures = self.ppo, experience.figures
         batch = experience.batch.rows(rows).to(self.device)
@@ -253,9 +248,7 @@ class RlModule(StageModule):
 def run(settings: RlSettings, parts: RlParts | None = None) -> dict[str, Any]:
     """Train the learner and return the metrics; its best state is in RUN/rl/part, the refiner in RUN/rl/refiner.
 
-    Args:
-        settings: The settings of the stage.
-        parts: Used instead of those that the settings name.
+    `parts` replaces the parts that the settings name.
     """
     settings = pin_rl(settings)
     parts = parts or load_parts(settings)

@@ -77,10 +77,10 @@ class Rollouts:
         if prompts != self.due.user_prompts:
             raise PripError(f"rl: TRL asked for user prompts that are not those of iteration {self.due.iteration}")
         refinements = self.policy.refine(prompts, 1.0, self.due.sample_seeds)
-        keys = zip(encoder_prompts, (tuple(one.actions) for one in refinements), strict=True)
+        keys = zip(encoder_prompts, (tuple(refinement.actions) for refinement in refinements), strict=True)
         rows = {key: row for row, key in enumerate(keys)}
         self.current = Generation(self.due, refinements, self.policy.collate(refinements), rows)
-        return [one.actions for one in refinements]
+        return [refinement.actions for refinement in refinements]
 
     def rows(self, input_ids: Tensor, attention_mask: Tensor, in_completion: Tensor) -> ActionBatch:
         """Return the rollouts with these tokens.

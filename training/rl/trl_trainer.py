@@ -1,7 +1,6 @@
 """Reinforcement learning with TRL's GRPOTrainer and RLOOTrainer, on the rollouts and rewards of PPO.
 
-TRL provides losses, advantages and the loop. What is trained, the rollouts, their rewards, the dev split and the files
-written are PRIP's, as under PPO.
+TRL provides the losses, the advantages and the loop; everything else is as under PPO.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ import torch
 from safetensors.torch import load_file
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, TrainerCallback
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from prip.errors import InputError, require
 from prip.files import replace_folder, replace_text
@@ -38,7 +36,7 @@ from .trl_policy import Rollouts, TrlPolicy
 
 _log = logging.getLogger(__name__)
 PROGRESS_FILE = "progress.json"
-"""The run's own state in a checkpoint of TRL's. It is written last: a checkpoint without it is incomplete."""
+"""Our own state in a checkpoint of TRL. It is written last: a checkpoint without it is incomplete."""
 _LOGGED = {"loss": "loss", "grad_norm": "gradient_norm", "clip_ratio/region_mean": "clip_fraction"}
 """Metrics of TRL's log and their names in ours"""
 
@@ -46,7 +44,7 @@ _LOGGED = {"loss": "loss", "grad_norm": "gradient_norm", "clip_ratio/region_mean
 def train_by_trl(context: RlContext) -> dict[str, Any]:
     """Train the encoder and return the contents of metrics.json; the best encoder is in FOLDER/part.
 
-    Several processes must be started by torchrun.
+    For several processes, run it under torchrun.
 
     Raises:
         MissingExtraError: TRL is not installed.
@@ -103,7 +101,7 @@ class TrlRun(TrainerCallback):
         tokenizer = self.context.parts.processor.decoder_tokenizer
         pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         prompts = list(dict.fromkeys(self.context.train_prompts))
-        ids = dict(zip(prompts, _prompt_ids(tokenizer, prompts), strict=True))
+        ids = dict(zip(prompts, tokenizer(text=prompts)["input_ids"], strict=True))
         self.rollouts = Rollouts(self.context.policy, ids, tokenizer.eos_token_id, pad)
         policy = TrlPolicy(self.encoder, self.rollouts)
         # The schedule counts iterations, TRL optimizer steps.
@@ -204,7 +202,7 @@ class TrlRun(TrainerCallback):
         """Return the gain of each rollout, as TRL's reward function; write and log the rollouts."""
         context, rollouts = self.context, self.rollouts.current
         assert rollouts is not None
-        assert [one.actions for one in rollouts.refinements] == [list(ids) for ids in completion_ids]
+        assert [refinement.actions for refinement in rollouts.refinements] == [list(ids) for ids in completion_ids]
         iteration = rollouts.batch.iteration
         scores = context.score(rollouts.batch, rollouts.refinements)
         if not scores.gain.isfinite().all():
@@ -297,10 +295,6 @@ def _trainer_class(base: Any) -> Any:
             pass
 
     return Trainer
-
-
-def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: list[str]) -> list[list[int]]:
-    return tokenizer(text=prompts)["input_ids"]
 
 
 def _largest_divisor(number: int, limit: int) -> int:

@@ -43,24 +43,24 @@ class PlainScoreCache:
 
     def read(self, pairs: Iterable[Pair], names: Sequence[str]) -> dict[Pair, dict[str, float]]:
         """Return the scores of those `pairs` that every reward in `names` has scored."""
-        wanted = list(dict.fromkeys(pairs))
+        distinct = list(dict.fromkeys(pairs))
 
         def known() -> dict[Pair, dict[str, float]]:
-            cached = {pair: self._scores.get(pair, {}) for pair in wanted}
+            cached = {pair: self._scores.get(pair, {}) for pair in distinct}
             return {pair: scores for pair, scores in cached.items() if scores.keys() >= set(names)}
 
         scores = known()
-        if len(scores) < len(wanted):
+        if len(scores) < len(distinct):
             self._refresh()
             scores = known()
         return scores
 
     def added_at(self, moment: str, pairs: Iterable[Pair]) -> int:
-        """Return how many distinct `pairs` any process added under the name `moment`."""
+        """Return the number of distinct `pairs` that any process has added under the name `moment`."""
         return len(self._moments.get(moment, set()).intersection(pairs))
 
     def add(self, scores: Mapping[Pair, Mapping[str, float]], moment: str = "") -> None:
-        """Store `scores` in one atomic write. `moment` names the point of the run at which they were made."""
+        """Store `scores` in one atomic write. `moment` names the point of the run at which they were computed."""
         entry = {"moment": moment, "scores": [[*pair, dict(by_reward)] for pair, by_reward in scores.items()]}
         name = f"{uuid.uuid4().hex}.json"
         replace_text(self.folder / name, json.dumps(entry, ensure_ascii=False) + "\n")
@@ -88,13 +88,10 @@ class ImageScorer:
 
     Args:
         generator: Draws the images.
-        rewards: Score them; at least one, each with a name of its own.
+        rewards: Score them; at least one, with distinct names. Raises InputError otherwise.
         cache: Scores of plain images.
-        chunk: Images drawn, held and scored at once.
+        chunk: Images drawn, kept and scored at once.
         offloading: Moves the parts `generator` and `rewards`; None leaves them in place.
-
-    Raises:
-        InputError: There is no reward, or two rewards share a name.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Devices of the parts: in place all the time, or offloaded to the CPU's memory while other parts work."""
+"""Devices of the parts: in place all the time, or offloaded to CPU memory while unused."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Offloading:
     """Moves an offloaded part to the device while it is in use, and back to the CPU afterwards.
 
     Args:
-        parts: The parts by name; anything with modules inside. Other names are never moved.
-        offloaded: Names of the parts that wait on the CPU.
-        device: Where the parts work.
+        parts: Modules, or objects that contain some, by name.
+        offloaded: Names of the parts that stay on the CPU while unused; unknown names are ignored.
+        device: The device on which parts are used.
     """
 
     def __init__(
@@ -29,13 +29,13 @@ class Offloading:
         self._users = dict.fromkeys(self.parts, 0)
 
     def settle(self) -> None:
-        """Move every part to where it stays while unused."""
+        """Move every part to the device on which it stays while unused."""
         for name, part in self.parts.items():
             move(part, "cpu" if name in self.offloaded else self.device)
 
     @contextmanager
     def using(self, name: str) -> Iterator[None]:
-        """Keep the part `name` on the device until the last of its users has left."""
+        """Keep the part `name` on the device until its last user exits."""
         if name not in self.parts or name not in self.offloaded:
             yield
             return
@@ -51,7 +51,7 @@ class Offloading:
 
 
 def move(part: object, device: torch.device | str) -> None:
-    """Move all modules inside `part`, or inside each part of a list, by its own `to(device)` where it has one."""
+    """Move all modules in `part`, or in each part of a list, by its own `to(device)` if it has one."""
     if isinstance(part, list | tuple):
         for member in part:
             move(member, device)

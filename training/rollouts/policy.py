@@ -1,4 +1,4 @@
-"""The policy: samples refinements of user prompts, and computes the logits of their actions again for the gradient."""
+"""The policy: samples refinements of user prompts, and recomputes the logits of their actions for the gradient."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prip.refiner import Refiner
 from .offloading import Offloading
 
 REPLAYED_AT_ONCE = 16
-"""Refinements whose masks are held as bool (batch, length, vocab) at once"""
+"""Refinements whose masks are unpacked, as bool (batch, length, vocab), at once"""
 Learner = PreferenceEncoder | PromptDecoder
 """The part that learns: the preference encoder or the prompt decoder"""
 
@@ -28,7 +28,7 @@ class Refinement:
     user_prompt: str
     refined_prompt: str
     actions: list[int]
-    """Token ids after the prefix, including the end token; empty if the user prompt left no room."""
+    """Token ids after the prefix, including the end token; empty if the user prompt leaves no room"""
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,14 @@ class Policy:
     def collate(self, refinements: Sequence[Refinement]) -> ActionBatch:
         """Return the tensors from which `action_logits` is computed, on the CPU."""
         processor = self.refiner.processor
-        prompts = [one.user_prompt for one in refinements]
+        prompts = [refinement.user_prompt for refinement in refinements]
         prefixes = [processor.prefix_ids(prompt) for prompt in prompts]
         encoder_ids, encoder_mask = processor.encode_user_prompts(prompts)
         rows, vocabulary = len(refinements), self.refiner.sampler.vocabulary_size
-        width = max(len(prefix) + len(one.actions) for prefix, one in zip(prefixes, refinements, strict=True))
-        length = max(1, *(len(one.actions) for one in refinements), 1)
+        width = max(
+            len(prefix) + len(refinement.actions) for prefix, refinement in zip(prefixes, refinements, strict=True)
+        )
+        length = max(1, *(len(refinement.actions) for refinement in refinements), 1)
         batch = ActionBatch(
             encoder_ids=encoder_ids,
             encoder_mask=encoder_mask,
@@ -102,26 +104,22 @@ class Policy:
         for start in range(0, rows, REPLAYED_AT_ONCE):
             chunk = slice(start, start + REPLAYED_AT_ONCE)
             allowed = self.refiner.sampler.replay(
-                prompts[chunk], [one.actions for one in refinements[chunk]], self.options
+                prompts[chunk], [refinement.actions for refinement in refinements[chunk]], self.options
             )
             batch.allowed_bits[chunk, : allowed.shape[1]] = pack_bits(allowed)
-        for row, (prefix, one) in enumerate(zip(prefixes, refinements, strict=True)):
-            begin, count = len(prefix), len(one.actions)
-            batch.input_ids[row, : begin + count] = torch.tensor([*prefix, *one.actions])
+        for row, (prefix, refinement) in enumerate(zip(prefixes, refinements, strict=True)):
+            begin, count = len(prefix), len(refinement.actions)
+            batch.input_ids[row, : begin + count] = torch.tensor([*prefix, *refinement.actions])
             batch.attention_mask[row, : begin + count] = 1
             batch.positions[row, :count] = torch.arange(begin, begin + count)
-            batch.actions[row, :count] = torch.tensor(one.actions, dtype=torch.long)
+            batch.actions[row, :count] = torch.tensor(refinement.actions, dtype=torch.long)
             batch.mask[row, :count] = True
         return batch
 
     def action_logits(self, part: Learner, batch: ActionBatch) -> tuple[Tensor, Tensor]:
-        """Return what chose each action, with `part` in place of the refiner's own.
+        """Return the logits (batch, length, vocab) and hidden states (batch, length, hidden size) before each action.
 
-        The gradient reaches an encoder through the frozen decoder.
-
-        Returns:
-            Logits (batch, length, vocab) and hidden states (batch, length, hidden size) at the position before each
-            action.
+        `part` replaces the refiner's own; the gradient reaches an encoder through the frozen decoder.
         """
         current = self.refiner.model
         encoder, decoder = (part, current.decoder) if isinstance(part, PreferenceEncoder) else (current.encoder, part)
@@ -152,12 +150,12 @@ class ActionBatch:
     mask: Tensor
     """bool (batch, length): True where an action was taken"""
     allowed_bits: Tensor
-    """uint8 (batch, length, vocab / 8 rounded up): `allowed`, packed because it is larger than all the rest"""
+    """uint8 (batch, length, vocab / 8 rounded up): `allowed`, packed because it is larger than everything else"""
     vocabulary: int
 
     @property
     def allowed(self) -> Tensor:
-        """bool (batch, length, vocab), True = allowed, for the choice of each action. Unpacked at every access."""
+        """Tokens allowed for each action, bool (batch, length, vocab), True = allowed; unpacked at every access."""
         return unpack_bits(self.allowed_bits, self.vocabulary)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Rewards of rollouts: the gain of refined images over plain ones of the same seeds, and the files that keep them."""
+"""Rewards of rollouts: the gain of refined images over plain ones with the same seeds, and the files of rollouts."""
 
 from __future__ import annotations
 
@@ -55,12 +55,14 @@ class GainScorer:
         Args:
             refinements: The refinements, n of them.
             image_seeds: Seeds of each refinement's images: n rows of equal length.
-            moment: Point of the run to which newly drawn plain images are attributed. A resumed run also counts those
+            moment: Point of the run to which newly drawn plain images are attributed; a resumed run also counts those
                 drawn there before the interruption.
         """
-        jobs = [(one, seed) for one, seeds in zip(refinements, image_seeds, strict=True) for seed in seeds]
-        user_prompts, seeds = [one.user_prompt for one, _ in jobs], [seed for _, seed in jobs]
-        prompts = [one.refined_prompt for one, _ in jobs]
+        jobs = [
+            (refinement, seed) for refinement, seeds in zip(refinements, image_seeds, strict=True) for seed in seeds
+        ]
+        user_prompts, seeds = [refinement.user_prompt for refinement, _ in jobs], [seed for _, seed in jobs]
+        prompts = [refinement.refined_prompt for refinement, _ in jobs]
         plain = self.images.score_plain(user_prompts, seeds, moment)
         refined = self.images.score(user_prompts, prompts, seeds)
         gain = self.total.combine(refined) - self.total.combine(plain)
@@ -88,29 +90,29 @@ def rollout_table(
     """Return rollouts as rows.
 
     Args:
-        refinements: What the policy sampled.
-        scores: What it earned.
+        refinements: The sampled refinements.
+        scores: Their scores.
         image_seeds: Seeds of each refinement's images.
         log_probabilities: float (batch, length): of each action when it was sampled, 0 past the last one.
-        reference: The same by the warmed-up model.
+        reference: The same under the warmed-up model.
 
     Returns:
         user_prompt, refined_prompt, tokens (number of actions), log_probability (of the whole continuation), reward
         (the gain), a column per reward and one with the suffix `_plain`, seeds, actions (token ids) and
         reference_log_probability (one per action).
     """
-    lengths = [len(one.actions) for one in refinements]
+    lengths = [len(refinement.actions) for refinement in refinements]
     return pd.DataFrame(
         {
-            "user_prompt": [one.user_prompt for one in refinements],
-            "refined_prompt": [one.refined_prompt for one in refinements],
+            "user_prompt": [refinement.user_prompt for refinement in refinements],
+            "refined_prompt": [refinement.refined_prompt for refinement in refinements],
             "tokens": lengths,
             "log_probability": log_probabilities.sum(dim=1).tolist(),
             "reward": scores.gain.tolist(),
             **{name: values.tolist() for name, values in scores.refined.items()},
             **{f"{name}_plain": values.tolist() for name, values in scores.plain.items()},
             "seeds": [list(seeds) for seeds in image_seeds],
-            "actions": [one.actions for one in refinements],
+            "actions": [refinement.actions for refinement in refinements],
             "reference_log_probability": [
                 row[:length] for row, length in zip(reference.float().tolist(), lengths, strict=True)
             ],
@@ -121,8 +123,8 @@ def rollout_table(
 def write_rollouts(folder: Path, iteration: int, table: pd.DataFrame, process: int = 0, processes: int = 1) -> None:
     """Write the rollouts of an iteration as one file of the parquet dataset `folder`, replacing an earlier one.
 
-    Of several processes, each writes its own file; the first removes the files that a different number of processes
-    wrote for this iteration.
+    Each process writes a file of its own; the first removes files that a different number of processes wrote for this
+    iteration.
     """
     rows = pa.Table.from_pandas(table.assign(iteration=iteration)[["iteration", *table]], preserve_index=False)
     for name, kind in _TOKEN_COLUMNS.items():
@@ -149,7 +151,7 @@ def read_rollouts(folder: Path) -> pd.DataFrame:
         missing = [name for name in _TOKEN_COLUMNS if name not in pq.read_schema(path).names]
         if missing:
             raise CheckpointError(
-                f"{path}: expected the columns {', '.join(_TOKEN_COLUMNS)}, got none of {', '.join(missing)}; an "
-                "earlier version wrote it: train again"
+                f"{path}: expected the columns {', '.join(_TOKEN_COLUMNS)}, got none of {', '.join(missing)}; it was "
+                "written by an earlier version: train again"
             )
     return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)

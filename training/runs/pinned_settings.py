@@ -23,7 +23,6 @@ from ..settings import (
 from .processes import process_rank
 
 Drawing = TypeVar("Drawing", bound=DrawingSettings)
-
 GENERATOR_REFERENCES = ("unet", "adapter", "upscaler")
 """Options of a generator that name a folder or a repository on the Hub"""
 
@@ -91,6 +90,6 @@ def _pinned_drawing(settings: Drawing) -> Drawing:
 
 
 def _pinned_options(options: dict[str, object]) -> dict[str, object]:
-    """Pin the parts that a generator takes from elsewhere."""
+    """Pin the options that name a folder or a repository."""
     references = {name: value for name in GENERATOR_REFERENCES if isinstance(value := options.get(name), str)}
     return {**options, **{name: pinned(value) for name, value in references.items()}}

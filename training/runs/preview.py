@@ -1,4 +1,4 @@
-"""Writes a preview of the policy: plain images above refined ones, with their prompts."""
+"""A preview of the policy: plain images above refined ones, with their prompts."""
 
 from __future__ import annotations
 
@@ -30,8 +30,11 @@ class Column:
 def write_preview(path: Path, columns: Sequence[Column]) -> None:
     """Write the PNG, with one column per user prompt."""
     captions = [
-        [wrapped(text, _FONT_SIZE, _SIDE) for text in (one.user_prompt, f"{one.refined_prompt}  [{one.gain:+.2f}]")]
-        for one in columns
+        [
+            wrapped(text, _FONT_SIZE, _SIDE)
+            for text in (column.user_prompt, f"{column.refined_prompt}  [{column.gain:+.2f}]")
+        ]
+        for column in columns
     ]
     upper, lower = (_LINE * max(len(caption[row]) for caption in captions) for row in (0, 1))
     height = 2 * _SIDE + upper + lower + 5 * _GAP

@@ -20,7 +20,6 @@ from prip.processing import PripProcessor
 
 _log = logging.getLogger(__name__)
 Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
-
 _OF_THE_MACHINE = ("run", "resume", "overwrite", "progress", "device", "push_to_hub", "private")
 _LIBRARIES = ("prip", "torch", "transformers", "diffusers", "lightning")
 
@@ -44,7 +43,7 @@ def publish_refiner(folder: Path, repository: str, private: bool) -> str:
 
 
 def publish_folder(folder: Path, repository: str, private: bool) -> str:
-    """Publish a checkpoint with its model card, log the commit and return it. Raises CheckpointError."""
+    """Publish a checkpoint with its model card, log the commit and return it. Raise CheckpointError on failure."""
     commit = publish(folder, repository, private=private or None)
     _log.info("published %s as %s at commit %s", folder, repository, commit)
     return commit
@@ -53,10 +52,7 @@ def publish_folder(folder: Path, repository: str, private: bool) -> str:
 def training_record(run: Path, stages: dict[str, Path], data: list[Path]) -> dict[str, Any]:
     """Return the record of a training: stages (settings, hashes of inputs, metrics), data (SHA-256) and libraries.
 
-    Args:
-        run: Folder of the run. Paths in the record are relative to it, or only a last name.
-        stages: Folder of each stage; folders without settings or metrics are left out.
-        data: Files that the stages read.
+    Paths in it are relative to `run`, or only a last name. Stages without settings and metrics are left out.
     """
     record: dict[str, Any] = {}
     for stage, folder in stages.items():

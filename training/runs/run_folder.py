@@ -1,4 +1,4 @@
-"""A stage's folder in the run: the settings and inputs with which it began, and its metrics."""
+"""A stage's folder in the run: its settings, the hashes of its inputs, and its metrics."""
 
 from __future__ import annotations
 
@@ -38,15 +38,8 @@ _NOT_COMPARED = (
 def stage_folder(settings: RunSettings, stage: str, inputs: Mapping[str, str] | None = None) -> Path:
     """Prepare RUN/stage, write settings.yaml and inputs.json into it, and return it.
 
-    Only the first process checks and writes.
-
-    Args:
-        settings: The settings of the stage.
-        stage: Its name.
-        inputs: Hashes of what the stage reads, by name.
-
-    Raises:
-        InputError: As in `check_folder`, or the inputs of a resumed stage have changed.
+    Only the first process checks and writes. `inputs` are hashes of what the stage reads, by name. Raise InputError as
+    in `check_folder`, or if the inputs of a resumed stage have changed.
     """
     folder = settings.run / stage
     if process_rank():
@@ -61,19 +54,13 @@ def stage_folder(settings: RunSettings, stage: str, inputs: Mapping[str, str] | 
 
 
 def check_folder(settings: RunSettings, stage: str) -> None:
-    """Check that RUN/stage may be written.
-
-    Raises:
-        InputError: It holds an earlier run without `resume` or `overwrite`, or the settings of a resumed run differ.
-    """
+    """Raise InputError if RUN/stage has an earlier run that is neither overwritten nor resumed with its settings."""
     folder = settings.run / stage
     path = folder / SETTINGS_FILE
     if settings.overwrite or not path.exists():
         return
     if not settings.resume:
-        raise InputError(
-            f"run: {folder} holds an earlier run: add --resume to continue it or --overwrite to replace it"
-        )
+        raise InputError(f"run: {folder} holds an earlier run: add --resume to continue or --overwrite to replace it")
     stored = yaml.safe_load(path.read_text(encoding="utf-8"))
     old, new = flat(_compared(stored)), flat(_compared(_plain(settings)))
     changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
@@ -116,7 +103,7 @@ def _check_inputs(folder: Path, inputs: dict[str, str]) -> None:
 
 
 def _compared(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that a resumed run must keep; of the shape of a step, only its total number of examples."""
+    """Return the settings that a resumed run must keep; for the shape of a step, only its total number of examples."""
     kept = {name: value for name, value in settings.items() if name not in _NOT_COMPARED}
     if "devices" not in settings:
         return kept

@@ -1,4 +1,4 @@
-"""Seeds as functions of what they are for: the only source of randomness in training.
+"""Seeds as functions of their purpose: the only source of randomness in training.
 
 Everything random is a function of (seed, stage, step, rank), so that a resumed run repeats an uninterrupted one.
 """

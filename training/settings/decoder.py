@@ -17,16 +17,12 @@ class LlamaSizes:
 
     vocab_size: int = 1024
     """Entries of the byte-level BPE tokenizer, which is trained on the system prompts; at least 260."""
-
     hidden_size: int = 128
     """Hidden width."""
-
     intermediate_size: int = 384
     """Width of the feed-forward layers."""
-
     layers: int = 3
     """Layers."""
-
     heads: int = 4
     """Attention heads."""
 
@@ -42,19 +38,15 @@ class LoraSettings:
 
     rank: int = 0
     """Rank of the adapters; 0 trains all weights instead."""
-
     alpha: float = 16.0
     """Scale: the output of the adapters is multiplied by alpha / rank."""
-
     dropout: float = 0.0
     """Dropout probability before the adapters."""
-
     modules: tuple[str, ...] = ()
     """Names of the linear layers with an adapter; empty means all but the output layer."""
-
     save: Literal["adapter", "merged"] = "adapter"
-    """What the part contains: adapter stores the adapters and the name of the base, which is needed to load them;
-    merged adds the adapters to the weights and stores these."""
+    """adapter stores the adapters and the name of the base model, which is needed to load them; merged stores the base
+    model with the adapters merged into its weights."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "rank")
@@ -69,51 +61,37 @@ class DecoderSettings(TrainSettings):
 
     data: Path | None = None
     """Folder written by prepare; null means RUN/data."""
-
     rewrites: Path | None = None
     """Table of rewrites (user_prompt, system_prompt, split) of prip-train rewrites, whose system prompts replace those
     in `data`. It requires pivot: none; the result is a refiner without an encoder, in RUN/decoder/refiner."""
-
     pivot: Literal["image", "none"] = "image"
-    """image conditions the decoder on the image's pivot; none is plain language modelling (the paper's ablation), where
+    """image conditions the decoder on the image's pivot; none is plain language modeling (the paper's ablation), where
     without rewrites the soft tokens later come from an untrained projection."""
-
     base: str | None = None
     """Pretrained causal language model, as a folder or ID[@REVISION] on the Hub; null builds a Llama from `sizes`, with
     its own tokenizer."""
-
     base_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of the frozen weights of the base, with lora; auto is the format it was saved in. Trained weights
-    are in fp32, unless loop.precision is bf16-true."""
-
+    """Dtype of the base model's frozen weights, with lora; auto is the dtype it was saved in. Trained weights are in
+    fp32, unless loop.precision is bf16-true."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
-
     bucket_window: int = 0
-    """Steps within which examples are sorted by length, so that batches need little padding; 0 keeps the shuffled
-    order."""
-
+    """Steps whose examples are sorted by length together, so that batches need little padding; 0 disables sorting."""
     sizes: LlamaSizes = field(default_factory=LlamaSizes)
     """Sizes of the Llama if base is null."""
-
     template: str = "{pivot}"
     """Fixed text around the soft tokens; {pivot} marks their position."""
-
     lora: LoraSettings = field(default_factory=LoraSettings)
     """Low-rank adapters."""
-
     word_dropout: float = 0.05
-    """Probability that a word before the first comma is replaced by a pseudo-word of random letters, so that modifiers
+    """Probability of replacing a word before the first comma with a pseudo-word of random letters, so that modifiers
     are not tied to known subjects."""
-
     learn_prefix: bool = True
     """Whether the text before the first comma contributes to the loss, as in Eq. 7; otherwise it is only read, as at
     inference, where the decoder continues a prefix (ablation)."""
-
     pivot_noise: float = 0.0
-    """Standard deviation of the noise added to pivots in training; it keeps the decoder from memorising single images,
-    and prepares it for the encoder's smoother pivots."""
-
+    """Standard deviation of the noise added to pivots in training, against memorizing single images, and to prepare the
+    decoder for the encoder's smoother pivots."""
     max_tokens: int = 128
     """Maximum length of system prompts; longer ones are truncated, without an end token."""
 

@@ -15,19 +15,14 @@ class T5Sizes:
 
     vocab_size: int = 1024
     """Entries of the byte-level BPE tokenizer, which is trained on the user prompts; at least 260."""
-
     d_model: int = 128
     """Hidden width."""
-
     d_ff: int = 256
     """Width of the feed-forward layers."""
-
     layers: int = 2
     """Layers of the encoder, and of the decoder."""
-
     heads: int = 4
     """Attention heads."""
-
     dropout: float = 0.0
     """Dropout probability in training."""
 
@@ -44,23 +39,17 @@ class EncoderSettings(TrainSettings):
 
     data: Path | None = None
     """Folder written by prepare; null means RUN/data."""
-
     images: Literal["preferred", "random"] = "preferred"
     """Target pivot: that of the preferred image, or of a random image of the same prompt (the paper's ablation)."""
-
     base: str | None = None
     """Pretrained T5, as a folder or ID[@REVISION] on the Hub; null builds one from `sizes`, with its own tokenizer."""
-
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
-
     sizes: T5Sizes = field(default_factory=T5Sizes)
     """Sizes of the T5 if base is null."""
-
     word_dropout: float = 0.05
-    """Probability that a word of the user prompt is replaced by a pseudo-word of random letters, against overfitting to
+    """Probability of replacing a word of the user prompt with a pseudo-word of random letters, against overfitting to
     known subjects."""
-
     max_tokens: int = 128
     """Maximum length of user prompts in training; longer ones are truncated."""
 

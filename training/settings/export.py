@@ -12,16 +12,12 @@ class ExportSettings:
 
     run: Path
     """Folder of the run, with all stages done."""
-
     to: Path
     """Folder of the checkpoint; an earlier checkpoint there is replaced."""
-
     evaluation: Path | None = None
     """summary.json of prip evaluate, whose figures go into the model card; null means RUN/evaluation/summary.json, if
     it exists."""
-
     push_to_hub: str | None = None
     """Publish the checkpoint on the Hub as owner/name."""
-
     private: bool = False
     """Publish to a private repository."""

@@ -14,20 +14,17 @@ from .shared import DrawingSettings, RunSettings, check_at_least, check_fraction
 
 @dataclass(frozen=True, kw_only=True)
 class SystemPromptSettings:
-    """Which system prompts the decoder learns from: those whose own image scores well."""
+    """Which system prompts the decoder learns from: those whose images score well."""
 
     keep_share: float = 0.5
-    """Share of the system prompts to keep, by the standardised sum of rewards of their best image."""
-
+    """Share of the system prompts to keep, by the standardized sum of rewards of their best image."""
     ranked_by: tuple[str, ...] = ()
     """Rewards in that sum, which also picks among several images of a prompt; empty means all."""
-
     thresholds: dict[str, float] = field(default_factory=dict)
     """Raw scores that the image must also exceed, by reward."""
-
     scored_for: Literal["prompt", "start"] = "prompt"
-    """Text that the image is scored for: its whole prompt, or the text before the first comma (for rewards trained on
-    user prompts only)."""
+    """Text to score the image for: the whole prompt, or the text before the first comma (for rewards trained on user
+    prompts only)."""
 
     def __post_init__(self) -> None:
         check_fraction(self, "keep_share")
@@ -37,17 +34,14 @@ class SystemPromptSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceSettings:
-    """Which parts of `diffusiondb` are read."""
+    """Which parts of `diffusiondb` to read."""
 
     subset: Literal["2m", "large"] = "2m"
-    """Set of a repository on the Hub; of a local folder all parts are read."""
-
+    """Which set of a Hub repository to read; ignored for a local folder."""
     first_part: int = 1
     """Number of the first part."""
-
     part_limit: int = 0
     """Maximum number of parts; 0 reads all."""
-
     keep: bool = False
     """Keep the zips in the Hub's cache, so that the pivots need no second download; all of 2m takes 1.6 TB."""
 
@@ -58,17 +52,14 @@ class SourceSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class FilterSettings:
-    """Which images are skipped, by their metadata; images without metadata are kept."""
+    """Images to skip by their metadata; images without metadata are kept."""
 
     max_image_nsfw: float = 1.0
     """Skip images with a larger image_nsfw; scores range from 0 to 1, so 1 keeps all."""
-
     max_prompt_nsfw: float = 1.0
     """Skip images with a larger prompt_nsfw; 1 keeps all."""
-
     keep_blurred: bool = False
     """Keep images that were blurred before publication (image_nsfw 2)."""
-
     keep_duplicates: bool = False
     """Keep repeated images of the same prompt, seed, steps, guidance, sampler and size."""
 
@@ -83,17 +74,13 @@ class EvaluationSetSettings:
     files: tuple[str | Path, ...] = ()
     """Files of prompts: .txt (one per line), .tsv, .csv or .json, local or as
     hf://datasets/OWNER/NAME[@REVISION]/PATH."""
-
     column: str = "prompt"
     """Column of tables, or key of JSON objects, with the prompts."""
-
     similarity: float = 0.8
     """Minimum Jaccard index of character n-grams at which a prompt counts as a near-duplicate and is removed too; 0
     removes exact matches only."""
-
     ngram: int = 5
     """Characters per n-gram."""
-
     permutations: int = 128
     """Permutations of MinHash; more take longer and miss fewer near-duplicates."""
 
@@ -114,14 +101,11 @@ class RaySettings:
     """Scoring and pivots with Ray Data instead of in this process; the results are the same."""
 
     workers: int = 0
-    """Actors, each of which loads the frozen parts once; 0 does not use Ray."""
-
+    """Number of actors, each of which loads the frozen parts once; 0 disables Ray."""
     address: str | None = None
     """Address of a Ray cluster, or "auto" for the cluster of this machine; null starts Ray locally."""
-
     num_cpus: float = 1.0
-    """CPUs per actor, and threads that it computes with unless OMP_NUM_THREADS is set."""
-
+    """CPUs per actor, and its number of threads unless OMP_NUM_THREADS is set."""
     num_gpus: float = 0.0
     """GPUs per actor; a fraction shares one."""
 
@@ -139,61 +123,42 @@ class PrepareSettings(DrawingSettings, RunSettings):
     diffusiondb: str | Path | None = None
     """Folder in DiffusionDB's layout, with parts as folders or zips, or a dataset on the Hub such as
     poloclub/diffusiondb[@REVISION]; null draws images into RUN/data/diffusiondb."""
-
     source: SourceSettings = field(default_factory=SourceSettings)
     """Parts of diffusiondb to read."""
-
     filters: FilterSettings = field(default_factory=FilterSettings)
     """Images to skip."""
-
     evaluation: EvaluationSetSettings = field(default_factory=EvaluationSetSettings)
     """Evaluation sets whose prompts are removed."""
-
     user_prompts: Path | None = None
     """Table of user prompts to draw (user_prompt, split); null means RUN/parts/prompts/user_prompts.parquet."""
-
     system_prompts: Path | None = None
     """Table of system prompts to draw (system_prompt, split); null means RUN/parts/prompts/system_prompts.parquet."""
-
     pivot_encoder: str | None = None
     """Pivot encoder, as a folder or ID[@REVISION] on the Hub; null means RUN/parts/pivot_encoder."""
-
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Number format of rewards and pivot encoder; null uses their own. Pivots are stored in fp16."""
-
+    """Dtype of the rewards and the pivot encoder; null uses their own. Pivots are stored in fp16."""
     images_per_user_prompt: int = 8
     """Images drawn per user prompt, from which the preferred one is chosen."""
-
     preferred_by: tuple[str, ...] = ()
-    """Rewards whose standardised sum chooses the preferred images; empty means all."""
-
+    """Rewards whose standardized sum chooses the preferred images; empty means all."""
     preferred_per_prompt: int = 1
-    """Best images of a user prompt that each become a training pair."""
-
+    """Training pairs per user prompt, with its best images."""
     system: SystemPromptSettings = field(default_factory=SystemPromptSettings)
     """System prompts to keep."""
-
     user_prompt_limit: int = 0
     """Maximum number of user prompts drawn or mined, chosen at random; 0 takes all."""
-
     system_prompt_limit: int = 0
     """Maximum number of system prompts drawn or mined, chosen at random; 0 takes all."""
-
     dev_share: float = 0.05
     """Share of the prompts of diffusiondb in the dev split; tables of prompts have their own splits."""
-
     max_bad_share: float = 0.01
-    """Maximum share of missing or broken images, above which the stage fails."""
-
+    """Maximum share of missing or broken images before the stage fails."""
     batch_size: int = 64
     """Images drawn, scored or encoded at once."""
-
     read_threads: int = 1
     """Threads that read and decode images, one batch ahead, per process or actor."""
-
     pivot_shard: int = 1024
     """Maximum number of images per pivot file; an interrupted run loses at most one file."""
-
     ray: RaySettings = field(default_factory=RaySettings)
     """Ray actors that score images and make pivots."""
 

@@ -17,26 +17,19 @@ class SyntheticSettings(DrawingSettings):
     user_prompts: Literal["start", "table"] = "start"
     """start takes the text before the first modifier of each system prompt as its user prompt; table combines each
     prompt of a table with the modifiers of several system prompts of its split."""
-
     table: Path | None = None
     """Table (user_prompt, split) for user_prompts: table; null means RUN/parts/prompts/user_prompts.parquet."""
-
     per_user_prompt: int = 8
     """System prompts tried per prompt of the table."""
-
     limit: int = 0
     """With user_prompts: start, the maximum number of system prompts, chosen at random; 0 tries all."""
-
     images: int = 1
     """Images per prompt, with the same seeds for user and system prompt, whose mean scores are compared."""
-
     margin: float = 0.0
     """Minimum gain of the system prompt's images over the user prompt's, scored for the user prompt, in standard
     deviations of the rewards on unrefined images."""
-
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Number format of the rewards; null uses their own."""
-
+    """Dtype of the rewards; null uses their own."""
     chunk: int = 256
     """Rewrites drawn and scored together; an interrupted run loses at most one chunk."""
 
@@ -51,14 +44,10 @@ class SessionSettings:
 
     log: Path | None = None
     """Metadata in DiffusionDB's layout, with user_name and timestamp; null means RUN/parts/log/metadata.parquet."""
-
     gap_minutes: float = 30.0
-    """Minutes between two prompts after which a new session starts."""
-
+    """A new session starts after a gap of more than this many minutes."""
     shared: float = 0.5
-    """Minimum share of words, of the shorter of two consecutive prompts, that both must contain to be in one
-    session."""
-
+    """Two consecutive prompts of one session share at least this fraction of the shorter one's words."""
     max_prompt_nsfw: float = 1.0
     """Skip prompts with a larger prompt_nsfw; 1 keeps all."""
 
@@ -74,19 +63,14 @@ class RewritesSettings(RunSettings):
     source: Literal["synthetic", "log"] = "synthetic"
     """synthetic adds modifiers to user prompts where the rewards rise (the paper's Rew-Syn); log pairs the first and
     last prompt of sessions (Rew-Log)."""
-
     data: Path | None = None
     """Folder written by prepare; null means RUN/data."""
-
     synthetic: SyntheticSettings = field(default_factory=SyntheticSettings)
     """Synthetic rewrites."""
-
     sessions: SessionSettings = field(default_factory=SessionSettings)
     """Sessions of the log."""
-
     evaluation: EvaluationSetSettings = field(default_factory=EvaluationSetSettings)
     """Evaluation sets whose prompts are removed."""
-
     dev_share: float = 0.1
     """Share of the user prompts in the dev split; a table of user prompts has its own splits."""
 

@@ -17,21 +17,15 @@ class PartsSettings(DrawingSettings):
 
     encoder: Path | None = None
     """The warmed-up preference encoder; null means RUN/encoder/part. Not used with a decoder that reads no pivot."""
-
     decoder: Path | None = None
     """The prompt decoder; null means RUN/decoder/part."""
-
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Dtype of the frozen weights: decoder (or encoder), generator and rewards. The part that learns and the reference
-    keep their own."""
-
+    """Dtype of the frozen weights: decoder (or encoder), generator and rewards. The trained part and the reference keep
+    their own."""
     reward_dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Dtype of the rewards; null means `dtype`. A score has 8 significant bits in bfloat16 and 11 in float16, which is
-    about ten times closer to float32."""
-
+    """Dtype of the rewards; null means `dtype`. Scores have 8 significant bits in bfloat16 and 11 in float16."""
     user_prompts: Path | None = None
     """Parquet file with the columns user_prompt and split; null means RUN/parts/prompts/user_prompts.parquet."""
-
     statistics: Path | None = None
     """JSON file with means and deviations of the rewards on unrefined images; null means RUN/data/rewards.json, or to
     measure them if that file lacks them."""
@@ -43,13 +37,10 @@ class ChunkSettings:
 
     refine: int = 256
     """User prompts refined at once; each needs a key-value cache of the decoder."""
-
     images: int = 256
-    """Images drawn, held and scored at once. The batch size inside the generator is one of its own options."""
-
+    """Images drawn, kept and scored at once; the generator has a batch size of its own in generator_options."""
     score: int = 256
     """Rollouts whose log-probabilities are computed at once, without gradients."""
-
     update: int = 256
     """Rollouts per backward pass; the gradients of a minibatch are accumulated."""
 
@@ -59,43 +50,32 @@ class ChunkSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutSettings:
-    """How user prompts are refined, drawn and rewarded; loop.batch_size is their number in an iteration."""
+    """How user prompts are refined, drawn and rewarded; an iteration takes loop.batch_size of them."""
 
     samples_per_prompt: int = 3
     """Refinements of each user prompt in an iteration; they share their image seeds."""
-
     images_per_prompt: int = 1
     """Images of each refinement; its reward is their mean."""
-
     seed_pool: int = 8
-    """Image seeds of each user prompt; an iteration uses images_per_prompt of them. The plain image of a user prompt
-    and seed is drawn once. With a pool of images_per_prompt, none is drawn after the first pass over the prompts; with
-    a larger one, pass p finds the share 1 - (1 - images_per_prompt / seed_pool) ** (p - 1) in the cache."""
-
+    """Image seeds per user prompt, of which an iteration uses images_per_prompt. The plain image of a user prompt and a
+    seed is drawn once: pass p over the prompts finds the share 1 - (1 - images_per_prompt / seed_pool) ** (p - 1) in
+    the cache."""
     max_new_tokens: int = 60
     """Maximum number of tokens that the decoder adds."""
-
     token_budget: int = 75
     """Maximum number of tokens of the whole refined prompt."""
-
     counted_by: Literal["clip", "generator"] = "clip"
     """Tokenizer that counts the token budget: CLIP's, or the generator's own, whose limit then also applies."""
-
     statistics_images: int = 128
     """Unrefined images on which means and deviations of the rewards are measured, if no file has them."""
-
     dev_prompts: int = 48
-    """User prompts of the dev split that choose the best part, refined greedily."""
-
+    """Prompts of the dev split, refined greedily to choose the best part."""
     dev_images_per_prompt: int = 2
     """Images of each dev prompt, with fixed seeds."""
-
     preview_every: int = 10
-    """Iterations between two preview pictures of plain and refined dev images; 0 draws none."""
-
+    """Iterations between preview pictures of plain and refined dev images; 0 for none."""
     preview_prompts: int = 6
     """User prompts in a preview picture."""
-
     chunk: ChunkSettings = field(default_factory=ChunkSettings)
     """How much is processed at once."""
 
@@ -112,36 +92,28 @@ class RolloutSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PpoSettings:
-    """Updates of the policy on the rollouts of an iteration. grpo and rloo read only epochs, minibatch, ratio_clip and
-    kl; grpo also reads entropy."""
+    """Updates of the policy on the rollouts of an iteration. Of these, grpo and rloo read only epochs, minibatch,
+    ratio_clip and kl, and grpo also entropy."""
 
     baseline: Literal["group", "value"] = "group"
-    """group: the advantage of a refinement is relative to the others of its user prompt, and the KL is in the loss.
-    value: a value head with generalized advantages, and the KL is in the reward."""
-
+    """group: advantages relative to the other refinements of the user prompt, with the KL in the loss. value: a value
+    head and generalized advantages, with the KL in the reward."""
     epochs: int = 3
     """Passes over the rollouts of an iteration."""
-
     minibatch: int = 64
     """Rollouts per optimizer step, over all devices."""
-
     ratio_clip: float = 0.2
     """Clipping range of the ratio of new to old probabilities, around 1."""
-
     value_clip: float = 0.2
-    """Clipping range of a value around the old one. With baseline: value."""
-
+    """Clipping range of a value around its old one; only for baseline: value."""
     kl: float = 0.03
     """Weight of the KL divergence from the warmed-up model."""
-
     entropy: float = 0.0
     """Weight of the entropy bonus."""
-
     discount: float = 1.0
-    """Discount factor of later rewards (gamma). With baseline: value."""
-
+    """Discount factor (gamma); only for baseline: value."""
     trace: float = 0.95
-    """Decay of generalized advantages (lambda). With baseline: value."""
+    """Decay of generalized advantages (lambda); only for baseline: value."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "epochs", "minibatch")
@@ -163,32 +135,23 @@ class RlSettings(TrainSettings):
     algorithm: Literal["ppo", "grpo", "rloo"] = "ppo"
     """ppo: token-level proximal policy optimization. grpo, rloo: TRL's GRPOTrainer or RLOOTrainer on the same rollouts,
     with rewards relative to the other refinements of the user prompt."""
-
     learns: Literal["encoder", "decoder"] = "encoder"
-    """encoder: the gradient reaches it through the frozen decoder, as in the paper. decoder: the encoder is frozen, or
-    absent if the decoder reads no pivot; only the decoder's adapters learn if it has any, else all of its weights."""
-
+    """encoder: trained through the frozen decoder, as in the paper. decoder: the encoder is frozen, or absent if the
+    decoder reads no pivot; only the decoder's adapters are trained if it has any, else all of its weights."""
     offload: tuple[Literal["generator", "rewards", "decoder"], ...] = ()
-    """Parts that wait in CPU memory while others work."""
-
+    """Parts kept in CPU memory while unused."""
     parts: PartsSettings = field(default_factory=PartsSettings)
     """The parts."""
-
     rollouts: RolloutSettings = field(default_factory=RolloutSettings)
     """Refining, drawing and rewarding."""
-
     ppo: PpoSettings = field(default_factory=PpoSettings)
     """Updates of the policy."""
-
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     """The optimizer; its schedule counts iterations."""
-
     loop: LoopSettings = field(default_factory=LoopSettings)
     """The training loop: steps are iterations, batch_size is the number of user prompts in each."""
-
     push_to_hub: str | None = None
     """Publish the refiner on the Hub as owner/name; also --push-to-hub."""
-
     private: bool = False
     """Publish to a private repository."""
 

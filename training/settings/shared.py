@@ -40,19 +40,14 @@ class RunSettings:
 
     run: Path
     """Folder of the run; each stage writes to a subfolder of its own name."""
-
     seed: int = 0
     """Seed of all randomness and of the data order."""
-
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to run on; auto picks a GPU if there is one."""
-
     resume: bool = False
     """Continue this stage where it stopped; its settings must be the same."""
-
     overwrite: bool = False
     """Delete the results of this stage and start over."""
-
     progress: bool = True
     """Show a progress bar."""
 
@@ -68,25 +63,18 @@ class LoopSettings:
 
     steps: int = 2000
     """Optimizer steps in total."""
-
     batch_size: int = 64
     """Examples per batch and device."""
-
     accumulate: int = 1
     """Batches per step and device whose gradients are accumulated, for batches that do not fit into memory."""
-
     log_every: int = 10
     """Steps between rows of the training log."""
-
     validate_every: int = 200
     """Steps between evaluations on the dev split; the last step is always evaluated."""
-
     checkpoint_every: int = 200
     """Steps between checkpoints to resume from."""
-
     keep_parts: bool = False
-    """Keep the trained part of every evaluation, in STAGE/history, and not only the best."""
-
+    """Keep the trained part of every evaluation in STAGE/history, not only the best."""
     precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "32-true"
     """Number format: 32-true uses fp32 throughout; bf16-mixed keeps trained weights in fp32 and computes in bf16;
     bf16-true uses bf16 throughout, except for the fp32 weights of DeepSpeed's optimizer."""
@@ -101,21 +89,16 @@ class OptimizerSettings:
 
     name: Literal["adafactor", "adamw"] = "adamw"
     """adafactor runs without parameter scaling and relative steps, as usual for T5; adamw has betas 0.9 and 0.999."""
-
     lr: float = 1e-3
     """Peak learning rate."""
-
     weight_decay: float = 0.0
     """Decoupled weight decay."""
-
     warmup_steps: int = 0
     """Steps of linear warm-up from 0 to lr."""
-
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate after the warm-up: constant, or cosine decay to 0 at the last step."""
-
     clip: float = 1.0
-    """Maximum norm of the gradient, to which it is clipped; 0 disables clipping."""
+    """Maximum gradient norm; 0 disables clipping."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "lr", "weight_decay", "warmup_steps", "clip")
@@ -126,17 +109,14 @@ class TrainSettings(RunSettings):
     """A run whose stage may train in several processes."""
 
     devices: int = 1
-    """Processes, each with its own device. A step takes devices x loop.accumulate x loop.batch_size examples; a run can
-    be resumed on another number of devices if that product stays the same."""
-
+    """Processes, one per device. A step takes devices x loop.accumulate x loop.batch_size examples; a run can be
+    resumed on a different number of devices if that product stays the same."""
     strategy: Literal["auto", "ddp", "deepspeed-2", "deepspeed-3"] = "auto"
-    """How several processes share the work: ddp replicates everything (auto means ddp), deepspeed-2 shards optimizer
-    states and gradients (ZeRO-2), deepspeed-3 also the weights (ZeRO-3). DeepSpeed requires adamw, as it hands the
-    optimizer flattened slices of the weights."""
-
+    """How several processes share the work: ddp (or auto) replicates everything, deepspeed-2 shards optimizer states
+    and gradients (ZeRO-2), deepspeed-3 also the weights (ZeRO-3). DeepSpeed requires adamw, because its optimizer sees
+    only flattened slices of the weights."""
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     """Optimizer."""
-
     loop: LoopSettings = field(default_factory=LoopSettings)
     """Training loop."""
 
@@ -160,10 +140,8 @@ class DrawingSettings:
 
     generator: str | None = None
     """Generator, as a folder or ID[@REVISION] on the Hub; null means RUN/parts/generator."""
-
     generator_options: dict[str, Any] = field(default_factory=dict)
     """Arguments of prip.generators.load_generator, such as steps, guidance, scheduler and batch_size."""
-
     rewards: tuple[str, ...] = ()
     """Rewards, each as a folder, ID[@REVISION] on the Hub or a registered name (NAME, NAME@REVISION,
     NAME=PLACE@REVISION); empty means every folder in RUN/parts/rewards."""
@@ -173,7 +151,7 @@ class DrawingSettings:
         return self.generator or str(run / "parts" / "generator")
 
     def reward_places(self, run: Path) -> list[str]:
-        """Return the rewards: those named, or the folders in the run's RUN/parts/rewards."""
+        """Return the names of the rewards, or the folders in RUN/parts/rewards if none are named."""
         folders = (path for path in (run / "parts" / "rewards").glob("*") if path.is_dir())
         return list(self.rewards) or sorted(map(str, folders))
 

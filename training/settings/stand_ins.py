@@ -15,10 +15,8 @@ class StandInsSettings(RunSettings):
 
     image_size: int = 64
     """Side of the images in pixels; a multiple of 16."""
-
     prompts: int = 24
     """Prompts in the DiffusionDB."""
-
     images_per_prompt: int = 3
     """Images per prompt in the DiffusionDB."""
 

@@ -13,17 +13,14 @@ from .shared import DrawingSettings, TrainSettings, check_at_least, check_fracti
 
 @dataclass(frozen=True, kw_only=True)
 class PullSettings:
-    """How the rewards of drawn images pull the generator."""
+    """The reward loss on newly drawn images."""
 
     weight: float = 1e-3
     """Weight of the reward loss relative to the anchor loss (lambda)."""
-
     cap: float = 2.0
-    """Standardised sum of rewards above which an image no longer pulls."""
-
+    """Standardized sum of rewards above which an image has no gradient."""
     last_steps: int = 10
-    """The gradient goes through one step, drawn from this many last steps of the sampler."""
-
+    """The gradient passes through one sampling step, chosen at random among this many last ones."""
     prompts: Literal["user", "system"] = "user"
     """Prompts to draw: user prompts, or DATA/system_prompts.parquet, whose images are scored for the text before the
     first comma."""
@@ -39,16 +36,12 @@ class AnchorSettings:
 
     weight: float = 1.0
     """Weight of the denoising loss."""
-
     images: int = 512
-    """Images drawn before the first step; each step uses loop.batch_size of them."""
-
+    """Images drawn before the first step, of which each step uses loop.batch_size."""
     prompts: Literal["user", "system"] = "system"
     """Prompts of the anchors; those of DATA/system_prompts.parquet preserve how the generator follows modifiers."""
-
     prompt_dropout: float = 0.1
-    """Probability that the prompt of an anchor is left out of its loss, as guidance needs predictions without a
-    prompt."""
+    """Probability of dropping an anchor's prompt, because guidance needs predictions without a prompt."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "weight")
@@ -62,12 +55,10 @@ class TuneDevSettings:
 
     prompts: int = 48
     """User prompts of the dev split."""
-
     images_per_prompt: int = 2
-    """Images of each prompt, with fixed seeds. Their spread shows whether they become alike."""
-
+    """Images per prompt, with fixed seeds; their spread shows a loss of diversity."""
     preview_prompts: int = 6
-    """User prompts in the preview picture of untuned and tuned images after each measurement; 0 draws none."""
+    """User prompts in the preview picture of untuned and tuned images after each measurement; 0 for none."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "prompts")
@@ -84,25 +75,18 @@ class TuneSettings(DrawingSettings, TrainSettings):
 
     reward_dtype: Literal["float32", "bfloat16"] = "float32"
     """Dtype of the rewards."""
-
     user_prompts: Path | None = None
     """Parquet file with the columns user_prompt and split; null means RUN/parts/prompts/user_prompts.parquet."""
-
     data: Path | None = None
     """Folder that prepare wrote (DATA); null means RUN/data."""
-
     statistics: Path | None = None
     """JSON file with means and deviations of the rewards on unrefined images; null means DATA/rewards.json."""
-
     pull: PullSettings = field(default_factory=PullSettings)
-    """How the rewards pull."""
-
+    """The reward loss."""
     anchor: AnchorSettings = field(default_factory=AnchorSettings)
-    """What holds the generator to its untuned state."""
-
+    """The anchor loss, which keeps the generator close to its untuned state."""
     dev: TuneDevSettings = field(default_factory=TuneDevSettings)
-    """What chooses the best generator."""
-
+    """The images that choose the best generator."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 

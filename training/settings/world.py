@@ -35,39 +35,28 @@ class UnetSizes:
 
     channels: tuple[int, ...] = (256,)
     """Channels of the UNet per level; each further level halves the resolution."""
-
     patch_size: int = 16
-    """Side in pixels of the image patch behind one latent position; a power of two."""
-
+    """Side in pixels of the image patch of one latent position; a power of two."""
     latent_channels: int = 192
     """Principal components kept per patch."""
-
     text_width: int = 128
     """Width of the text encoder."""
-
     text_layers: int = 2
     """Layers of the text encoder."""
-
     vocab_size: int = 800
     """Entries of its byte-level BPE tokenizer."""
-
     max_tokens: int = 77
     """Maximum text length in tokens, with begin and end."""
-
     steps: int = 8
     """Sampling steps."""
-
     guidance: float = 2.0
     """Classifier-free guidance scale."""
-
     prompt_dropout: float = 0.1
     """Probability of dropping the prompt in training, for guidance."""
-
     subject_weight: float = 4.0
     """Extra weight of the subject's pixels in the loss."""
-
     noise_power: float = 1.5
-    """Exponent of the timestep distribution; above 1, training favours noisy steps, where the prompt matters most."""
+    """Exponent of the timestep distribution; above 1, training favors noisy steps, where the prompt matters most."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "patch_size", "latent_channels", "text_width", "text_layers", "vocab_size", "steps")
@@ -92,71 +81,52 @@ class WorldSettings(RunSettings):
     prompts."""
 
     parts: tuple[str, ...] = PARTS
-    """Parts to train; the parts they need must exist or be listed too."""
-
+    """Parts to train; the parts that they need must exist or be listed too."""
     checkpoint: str | None = None
     """Checkpoint to take the parts from instead of training them: an embedded name (prip-mini), a folder of prip-train
     export, or owner/name[@REVISION] on the Hub."""
-
     image_size: int = 32
     """Side of the images in pixels; a multiple of 8 and of unet.patch_size."""
-
     renders: int = 12000
-    """Training renders of each reader, each reward and the pivot encoder; no two share any."""
-
+    """Training renders of each reader, each reward and the pivot encoder; no two of them share a render."""
     generator_renders: int = 40000
     """Training renders of the generator."""
-
     trunk_width: int = 128
     """Width of the vision trunks; a multiple of 16."""
-
     pivot_length: int = 8
     """Vectors per pivot."""
-
     pivot_width: int = 64
     """Width of a pivot's vectors."""
-
     label_noise: float = 0.06
-    """Temperature of the preference labels that the rewards learn from; a larger one makes more labels wrong."""
-
+    """Temperature of the preference labels that the rewards learn from; a higher one makes more labels wrong."""
     system_prompts: int = 6000
     """System prompts written for prepare."""
-
     user_phrasings: int = 4
     """User prompts written per subject-place combination."""
-
     log_users: int = 600
     """Users in the prompt log."""
-
     log_sessions: int = 4
     """Sessions per user in the prompt log."""
-
     obedience_drawings: int = 500
-    """Drawings of held-out prompts that measure the generator's prompt following."""
-
+    """Drawings of held-out prompts on which the generator's prompt following is measured."""
     unet: UnetSizes = field(default_factory=UnetSizes)
     """Sizes of the generator."""
-
     generator_optimizer: OptimizerSettings = field(
         default_factory=lambda: OptimizerSettings(lr=1e-3, warmup_steps=50, schedule="cosine", weight_decay=1e-3)
     )
     """Optimizer of the generator."""
-
     generator_loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(steps=8000, validate_every=1000, checkpoint_every=200)
     )
     """Training loop of the generator."""
-
     optimizer: OptimizerSettings = field(
         default_factory=lambda: OptimizerSettings(lr=2e-3, warmup_steps=50, schedule="cosine")
     )
     """Optimizer of all other parts."""
-
     loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(steps=1000, validate_every=500, checkpoint_every=250)
     )
     """Training loop of the readers, the trunk, the pivot encoder and the text encoder."""
-
     reward_loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(steps=3000, batch_size=192, validate_every=500, checkpoint_every=500)
     )

@@ -107,13 +107,11 @@ def clip_prompt_tokenizer() -> PreTrainedTokenizerFast:
     """Return CLIP's tokenizer, with its begin and end tokens."""
     from tokenizers import processors
 
-    backend = clip_tokenizer()
-    begin, end = "<|startoftext|>", "<|endoftext|>"
-    frame = processors.TemplateProcessing(
+    shared, begin, end = clip_tokenizer(), "<|startoftext|>", "<|endoftext|>"
+    backend = type(shared).from_str(shared.to_str())
+    backend.post_processor = processors.TemplateProcessing(
         single=f"{begin} $A {end}", special_tokens=[(token, backend.token_to_id(token)) for token in (begin, end)]
     )
-    framed = type(backend).from_str(backend.to_str())
-    framed.post_processor = frame
     return PreTrainedTokenizerFast(
-        tokenizer_object=framed, model_max_length=77, bos_token=begin, eos_token=end, pad_token=end, unk_token=end
+        tokenizer_object=backend, model_max_length=77, bos_token=begin, eos_token=end, pad_token=end, unk_token=end
     )

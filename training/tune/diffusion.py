@@ -33,11 +33,11 @@ class Noisy:
 
 
 class TunableDiffusion:
-    """A generator for tuning, with the random numbers and the guidance with which it draws.
+    """A generator for tuning, with its own random numbers and guidance.
 
     Raises:
-        InputError: It is not a StableDiffusionPipeline whose denoiser and sampler `refl` has formulas for, or cannot be
-            saved as one pipeline.
+        InputError: It is not a StableDiffusionPipeline, `refl` has no formulas for its denoiser or sampler, or it
+            cannot be saved as one pipeline.
     """
 
     def __init__(self, generator: Generator) -> None:
@@ -123,7 +123,7 @@ class TunableDiffusion:
         return (decoded / 2 + 0.5).clamp(0, 1) * 255
 
     def kept(self, timesteps: Tensor) -> Tensor:
-        """Return the shares of the signal's variance left at timesteps, float32 of their shape (a in `refl`)."""
+        """Return the share of the signal's variance left at each timestep, float32 (a in `refl`)."""
         shares = self.pipeline.scheduler.alphas_cumprod.to(timesteps.device)
         return shares[timesteps.long()].float()
 

@@ -52,18 +52,18 @@ class TuneParts:
 
 
 def load_tune_parts(settings: TuneSettings) -> TuneParts:
-    """Load the parts that the settings name. Raises CheckpointError if one is missing."""
+    """Load the parts that the settings name. Raise CheckpointError if one is missing."""
     parts, data = settings.run / "parts", settings.data or settings.run / "data"
     names = settings.reward_places(settings.run)
     if not names:
         raise CheckpointError(f"{parts / 'rewards'} is missing: run `prip-train world` first")
     device = str(parts_device(settings))
     rewards = [load_reward(name, device, settings.reward_dtype) for name in names]
-    given = settings.statistics or data / "rewards.json"
-    statistics = RewardStatistics.read(given, [reward.name for reward in rewards])
+    path = settings.statistics or data / "rewards.json"
+    statistics = RewardStatistics.read(path, [reward.name for reward in rewards])
     if statistics is None:
         missing = ", ".join(reward.name for reward in rewards)
-        raise CheckpointError(f"{given}: no means and deviations of {missing}; run `prip-train prepare` first")
+        raise CheckpointError(f"{path}: no means and deviations of {missing}; run `prip-train prepare` first")
     table = settings.user_prompts or parts / "prompts" / "user_prompts.parquet"
     prompts = read_prompts(table, "user_prompt", 0, settings.seed)
     by_split = {split: prompts["prompt"][prompts["split"] == split].tolist() for split in ("train", "dev")}

@@ -1,8 +1,8 @@
 """Tune the generator itself on the rewards by reward feedback learning (ReFL: Xu et al. 2023, Algorithm 1).
 
-A step draws prompts without gradient up to one of the sampler's last steps; the rewards of the image that the denoiser
-implies there pull the denoiser. Anchors, images drawn by the untuned generator, hold it: it must denoise them as well
-as before. Algorithm 1 alternates the two losses; here they are added.
+A step draws prompts without gradient up to one of the sampler's last steps, and trains the denoiser on the rewards of
+the image that it predicts there (the pull). Anchors, images drawn by the untuned generator, keep it in place: it must
+denoise them as well as before. Algorithm 1 alternates the two losses; here they are added.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .parts import STAGE, Anchors, TuneParts, load_tune_parts, read_or_draw_anch
 
 
 class TuneModule(StageModule):
-    """The rewards' pull and the anchors' hold on the denoiser; all else is frozen, and no submodule."""
+    """The reward loss and the anchor loss of the denoiser. All other parts are frozen, and no submodules."""
 
     stage = STAGE
     starts_trained = True
@@ -144,8 +144,8 @@ class TuneModule(StageModule):
         """Measure images of the dev split drawn with all steps and fixed seeds, and write a preview.
 
         Returns:
-            dev_reward (the standardised sum), dev_reward_NAME of each reward, and dev_spread: the standard deviation of
-            a pixel among the images of one prompt, in 0..255.
+            dev_reward (the standardized sum), dev_reward_NAME of each reward, and dev_spread: the standard deviation of
+            a pixel among the images of a prompt, in 0..255.
         """
         count = self.settings.dev.images_per_prompt
         seeds, together = list(range(DEV_SEED, DEV_SEED + count)), max(1, self.loop.batch_size // count)
@@ -174,7 +174,7 @@ class TuneModule(StageModule):
         write_preview(path, [Column(prompt, "tuned", before, after, gain) for prompt, before, after, gain in rows])
 
     def export(self, folder: Path) -> None:
-        """Write the whole pipeline, with the obedience measured for the untuned one, if any."""
+        """Write the whole pipeline, with the obedience of the untuned one, if it was measured."""
         self.tunable.generator.save_pretrained(folder)
         obedience = Path(self.settings.generator_place(self.settings.run)) / "obedience.json"
         if obedience.is_file():
@@ -184,12 +184,7 @@ class TuneModule(StageModule):
 def run(settings: TuneSettings, parts: TuneParts | None = None) -> dict[str, Any]:
     """Tune the generator and return the metrics; the best pipeline is in RUN/tune/part.
 
-    Args:
-        settings: The settings of the stage.
-        parts: Used instead of those that the settings name.
-
-    Raises:
-        InputError: The generator or a reward cannot be used for tuning.
+    `parts` replaces the parts that the settings name. Raise InputError if the generator or a reward cannot be used.
     """
     settings = pin_tune(settings)
     parts = parts or load_tune_parts(settings)

@@ -53,7 +53,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Row:
-    """The tokens of a system prompt; the first `unlearned` give no loss."""
+    """The tokens of a system prompt, of which the first `unlearned` have no loss."""
 
     tokens: list[int]
     unlearned: int
@@ -64,38 +64,20 @@ class Row:
 
 
 class DecoderModule(StageModule):
-    """Language-modelling loss on the system prompt and its end token, given the pivot or nothing."""
+    """Language-modeling loss on the system prompt and its end token, given the pivot or nothing."""
 
     stage = "decoder"
 
     def __init__(
-        self,
-        decoder: PromptDecoder,
-        tokenizer: PreTrainedTokenizerFast,
-        splits: Splits,
-        settings: DecoderSettings,
+        self, decoder: PromptDecoder, tokenizer: PreTrainedTokenizerFast, splits: Splits, settings: DecoderSettings
     ) -> None:
-        """Train all of the language model, or its adapters if it has some, and the projection if a pivot is read.
-
-        Args:
-            decoder: the prompt decoder, on the CPU.
-            tokenizer: its tokenizer.
-            splits: system prompts and pivots.
-            settings: the stage's settings.
-        """
+        """Train the whole language model, or only its adapters if it has any, and the projection if a pivot is read."""
         super().__init__()
         self.decoder, self.tokenizer, self.splits, self.settings = decoder, tokenizer, splits, settings
         self.loop, self.use_pivot = settings.loop, settings.pivot == "image"
         lengths = self._lengths(splits.train.texts) if settings.bucket_window else []
-        self.order = StepOrder(
-            len(splits.train),
-            self.loop.batch_size,
-            self.loop.accumulate,
-            settings.seed,
-            self.stage,
-            settings.bucket_window,
-            lengths,
-        )
+        shape = self.loop.batch_size, self.loop.accumulate, settings.seed
+        self.order = StepOrder(len(splits.train), *shape, self.stage, settings.bucket_window, lengths)
         self._read = {"tokens": 0, "places": 0}
         self._step: tuple[int, list[Row], list[str]] | None = None
         language_model = "decoder.lm.*lora_*" if hasattr(decoder.lm, "peft_config") else "decoder.lm.*"
@@ -108,8 +90,8 @@ class DecoderModule(StageModule):
     def batch_at(self, step: int) -> dict[str, Any]:
         """Return the batch of `step`, as in `pad`, with the factor of its mean loss and its number of tokens.
 
-        Words are dropped in the whole step before it is split among processes, and every learned token of the step has
-        the same weight, so that a step does not depend on how it is split.
+        Words are dropped before the step is split among processes, and every learned token of the step has the same
+        weight, so that the result does not depend on the split.
         """
         step, part = divmod(step, self.loop.accumulate)
         processes = self.trainer.world_size
@@ -137,7 +119,7 @@ class DecoderModule(StageModule):
         return [min(self.settings.max_tokens, len(ids) + 1) for chunk in encoded for ids in chunk]
 
     def encode(self, texts: list[str], skipped: list[int]) -> list[Row]:
-        """Return the tokens of these texts; the first `skipped` characters of each give no loss."""
+        """Return the tokens of these texts; the first `skipped` characters of each have no loss."""
         eos = self.tokenizer.eos_token_id
         encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         rows = []
@@ -149,8 +131,8 @@ class DecoderModule(StageModule):
     def pad(self, rows: Sequence[Row], image_names: Sequence[str]) -> dict[str, Tensor]:
         """Return the batch of these rows.
 
-        It has input_ids and attention_mask (batch, length), padded on the right; learned, bool (batch, length), true
-        where the loss is taken; and pivot (batch, pivot_length, pivot_width) if the decoder reads one.
+        It has input_ids and attention_mask (batch, length), padded on the right; learned, bool (batch, length), True
+        where a token counts in the loss; and pivot (batch, pivot_length, pivot_width) if the decoder reads one.
         """
         shape = (len(rows), max(len(row.tokens) for row in rows))
         batch = {
@@ -205,8 +187,8 @@ class DecoderModule(StageModule):
     def evaluate(self) -> dict[str, float]:
         """Return losses in nats per token.
 
-        dev_loss is over all tokens; dev_modifier_loss over those after the first comma, which the decoder is for;
-        dev_pivot_gain, if a pivot is read, is the increase of the latter when the pivot is that of another prompt.
+        dev_loss is over all tokens, and dev_modifier_loss over those after the first comma, the modifiers.
+        dev_pivot_gain, if a pivot is read, is the increase of the latter with the pivot of another prompt.
         """
         total = torch.zeros(5, dtype=torch.float64)
         dev, size = self.splits.dev, self.loop.batch_size

@@ -45,11 +45,7 @@ class EncoderModule(StageModule):
     stage = "encoder"
 
     def __init__(
-        self,
-        encoder: PreferenceEncoder,
-        tokenizer: PreTrainedTokenizerBase,
-        splits: Splits,
-        settings: EncoderSettings,
+        self, encoder: PreferenceEncoder, tokenizer: PreTrainedTokenizerBase, splits: Splits, settings: EncoderSettings
     ) -> None:
         """Train all of the encoder on `splits` (user prompts and pivots), as `settings` say."""
         super().__init__()
@@ -65,8 +61,7 @@ class EncoderModule(StageModule):
     def batch_at(self, step: int) -> dict[str, Tensor]:
         """Return input_ids and attention_mask (batch, length), and target (batch, pivot_length, pivot_width).
 
-        Words are dropped in the whole step before it is split among processes, so that a step does not depend on their
-        number.
+        Words are dropped before the step is split among processes, so that the result does not depend on the split.
         """
         step, part = divmod(step, self.loop.accumulate)
         processes = self.trainer.world_size
@@ -78,8 +73,8 @@ class EncoderModule(StageModule):
 
     def collate(self, pairs: Pairs, texts: list[str]) -> dict[str, Tensor]:
         """Return the batch of these texts with the pivots of the pairs' images."""
-        cut = {"truncation": True, "max_length": self.settings.max_tokens}
-        encoded = self.tokenizer(texts, padding=True, return_tensors="pt", verbose=False, **cut)
+        options = {"truncation": True, "max_length": self.settings.max_tokens}
+        encoded = self.tokenizer(texts, padding=True, return_tensors="pt", verbose=False, **options)
         target = self.splits.pivots[pairs.image_names]
         return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "target": target}
 

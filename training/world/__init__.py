@@ -37,13 +37,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a part is made."""
+    """How a part is trained."""
 
     part: type[Part]
     splits: tuple[str, ...] = SEEN_SPLITS
     """Splits whose subject-place combinations it learns from."""
     begins_with: str | None = None
-    """Part that it takes weights from."""
+    """Part whose weights it starts from."""
 
 
 RECIPES = {
@@ -74,8 +74,8 @@ PLACES_IN_CHECKPOINT = {
 
 
 def run(settings: WorldSettings) -> dict[str, Any]:
-    """Train the parts in `settings.parts`, or take those of `settings.checkpoint`; write the prompts and the log, and
-    return all metrics. Raise InputError if the run has parts of the other kind."""
+    """Train `settings.parts`, or take those of `settings.checkpoint`, write the prompts and the log, and return the
+    metrics. Raise InputError if the run has parts of the other kind."""
     check_origin(settings)
     if settings.checkpoint is not None:
         obedience = take_parts(settings, settings.checkpoint)
@@ -99,7 +99,7 @@ def run(settings: WorldSettings) -> dict[str, Any]:
 
 
 def check_origin(settings: WorldSettings) -> None:
-    """Raise InputError if the run has trained parts and the settings name a checkpoint, or vice versa."""
+    """Raise InputError if the run has trained parts and the settings name a checkpoint, or the reverse."""
     world = settings.run / "world"
     if settings.checkpoint is None and (world / TAKEN).exists():
         raise InputError(f"run: expected one without parts of a checkpoint, got {world / TAKEN}")

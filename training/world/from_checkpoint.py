@@ -31,7 +31,7 @@ FOLDERS = ("generator", "pivot_encoder", "rewards", "readers")
 
 @dataclass(frozen=True, kw_only=True)
 class TakenSettings(RunSettings):
-    """The world's settings that matter if its parts are taken."""
+    """The settings of world that matter for parts from a checkpoint."""
 
     checkpoint: str
     system_prompts: int
@@ -39,10 +39,9 @@ class TakenSettings(RunSettings):
 
 
 def take_parts(settings: WorldSettings, checkpoint: str) -> dict[str, float]:
-    """Fill RUN/parts from `checkpoint`, record it in RUN/world/checkpoint, and return the generator's measured
-    obedience.
+    """Fill RUN/parts from `checkpoint`, record it in RUN/world/checkpoint, and return the generator's obedience.
 
-    Raises CheckpointError if the checkpoint does not exist, lacks a part or does not load.
+    Raise CheckpointError if the checkpoint does not exist, lacks a part or does not load.
     """
     root = whole_folder(checkpoint, choose=_choose)
     needed = [root / folder for folder in FOLDERS] + [root / "generator" / "obedience.json"]

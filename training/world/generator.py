@@ -51,15 +51,15 @@ def train_text_tokenizer(captions: list[str], sizes: UnetSizes) -> PreTrainedTok
 
 
 def tokenize(tokenizer: PreTrainedTokenizerFast, prompts: list[str]) -> Tensor:
-    """Return token ids as the pipeline makes them: long (n, max_tokens), padded and truncated."""
+    """Return token ids as in the pipeline: int64 (n, max_tokens), padded and truncated."""
     return tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")["input_ids"]
 
 
 class TextEncoderPart(Part):
-    """Pre-training of the text encoder: read from a caption what it asks for.
+    """Pre-training of the text encoder: predict the requested factors from a caption.
 
-    The heads read the end token and the padding after it, which see all words through the causal mask, as
-    cross-attention will.
+    The head reads the end token and the padding after it, which see all words through the causal mask, as in the UNet's
+    cross-attention.
     """
 
     monitor = "accuracy"
@@ -218,9 +218,9 @@ class GeneratorPart(Part):
         return DiffusersGenerator(pipeline, options)
 
     def export(self, folder: Path) -> None:
-        wants_gradient = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         self.generator().save_pretrained(folder)
-        for parameter in wants_gradient:
+        for parameter in trained:
             parameter.requires_grad_(True)
 
 

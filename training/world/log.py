@@ -23,9 +23,9 @@ from ..runs.seeds import derive_seed
 
 BEGIN = datetime(2022, 8, 1, tzinfo=UTC)
 FOLLOWERS = 0.3
-"""Share of users who follow, weakly, the true preference; the others have a fashion of their own."""
+"""Share of users who loosely follow the true preference; each of the others has a fashion of their own."""
 TASTE = 1.0
-"""Temperature at which users choose a value by its worth; larger is more random."""
+"""Temperature at which users choose among values; higher is more random."""
 STEPS = (0, 9)
 """Minimum and maximum number of changes per session."""
 CHANGES = {"add": 0.55, "swap": 0.2, "drop": 0.1, "again": 0.15}

@@ -34,7 +34,7 @@ class Part(StageModule):
     def __init__(
         self, name: str, settings: WorldSettings, splits: tuple[str, ...] = SEEN_SPLITS, begins_with: str | None = None
     ) -> None:
-        """splits: whose combinations its data show. begins_with: the trained part that it takes weights from."""
+        """Build the part on renders of `splits`, with the weights of the trained part `begins_with`, if any."""
         super().__init__()
         self.name = name
         self.stage = f"world/{name}"  # type: ignore[misc]
@@ -45,7 +45,7 @@ class Part(StageModule):
         self.build()
 
     def build(self) -> None:
-        """Draw its data and make its models."""
+        """Draw the part's data and build its models."""
         raise NotImplementedError
 
     @property

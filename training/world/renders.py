@@ -35,8 +35,8 @@ class Renders:
         return len(self.captions)
 
     def accuracy(self, read: Sequence[Tensor]) -> dict[str, float]:
-        """Return the mean accuracy over the factors, and that of each. read: logits or probabilities of each factor,
-        (n, values), on any device."""
+        """Return the mean accuracy over the factors, and that of each; `read` has the logits or probabilities of each
+        factor, (n, values), on any device."""
         right = {
             name: float((found.cpu().argmax(1) == self.scenes[:, i]).float().mean())
             for i, (name, found) in enumerate(zip(FACTORS, read, strict=True))

@@ -1,4 +1,4 @@
-"""Rewards trained on noisy pairs: which of two images would the user choose for a prompt?"""
+"""Rewards trained on noisy pairs: which of two images a user would choose for a prompt."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PHRASINGS = 6
 
 
 class RewardPart(Part):
-    """Bradley-Terry loss on pairs labelled by the true preference, with noise.
+    """Bradley-Terry loss on pairs labeled by the true preference, with noise.
 
     The trunk is that of a trained reader and frozen, so the features of all renders are computed once.
     """
@@ -92,8 +92,8 @@ class RewardPart(Part):
     def pairs(self, renders: Renders, count: int, key: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return indices of user prompts and of two renders for each, all long (count,).
 
-        The first render shows the prompt's subject, and its place if named; the second shows that subject or, at times,
-        any.
+        The first render shows the prompt's subject, and its place if named; the second shows that subject or, in a
+        share of the pairs, any.
         """
         chance = torch.Generator().manual_seed(key)
         first = torch.randint(len(renders), (count,), generator=chance)
