@@ -49,6 +49,10 @@ def collected_warnings() -> Iterator[list[str]]:
     notes += [str(warning.message) for warning in caught if issubclass(warning.category, PripWarning)]
 
 
+_PACKAGES = {"PIL": "Pillow", "yaml": "PyYAML"}
+"""Modules whose package has another name."""
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Import an optional dependency.
 
@@ -64,4 +68,5 @@ def require(module: str, extra: str) -> ModuleType:
     except ImportError as error:
         if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
             raise
-        raise MissingExtraError(f'{module} is not installed; install it with: pip install "prip[{extra}]"') from error
+        package = _PACKAGES.get(module.partition(".")[0], module)
+        raise MissingExtraError(f'{package} is not installed; install it with: pip install "prip[{extra}]"') from error

@@ -10,24 +10,14 @@ from transformers import PreTrainedConfig
 
 from ..errors import CheckpointError, InputError
 from ..loading.folders import REFINER_TYPE, RefinerFolder
-from .preference_encoder import PreferenceEncoder, PreferenceEncoderConfig
-from .prompt_decoder import PromptDecoder, PromptDecoderConfig, PromptDecoderOutput
+from .preference_encoder import PreferenceEncoder
+from .prompt_decoder import PromptDecoder
 from .quantization import is_quantized
 
 if TYPE_CHECKING:
     import os
 
     import torch
-
-__all__ = [
-    "PreferenceEncoder",
-    "PreferenceEncoderConfig",
-    "PripConfig",
-    "PripModel",
-    "PromptDecoder",
-    "PromptDecoderConfig",
-    "PromptDecoderOutput",
-]
 
 
 class PripConfig(PreTrainedConfig):

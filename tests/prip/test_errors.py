@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 
 import pytest
@@ -35,6 +36,12 @@ def test_require_returns_the_module() -> None:
 def test_require_names_the_extra(module: str) -> None:
     with pytest.raises(MissingExtraError, match=r'pip install "prip\[train\]"'):
         require(module, "train")
+
+
+def test_require_names_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(MissingExtraError, match="Pillow is not installed"):
+        require("PIL.Image", "generate")
 
 
 def test_require_lets_other_import_errors_through(tmp_path, monkeypatch) -> None:
