@@ -63,7 +63,7 @@ def test_the_same_command_does_nothing_twice_and_another_one_is_refused(
     error = capsys.readouterr().err
     assert "made with other seed" in error and "--overwrite" in error
     assert main(["evaluate", *own, "--images-per-prompt", "2"]) == 2
-    assert "with other images_per_prompt:" in capsys.readouterr().err
+    assert "with other images_per_prompt;" in capsys.readouterr().err
 
 
 def test_images_are_shared_and_another_evaluation_replaces_the_first(whole_checkpoint: Path, tmp_path: Path) -> None:

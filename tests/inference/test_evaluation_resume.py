@@ -142,7 +142,7 @@ def test_what_changes_texts_images_or_scores_is_refused_by_name(
         name: {key: {**whole[name][key], **own} for key, own in value.items()} if name in whole else value
         for name, value in change.items()
     }
-    with pytest.raises(InputError, match=f"made with other {words}: .*--overwrite, which deletes"):
+    with pytest.raises(InputError, match=f"made with other {words}; .*--overwrite, which deletes"):
         folder.run(replace(settings, **other))
     assert folder.times("*/*/*") == before
 
@@ -223,7 +223,7 @@ def test_a_part_of_the_checkpoint_that_changes_names_who_reads_it(
 def test_work_of_which_nothing_is_told_is_not_taken_for_ones_own(folder: Folder, settings) -> None:
     folder.run(settings)
     (folder.path / "settings.json").write_text("{")
-    with pytest.raises(InputError, match="other settings, which are not recorded: .*deletes all refined prompts"):
+    with pytest.raises(InputError, match="other settings, which are not recorded; .*deletes all refined prompts"):
         folder.run(settings)
 
 
