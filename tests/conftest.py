@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))  # not tests/ itself,
 from tiny_parts import USER_PROMPTS, build_tokenizer, llama_config, system_prompts, t5_config  # noqa: E402
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two workers share the cores: idle threads must not spin
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 

@@ -39,7 +39,8 @@ def test_require_names_the_extra(module: str) -> None:
 
 
 def test_require_names_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "PIL", None)
+    for name in ("PIL", "PIL.Image"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtraError, match="Pillow is not installed"):
         require("PIL.Image", "generate")
 
