@@ -23,6 +23,7 @@ from ..settings import (
 from .processes import process_rank
 
 Drawing = TypeVar("Drawing", bound=DrawingSettings)
+Based = TypeVar("Based", EncoderSettings, DecoderSettings)
 GENERATOR_REFERENCES = ("unet", "adapter", "upscaler")
 """Options of a generator that name a folder or a repository on the Hub"""
 
@@ -50,12 +51,7 @@ def pin_rewrites(settings: RewritesSettings) -> RewritesSettings:
     return replace(settings, synthetic=_pinned_drawing(settings.synthetic), evaluation=evaluation)
 
 
-def pin_encoder(settings: EncoderSettings) -> EncoderSettings:
-    """Pin the base model."""
-    return replace(settings, base=_pinned(settings.base))
-
-
-def pin_decoder(settings: DecoderSettings) -> DecoderSettings:
+def pin_base(settings: Based) -> Based:
     """Pin the base model."""
     return replace(settings, base=_pinned(settings.base))
 
@@ -80,7 +76,6 @@ def _pinned(reference: str | None) -> str | None:
 
 
 def _pinned_drawing(settings: Drawing) -> Drawing:
-    """Pin generator and rewards."""
     return replace(
         settings,
         generator=_pinned(settings.generator),
