@@ -194,7 +194,6 @@ def check_names(settings_class: type, values: Mapping[str, Any], prefix: str = "
 
 
 def _wrong_value(action: argparse.Action, key: str, value: object) -> InputError:
-    """Return the error for a value that is not of the type of an argument."""
     kind = getattr(action, "_typehint", None)
     expected = "a mapping of settings or the path of a YAML file" if kind is None else _type_words(kind)
     choices = [str(choice) for choice in get_args(kind)] if get_origin(kind) is Literal else []
@@ -216,7 +215,6 @@ def _type_words(kind: Any) -> str:
 
 
 def _field_docstrings(settings_class: type) -> dict[str, str]:
-    """Return the docstrings under the fields of a settings class and of its bases."""
     parsed = [docstring_parser.parse_from_object(base) for base in reversed(settings_class.__mro__[:-1])]
     return {param.arg_name: param.description or "" for docstring in parsed for param in docstring.params}
 

@@ -28,7 +28,6 @@ Choose = Callable[[Sequence[str]], list[str]]
 _KINDS = {"model": "checkpoint", "dataset": "dataset"}
 _DIGESTS = {40: "sha1", 64: "sha256"}
 _BAR_FROM_BYTES = 10_000_000
-_CHUNK_BYTES = 1 << 20
 _FILES_AT_ONCE = 4
 _RANGE_REFUSED = 416
 
@@ -197,13 +196,10 @@ def _digest(path: Path, file: HubFile) -> str:
     if algorithm.name == "sha1":
         algorithm.update(b"blob %d\0" % path.stat().st_size)
     with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            algorithm.update(chunk)
-    return algorithm.hexdigest()
+        return hashlib.file_digest(stream, lambda: algorithm).hexdigest()
 
 
 def _as_pattern(name: str) -> str:
-    """Escape a file name as a glob pattern."""
     return re.sub(r"([*?\[])", r"[\1]", name)
 
 

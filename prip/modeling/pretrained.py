@@ -6,23 +6,19 @@ the headers of its weights before memory is allocated, and its code and pickles 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import CheckpointError
 from ..loading.folders import resolve_folder
 from ..loading.strict import quiet
 from ..loading.untrusted import check_counts, check_no_adapter, check_shapes, open_weights, read_config
-
-if TYPE_CHECKING:
-    import os
-
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 FILES = re.compile(r"[^/]+\.(json|model|txt)|model(-\d+-of-\d+)?\.safetensors")
 """The files to fetch: configs, tokenizer and weights at the top; no other weight formats and no code."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from prip.errors import InputError
 
-Settings = TypeVar("Settings")
 _MARK = "RUN/"
 
 
@@ -146,30 +145,26 @@ class DrawingSettings:
     """Rewards, each as a folder, ID[@REVISION] on the Hub or a registered name (NAME, NAME@REVISION,
     NAME=PLACE@REVISION); empty means every folder in RUN/parts/rewards."""
 
-    def generator_place(self, run: Path) -> str:
+    def generator_source(self, run: Path) -> str:
         """Return the folder or Hub ID of the generator."""
         return self.generator or str(run / "parts" / "generator")
 
-    def reward_places(self, run: Path) -> list[str]:
+    def reward_sources(self, run: Path) -> list[str]:
         """Return the names of the rewards, or the folders in RUN/parts/rewards if none are named."""
         folders = (path for path in (run / "parts" / "rewards").glob("*") if path.is_dir())
         return list(self.rewards) or sorted(map(str, folders))
 
 
-def in_run(settings: Settings, run: Path) -> Settings:
-    """Return the settings with each string or path RUN/..., or NAME=RUN/..., moved into the folder `run`."""
-    return _in_run(settings, run)
-
-
-def _in_run(value: Any, run: Path) -> Any:
+def in_run(value: Any, run: Path) -> Any:
+    """Return settings, or a value in them, with each string or path RUN/..., or NAME=RUN/..., moved into `run`."""
     if isinstance(value, (str, Path)):
         name, equals, path = str(value).rpartition("=")
         moved = f"{name}{equals}{run / path.removeprefix(_MARK)}"
         return type(value)(moved) if path.startswith(_MARK) else value
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{field.name: _in_run(getattr(value, field.name), run) for field in fields(value)})
+        return replace(value, **{field.name: in_run(getattr(value, field.name), run) for field in fields(value)})
     if isinstance(value, dict):
-        return {key: _in_run(item, run) for key, item in value.items()}
+        return {key: in_run(item, run) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_in_run(item, run) for item in value)
+        return type(value)(in_run(item, run) for item in value)
     return value

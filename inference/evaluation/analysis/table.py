@@ -83,7 +83,6 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Escape the characters that Markdown would interpret."""
     return "".join(f"\\{letter}" if letter in r"\`*[]<>|" else letter for letter in " ".join(text.split()))
 
 
