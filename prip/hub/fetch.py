@@ -7,6 +7,7 @@ snapshot from these blobs, and the revision is pointed at it last.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -134,7 +135,7 @@ def _download(
 
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
             list(pool.map(fetch_one, missing))
-        names = [_as_pattern(file.path) for file in missing]
+        names = [glob.escape(file.path) for file in missing]
         wanted: dict[str, Any] = {"revision": commit, "repo_type": repo_type, "allow_patterns": names}
         snapshot_download(repository, tqdm_class=_no_bar(), **wanted)
     _write(storage / "prip" / f"{commit}.json", json.dumps([file.path for file in files], indent=1))
@@ -197,10 +198,6 @@ def _digest(path: Path, file: HubFile) -> str:
         algorithm.update(b"blob %d\0" % path.stat().st_size)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: algorithm).hexdigest()
-
-
-def _as_pattern(name: str) -> str:
-    return re.sub(r"([*?\[])", r"[\1]", name)
 
 
 def _write(path: Path, text: str) -> None:

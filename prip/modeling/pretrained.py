@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ def base_folder(name: str | os.PathLike[str]) -> Path:
 
     Errors are those of `resolve_folder`.
     """
-    return resolve_folder(name, choose=_chosen)
+    return resolve_folder(name, choose=lambda names: [file for file in names if FILES.fullmatch(file)])
 
 
 def load_base(cls: Any, name: str | os.PathLike[str], **options: Any) -> PreTrainedModel:
@@ -74,10 +73,6 @@ def load_base_tokenizer(name: str | os.PathLike[str]) -> PreTrainedTokenizerBase
 def _from_config(cls: Any, folder: Path) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     return cls.from_config(config, trust_remote_code=False) if hasattr(cls, "from_config") else cls(config)
-
-
-def _chosen(names: Sequence[str]) -> list[str]:
-    return [name for name in names if FILES.fullmatch(name)]
 
 
 def _reason(name: str | os.PathLike[str], cls: Any, error: Exception) -> str:

@@ -76,15 +76,11 @@ def _pinned(reference: str | None) -> str | None:
 
 
 def _pinned_drawing(settings: Drawing) -> Drawing:
+    options = settings.generator_options
+    references = {name: value for name in GENERATOR_REFERENCES if isinstance(value := options.get(name), str)}
     return replace(
         settings,
         generator=_pinned(settings.generator),
-        generator_options=_pinned_options(settings.generator_options),
+        generator_options={**options, **{name: pinned(value) for name, value in references.items()}},
         rewards=tuple(map(pinned_reward, settings.rewards)),
     )
-
-
-def _pinned_options(options: dict[str, object]) -> dict[str, object]:
-    """Pin the options that name a folder or a repository."""
-    references = {name: value for name in GENERATOR_REFERENCES if isinstance(value := options.get(name), str)}
-    return {**options, **{name: pinned(value) for name, value in references.items()}}

@@ -33,8 +33,8 @@ class Table:
     """A title, columns, rows of cells, a note on how to read them, and what the best cells are."""
 
     title: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
     note: str = ""
     best: str = ""
 
