@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from prip.errors import InputError
 
+Settings = TypeVar("Settings")
 _MARK = "RUN/"
 
 
@@ -155,8 +156,9 @@ class DrawingSettings:
         return list(self.rewards) or sorted(map(str, folders))
 
 
-def in_run(value: Any, run: Path) -> Any:
+def in_run(settings: Settings, run: Path) -> Settings:
     """Return settings, or a value in them, with each string or path RUN/..., or NAME=RUN/..., moved into `run`."""
+    value: Any = settings
     if isinstance(value, (str, Path)):
         name, equals, path = str(value).rpartition("=")
         moved = f"{name}{equals}{run / path.removeprefix(_MARK)}"
