@@ -19,8 +19,8 @@ _TYPES = {"int": "a whole number", "float": "a number"}
 class Parser(argparse.ArgumentParser):
     """Argument parser that reports an error on one line, under the name of its subcommand."""
 
-    def __init__(self, *args: Any, formatter_class: Any = argparse.RawDescriptionHelpFormatter, **options: Any) -> None:
-        super().__init__(*args, formatter_class=formatter_class, **options)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, **options})
 
     def error(self, message: str) -> NoReturn:
         """Print an error on one line, with a pointer to --help, and exit with status 2."""

@@ -245,4 +245,4 @@ class Renderer:
         if not scenes:
             return torch.zeros(0, 3, self.size, self.size, dtype=torch.uint8)
         batches = [torch.tensor(column).split(self.batch_size) for column in (scenes, jitter)]
-        return torch.cat([render(*batch, self.size) for batch in zip(*batches, strict=True)])
+        return torch.cat([render(scene, shift, self.size) for scene, shift in zip(*batches, strict=True)])

@@ -157,16 +157,19 @@ class DrawingSettings:
 
 
 def in_run(settings: Settings, run: Path) -> Settings:
-    """Return settings, or a value in them, with each string or path RUN/..., or NAME=RUN/..., moved into `run`."""
-    value: Any = settings
+    """Return the settings with each string or path RUN/..., or NAME=RUN/..., moved into the folder `run`."""
+    return _in_run(settings, run)
+
+
+def _in_run(value: Any, run: Path) -> Any:
     if isinstance(value, (str, Path)):
         name, equals, path = str(value).rpartition("=")
         moved = f"{name}{equals}{run / path.removeprefix(_MARK)}"
         return type(value)(moved) if path.startswith(_MARK) else value
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{field.name: in_run(getattr(value, field.name), run) for field in fields(value)})
+        return replace(value, **{field.name: _in_run(getattr(value, field.name), run) for field in fields(value)})
     if isinstance(value, dict):
-        return {key: in_run(item, run) for key, item in value.items()}
+        return {key: _in_run(item, run) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(in_run(item, run) for item in value)
+        return type(value)(_in_run(item, run) for item in value)
     return value
