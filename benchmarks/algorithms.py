@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -52,7 +51,7 @@ def spread(values: list[float], digits: int = 3) -> str:
     return f"{statistics.mean(values):.{digits}f} +- {deviation:.{digits}f}"
 
 
-def main() -> int:
+def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run with world, prepare, encoder and decoder done")
     parser.add_argument("--out", type=Path, required=True, help="folder of the compared runs")
@@ -73,8 +72,7 @@ def main() -> int:
         best = spread([end["best"]["dev_reward"] for end in ends])
         seconds = spread([end["seconds"] for end in ends], 0)
         print(f"{algorithm:10} best reward on dev {best}, {seconds} s", flush=True)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,13 +1,19 @@
-"""What the benchmarks share: parsers, Markdown tables, and commands of `prip-train` run as far as they are not done."""
+"""What the benchmarks share: parsers, Markdown tables, training as far as it is not done, and evaluations."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prip.inference.evaluation.settings import CONFIGS
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
@@ -38,6 +44,20 @@ def train(stage: str, config: str, run: Path, seed: int, *flags: str) -> None:
         command.append("--resume")
     print(f"# {stage} {config} {run.name}", file=sys.stderr, flush=True)
     subprocess.run([*command, "--no_progress", *flags], check=True, stdout=subprocess.DEVNULL)
+
+
+def evaluate(settings: dict[str, Any], run: Path, out: Path) -> dict[str, Any]:
+    """Run `prip evaluate` in OUT/evaluation with these settings, over an earlier evaluation; return its summary."""
+    file, folder = out / "evaluation.yaml", out / "evaluation"
+    file.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    command = [program("prip"), "evaluate", "--config", str(file), "--run", str(run), "--out", str(folder)]
+    subprocess.run([*command, "--overwrite"], check=True, stdout=subprocess.DEVNULL)
+    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+
+
+def miniature_evaluation() -> dict[str, Any]:
+    """Return the settings of the preset `miniature` of `prip evaluate`."""
+    return yaml.safe_load((CONFIGS / "miniature.yaml").read_text(encoding="utf-8"))
 
 
 def link(target: Path, source: Path) -> None:

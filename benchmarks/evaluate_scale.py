@@ -43,7 +43,7 @@ def evaluate(out: Path, *arguments: str) -> tuple[dict, float]:
     return summary, float(process.stderr.strip().splitlines()[-1])
 
 
-def main() -> int:
+def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--prompts", type=int, nargs="+", default=[1000, 4000, 16000], help="numbers of prompts")
     parser.add_argument("--overhead-prompts", type=int, default=96, help="prompts that are timed (default: 96)")
@@ -69,8 +69,7 @@ def main() -> int:
             summary, peak = evaluate(out, *common, *options)
             first = first or peak
             print(f"{count:7} {summary['about']['images']:8} {peak:10.0f}   x {peak / first:.2f}", flush=True)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -12,15 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from benchmarks.common import make_parser, program, table_head, table_row
+from benchmarks.common import evaluate, make_parser, miniature_evaluation, table_head, table_row
 
 GENERATOR = "diffusion"
 
@@ -36,8 +31,7 @@ def steps_of(run: Path, every: int) -> dict[int, Path]:
 
 def config(run: Path, steps: dict[int, Path], arguments: argparse.Namespace) -> dict[str, Any]:
     """Return a config of `prip evaluate` with one refiner per iteration."""
-    preset = resources.files("prip.inference").joinpath("configs").joinpath("miniature.yaml")
-    settings = yaml.safe_load(preset.read_text(encoding="utf-8"))
+    settings = miniature_evaluation()
     settings["prompts"] |= {"split": "dev", "per_combination": arguments.per_combination}
     settings["generators"] = {GENERATOR: settings["generators"][GENERATOR]}
     refiners = {f"{step}": {"kind": "prip", "place": str(run), "encoder": str(path)} for step, path in steps.items()}
@@ -67,7 +61,7 @@ def at_least_1(text: str) -> int:
     return int(text)
 
 
-def main() -> int:
+def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run whose rl was trained with --loop.keep_parts true")
     parser.add_argument("--out", type=Path, required=True, help="folder of the evaluation")
@@ -77,12 +71,7 @@ def main() -> int:
     arguments = parser.parse_args()
     steps = steps_of(arguments.run, arguments.every)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    file, folder = arguments.out / "evaluation.yaml", arguments.out / "evaluation"
-    file.write_text(yaml.safe_dump(config(arguments.run, steps, arguments), sort_keys=False), encoding="utf-8")
-    command = [program("prip"), "evaluate", "--config", str(file), "--out", str(folder)]
-    command += ["--run", str(arguments.run), "--overwrite"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    summary = evaluate(config(arguments.run, steps, arguments), arguments.run, arguments.out)
     judged = series(summary, steps)
     (arguments.run / "rl" / "judged.json").write_text(json.dumps(judged, indent=1) + "\n", encoding="utf-8")
     names = list(judged)
@@ -93,8 +82,7 @@ def main() -> int:
         points = [(value, -step) for value, step in zip(judged[name], steps, strict=True) if value is not None]
         if points:
             print(f"{name}: largest after iteration {-max(points)[1]}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -32,7 +31,6 @@ def build_parser() -> Parser:
         prog="prip",
         description="Prompt Refinement with Image Pivot: turns plain prompts into prompts that image models prefer.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
@@ -55,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         with printed_warnings(f"prip {chosen.command}"):
-            return chosen.run(chosen)
+            chosen.run(chosen)
+        return 0
     except PripError as error:
         print(f"prip {chosen.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

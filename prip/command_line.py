@@ -19,6 +19,9 @@ _TYPES = {"int": "a whole number", "float": "a number"}
 class Parser(argparse.ArgumentParser):
     """Argument parser that reports an error on one line, under the name of its subcommand."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, **options})
+
     def error(self, message: str) -> NoReturn:
         """Print an error on one line, with a pointer to --help, and exit with status 2."""
         flags = [text for action in self._actions for text in action.option_strings]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,8 @@ from .errors import InputError
 EXTENDS = "extends"
 
 
-@dataclass(frozen=True)
-class ConfigFile:
-    """A YAML file of settings."""
-
-    path: Path
-    values: Mapping[str, Any]
-    """Its settings by name, without `extends`."""
-
-
-def read_config_chain(config: str, presets: Mapping[str, Path]) -> list[ConfigFile]:
-    """Return the files of a config in order of application: those that it extends first, `config` last.
+def read_config_chain(config: str, presets: Mapping[str, Path]) -> dict[Path, dict[str, Any]]:
+    """Return the settings in each file of a config, without `extends`: first the files that it extends, last its own.
 
     Args:
         config: Name of a preset or path of a YAML file, which extends another by `extends: PRESET` or `extends: FILE`.
@@ -32,15 +22,14 @@ def read_config_chain(config: str, presets: Mapping[str, Path]) -> list[ConfigFi
     Raises:
         InputError: A file is missing, is not YAML, is not a mapping, or extends itself.
     """
-    chain: list[ConfigFile] = []
+    chain: dict[Path, dict[str, Any]] = {}
     name: str | None = config
     while name is not None:
-        path = _find(name, presets, [file.path for file in chain])
-        values = _read(path)
-        base = values.pop(EXTENDS, None)
-        chain.append(ConfigFile(path, values))
+        path = _find(name, presets, list(chain))
+        chain[path] = _read(path)
+        base = chain[path].pop(EXTENDS, None)
         name = None if base is None else str(base)
-    return chain[::-1]
+    return dict(reversed(chain.items()))
 
 
 def _find(name: str, presets: Mapping[str, Path], extenders: Sequence[Path]) -> Path:

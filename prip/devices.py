@@ -43,7 +43,6 @@ def as_device(device: str | torch.device | None) -> torch.device:
 
 
 def _devices() -> list[str]:
-    """Return the names of the devices of this machine."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     numbers = range(torch.accelerator.device_count()) if accelerator is not None else range(0)
     return ["cpu", *(f"{accelerator.type}:{number}" for number in numbers if accelerator is not None)]

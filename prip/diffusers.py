@@ -7,15 +7,13 @@ import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from .errors import InputError, require
 from .options import OneTextOptionsDict, RefineOptions
 from .text.prompts import check_user_prompts, own_words
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     import torch
     from diffusers import DiffusionPipeline
 
@@ -75,8 +73,6 @@ def with_refiner(
 
 @dataclass(frozen=True)
 class _Refinement:
-    """How a pipeline refines."""
-
     refiner: Refiner
     frame: int
     """Tokens that the text encoder adds to every prompt."""
@@ -167,7 +163,6 @@ def _device_of(pipe: Any) -> torch.device | str:
 
 
 def _plain_class(kind: type) -> type:
-    """Return the class of a pipeline without refining."""
     return kind.__bases__[1] if issubclass(kind, _Refining) else kind
 
 

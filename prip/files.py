@@ -11,7 +11,7 @@ from pathlib import Path
 from .errors import InputError
 
 
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Replace a file atomically: `write` writes a temporary file beside it, which is synced to disk and renamed.
 
     The name of the temporary file begins with a dot, so that readers of all files of a folder skip it.
@@ -22,11 +22,7 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
 
 def replace_text(path: Path, text: str) -> None:
     """Replace a file atomically by `text` in UTF-8."""
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
-
-    replace_file(path, write)
+    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def replace_folder(path: Path, write: Callable[[Path], None]) -> None:
@@ -66,10 +62,7 @@ def write_output(path: Path, content: bytes | Callable[[Path], object]) -> None:
 
     Raises InputError if it cannot be written; an earlier file is then left as it was.
     """
-
-    def write(temporary: Path) -> None:
-        temporary.write_bytes(content) if isinstance(content, bytes) else content(temporary)
-
+    write = content if callable(content) else lambda temporary: temporary.write_bytes(content)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         _replace(path, temporary, write)
@@ -128,11 +121,8 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _digest(path: Path) -> bytes:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.digest()
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _replace(path: Path, temporary: Path, write: Callable[[Path], object]) -> None:

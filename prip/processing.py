@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,6 @@ from .text.vocabulary import token_texts
 from .text.webui_syntax import plain_prompt
 
 if TYPE_CHECKING:
-    import os
-
     import torch
     from transformers import PreTrainedTokenizerFast
 

@@ -20,7 +20,6 @@ class PivotEncoder(Protocol):
 
     def __call__(self, images: Images) -> torch.Tensor:
         """Return float32 pivots `(n, pivot_length, pivot_width)` of n images."""
-        ...
 
 
 class CountsTokens(Protocol):
@@ -30,7 +29,6 @@ class CountsTokens(Protocol):
 
     def count_tokens(self, text: str) -> int:
         """Return the number of tokens of a text; the text encoder reads at most `token_limit`."""
-        ...
 
 
 @runtime_checkable
@@ -41,7 +39,6 @@ class Generator(CountsTokens, Protocol):
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> Images:
         """Return one image for each (prompt, seed); a pair gives the same image in any batch."""
-        ...
 
 
 @runtime_checkable
@@ -52,7 +49,6 @@ class Reward(Protocol):
 
     def __call__(self, user_prompts: Sequence[str], images: Images) -> torch.Tensor:
         """Return float32 scores `(n,)` on the CPU; higher is better."""
-        ...
 
 
 @runtime_checkable
@@ -70,7 +66,6 @@ class DifferentiableReward(Reward, Protocol):
             float32 `(n,)` on the reward's device. For integer pixels they equal those of `__call__`, except where
             that rounds intermediate pixels.
         """
-        ...
 
 
 @runtime_checkable
@@ -81,4 +76,3 @@ class PromptRefiner(Protocol):
 
     def __call__(self, user_prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
         """Return one refined prompt for each (user prompt, seed)."""
-        ...

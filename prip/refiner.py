@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, overload
 
 import torch
 
@@ -27,9 +28,6 @@ from .text.prompts import check_user_prompts
 from .text.token_counter import TokenCounter
 
 if TYPE_CHECKING:
-    import os
-    from typing import Unpack
-
     from .protocols import CountsTokens
 
 Model: TypeAlias = "str | os.PathLike[str]"

@@ -98,7 +98,8 @@ class SettingsParser(ValuesParser):
             config_help: Help text of --config.
         """
         set_parsing_settings(docstring_parse_attribute_docstrings=True)
-        required = [field.name for field in fields(settings_class) if _is_required(field)]
+        defaults = {field.name: (field.default, field.default_factory) for field in fields(settings_class)}
+        required = [name for name, default in defaults.items() if default == (MISSING, MISSING)]
         usage = " ".join([prog, "[--config CONFIG]", *(f"--{name} {name.upper()}" for name in required), "[options]"])
         super().__init__(
             prog=prog,
@@ -194,15 +195,10 @@ def check_names(settings_class: type, values: Mapping[str, Any], prefix: str = "
 
 
 def _wrong_value(action: argparse.Action, key: str, value: object) -> InputError:
-    """Return the error for a value that is not of the type of an argument."""
     kind = getattr(action, "_typehint", None)
     expected = "a mapping of settings or the path of a YAML file" if kind is None else _type_words(kind)
     choices = [str(choice) for choice in get_args(kind)] if get_origin(kind) is Literal else []
     return InputError(f"{key}: expected {expected}, got {value!r}{meant(str(value), choices)}")
-
-
-def _is_required(field: Any) -> bool:
-    return field.default is MISSING and field.default_factory is MISSING
 
 
 def _type_words(kind: Any) -> str:
@@ -216,7 +212,6 @@ def _type_words(kind: Any) -> str:
 
 
 def _field_docstrings(settings_class: type) -> dict[str, str]:
-    """Return the docstrings under the fields of a settings class and of its bases."""
     parsed = [docstring_parser.parse_from_object(base) for base in reversed(settings_class.__mro__[:-1])]
     return {param.arg_name: param.description or "" for docstring in parsed for param in docstring.params}
 

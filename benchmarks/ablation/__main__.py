@@ -12,20 +12,14 @@ measures all refiners on the same noise, and the tables are printed in Markdown.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from benchmarks.ablation.pooled import pooled_lines, pooled_tests
 from benchmarks.ablation.rows import PEERS, ROWS, TABLE_4, Runner
 from benchmarks.ablation.tables import curve_lines, learning_curve, refiner_name, score_lines, test_lines
-from benchmarks.common import make_parser, program
+from benchmarks.common import evaluate, make_parser, miniature_evaluation
 from prip.inference.evaluation.analysis.results import read_results
 
 FIXED = {
@@ -37,8 +31,7 @@ FIXED = {
 
 def evaluation_config(runner: Runner, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return a config of `prip evaluate` with the refiners of every row and seed."""
-    preset = resources.files("prip.inference").joinpath("configs").joinpath("miniature.yaml")
-    config = yaml.safe_load(preset.read_text(encoding="utf-8"))
+    config = miniature_evaluation()
     refiners: dict[str, Any] = dict(FIXED)
     for name in arguments.rows:
         for seed in arguments.seeds:
@@ -69,7 +62,7 @@ def pooled(summary: dict[str, Any], path: Path, arguments: argparse.Namespace) -
     return pooled_lines(tests, len(seeds), draws)
 
 
-def main() -> int:
+def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--run", type=Path, required=True, help="run with world and prepare done")
     parser.add_argument("--out", type=Path, required=True, help="folder of the rows' runs")
@@ -94,26 +87,20 @@ def main() -> int:
         for name in arguments.rows:
             runner.train(name, seed, not arguments.without_rl)
     if arguments.train_only:
-        return 0
-    file = arguments.out / "evaluation.yaml"
-    file.write_text(yaml.safe_dump(evaluation_config(runner, arguments), sort_keys=False), encoding="utf-8")
-    folder = arguments.out / "evaluation"
-    command = [program("prip"), "evaluate", "--config", str(file), "--run", str(arguments.run), "--out", str(folder)]
-    subprocess.run([*command, "--overwrite"], check=True, stdout=subprocess.DEVNULL)
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        return
+    summary = evaluate(evaluation_config(runner, arguments), arguments.run, arguments.out)
     for generator in summary["about"]["generators"]:
         for scorer, entry in summary["about"]["scorers"].items():
             if entry["role"] != "trained against":
                 print("\n".join(score_lines(summary, arguments.rows, arguments.seeds, generator, scorer)))
     if not arguments.without_rl:
         print("\n".join(test_lines(summary)))
-        print("\n".join(pooled(summary, folder / "results.parquet", arguments)))
+        print("\n".join(pooled(summary, arguments.out / "evaluation" / "results.parquet", arguments)))
         curves = {
             name: [learning_curve(runner.folder(name, seed)) for seed in arguments.seeds] for name in arguments.rows
         }
         print("\n".join(curve_lines(curves)))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -10,14 +10,7 @@ import numpy as np
 from benchmarks.ablation.tables import refiner_name
 from benchmarks.common import table_head, table_row
 from prip.inference.evaluation.analysis.results import Results
-from prip.inference.evaluation.analysis.statistics import (
-    Estimate,
-    Floats,
-    cluster_means,
-    estimate,
-    holm,
-    two_way_means,
-)
+from prip.inference.evaluation.analysis.statistics import Estimate, Floats, cluster_means, estimate, holm, two_way_means
 
 
 @dataclass(frozen=True)

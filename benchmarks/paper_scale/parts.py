@@ -23,7 +23,7 @@ from prip.rewards.clip_scorer import VIT_L_14
 from prip.rewards.hps_v2 import HpsV2, HpsV2Config
 from prip.rewards.image_reward import ImageReward, ImageRewardConfig
 from prip.training.from_scratch import train_decoder_tokenizer, train_encoder_tokenizer
-from prip.training.stand_ins.pictures import CLIP, HEAD, TEXT, VISION, bert_tokenizer, clip_prompt_tokenizer
+from prip.training.stand_ins.pictures import CLIP, IMAGE_REWARD, TEXT, UNET, bert_tokenizer, clip_prompt_tokenizer
 
 PEAK_BF16 = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 """Dense bf16 FLOP/s by a part of the device's name, from data sheets."""
@@ -79,29 +79,15 @@ def paper_sizes() -> Sizes:
 
 def small_sizes() -> Sizes:
     """The same architectures, small enough for a CPU."""
-    text = {**TEXT, "vocab_size": 128, "encoder_hidden_size": VISION["hidden_size"], "bos_token_id": None}
     return Sizes(
         preset="paper-dry",
         t5={"vocab_size": 700, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2},
         llama={"vocab_size": 700, **TEXT},
-        unet={
-            "sample_size": 8,
-            "block_out_channels": (16, 32),
-            "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-            "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-            "layers_per_block": 1,
-            "cross_attention_dim": TEXT["hidden_size"],
-            "attention_head_dim": 2,
-            "norm_num_groups": 8,
-        },
+        unet={"sample_size": 8, **UNET},
         autoencoder={"block_out_channels": (16,) * 4, "norm_num_groups": 8},
         text=TEXT,
         safety=CLIP,
-        image_reward={
-            "vision": {**VISION, "layer_norm_eps": 1e-6},
-            "text": {**text, "sep_token_id": 3},
-            "head": HEAD,
-        },
+        image_reward=IMAGE_REWARD,
         hps={"clip": CLIP},
         pivot={"pivot_length": 4, "pivot_width": 16},
         user_tokens=16,

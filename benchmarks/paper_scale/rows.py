@@ -181,7 +181,6 @@ def _trained(job: Job, module: Any, settings: Any, batch: int, backward: float) 
 
 
 def _facts(settings: Any, module: torch.nn.Module) -> dict[str, Any]:
-    """Return the settings that a row was measured with."""
     named = {"optimizer": settings.optimizer.name, "precision": settings.loop.precision, "strategy": settings.strategy}
     forgets = any(getattr(part, "gradient_checkpointing", False) is True for part in module.modules())
     return {"settings": named | {"gradient_checkpointing": forgets}}

@@ -124,8 +124,9 @@ class AnswerLog:
                 return True
             if self.answered(annotator, item.task, [item.key]):
                 return False
+            marks = ", ".join("?" * len(_COLUMNS))
             connection.execute(
-                f"INSERT INTO rows (request, kind, {', '.join(_COLUMNS)}) VALUES (?, 'answer', {_marks(_COLUMNS)})",
+                f"INSERT INTO rows (request, kind, {', '.join(_COLUMNS)}) VALUES (?, 'answer', {marks})",
                 [request, annotator, item.task, item.key, *values, _now(), seconds],
             )
         return True
@@ -217,7 +218,3 @@ def to_csv(answers: Sequence[Answer]) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _marks(columns: list[str]) -> str:
-    return ", ".join("?" * len(columns))

@@ -102,7 +102,6 @@ class RefinePrompt:
 
 
 def _refined(values: dict[str, Any]) -> tuple[str, list[str]]:
-    """Return a refined prompt and PRIP's warnings."""
     errors, alternative = _prip("errors"), values["alternative"]
     options = {name: values[name] for name in (*_REQUIRED, *_OPTIONAL)}
     options |= {name: _terms(value) for name, value in options.items() if isinstance(value, str)}

@@ -31,7 +31,6 @@ def add_parser(subparsers: Any) -> None:
         "refiners: which of two they prefer, or how much of the prompt one shows. Every answer is saved before the "
         "page moves on; run the command again to continue.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="output of prip evaluate (--out)")
     parser.add_argument(
@@ -54,8 +53,8 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Serve the page, or write and print the answers. Return 0; PripErrors are left to the caller.
+def run(arguments: argparse.Namespace) -> None:
+    """Serve the page, or write and print the answers. PripErrors are left to the caller.
 
     The folder is checked before the extra.
     """
@@ -63,11 +62,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     results_of(arguments.folder)
     if arguments.export is not None or arguments.summary:
-        return _export(arguments)
-    return _serve(arguments)
+        _export(arguments)
+    else:
+        _serve(arguments)
 
 
-def _export(arguments: argparse.Namespace) -> int:
+def _export(arguments: argparse.Namespace) -> None:
     from prip.files import check_target, write_output
 
     from ..annotation.answers import to_csv
@@ -86,10 +86,9 @@ def _export(arguments: argparse.Namespace) -> int:
         print(f"{len(answers)} answers written to {arguments.export}")
     if arguments.summary:
         print_tables(people_tables(summarise(answers)))
-    return 0
 
 
-def _serve(arguments: argparse.Namespace) -> int:
+def _serve(arguments: argparse.Namespace) -> None:
     for module in ("fastapi", "uvicorn", "pyarrow"):
         require(module, "annotate")
     from ..annotation.answers import AnswerLog
@@ -129,4 +128,3 @@ def _serve(arguments: argparse.Namespace) -> int:
     finally:
         log.close()
         listening.close()
-    return 0

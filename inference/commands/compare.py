@@ -29,7 +29,6 @@ def add_parser(subparsers: Any) -> None:
         description="Draw the plain and the refined prompt side by side, from the same seeds, with the scores of the "
         "checkpoint's rewards for your prompt.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("prompt", type=text, metavar="PROMPT", help="the user prompt")
     parser.add_argument(
@@ -46,8 +45,8 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Refine, draw, score, write the picture and print the scores. Return 0; PripErrors are left to the caller.
+def run(arguments: argparse.Namespace) -> None:
+    """Refine, draw, score, write the picture and print the scores. PripErrors are left to the caller.
 
     The refined prompt fits the generator's token limit, as counted by its own tokenizer.
     """
@@ -82,11 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
     write_output(arguments.output, draw_sheet(columns, seeds, format_name))
     _print_scores(columns)
     print(f"\nwritten to {arguments.output}")
-    return 0
 
 
 def _print_scores(columns: Sequence[Column]) -> None:
-    """Print the prompts, and the mean of each reward's scores."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")
     width = max(len(column.title) for column in columns)

@@ -36,7 +36,6 @@ def add_parser(subparsers: Any) -> None:
         description="Serve a web page for refining and editing prompts, and for drawing them before and after with the "
         "scores of the checkpoint's rewards. It works offline and sends your prompts nowhere.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_checkpoint(parser)
     parser.add_argument(
@@ -53,8 +52,8 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Serve until interrupted, then return 0. Invalid arguments raise before torch is loaded."""
+def run(arguments: argparse.Namespace) -> None:
+    """Serve until interrupted. Invalid arguments raise before torch is loaded."""
     from prip.loading.folders import whole_folder
 
     from ..network.listening import LOOPBACK, address, check_host_names, listen
@@ -92,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
             while True:
                 time.sleep(3600)
         except KeyboardInterrupt:
-            return 0
+            pass
         finally:
             page.blocks.close(verbose=False)
 

@@ -31,7 +31,6 @@ def add_parser(subparsers: Any) -> None:
         description="Refine the prompts of a set with several refiners, draw them from the same noise, score the "
         "images, and report with intervals and tests which refiner makes better pictures.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", default="miniature", help="preset or YAML file (default miniature)")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="output folder")
@@ -67,8 +66,8 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Measure, write the folder and print its tables. Return 0; PripErrors are left to the caller."""
+def run(arguments: argparse.Namespace) -> None:
+    """Measure, write the folder and print its tables. PripErrors are left to the caller."""
     began = time.monotonic()
     for module in ("yaml", "jsonargparse", "jinja2", "pandas", "pyarrow", "scipy", "matplotlib", "rich"):
         require(module, "evaluate")
@@ -104,4 +103,3 @@ def run(arguments: argparse.Namespace) -> int:
     summary["curves"] = None if arguments.training_run is None else judged_curves(arguments.training_run)
     summary["about"]["seconds"] = round(time.monotonic() - began, 1)
     write_report(out, summary, evaluation.images)
-    return 0

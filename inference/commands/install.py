@@ -36,7 +36,6 @@ def add_parser(subparsers: Any) -> None:
         description="Copy PRIP's node into ComfyUI, or its extension into the webui of A1111 or Forge. Run it again "
         "after updating PRIP.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("host", choices=sorted(HOSTS), metavar="PROGRAM", help="comfyui or webui")
     parser.add_argument(
@@ -45,15 +44,14 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Install and print what to do next. Return 0."""
+def run(arguments: argparse.Namespace) -> None:
+    """Install and print what to do next."""
     target = install(arguments.host, arguments.folder.expanduser())
     print(f"installed in {target}; restart {NAMES[arguments.host]} to load it")
     if arguments.host == "comfyui":
         print(f"PRIP must be installed in ComfyUI's Python too, unless that is {sys.executable}")
     else:
         print(f"PRIP runs in {sys.executable}; to change that, edit {target / PYTHON_FILE} or set PRIP_PYTHON")
-    return 0
 
 
 def install(host: str, folder: Path) -> Path:

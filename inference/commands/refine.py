@@ -36,7 +36,6 @@ def add_parser(subparsers: Any) -> None:
         help="refine prompts",
         description="Refine prompts: your words stay, and modifiers that image models respond to are added.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "prompts",
@@ -51,8 +50,8 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Refine and print. Return 0; invalid input raises a PripError before torch is loaded."""
+def run(arguments: argparse.Namespace) -> None:
+    """Refine and print. Invalid input raises a PripError before torch is loaded."""
     from prip.options import RefineOptions, option_fields
 
     piped = arguments.prompts in ([], ["-"])
@@ -76,7 +75,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         between = "\n\n" if arguments.num_alternatives > 1 else "\n"
         print(between.join("\n".join(texts) for texts in results))
-    return 0
 
 
 def read_lines() -> list[str]:

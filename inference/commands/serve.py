@@ -44,7 +44,6 @@ def add_parser(subparsers: Any) -> None:
         "same text as from prip refine with the same seed. Ctrl-C or SIGTERM stops the server once all accepted "
         "requests are answered, a second one immediately.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_refiner(parser)
     parser.add_argument(
@@ -74,8 +73,8 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Serve until a signal, then return 0. Invalid arguments raise before torch is loaded."""
+def run(arguments: argparse.Namespace) -> None:
+    """Serve until a signal. Invalid arguments raise before torch is loaded."""
     from prip.loading.folders import refiner_folder, whole_folder
     from prip.options import check_whole
 
@@ -129,4 +128,3 @@ def run(arguments: argparse.Namespace) -> int:
         serve(application, listening, settings, arguments.verbose)
     finally:
         engine.close()
-    return 0

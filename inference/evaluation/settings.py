@@ -171,13 +171,13 @@ def read_settings(config: str, **changes: Any) -> EvaluationSettings:
     """
     presets = {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
     values: dict[str, Any] = {}
-    for file in read_config_chain(config, presets):
+    for layer in read_config_chain(config, presets).values():
         merged = {
-            section: {**values[section], **file.values[section]}
+            section: {**values[section], **layer[section]}
             for section in _SECTIONS
-            if isinstance(values.get(section), dict) and isinstance(file.values.get(section), dict)
+            if isinstance(values.get(section), dict) and isinstance(layer.get(section), dict)
         }
-        values |= {**file.values, **merged}
+        values |= {**layer, **merged}
     values |= {name: value for name, value in changes.items() if value is not None}
     parser = ValuesParser(exit_on_error=False)
     parser.add_class_arguments(EvaluationSettings, as_group=False)

@@ -12,18 +12,7 @@ import gradio as gr
 from prip.errors import PripError
 
 from . import markup
-from .session import (
-    Form,
-    Session,
-    choose,
-    edit,
-    failed,
-    history_from_json,
-    history_to_json,
-    refine,
-    restore,
-    settle,
-)
+from .session import Form, Session, choose, edit, failed, history_from_json, history_to_json, refine, restore, settle
 
 if TYPE_CHECKING:
     from prip.refiner import Refiner

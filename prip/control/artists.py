@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
-from importlib.resources import files
+
+from . import read_table
 
 
 @cache
 def _table() -> dict[str, tuple[str, ...]]:
-    table = json.loads((files(__package__) / "artists.json").read_text(encoding="utf-8"))
-    return {name: tuple(terms) for name, terms in table.items()}
+    return {name: tuple(terms) for name, terms in read_table("artists").items()}
 
 
 def artist_names() -> tuple[str, ...]:

@@ -6,13 +6,12 @@ belong to several values ("painting"): it names all of them, unless another term
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache, lru_cache
-from importlib.resources import files
 
 from ..text.words import words_of
+from . import read_table
 
 NEGATIONS = frozenset(("no", "not", "without", "never", "non"))
 ARTICLES = frozenset(("a", "an", "any", "the"))
@@ -24,13 +23,12 @@ Value = tuple[str, str]
 @cache
 def attributes() -> dict[str, dict[str, tuple[str, ...]]]:
     """Return the table: attribute -> value -> terms."""
-    table = json.loads((files(__package__) / "attributes.json").read_text(encoding="utf-8"))
+    table = read_table("attributes")
     return {name: {value: tuple(terms) for value, terms in values.items()} for name, values in table.items()}
 
 
 @cache
 def _values_of() -> dict[str, frozenset[Value]]:
-    """Return the values that each term names."""
     values_of: dict[str, set[Value]] = defaultdict(set)
     for attribute, values in attributes().items():
         for value, terms in values.items():

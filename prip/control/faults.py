@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache, lru_cache
-from importlib.resources import files
 
+from . import read_table
 from .attributes import names
 
 
 @cache
 def faults() -> dict[str, tuple[str, ...]]:
     """Return the table faults.json: kind of fault to its terms in lower case."""
-    table = json.loads((files(__package__) / "faults.json").read_text(encoding="utf-8"))
-    return {kind: tuple(terms) for kind, terms in table.items()}
+    return {kind: tuple(terms) for kind, terms in read_table("faults").items()}
 
 
 @lru_cache(maxsize=1024)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cache
-from importlib.resources import files
 
 from ..text.prompts import own_words
+from . import read_table
 from .attributes import names
 
 
 @cache
 def styles() -> dict[str, str]:
     """Return the table styles.json: name to phrase."""
-    return dict(json.loads((files(__package__) / "styles.json").read_text(encoding="utf-8")))
+    return read_table("styles")
 
 
 def phrase_of(style: str) -> str:

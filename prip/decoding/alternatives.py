@@ -40,30 +40,27 @@ def find_alternatives(firsts: Mapping[Job, str], wanted: int, temperature: float
     Returns:
         For each job its texts, the first text leading; fewer than `wanted` if no more are found.
     """
-    found = {first: [text] for first, text in firsts.items()}
-    tried, vain = dict.fromkeys(found, 0), dict.fromkeys(found, 0)
+    texts_of = {first: [text] for first, text in firsts.items()}
+    attempts, failures = dict.fromkeys(texts_of, 0), dict.fromkeys(texts_of, 0)
     while True:
-        asked: dict[float, list[tuple[Job, Job]]] = {}
-        for first, texts in found.items():
-            missing, before = wanted - len(texts), tried[first]
-            if missing > 0 and vain[first] < PATIENCE:
-                tried[first] = min(before + max(missing, before), ATTEMPTS)
-            for number in range(before + 1, tried[first] + 1):
-                degree = _heated(temperature, (number - 1) // HOTTER_AFTER)
-                asked.setdefault(degree, []).append((first, first._replace(alternative=number)))
-        if not asked:
-            return found
-        for degree in sorted(asked):
-            made = draw([job for _, job in asked[degree]], degree)
-            for (first, _), one in zip(asked[degree], made, strict=True):
-                if len(found[first]) == wanted or vain[first] == PATIENCE:
+        jobs: dict[float, list[tuple[Job, Job]]] = {}
+        for first, texts in texts_of.items():
+            missing, before = wanted - len(texts), attempts[first]
+            if missing > 0 and failures[first] < PATIENCE:
+                attempts[first] = min(before + max(missing, before), ATTEMPTS)
+            for number in range(before + 1, attempts[first] + 1):
+                rises = (number - 1) // HOTTER_AFTER
+                degree = max(temperature, 0.5) * 1.5**rises if rises else temperature
+                jobs.setdefault(degree, []).append((first, first._replace(alternative=number)))
+        if not jobs:
+            return texts_of
+        for degree in sorted(jobs):
+            samples = draw([job for _, job in jobs[degree]], degree)
+            for (first, _), text in zip(jobs[degree], samples, strict=True):
+                if len(texts_of[first]) == wanted or failures[first] == PATIENCE:
                     continue
-                if one is None or one in found[first]:
-                    vain[first] += 1
+                if text is None or text in texts_of[first]:
+                    failures[first] += 1
                 else:
-                    found[first].append(one)
-                    vain[first] = 0
-
-
-def _heated(temperature: float, times: int) -> float:
-    return max(temperature, 0.5) * 1.5**times if times else temperature
+                    texts_of[first].append(text)
+                    failures[first] = 0

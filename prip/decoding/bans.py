@@ -6,7 +6,6 @@ of a word only: "ink" bans "inky", but neither "pink" nor "drink".
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable
 
 import numpy as np
@@ -15,7 +14,7 @@ from ..control.artists import artist_beginnings, artist_names
 from ..control.attributes import Value, kept_and_banned, together
 from ..control.faults import unwanted_faults
 from ..text.words import spaced_words
-from .token_table import TokenTable
+from .token_table import TokenTable, with_prefix
 
 SHORTEST_HEAD = 3
 """Letters that the first token of a term needs to represent it: too many words begin with fewer."""
@@ -54,7 +53,7 @@ class WordIndex:
         spaced = [(spaced_words(text), token) for token, text in enumerate(table.lower) if token != table.separator]
         self._beginning = sorted((text, token) for text, token in spaced if text)
         self._holding = sorted(
-            (text[place:], token) for text, token in spaced for place in range(len(text)) if text[place] == " "
+            (text[index:], token) for text, token in spaced for index in range(len(text)) if text[index] == " "
         )
         self._whole: dict[str, np.ndarray] = {}
         self._heads: dict[str, np.ndarray] = {}
@@ -62,12 +61,12 @@ class WordIndex:
 
     def beginning(self, text: str) -> list[int]:
         """Return the tokens that begin with `text`."""
-        return _with_prefix(self._beginning, text)
+        return with_prefix(self._beginning, text)
 
     def whole(self, term: str) -> np.ndarray:
         """Return the tokens that contain a whole term at the start of a word."""
         if term not in self._whole:
-            tokens = _with_prefix(self._holding, " " + term)
+            tokens = with_prefix(self._holding, " " + term)
             tokens += self.table.whole_words(term.strip()) if term.endswith(" ") else []
             self._whole[term] = np.array(tokens, dtype=np.int64)
         return self._whole[term]
@@ -85,15 +84,6 @@ class WordIndex:
         if term not in self._begun:
             self._begun[term] = frozenset(f" {term}"[:end] for end in range(1, len(term) + 1))
         return self._begun[term]
-
-
-def _with_prefix(rows: list[tuple[str, int]], prefix: str) -> list[int]:
-    place = bisect_left(rows, (prefix, -1))
-    tokens = []
-    while place < len(rows) and rows[place][0].startswith(prefix):
-        tokens.append(rows[place][1])
-        place += 1
-    return tokens
 
 
 def _joined(tokens: Iterable[np.ndarray]) -> np.ndarray:
@@ -135,13 +125,13 @@ class TermsAtWords:
         """Clear a mask at tokens that contain a term, or complete one begun by the modifier so far."""
         np.logical_and(mask, self.inside, out=mask)
         text = spaced_words(modifier)
-        place = len(text)
+        start = len(text)
         for _ in range(self._most_words + 1):
-            place = text.rfind(" ", 0, place)
-            if place < 0:
+            start = text.rfind(" ", 0, start)
+            if start < 0:
                 return
-            if text[place:] in self._begun:
-                mask[self._completed_by(text[place:])] = False
+            if text[start:] in self._begun:
+                mask[self._completed_by(text[start:])] = False
 
     def _completed_by(self, begun: str) -> np.ndarray:
         """Return the tokens that complete a term with this beginning; cached."""
@@ -163,7 +153,7 @@ class RowBans:
     def __init__(self, table: TokenTable) -> None:
         self._table = table
         self._index: WordIndex | None = None
-        self._made: dict[object, TermsAtWords] = {}
+        self._bans: dict[object, TermsAtWords] = {}
 
     def standing(self, user_prompt: str, no_artists: bool, allow_faults: bool) -> tuple[TermsAtWords, ...]:
         """Return the bans that hold for all modifiers of a prompt."""
@@ -179,20 +169,16 @@ class RowBans:
     def other_values(self, named: Iterable[frozenset[Value]]) -> tuple[TermsAtWords, ...]:
         """Return the ban on all other values of the attributes that terms name; no ban if they name none."""
         values = together(named)
-        if not values:
-            return ()
-        if values not in self._made:
-            kept, others = kept_and_banned(values)
-            return (self._terms(values, others, others, kept),)
-        return (self._made[values],)
+        kept, others = kept_and_banned(values)
+        return (self._terms(values, others, others, kept),) if values else ()
 
     def _terms(
         self, key: object, terms: Iterable[str], heads: Iterable[str] = (), excused: Iterable[str] = ()
     ) -> TermsAtWords:
-        if key not in self._made:
+        if key not in self._bans:
             if self._index is None:
                 self._index = WordIndex(self._table)
-            if len(self._made) >= 4096:
-                self._made.clear()
-            self._made[key] = TermsAtWords(self._index, terms, heads, excused)
-        return self._made[key]
+            if len(self._bans) >= 4096:
+                self._bans.clear()
+            self._bans[key] = TermsAtWords(self._index, terms, heads, excused)
+        return self._bans[key]

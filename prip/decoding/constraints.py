@@ -8,10 +8,10 @@ A second mask of what it may mean, and a way back to the modifier's start (`drop
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from ..control.attributes import Value, values_by_term
 from ..errors import InputError
@@ -21,12 +21,9 @@ from ..text.prompts import own_words
 from ..text.webui_syntax import plain_prompt
 from ..text.words import words_of
 from .bans import RowBans, TermsAnywhere, TermsAtWords
-from .row_state import Place, Row
-from .token_budget import Room
+from .row_state import Position, Row
+from .token_budget import TokenBudget
 from .token_table import SEPARATOR, TokenTable
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 TRIES = 4
 """Modifiers to drop at one position before the text ends there, or the first one is finished by the mask alone."""
@@ -71,7 +68,7 @@ class Constraints:
         self.table = TokenTable(decoder_tokenizer, count_tokens, vocabulary_size)
         self.modifier_tokens = modifier_tokens
         self._count_tokens = count_tokens
-        self._room = Room(self.table, count_tokens)
+        self._budget = TokenBudget(self.table, count_tokens)
         self._row_bans = RowBans(self.table)
 
     def begin(self, user_prompts: Sequence[str], options: RefineOptions) -> list[Row]:
@@ -131,7 +128,7 @@ class Constraints:
             if token == self.table.eos:
                 row.done = True
                 continue
-            row.place = self._after(row.place, token)
+            row.position = self._after(row.position, token)
             if token == self.table.separator:
                 self._begin_modifier(row)
             else:
@@ -200,15 +197,15 @@ class Constraints:
         token_budget = self.token_limit if options.token_budget is None else options.token_budget
         max_new_tokens = options.max_new_tokens
         chunks = (own + SEPARATOR).rpartition(" ")
-        place = Place(
+        position = Position(
             text=own.lower() + SEPARATOR,
             chunk=chunks[2],
             count_before=self._count_tokens(chunks[0]) if chunks[0] else 0,
             steps_left=max_new_tokens,
         )
         row = Row(
-            place=place,
-            start=place,
+            position=position,
+            start=position,
             token_budget=token_budget,
             banned=banned,
             standing=standing,
@@ -217,7 +214,7 @@ class Constraints:
             unbanned=banned.beginnings.copy(),
             unused=np.ones(self.table.size, dtype=bool),
         )
-        before_comma = place.count_before + self._room.count(chunks[2][:-1])
+        before_comma = position.count_before + self._budget.count(chunks[2][:-1])
         row.full = min(token_budget - before_comma, max_new_tokens) < self.modifier_tokens
         if not row.full:
             for ban in (*row.standing, *row.others):
@@ -252,30 +249,29 @@ class Constraints:
             row.unbanned &= ban.beginnings
         row.begin_modifier()
 
-    def _after(self, place: Place, token: int) -> Place:
-        """Return the position after one more token."""
-        text, chunk, count_before = place.text + self.table.lower[token], place.chunk, place.count_before
+    def _after(self, position: Position, token: int) -> Position:
+        text, chunk, count_before = position.text + self.table.lower[token], position.chunk, position.count_before
         before, space, after = self.table.texts[token].rpartition(" ")
         if space:
-            count_before += self._room.count(chunk) + self._room.count(before)
+            count_before += self._budget.count(chunk) + self._budget.count(before)
             chunk = after
         else:
             chunk += after
-        return Place(text, chunk, count_before, place.steps_left - 1)
+        return Position(text, chunk, count_before, position.steps_left - 1)
 
     def _free(self, row: Row) -> int:
-        return row.token_budget - row.place.count_before - self._room.count(row.place.chunk)
+        return row.token_budget - row.position.count_before - self._budget.count(row.position.chunk)
 
     def _start(self, row: Row, mask: np.ndarray) -> None:
         """Write the mask at the start of a modifier (rules 2 to 5)."""
-        np.logical_and(self._room.starting(self._free(row)), row.unused, out=mask)
+        np.logical_and(self._budget.starting(self._free(row)), row.unused, out=mask)
         mask &= row.unbanned
-        row.banned.take_off(row.place.text, mask)
+        row.banned.take_off(row.position.text, mask)
 
     def _grammar(self, row: Row, mask: np.ndarray) -> None:
         """Write the mask of what may be meant inside a modifier (rules 1 to 3)."""
         mask[:] = self.table.inside
-        last, chunk = self.table.texts[row.added[-1]], row.place.chunk
+        last, chunk = self.table.texts[row.added[-1]], row.position.chunk
         word = words_of(last if last.startswith(" ") else chunk)
         if word:
             mask[self.table.whole_words(word[-1])] = False
@@ -286,12 +282,12 @@ class Constraints:
 
     def _body(self, row: Row, mask: np.ndarray) -> None:
         """Clear a mask inside a modifier where rules 4 to 6 do not allow a token."""
-        if row.place.steps_left > 0:
+        if row.position.steps_left > 0:
             free = self._free(row)
             may_separate = self._may_separate(row, free)
-            mask &= self._room.going_on(row.place.chunk, free)
+            mask &= self._budget.going_on(row.position.chunk, free)
             mask[self.table.separator] = may_separate
-            row.banned.take_off(row.place.text, mask)
+            row.banned.take_off(row.position.text, mask)
             for ban in (*row.standing, *row.others):
                 ban.take_off(row.modifier, mask)
         else:
@@ -300,10 +296,10 @@ class Constraints:
 
     def _may_separate(self, row: Row, free: int) -> bool:
         """Return whether a comma may follow: another modifier has room and a token to begin with."""
-        if min(free, row.place.steps_left) < self.modifier_tokens:
+        if min(free, row.position.steps_left) < self.modifier_tokens:
             return False
-        growth = self._room.count(row.place.chunk + SEPARATOR) - self._room.count(row.place.chunk)
-        mask = self._room.starting(free - growth) & row.unused & row.unbanned
+        growth = self._budget.count(row.position.chunk + SEPARATOR) - self._budget.count(row.position.chunk)
+        mask = self._budget.starting(free - growth) & row.unused & row.unbanned
         for ban in self._others_behind(row)[1]:
             mask &= ban.beginnings
         words = words_of(row.modifier)
@@ -311,5 +307,5 @@ class Constraints:
             return True
         for word in words:
             mask[self.table.first_tokens(word)] = False
-        row.banned.take_off(row.place.text + SEPARATOR, mask)
+        row.banned.take_off(row.position.text + SEPARATOR, mask)
         return bool(mask.any())

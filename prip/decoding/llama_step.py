@@ -6,14 +6,11 @@ transformers spends most of a small model's step in module calls, masks and cach
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers import LlamaForCausalLM
-
-if TYPE_CHECKING:
-    from transformers import Cache
+from transformers import Cache, LlamaForCausalLM
 
 SPARE_LENGTH = 64
 """Tokens by which full key and value buffers grow."""

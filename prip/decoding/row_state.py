@@ -11,7 +11,7 @@ from ..control.attributes import Value
 from .bans import TermsAnywhere, TermsAtWords
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """The position of a row."""
 
     text: str
@@ -27,8 +27,8 @@ class Place(NamedTuple):
 class Row:
     """One prompt during decoding: what Constraints reads and changes."""
 
-    place: Place
-    start: Place
+    position: Position
+    start: Position
     """Start of the current modifier."""
     token_budget: int
     banned: TermsAnywhere
@@ -54,14 +54,14 @@ class Row:
     by_mask: bool = False
     """Whether the decoder may mean only what is allowed, since no first modifier could be finished as it was meant."""
     full: bool = False
-    """Whether there is no room for a modifier, so that the row gets no tokens."""
+    """Whether no modifier fits, so that the row gets no tokens."""
     done: bool = False
     """Whether the row has ended or never began."""
 
     @property
     def modifier(self) -> str:
         """Text of the current modifier so far, in lower case."""
-        return self.place.text[len(self.start.text) :]
+        return self.position.text[len(self.start.text) :]
 
     @property
     def at_separator(self) -> bool:
@@ -72,11 +72,11 @@ class Row:
         """Drop the current modifier: return to its start."""
         self.dropped.append(self.added[0])
         self.unused[self.added[0]] = False
-        self.place = self.start
+        self.position = self.start
         self.added.clear()
 
     def begin_modifier(self) -> None:
         """Begin the next modifier at the current position."""
-        self.start, self.first, self.by_mask = self.place, False, False
+        self.start, self.first, self.by_mask = self.position, False, False
         self.added.clear()
         self.dropped.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ..modeling import PripModel
     from ..processing import PripProcessor
     from ..text.token_counter import TokenCounter
+    from .row_state import Row
 
 
 class PromptSampler:
@@ -86,11 +88,7 @@ class PromptSampler:
         """
         rows = self.constraints.begin(user_prompts, options)
         prefixes = [self.processor.prefix_ids(prompt) for prompt in user_prompts]
-        fitting = [
-            index
-            for index, (row, ids) in enumerate(zip(rows, prefixes, strict=True))
-            if not row.full and self._fits(len(ids) + options.max_new_tokens)
-        ]
+        fitting = [index for index, fits in enumerate(self._fit(rows, prefixes, options)) if fits]
         actions: list[list[int]] = [[] for _ in user_prompts]
         if not fitting:
             return actions
@@ -125,18 +123,15 @@ class PromptSampler:
     def has_room(self, user_prompts: Sequence[str], options: RefineOptions) -> list[bool]:
         """Return for each prompt whether it leaves room for a modifier."""
         rows = self.constraints.begin(user_prompts, options)
-        lengths = [len(self.processor.prefix_ids(prompt)) for prompt in user_prompts]
-        return [
-            not row.full and self._fits(length + options.max_new_tokens)
-            for row, length in zip(rows, lengths, strict=True)
-        ]
+        return self._fit(rows, [self.processor.prefix_ids(prompt) for prompt in user_prompts], options)
 
-    def _fits(self, tokens: int) -> bool:
-        """Return whether the prompt decoder has positions for its template, the soft tokens and `tokens` more."""
+    def _fit(self, rows: Sequence[Row], prefixes: Sequence[Sequence[int]], options: RefineOptions) -> list[bool]:
+        """Return whether each row has room for a modifier, and the prompt decoder has positions for its tokens."""
         config = self.model.decoder.config
         head = len(config.template_before_ids or ()) + len(config.template_after_ids or ()) + config.pivot_length
-        positions = getattr(self.model.decoder.lm.config, "max_position_embeddings", None)
-        return positions is None or head + tokens <= positions
+        positions = getattr(self.model.decoder.lm.config, "max_position_embeddings", None) or math.inf
+        lengths = [head + len(ids) + options.max_new_tokens for ids in prefixes]
+        return [not row.full and length <= positions for row, length in zip(rows, lengths, strict=True)]
 
 
 def _check_vocabularies(model: PripModel, processor: PripProcessor) -> None:

@@ -14,7 +14,7 @@ ENOUGH = 4 * EXACT_BELOW
 """Free budget above which masks no longer change."""
 
 
-class Room:
+class TokenBudget:
     """Cached token counts and masks.
 
     A chunk is the text since its last space; the counting tokenizer reads it apart from the text before.

@@ -6,16 +6,13 @@ import unicodedata
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
+from transformers import PreTrainedTokenizerFast
 
 from ..errors import InputError
 from ..text.vocabulary import token_texts
 from ..text.words import words_of
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 NEVER_FITS = 1 << 20
 SEPARATOR = ","
@@ -106,16 +103,21 @@ class TokenTable:
 
     def beginning_with(self, text: str) -> list[int]:
         """Return the tokens whose text begins with `text` (lower-case)."""
-        place = bisect_left(self._sorted, (text, -1))
-        tokens = []
-        while place < len(self._sorted) and self._sorted[place][0].startswith(text):
-            tokens.append(self._sorted[place][1])
-            place += 1
-        return tokens
+        return with_prefix(self._sorted, text)
 
     def containing(self, text: str) -> list[int]:
-        """Return the tokens whose text holds `text` (lower-case)."""
+        """Return the tokens whose text contains `text` (lower-case)."""
         return [token for token, own in enumerate(self.lower) if text in own]
+
+
+def with_prefix(rows: list[tuple[str, int]], prefix: str) -> list[int]:
+    """Return the tokens of sorted rows (text, token) whose text begins with `prefix`."""
+    index = bisect_left(rows, (prefix, -1))
+    tokens = []
+    while index < len(rows) and rows[index][0].startswith(prefix):
+        tokens.append(rows[index][1])
+        index += 1
+    return tokens
 
 
 def normal_bytes(text: str) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -19,9 +19,6 @@ from .families import FAMILIES, PipelineTokens, PromptEncodings, denoiser, famil
 from .pipelines import DEFAULTS_FILE, PipelineOptions, Upscaler, default_guidance, load_pipeline, load_upscaler
 from .seeded import STREAMS, UPSCALER_STREAMS, no_other_randomness, seeded
 from .sur_adapter import SurAdapter, load_sur_adapter
-
-if TYPE_CHECKING:
-    from typing import Self
 
 ORIGIN = "_name_or_path"
 """Entry of a saved config with the place that its part was loaded from."""
@@ -253,7 +250,6 @@ def _split(options: Mapping[str, Any]) -> tuple[PipelineOptions, dict[str, Any]]
 
 
 def _sampler(pipeline: Any) -> str:
-    """Describe a pipeline's scheduler and its settings."""
     scheduler = pipeline.scheduler
     settings = {key: value for key, value in scheduler.config.items() if not key.startswith("_")}
     return f"{type(scheduler).__name__} {json.dumps(settings, sort_keys=True, default=str)}"

@@ -143,7 +143,6 @@ def from_published(weights: Mapping[str, Tensor], weight: float, name: str) -> S
 
 
 def _unused(expected: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Return the names and shapes of the unused weights in an authors' file."""
     twins = (("transformer_encoder.layers.0.", UNUSED[0]), ("attention.key_layer.", UNUSED[1]))
     return {
         unused + key.removeprefix(used): shape

@@ -7,6 +7,7 @@ snapshot from these blobs, and the revision is pointed at it last.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -28,7 +29,6 @@ Choose = Callable[[Sequence[str]], list[str]]
 _KINDS = {"model": "checkpoint", "dataset": "dataset"}
 _DIGESTS = {40: "sha1", 64: "sha256"}
 _BAR_FROM_BYTES = 10_000_000
-_CHUNK_BYTES = 1 << 20
 _FILES_AT_ONCE = 4
 _RANGE_REFUSED = 416
 
@@ -135,7 +135,7 @@ def _download(
 
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
             list(pool.map(fetch_one, missing))
-        names = [_as_pattern(file.path) for file in missing]
+        names = [glob.escape(file.path) for file in missing]
         wanted: dict[str, Any] = {"revision": commit, "repo_type": repo_type, "allow_patterns": names}
         snapshot_download(repository, tqdm_class=_no_bar(), **wanted)
     _write(storage / "prip" / f"{commit}.json", json.dumps([file.path for file in files], indent=1))
@@ -197,14 +197,7 @@ def _digest(path: Path, file: HubFile) -> str:
     if algorithm.name == "sha1":
         algorithm.update(b"blob %d\0" % path.stat().st_size)
     with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            algorithm.update(chunk)
-    return algorithm.hexdigest()
-
-
-def _as_pattern(name: str) -> str:
-    """Escape a file name as a glob pattern."""
-    return re.sub(r"([*?\[])", r"[\1]", name)
+        return hashlib.file_digest(stream, lambda: algorithm).hexdigest()
 
 
 def _write(path: Path, text: str) -> None:

@@ -80,8 +80,8 @@ def evaluation_tables(evaluation: Mapping[str, Any]) -> str:
             continue
         scorer = f"{row['scorer']} ({about['scorers'][row['scorer']]['role']})"
         cells = [row["refiner"], row["generator"], scorer, f"{row['mean']:.3f}"]
-        plain = row["difference"] is None
-        cells += ["", ""] if plain else [f"{row['difference']:+.3f}", _interval(row)]
+        interval = "" if row["difference"] is None else f"{row['difference_low']:+.3f} to {row['difference_high']:+.3f}"
+        cells += ["" if row["difference"] is None else f"{row['difference']:+.3f}", interval]
         lines.append(f"| {' | '.join(cells)} |")
     if evaluation["gap_closed"]:
         lines += ["", "Share of the gap from plain to best that is closed:", ""]
@@ -89,7 +89,3 @@ def evaluation_tables(evaluation: Mapping[str, Any]) -> str:
         interval = "no interval" if low is None else f"{low:.0%} to {high:.0%}"
         lines.append(f"- {generator}: " + ("best is no better" if share is None else f"{share:.0%} ({interval})"))
     return "\n".join(lines) + "\n"
-
-
-def _interval(row: Mapping[str, Any]) -> str:
-    return f"{row['difference_low']:+.3f} to {row['difference_high']:+.3f}"

@@ -1,4 +1,4 @@
-"""Makes assets/glyphs.png from a colour font: `python -m prip.miniature.glyph_sheet NotoColorEmoji.ttf`."""
+"""Make assets/glyphs.png from a colour font: `python -m prip.miniature.glyph_sheet NotoColorEmoji.ttf`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FONT_SIZE = 109
 
 
 def glyph_tile(glyph: str, font: Any) -> Image.Image:
-    """One glyph, cropped, standing on the lower edge of a square: RGBA, GLYPH_SIZE pixels a side."""
+    """Return a glyph, cropped and aligned to the lower edge of an RGBA square with sides of GLYPH_SIZE pixels."""
     canvas = Image.new("RGBA", (2 * FONT_SIZE, 2 * FONT_SIZE))
     ImageDraw.Draw(canvas).text((FONT_SIZE // 4, FONT_SIZE // 4), glyph, font=font, embedded_color=True)
     drawn = canvas.crop(canvas.getbbox())
@@ -27,7 +27,7 @@ def glyph_tile(glyph: str, font: Any) -> Image.Image:
 
 
 def glyph_sheet(font_path: str) -> Image.Image:
-    """The glyphs of all subjects in their order, GLYPH_COLUMNS a row."""
+    """Return the glyphs of all subjects in order, GLYPH_COLUMNS per row."""
     font = ImageFont.truetype(font_path, FONT_SIZE)
     rows = -(-len(SUBJECTS) // GLYPH_COLUMNS)
     sheet = Image.new("RGBA", (GLYPH_COLUMNS * GLYPH_SIZE, rows * GLYPH_SIZE))

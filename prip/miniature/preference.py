@@ -1,6 +1,6 @@
 """The true preference: how much the users of the miniature like a scene that was drawn for a subject.
 
-PRIP's training never sees it: `prip-train world` labels noisy pairs with it, from which the rewards learn, and
+PRIP's training never reads it. `prip-train world` labels noisy pairs with it, from which the rewards learn, and
 `prip evaluate` judges by it.
 """
 
@@ -17,16 +17,16 @@ from .scene import FACTOR_SIZES
 from .vocabulary import ATTRIBUTES, POOR, SUBJECTS
 
 GOOD_VALUES = (1.0, 0.55, 0.25)
-"""Worth of the best, the second and the third value of an attribute; the poor one is worth nothing."""
+"""Worth of the best, second and third value of an attribute; the poor one is worth nothing."""
 SUBJECT_SHARE, PLACE_SHARE = 0.2, 0.1
-"""Shares of the score that go to showing the subject and the place; the rest is spread over the attributes."""
+"""Shares of the score for showing the subject and the place; the attributes share the rest."""
 CATEGORY_SHARE = 0.5
-"""Probability that a subject likes of an attribute what its category likes."""
+"""Probability that a subject shares its category's order of an attribute's values."""
 
 
 @cache
 def preference_table() -> Tensor:
-    """Worth of each value, float (subjects, attributes, values) in 0..1."""
+    """Return the worth of each value, float `(subjects, attributes, values)` in 0..1."""
     orders = list(permutations(GOOD_VALUES))
     table = torch.zeros(len(SUBJECTS), len(ATTRIBUTES), POOR + 1)
     for row, subject in enumerate(SUBJECTS):
@@ -39,10 +39,12 @@ def preference_table() -> Tensor:
 
 
 def expected_preference(subject: Tensor, place: Tensor, probabilities: list[Tensor]) -> Tensor:
-    """Preference for images of which only probabilities are known.
+    """Return the preference for images whose scenes are known by probabilities, float `(n,)` in 0..1.
 
-    subject: long (n,), what was asked for. place: long (n,), -1 where the prompt left it open (any place then serves).
-    probabilities: per factor of `scene.FACTORS`, (n, values of the factor). Returns float (n,) in 0..1.
+    Args:
+        subject: Requested subjects, int64 `(n,)`.
+        place: Requested places, int64 `(n,)`; -1 accepts any.
+        probabilities: `(n, values)` for each factor of `scene.FACTORS`.
     """
     rows = torch.arange(len(subject))
     worth = preference_table()[subject]
@@ -54,6 +56,6 @@ def expected_preference(subject: Tensor, place: Tensor, probabilities: list[Tens
 
 
 def scene_preference(subject: Tensor, place: Tensor, scenes: Tensor) -> Tensor:
-    """Preference for scenes that are known, long (n, factors): float (n,) in 0..1."""
+    """Return the preference for known scenes, int64 `(n, factors)`, as float `(n,)` in 0..1."""
     one_hot = [torch.nn.functional.one_hot(scenes[:, i], size).float() for i, size in enumerate(FACTOR_SIZES)]
     return expected_preference(subject, place, one_hot)

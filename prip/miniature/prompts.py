@@ -1,4 +1,4 @@
-"""The grammar of the miniature: user prompts and system prompts, and which of them training may see."""
+"""The grammar of the miniature: user prompts, system prompts, and their splits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .vocabulary import ATTRIBUTES, NEUTRAL_MODIFIERS, PLACES, SUBJECTS, Place, 
 
 SPLITS = ("train", "dev", "test")
 SEEN_SPLITS = SPLITS[:2]
-"""Those whose combinations may take part in training; judges know all."""
+"""Splits whose combinations training may use; judges know all."""
 USER_TEMPLATES = (
     "{noun}",
     "{a} {noun}",
@@ -32,30 +32,30 @@ def _article(noun: str) -> str:
 
 
 def split_of(subject: Subject, place: Place) -> str:
-    """The split of a subject-place combination: of the places of each subject 5 are train, 1 is dev and 2 are test."""
+    """Return the split of a subject and place: each subject has 5 places in train, 1 in dev and 2 in test."""
     order = torch.randperm(len(PLACES), generator=random_generator("split", subject.name)).tolist()
     rank = order.index(PLACES.index(place))
     return SPLITS[0] if rank < 5 else SPLITS[1] if rank < 6 else SPLITS[2]
 
 
 def combinations(split: str) -> list[tuple[Subject, Place]]:
-    """All subject-place combinations of a split."""
+    """Return all combinations of subject and place in a split."""
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     return [(subject, place) for subject in SUBJECTS for place in PLACES if split_of(subject, place) == split]
 
 
 def user_prompt(subject: Subject, place: Place | None, generator: torch.Generator) -> str:
-    """What a user might type for a subject, in a place or leaving the place open."""
+    """Return what a user might type for a subject, with or without a place."""
     noun = _choice(subject.user_nouns, generator)
     text = _choice(USER_TEMPLATES, generator).format(noun=noun, a=_article(noun))
     return text if place is None else f"{text} {_choice(place.user_phrases, generator)}"
 
 
 def user_prompts(split: str, per_combination: int, seed: int, open_place: bool = False) -> list[tuple[str, str]]:
-    """Rows (user prompt, subject name) of a split, duplicates removed.
+    """Return distinct rows (user prompt, subject name) of a split.
 
-    With `open_place`, prompts that name no place are added, `per_combination` for each subject.
+    `open_place` adds prompts without a place, `per_combination` for each subject.
     """
     rows: dict[str, str] = {}
     pairs: list[tuple[Subject, Place | None]] = [*combinations(split)]
@@ -69,7 +69,7 @@ def user_prompts(split: str, per_combination: int, seed: int, open_place: bool =
 
 
 def sample_modifiers(generator: torch.Generator, least: int = 2) -> list[str]:
-    """Random modifiers of `least` to five different attributes, good and harmful alike, and at times a neutral one."""
+    """Sample modifiers, good or harmful, of `least` to five different attributes, and sometimes a neutral one."""
     count = int(torch.randint(least, MAX_ATTRIBUTES + 1, (), generator=generator))
     attributes = list(ATTRIBUTES)
     chosen = [attributes[i] for i in torch.randperm(len(attributes), generator=generator)[:count].tolist()]
@@ -80,13 +80,13 @@ def sample_modifiers(generator: torch.Generator, least: int = 2) -> list[str]:
 
 
 def system_subject(subject: Subject, place: Place | None) -> str:
-    """How system prompts begin: "a cat in a forest"."""
+    """Return the beginning of a system prompt: "a cat in a forest"."""
     text = f"{_article(subject.name)} {subject.name}"
     return text if place is None else f"{text} {place.system_phrase}"
 
 
 def system_prompt(split: str, generator: torch.Generator) -> str:
-    """A system prompt of a random combination of the split, every fifth without a place."""
+    """Sample a system prompt of a random combination in a split; every fifth has no place."""
     subject, place = _choice(combinations(split), generator)
     open_place = float(torch.rand((), generator=generator)) < 0.2
     return ", ".join([system_subject(subject, None if open_place else place), *sample_modifiers(generator)])
@@ -98,7 +98,7 @@ def _combinations_of(splits: tuple[str, ...]) -> list[tuple[Subject, Place | Non
 
 
 def caption(generator: torch.Generator, splits: tuple[str, ...] = SEEN_SPLITS) -> str:
-    """A prompt in user or system language with no, some or all attributes: what image models are trained on.
+    """Sample a training caption of an image model: user or system language, with any number of attributes.
 
     It names a combination of `splits`: training holds test combinations back.
     """

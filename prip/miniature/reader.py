@@ -1,4 +1,4 @@
-"""A reader: sees in an image which subject, place and attributes it shows."""
+"""Reader: classifies the subject, place and attributes of an image."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ class Reader(TrunkModel):
         self.post_init()
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Images (n, 3, size, size) in 0..255 to one tensor of logits (n, values) a factor."""
+        """Map images `(n, 3, size, size)` in 0..255 to the logits `(n, values)` of each factor."""
         return list(self.head(self.trunk(images)).split(self.factor_sizes, 1))
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the images that it reads."""
+        """Side of its input images in pixels."""
         return 8 * math.isqrt(self.config.grid)
 
     @torch.no_grad()
     def read(self, images: Images, batch_size: int = 256) -> list[Tensor]:
-        """Probabilities, one float (n, values) a factor, on the CPU."""
+        """Return the probabilities of each factor, float `(n, values)`, on the CPU."""
         rows = [
             [logits.float().softmax(1).cpu() for logits in self.forward(images[i : i + batch_size].to(self.device))]
             for i in range(0, len(images), batch_size)

@@ -1,4 +1,4 @@
-"""The renderer: draws scenes exactly. As a generator it stands for an image model that training never saw."""
+"""The renderer: draws scenes exactly. As a generator, it plays the part of an image model unseen in training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SKY_AND_GROUND: dict[str, tuple[tuple[float, float, float], tuple[float, float, 
     "meadow": ((0.58, 0.82, 0.98), (0.47, 0.75, 0.28), 0.45),
     "room": ((0.88, 0.78, 0.70), (0.55, 0.36, 0.24), 0.72),
 }
-"""Per place: colour of the upper part, of the lower part, and the height of the line between them."""
+"""By place: colour of the upper part, colour of the lower part, and height of the horizon."""
 
 COMPOSITIONS: tuple[tuple[float, float, float], ...] = (
     (0.95, 0.50, 0.50),
@@ -36,18 +36,18 @@ COMPOSITIONS: tuple[tuple[float, float, float], ...] = (
     (0.64, 0.33, 0.52),
     (0.76, 0.76, 0.74),
 )
-"""Per composition: the glyph's size and its centre (x, y), as shares of the image's side."""
+"""By composition: the glyph's size and its centre (x, y), as shares of the image's side."""
 
 
 def _grid(size: int) -> tuple[Tensor, Tensor]:
-    """Coordinates (y, x) of pixel centres, in 0..1, each (size, size)."""
+    """Return the coordinates (y, x) of pixel centres, in 0..1, each `(size, size)`."""
     axis = (torch.arange(size) + 0.5) / size
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     return y, x
 
 
 def _scenery(name: str, y: Tensor, x: Tensor) -> tuple[Tensor, tuple[float, float, float]]:
-    """The shape that makes a place recognisable: a mask (size, size) and its colour."""
+    """Return the shape that makes a place recognisable: its mask `(size, size)` and its colour."""
     if name == "forest":
         return (((x * 6) % 1 - 0.5).abs() * 0.7 < y - 0.05) & (y < 0.62), (0.10, 0.30, 0.14)
     if name == "beach":
@@ -63,27 +63,29 @@ def _scenery(name: str, y: Tensor, x: Tensor) -> tuple[Tensor, tuple[float, floa
         return (((x * 7 + y * 3) % 1 - 0.5) ** 2 + ((y * 7) % 1 - 0.5) ** 2 < 0.03) & (y < 0.5), (1.0, 1.0, 1.0)
     if name == "meadow":
         return (((x * 6) % 1 - 0.5) ** 2 + ((y * 6) % 1 - 0.5) ** 2 < 0.05) & (y > 0.55), (0.98, 0.90, 0.35)
-    window = (x > 0.58) & (x < 0.92) & (y > 0.10) & (y < 0.45)
-    return window, (0.62, 0.85, 0.98)
+    return (x > 0.58) & (x < 0.92) & (y > 0.10) & (y < 0.45), (0.62, 0.85, 0.98)
+
+
+def _rgb(*color: float) -> Tensor:
+    return torch.tensor(color).view(3, 1, 1)
 
 
 @cache
 def _backgrounds(size: int) -> Tensor:
-    """All places, (places, 3, size, size) in 0..1."""
+    """Return the background of every place, `(places, 3, size, size)` in 0..1."""
     y, x = _grid(size)
     images = []
     for place in PLACES:
         upper, lower, line = SKY_AND_GROUND[place.name]
-        image = torch.where(y < line, torch.tensor(upper)[:, None, None], torch.tensor(lower)[:, None, None])
         mask, color = _scenery(place.name, y, x)
-        image = torch.where(mask, torch.tensor(color)[:, None, None], image)
+        image = torch.where(mask, _rgb(*color), torch.where(y < line, _rgb(*upper), _rgb(*lower)))
         images.append(image * (1.06 - 0.12 * y))
     return torch.stack(images).clamp(0, 1)
 
 
 @cache
 def _glyphs() -> Tensor:
-    """All subjects as premultiplied RGBA, (subjects, 4, 64, 64) in 0..1."""
+    """Return the glyph of every subject as premultiplied RGBA, `(subjects, 4, 64, 64)` in 0..1."""
     image_module = require("PIL.Image", "generate")
     with files(__package__).joinpath("assets/glyphs.png").open("rb") as handle:
         sheet = np.asarray(image_module.open(handle).convert("RGBA"), dtype=np.float32) / 255
@@ -96,7 +98,7 @@ def _glyphs() -> Tensor:
 
 
 def _place_glyphs(subject: Tensor, composition: Tensor, jitter: Tensor, size: int) -> Tensor:
-    """Glyphs where the composition puts them: premultiplied RGBA (n, 4, size, size)."""
+    """Return glyphs at the positions of their compositions, as premultiplied RGBA `(n, 4, size, size)`."""
     side, center_x, center_y = torch.tensor(COMPOSITIONS)[composition].unbind(1)
     center_x, center_y = center_x + jitter[:, 0] / 32, center_y + jitter[:, 1] / 32
     zero = torch.zeros_like(side)
@@ -109,7 +111,7 @@ def _place_glyphs(subject: Tensor, composition: Tensor, jitter: Tensor, size: in
 
 
 def _blur(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of (n, channels, size, size), edges repeated."""
+    """Apply a Gaussian blur to `(n, channels, size, size)`, with repeated edges."""
     radius = max(1, round(2.5 * sigma))
     kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
     kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, -1)
@@ -119,7 +121,7 @@ def _blur(images: Tensor, sigma: float) -> Tensor:
 
 
 def _focus(image: Tensor, background: Tensor, glyph: Tensor, focus: Tensor) -> Tensor:
-    """Sharp: dark outlines. Detailed: left to `_finish`. Bokeh: the background dissolves. Blurry: all of it does."""
+    """Draw sharp (dark outlines), detailed (left to `_finish`), bokeh (blurred background) or blurry (all blurred)."""
     alpha, size = glyph[:, 3:], image.shape[-1]
     outline = (F.max_pool2d(alpha, 3, 1, 1) + F.max_pool2d(1 - alpha, 3, 1, 1) - 1).clamp(0, 1)
     sharp = (image + 0.7 * (image - _blur(image, size / 32))) * (1 - 0.75 * outline)
@@ -129,46 +131,44 @@ def _focus(image: Tensor, background: Tensor, glyph: Tensor, focus: Tensor) -> T
 
 
 def _choose(index: Tensor, *options: Tensor) -> Tensor:
-    """Row i of `options[index[i]]`."""
+    """Return a batch whose row i is that of `options[index[i]]`."""
     return torch.stack([option.expand_as(options[0]) for option in options])[index, torch.arange(len(index))]
 
 
 def _spare(image: Tensor, changed: Tensor, alpha: Tensor, share: float) -> Tensor:
-    """The changed image, but where the glyph is, only `1 - share` of the change: a subject stays recognisable."""
+    """Apply only `1 - share` of a change where the glyph is, so that the subject stays recognisable."""
     return changed + share * alpha * (image - changed)
 
 
 def _color(image: Tensor, color: Tensor) -> Tensor:
-    """Vivid: all colours stronger. Pastel: under a pink haze. Monochrome: grey. Washed out: pale and greenish.
+    """Draw vivid (stronger colours), pastel (pink haze), monochrome (grey) or washed out (pale and greenish).
 
-    Applied to the lit image, so that each is as easy to see by night as by day.
+    Applied after the light, so that each is as easy to see by night as by day.
     """
     grey = image.mean(1, keepdim=True)
     hue = image - grey
     vivid = grey + 0.15 * (grey - 0.4) + 2.0 * hue
-    pastel = 0.60 * (grey + hue) + torch.tensor([0.40, 0.26, 0.36]).view(3, 1, 1)
+    pastel = 0.60 * (grey + hue) + _rgb(0.40, 0.26, 0.36)
     monochrome = (grey + 0.2 * (grey - 0.4)).expand_as(image)
-    washed_out = 0.50 * (grey + 0.4 * hue) + torch.tensor([0.13, 0.22, 0.14]).view(3, 1, 1)
+    washed_out = 0.50 * (grey + 0.4 * hue) + _rgb(0.13, 0.22, 0.14)
     return _choose(color, vivid, pastel, monochrome, washed_out).clamp(0, 1)
 
 
 def _light(image: Tensor, light: Tensor) -> Tensor:
-    """Golden hour: low sun from the left. Moonlight: blue, a moon. Studio: a bright cone. Underexposed: dark."""
+    """Draw golden hour (low sun from the left), moonlight (blue, a moon), studio (bright cone) or underexposed."""
     y, x = _grid(image.shape[-1])
     sun = torch.exp(-5 * (x**2 + (y - 0.15) ** 2))
-    golden = image * torch.tensor([1.08, 0.84, 0.50]).view(3, 1, 1) + sun * torch.tensor([0.75, 0.42, 0.0]).view(
-        3, 1, 1
-    )
+    golden = image * _rgb(1.08, 0.84, 0.50) + sun * _rgb(0.75, 0.42, 0.0)
     moon = ((x - 0.84) ** 2 + (y - 0.16) ** 2 < 0.008).float()
-    moonlight = image * torch.tensor([0.36, 0.46, 0.82]).view(3, 1, 1) + torch.tensor([0.0, 0.02, 0.14]).view(3, 1, 1)
-    moonlight = moonlight * (1 - moon) + moon * torch.tensor([0.95, 0.95, 0.85]).view(3, 1, 1)
+    moonlight = image * _rgb(0.36, 0.46, 0.82) + _rgb(0.0, 0.02, 0.14)
+    moonlight = moonlight * (1 - moon) + moon * _rgb(0.95, 0.95, 0.85)
     cone = torch.exp(-4.5 * ((x - 0.5) ** 2 + (y - 0.5) ** 2))
     studio = image * (0.45 + 0.85 * cone) + 0.12 * cone
     return _choose(light, golden, moonlight, studio, 0.34 * image).clamp(0, 1)
 
 
 def _finish(image: Tensor, style: Tensor, focus: Tensor) -> Tensor:
-    """The marks of detail (fine texture and glints) and of style (paper, canvas and frame, pencil)."""
+    """Draw the marks of detail (fine texture, glints) and of style (paper, canvas and frame, pencil)."""
     size = image.shape[-1]
     y, x = _grid(size)
     cell_y, cell_x = (y * 16).floor(), (x * 16).floor()
@@ -184,17 +184,19 @@ def _finish(image: Tensor, style: Tensor, focus: Tensor) -> Tensor:
     watercolor = image * (1 - paper) + paper
     stripes = 0.07 * torch.sin(2 * torch.pi * 8 * (x + y))
     frame = (edge < 0.075).float()
-    oil = (image + stripes) * (1 - frame) + frame * torch.tensor([0.52, 0.34, 0.12]).view(3, 1, 1)
+    oil = (image + stripes) * (1 - frame) + frame * _rgb(0.52, 0.34, 0.12)
     hatch = (((x - y) * 8) % 1 < 0.4).float()
     sketch = image * (1 - 0.45 * hatch) + 0.45 * hatch * 0.78
     return _choose(style, image, watercolor, oil, sketch).clamp(0, 1)
 
 
 def render(scenes: Tensor, jitter: Tensor, size: int) -> Tensor:
-    """Draws scenes.
+    """Draw scenes as uint8 images `(n, 3, size, size)`.
 
-    scenes: long (n, factors), in the order of `scene.FACTORS`. jitter: (n, 2): shift right and down in pixels of
-    a 32-pixel image. Returns uint8 (n, 3, size, size).
+    Args:
+        scenes: int64 `(n, factors)`, in the order of `scene.FACTORS`.
+        jitter: `(n, 2)`, the shifts right and down, in pixels of a 32-pixel image.
+        size: Side of the images in pixels.
     """
     subject, place, light, color, style, focus, composition = scenes.unbind(1)
     background = _backgrounds(size)[place]
@@ -209,21 +211,18 @@ def render(scenes: Tensor, jitter: Tensor, size: int) -> Tensor:
 
 
 def glyph_masks(scenes: Tensor, jitter: Tensor, size: int) -> Tensor:
-    """How much of each pixel of `render`'s images is the subject's: uint8 (n, 1, size, size)."""
+    """Return the subject's share of each pixel of `render`'s images, uint8 `(n, 1, size, size)`."""
     glyph = _place_glyphs(scenes[:, 0], scenes[:, -1], jitter, size)
     return (glyph[:, 3:] * 255).round().to(torch.uint8)
 
 
 def sample_jitter(generator: torch.Generator) -> list[int]:
-    """What no prompt decides: a shift of -1, 0 or 1 pixel each way."""
+    """Sample what no prompt decides: a shift of -1, 0 or 1 pixel each way."""
     return torch.randint(-1, 2, (2,), generator=generator).tolist()
 
 
 class Renderer:
-    """The `Generator` that follows every prompt of the miniature exactly.
-
-    What a prompt does not decide, the seed does, and for all prompts alike.
-    """
+    """A `Generator` that follows every prompt of the miniature exactly; the seed decides what a prompt leaves open."""
 
     name = "renderer"
     token_limit = 75
@@ -233,20 +232,17 @@ class Renderer:
         self.batch_size = batch_size
 
     def count_tokens(self, text: str) -> int:
-        """Words and punctuation marks."""
+        """Count words and commas."""
         return len(text.replace(",", " , ").split())
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        """One image a (prompt, seed): uint8 (n, 3, size, size)."""
+        """Draw one image for each (prompt, seed), uint8 `(n, 3, size, size)`."""
         scenes, jitter = [], []
         for prompt, seed in zip(prompts, seeds, strict=True):
             generator = random_generator("renderer", seed)
             scenes.append(sample_scene(parse(prompt), generator))
             jitter.append(sample_jitter(generator))
-        drawn = [
-            render(
-                torch.tensor(scenes[i : i + self.batch_size]), torch.tensor(jitter[i : i + self.batch_size]), self.size
-            )
-            for i in range(0, len(scenes), self.batch_size)
-        ]
-        return torch.cat(drawn) if drawn else torch.zeros(0, 3, self.size, self.size, dtype=torch.uint8)
+        if not scenes:
+            return torch.zeros(0, 3, self.size, self.size, dtype=torch.uint8)
+        batches = [torch.tensor(column).split(self.batch_size) for column in (scenes, jitter)]
+        return torch.cat([render(scene, shift, self.size) for scene, shift in zip(*batches, strict=True)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,12 +14,12 @@ from .vocabulary import ATTRIBUTES, MODIFIERS, OPEN_DISTRIBUTION, PLACES, SUBJEC
 FACTORS: tuple[str, ...] = ("subject", "place", *ATTRIBUTES)
 """The columns of a scene, in order."""
 FACTOR_SIZES: tuple[int, ...] = (len(SUBJECTS), len(PLACES), *(len(values) for values in ATTRIBUTES.values()))
-"""How many values each factor has."""
+"""Number of values of each factor."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a prompt says of each factor: an index into its values, or None where it leaves the factor open."""
+    """What a prompt requests of each factor: an index into its values, or None if it leaves the factor open."""
 
     values: tuple[int | None, ...]
 
@@ -28,7 +29,7 @@ class Request:
 
 @cache
 def _phrases() -> tuple[tuple[re.Pattern[str], str, int], ...]:
-    """Every phrase that means something, longest first: (pattern, factor, index)."""
+    """Return (pattern, factor, index) of every phrase with a meaning, longest first."""
     rows: list[tuple[str, str, int]] = []
     for index, subject in enumerate(SUBJECTS):
         rows += [(noun, "subject", index) for noun in {subject.name, *subject.user_nouns}]
@@ -40,36 +41,35 @@ def _phrases() -> tuple[tuple[re.Pattern[str], str, int], ...]:
 
 
 def parse(prompt: str) -> Request:
-    """Reads a prompt: longer phrases win over shorter ones, and of two for one factor the first in the text."""
-    text = prompt.lower()
-    found: dict[str, tuple[int, int]] = {}
-    for pattern, factor, index in _phrases():
-        for match in pattern.finditer(text):
-            if factor not in found or match.start() < found[factor][0]:
-                found[factor] = (match.start(), index)
-            text = text[: match.start()] + "\0" * len(match.group()) + text[match.end() :]
-    return Request(tuple(found[factor][1] if factor in found else None for factor in FACTORS))
+    """Parse a prompt: longer phrases win over shorter ones, and of two for one factor the first in the text."""
+    first: dict[str, tuple[int, int]] = {}
+    for start, factor, index in _mentions(prompt):
+        if factor not in first or start < first[factor][0]:
+            first[factor] = (start, index)
+    return Request(tuple(first[factor][1] if factor in first else None for factor in FACTORS))
 
 
 def mentioned_subjects(text: str) -> set[str]:
-    """Names of all subjects that a text mentions by any of their nouns."""
-    text, names = text.lower(), set()
+    """Return the names of all subjects that a text mentions by any of their nouns."""
+    return {SUBJECTS[index].name for _, factor, index in _mentions(text) if factor == "subject"}
+
+
+def _mentions(text: str) -> Iterator[tuple[int, str, int]]:
+    """Yield (start, factor, index) of each phrase in a text; words of a longer phrase belong to no shorter one."""
+    text = text.lower()
     for pattern, factor, index in _phrases():
         for match in pattern.finditer(text):
-            if factor == "subject":
-                names.add(SUBJECTS[index].name)
+            yield match.start(), factor, index
             text = text[: match.start()] + "\0" * len(match.group()) + text[match.end() :]
-    return names
 
 
 def sample_scene(request: Request, generator: torch.Generator) -> tuple[int, ...]:
-    """Fills what the request leaves open: subject and place uniformly, attributes by `OPEN_DISTRIBUTION`."""
-    open_attribute = torch.multinomial(torch.tensor(OPEN_DISTRIBUTION), len(ATTRIBUTES), True, generator=generator)
+    """Complete a request: subject and place uniformly, attributes by `OPEN_DISTRIBUTION`."""
+    attributes = torch.multinomial(torch.tensor(OPEN_DISTRIBUTION), len(ATTRIBUTES), True, generator=generator)
     open_values = [
         int(torch.randint(len(SUBJECTS), (), generator=generator)),
         int(torch.randint(len(PLACES), (), generator=generator)),
-        *open_attribute.tolist(),
+        *attributes.tolist(),
     ]
-    return tuple(
-        open_value if asked is None else asked for asked, open_value in zip(request.values, open_values, strict=True)
-    )
+    pairs = zip(request.values, open_values, strict=True)
+    return tuple(drawn if requested is None else requested for requested, drawn in pairs)

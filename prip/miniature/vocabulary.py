@@ -1,6 +1,6 @@
 """The words of the miniature: what its users type, what its system prompts say, and what each word means.
 
-Every table here is data. `prompts.py` makes sentences of it, `scene.py` reads them back.
+`prompts.py` builds sentences from these tables, `scene.py` parses them.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Subject:
-    """Something that a prompt can be about."""
+    """A subject of prompts."""
 
     name: str
     """The system noun: "cat"."""
     category: str
     """animal, food, plant, vehicle, building or object."""
     glyph: str
-    """The character that draws it (Noto Color Emoji)."""
+    """Its character in Noto Color Emoji."""
     user_nouns: tuple[str, ...]
-    """What users call it, the system noun included or not."""
+    """What users call it."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Value:
-    """One value of an open attribute and the modifiers that ask for it."""
+    """One value of an attribute, and the modifiers that request it."""
 
     name: str
     modifiers: tuple[str, ...]
@@ -116,7 +116,7 @@ PLACES: tuple[Place, ...] = (
 )
 
 POOR = 3
-"""Index, in every attribute, of the value that nobody prefers."""
+"""Index of the value that nobody prefers, in every attribute."""
 
 ATTRIBUTES: dict[str, tuple[Value, ...]] = {
     "light": (
@@ -152,10 +152,10 @@ ATTRIBUTES: dict[str, tuple[Value, ...]] = {
 }
 
 NEUTRAL_MODIFIERS: tuple[str, ...] = ("masterpiece", "award winning", "8k", "trending online")
-"""Modifiers that change nothing in the image, as so many do."""
+"""Modifiers that change nothing in the image."""
 
 OPEN_DISTRIBUTION: tuple[float, ...] = (0.18, 0.18, 0.18, 0.46)
-"""How an image fills an attribute that its prompt leaves open: mostly poorly."""
+"""Probability of each value of an attribute that the prompt leaves open; the poor one is the most likely."""
 
 MODIFIERS: dict[str, tuple[str, int]] = {
     modifier: (attribute, index)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,9 +13,6 @@ from transformers import initialization as init
 from ..loading.folders import PART_TYPES
 from .pretrained import load_base
 from .strict_model import StrictModel, nested_config
-
-if TYPE_CHECKING:
-    import os
 
 
 class PreferenceEncoderConfig(PreTrainedConfig):

@@ -6,23 +6,18 @@ the headers of its weights before memory is allocated, and its code and pickles 
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import CheckpointError
 from ..loading.folders import resolve_folder
 from ..loading.strict import quiet
 from ..loading.untrusted import check_counts, check_no_adapter, check_shapes, open_weights, read_config
-
-if TYPE_CHECKING:
-    import os
-
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 FILES = re.compile(r"[^/]+\.(json|model|txt)|model(-\d+-of-\d+)?\.safetensors")
 """The files to fetch: configs, tokenizer and weights at the top; no other weight formats and no code."""
@@ -33,7 +28,7 @@ def base_folder(name: str | os.PathLike[str]) -> Path:
 
     Errors are those of `resolve_folder`.
     """
-    return resolve_folder(name, choose=_chosen)
+    return resolve_folder(name, choose=lambda names: [file for file in names if FILES.fullmatch(file)])
 
 
 def load_base(cls: Any, name: str | os.PathLike[str], **options: Any) -> PreTrainedModel:
@@ -78,10 +73,6 @@ def load_base_tokenizer(name: str | os.PathLike[str]) -> PreTrainedTokenizerBase
 def _from_config(cls: Any, folder: Path) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     return cls.from_config(config, trust_remote_code=False) if hasattr(cls, "from_config") else cls(config)
-
-
-def _chosen(names: Sequence[str]) -> list[str]:
-    return [name for name in names if FILES.fullmatch(name)]
 
 
 def _reason(name: str | os.PathLike[str], cls: Any, error: Exception) -> str:

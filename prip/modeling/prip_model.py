@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,6 @@ from .prompt_decoder import PromptDecoder
 from .quantization import is_quantized
 
 if TYPE_CHECKING:
-    import os
-
     import torch
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Self, cast
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast
 
 from ..errors import CheckpointError, InputError
 from ..hub.commits import pinned
@@ -21,12 +22,6 @@ from ..loading.strict import checkpoint_errors, quiet
 from ..loading.untrusted import open_weights
 from .pretrained import load_base
 from .strict_model import StrictModel, load_adapter, nested_config
-
-if TYPE_CHECKING:
-    import os
-    from typing import Self
-
-    from transformers import PreTrainedTokenizerFast
 
 
 class PromptDecoderConfig(PreTrainedConfig):

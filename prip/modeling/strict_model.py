@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -14,8 +14,6 @@ from ..loading.strict import checkpoint_errors, load_strictly, quiet
 from ..loading.untrusted import Weights, read_config
 
 if TYPE_CHECKING:
-    from typing import Self
-
     import torch
     from peft import PeftModel
 

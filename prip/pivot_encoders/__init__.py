@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,8 @@ from ..protocols import PivotEncoder
 if TYPE_CHECKING:
     import torch
 
-    from .blip2 import Blip2PivotEncoder
-    from .qformer import QFormerPivotEncoder
+MODEL_TYPES = {"prip_pivot_encoder": ("qformer", "QFormerPivotEncoder"), "blip-2": ("blip2", "Blip2PivotEncoder")}
+"""Module and class by model_type: PRIP's own format, and BLIP-2 in transformers."""
 
 
 def load_pivot_encoder(
@@ -40,27 +41,15 @@ def load_pivot_encoder(
     encoder: Any
     path = Path(name_or_path).expanduser()
     if path.is_file():
-        encoder = _blip2().from_lavis(path, dtype=as_dtype(dtype))
+        from .blip2 import Blip2PivotEncoder
+
+        encoder = Blip2PivotEncoder.from_lavis(path, dtype=as_dtype(dtype))
     else:
         folder = resolve_folder(name_or_path)
         model_type = read_json(folder / "config.json").get("model_type")
         if model_type not in MODEL_TYPES:
             raise CheckpointError(f"{folder}: expected model_type {' or '.join(MODEL_TYPES)}, got {model_type!r}")
-        encoder = MODEL_TYPES[model_type]().from_pretrained(folder, dtype=as_dtype(dtype))
+        module, class_name = MODEL_TYPES[model_type]
+        kind = getattr(import_module(f".{module}", __package__), class_name)
+        encoder = kind.from_pretrained(folder, dtype=as_dtype(dtype))
     return encoder.to(as_device(device)).requires_grad_(False).eval()
-
-
-def _qformer() -> type[QFormerPivotEncoder]:
-    from .qformer import QFormerPivotEncoder
-
-    return QFormerPivotEncoder
-
-
-def _blip2() -> type[Blip2PivotEncoder]:
-    from .blip2 import Blip2PivotEncoder
-
-    return Blip2PivotEncoder
-
-
-MODEL_TYPES = {"prip_pivot_encoder": _qformer, "blip-2": _blip2}
-"""Getter of the class by model_type: PRIP's own format, and BLIP-2 in transformers."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +15,6 @@ from ..loading.published_files import find_file, read_weights
 from .clip_scorer import VIT_L_14, clip_folder, inside
 from .preprocessing import clip_pixels
 from .scorer import Scorer, head_name, linear_head, read_head
-
-if TYPE_CHECKING:
-    from typing import Self
 
 PUBLISHED_CLIP = "openai/clip-vit-large-patch14@32bd64288804d66eefd0ccbe215aa642df71cc41"
 FILES = ("aesthetic-model.pth", "sac+logos+ava1-l14-linearMSE.pth")
@@ -52,11 +49,6 @@ class Aesthetic(Scorer):
         self.edge: int = vision.image_size
         self.head = linear_head(vision.projection_dim, config.head)
         self.post_init()
-
-    @classmethod
-    def from_config(cls, config: AestheticConfig) -> Self:
-        """Build the reward with random weights."""
-        return cls(config).eval()
 
     def score(self, user_prompts: Sequence[str], images: Tensor) -> Tensor:
         """Return the aesthetic scores, float32 `(n,)`; the prompts are not read."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -19,50 +19,19 @@ from ..loading.untrusted import check_model_type, open_weights, read_json
 from ..modeling.strict_model import nested_config
 from ..text.clip_tokens import clip_tokenizer
 from .preprocessing import clip_pixels, processor_pixels
-from .scorer import Scorer
-
-if TYPE_CHECKING:
-    from typing import Self
+from .scorer import Scorer, tower
 
 VIT_L_14: dict[str, Any] = {
     "projection_dim": 768,
-    "text_config": {
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "projection_dim": 768,
-    },
-    "vision_config": {
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "patch_size": 14,
-        "projection_dim": 768,
-    },
+    "text_config": tower(768, 12, 12, projection_dim=768),
+    "vision_config": tower(1024, 24, 16, projection_dim=768, patch_size=14),
 }
 """openai/clip-vit-large-patch14, as fields of a CLIPConfig."""
 
 VIT_H_14: dict[str, Any] = {
     "projection_dim": 1024,
-    "text_config": {
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "projection_dim": 1024,
-        "hidden_act": "gelu",
-    },
-    "vision_config": {
-        "hidden_size": 1280,
-        "intermediate_size": 5120,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 16,
-        "patch_size": 14,
-        "projection_dim": 1024,
-        "hidden_act": "gelu",
-    },
+    "text_config": tower(1024, 24, 16, projection_dim=1024, hidden_act="gelu"),
+    "vision_config": tower(1280, 32, 16, projection_dim=1024, hidden_act="gelu", patch_size=14),
 }
 """open_clip's ViT-H-14, as fields of a CLIPConfig."""
 
@@ -75,6 +44,8 @@ class ClipScorer(Scorer):
 
     published_clip: dict[str, Any]
     """Default architecture, as fields of a CLIPConfig."""
+    pixels = staticmethod(clip_pixels)
+    """Maps images and the edge in pixels to float32 `(n, 3, edge, edge)`, preprocessed as this CLIP's authors do."""
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
@@ -83,11 +54,6 @@ class ClipScorer(Scorer):
         self.edge: int = clip.vision_config.image_size
         self.text_length: int = clip.text_config.max_position_embeddings
         self.post_init()
-
-    @classmethod
-    def from_config(cls, config: PreTrainedConfig) -> Self:
-        """Build the reward with random weights."""
-        return cls(config).eval()
 
     @classmethod
     def from_original(
@@ -101,10 +67,6 @@ class ClipScorer(Scorer):
         fields, weights, folder = clip_folder(place or cls.published, revision)
         make_config: Any = cls.config_class
         return cls.from_weights(make_config(clip=fields), inside("clip", weights), folder, dtype)
-
-    def pixels(self, images: Tensor, edge: int) -> Tensor:
-        """Return images as this CLIP's authors preprocess them, float32 `(n, 3, edge, edge)`."""
-        return clip_pixels(images, edge)
 
     def clean(self, user_prompt: str) -> str:
         """Return a user prompt as this CLIP's authors clean it before tokenizing."""
@@ -160,10 +122,7 @@ class PickScore(ClipScorer):
     base_model_prefix = "pick_score"
     published = "yuvalkirstain/PickScore_v1"
     published_clip = VIT_H_14
-
-    def pixels(self, images: Tensor, edge: int) -> Tensor:
-        """Preprocess as transformers' CLIPProcessor, which the authors use."""
-        return processor_pixels(images, edge)
+    pixels = staticmethod(processor_pixels)
 
     def clean(self, user_prompt: str) -> str:
         """Return the prompt unchanged: transformers' CLIPTokenizer cleans nothing."""

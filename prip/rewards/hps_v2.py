@@ -60,10 +60,7 @@ class HpsV2(ClipScorer):
     base_model_prefix = "hps_v2"
     published = "xswu/HPSv2"
     published_clip = VIT_H_14
-
-    def pixels(self, images: Tensor, edge: int) -> Tensor:
-        """Preprocess as the package hpsv2."""
-        return padded_pixels(images, edge)
+    pixels = staticmethod(padded_pixels)
 
     def score(self, user_prompts: Sequence[str], images: Tensor) -> Tensor:
         """Return 100 times the cosine, float32 `(n,)`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -13,33 +13,15 @@ from transformers.models.blip.modeling_blip_text import BlipTextModel
 from ..loading.published_files import find_file, hub_file, read_weights
 from ..processing import load_tokenizer
 from .preprocessing import clip_pixels
-from .scorer import Scorer, TokenizedModel, head_name, linear_head, read_head
-
-if TYPE_CHECKING:
-    from typing import Self
+from .scorer import Scorer, TokenizedModel, head_name, linear_head, read_head, tower
 
 PUBLISHED_TOKENIZER = "google-bert/bert-base-uncased@86b5e0934494bd15c9632b12f734a8a67f723594"
 FILES = ("ImageReward.pt",)
 
-VIT_LARGE: dict[str, Any] = {
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "patch_size": 16,
-    "image_size": 224,
-    "layer_norm_eps": 1e-6,
-}
+VIT_LARGE = tower(1024, 24, 16, patch_size=16, image_size=224, layer_norm_eps=1e-6)
 """BLIP's large vision transformer, as fields of a BlipVisionConfig."""
 
-MED_BASE: dict[str, Any] = {
-    "vocab_size": 30524,
-    "hidden_size": 768,
-    "encoder_hidden_size": 1024,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-}
+MED_BASE = tower(768, 12, 12, vocab_size=30524, encoder_hidden_size=1024)
 """BLIP's text network, a BERT with cross-attention (med_config.json), as fields of a BlipTextConfig."""
 
 _UNUSED = ("blip.vision_proj.", "blip.text_proj.", "blip.text_encoder.embeddings.position_ids")
@@ -98,9 +80,11 @@ class ImageReward(TokenizedModel, Scorer):
         self.post_init()
 
     @classmethod
-    def from_config(cls, config: ImageRewardConfig, tokenizer: PreTrainedTokenizerFast) -> Self:
+    def from_config(  # type: ignore[override]
+        cls, config: ImageRewardConfig, tokenizer: PreTrainedTokenizerFast
+    ) -> Self:
         """Build the reward with random weights."""
-        model = cls(config).eval()
+        model = super().from_config(config)
         model.tokenizer = tokenizer
         return model
 

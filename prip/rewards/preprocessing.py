@@ -21,7 +21,8 @@ CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 def clip_pixels(images: Tensor, edge: int) -> Tensor:
     """Preprocess as openai/CLIP, open_clip and ImageReward: Pillow's bicubic, then torchvision's CenterCrop."""
     resized = resize(images, *size_of_shorter_edge(images, edge))
-    return normalise(crop_at(resized, edge, [rounded_margin(side, edge) for side in resized.shape[-2:]]) / 255)
+    margins = [round((side - edge) / 2) for side in resized.shape[-2:]]  # half to even, as torchvision rounds
+    return normalise(crop_at(resized, edge, margins) / 255)
 
 
 def processor_pixels(images: Tensor, edge: int) -> Tensor:
@@ -68,11 +69,6 @@ def size_of_longer_edge(images: Tensor, edge: int) -> tuple[int, int]:
     height, width = images.shape[-2:]
     scale = edge / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def rounded_margin(side: int, edge: int) -> int:
-    """Return the margin before a center crop, rounded half to even as torchvision does."""
-    return round((side - edge) / 2)
 
 
 def crop_at(images: Tensor, edge: int, margins: list[int]) -> Tensor:

@@ -143,7 +143,6 @@ def load_reward(name_or_path: str | Path, device: str | None = None, dtype: str 
 
 
 def _load_own(place: str, revision: str | None, dtype: torch.dtype) -> Any:
-    """Load a reward that `save_pretrained` wrote."""
     config = resolve_folder(place, revision) / "config.json"
     model_type = read_json(config).get("model_type")
     if model_type not in OWN_FORMATS:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,6 @@ from ..modeling.strict_model import StrictModel
 from ..processing import load_tokenizer, save_tokenizer
 from ..protocols import Images
 from .preprocessing import check_float_pairs, check_pairs
-
-if TYPE_CHECKING:
-    from typing import Self
 
 HEAD_WIDTHS = (1024, 128, 64, 16)
 """Inner widths of the published linear heads."""
@@ -82,6 +79,11 @@ class Scorer(StrictModel):
         return self.score(user_prompts, images.float().to(self.device)).float()
 
     @classmethod
+    def from_config(cls, config: PreTrainedConfig) -> Self:
+        """Build the reward with random weights."""
+        return cls(config).eval()
+
+    @classmethod
     def from_weights(
         cls, config: PreTrainedConfig, weights: Mapping[str, Tensor], origin: object, dtype: torch.dtype | None = None
     ) -> Self:
@@ -134,6 +136,12 @@ class TokenizedModel(StrictModel):
         model = super().from_pretrained(name_or_path, **options)
         model.tokenizer = load_tokenizer(resolve_folder(name_or_path, options.get("revision")))
         return model
+
+
+def tower(width: int, layers: int, heads: int, **fields: Any) -> dict[str, Any]:
+    """Return the fields of the config of a transformer whose inner width is four times its width."""
+    sizes = {"hidden_size": width, "intermediate_size": 4 * width}
+    return {**sizes, "num_hidden_layers": layers, "num_attention_heads": heads, **fields}
 
 
 def linear_head(width: int, widths: Sequence[int] | None = None) -> nn.Sequential:

@@ -162,7 +162,7 @@ def test_a_used_word_cannot_be_spelled_in_pieces(constraints: Constraints) -> No
     before[table.texts.index(piece)] = True  # as if the tokenizer's own first token were another
     rows[0].unused = before
     constraints.advance(rows, [table.texts.index(piece)])
-    word = rows[0].place.chunk
+    word = rows[0].position.chunk
     for length in range(1, len(rest) + 1):
         if rest[:length] in table.texts and word + rest[:length] == "wide":
             assert rest[:length] not in allowed_texts(constraints, rows)

@@ -12,7 +12,7 @@ from hub_server import LocalHub
 from prip.refiner import Refiner
 from prip.rewards import parse_reward
 from prip.training.cli.command import CONFIGS, main, parse_settings
-from prip.training.runs.pinned_settings import pin_decoder, pin_encoder, pin_prepare, pin_rl, pin_tune
+from prip.training.runs.pinned_settings import pin_base, pin_prepare, pin_rl, pin_tune
 
 STAGES = ("prepare", "encoder", "decoder", "rl")
 
@@ -45,7 +45,7 @@ def test_every_preset_parses(preset: str, stage: str) -> None:
 @pytest.mark.parametrize("preset", ["paper", "tinyllama", "modern"])
 def test_presets_pin_all_that_comes_from_the_hub(preset: str, hub: LocalHub) -> None:
     """A name without a commit would be asked for, and the hub knows none of them."""
-    for stage, pin in zip(STAGES, (pin_prepare, pin_encoder, pin_decoder, pin_rl), strict=True):
+    for stage, pin in zip(STAGES, (pin_prepare, pin_base, pin_base, pin_rl), strict=True):
         pin(parse_settings(stage, ["--config", preset, "--run", "r"]))
     pin_tune(parse_settings("tune", ["--config", "paper", "--run", "r"]))
     assert not hub.requests

@@ -12,7 +12,7 @@ from made_data import write_data
 from tiny_parts import t5_config
 from transformers import T5ForConditionalGeneration
 
-from prip.training.runs.pinned_settings import pin_decoder, pin_encoder, pin_prepare, pin_rl
+from prip.training.runs.pinned_settings import pin_base, pin_prepare, pin_rl
 from prip.training.settings import DecoderSettings, EncoderSettings, LoopSettings, PrepareSettings, RlSettings
 from prip.training.settings.rl import PartsSettings
 from prip.training.warmup import encoder
@@ -58,8 +58,8 @@ def test_prepare_tells_the_commits_of_all_that_it_takes_from_the_hub(commits: tu
 
 def test_the_other_stages_do_so_too(commits: tuple[str, str]) -> None:
     first, second = commits
-    assert pin_encoder(EncoderSettings(run=RUN, base="org/name")).base == f"org/name@{second}"
-    assert pin_decoder(DecoderSettings(run=RUN, base="org/name@v1")).base == f"org/name@{first}"
+    assert pin_base(EncoderSettings(run=RUN, base="org/name")).base == f"org/name@{second}"
+    assert pin_base(DecoderSettings(run=RUN, base="org/name@v1")).base == f"org/name@{first}"
     options = {"unet": "org/name"}
     named = PartsSettings(generator="org/name@v1", generator_options=options, rewards=("aesthetic", "hps-v2.1@v1"))
     parts = pin_rl(RlSettings(run=RUN, parts=named)).parts
@@ -71,8 +71,8 @@ def test_the_other_stages_do_so_too(commits: tuple[str, str]) -> None:
 def test_what_names_nothing_on_the_hub_stays(hub: LocalHub) -> None:
     for settings, pin in (
         (PrepareSettings(run=RUN, diffusiondb=Path("/here")), pin_prepare),
-        (EncoderSettings(run=RUN), pin_encoder),
-        (DecoderSettings(run=RUN, base="/here"), pin_decoder),
+        (EncoderSettings(run=RUN), pin_base),
+        (DecoderSettings(run=RUN, base="/here"), pin_base),
         (RlSettings(run=RUN, parts=PartsSettings(rewards=("/here",))), pin_rl),
     ):
         assert pin(settings) == settings

@@ -98,9 +98,9 @@ def _with_extended_configs(arguments: Sequence[str], settings_class: type, prese
     for argument in words:
         flag, equals, value = argument.partition("=")
         if flag == "--config":
-            for file in read_config_chain(value if equals else next(words, ""), presets):
-                check_names(settings_class, file.values)
-                result += ["--config", str(file.path)]
+            for path, values in read_config_chain(value if equals else next(words, ""), presets).items():
+                check_names(settings_class, values)
+                result += ["--config", str(path)]
         else:
             result.append(argument)
     return result
@@ -122,7 +122,6 @@ def _summary(name: str, parser: SettingsParser, words: Sequence[str], parsed: Na
 
 
 def _typed(value: Any) -> str:
-    """Return a value as it is typed on the command line."""
     return str(value) if isinstance(value, (str, Path)) else json.dumps(value, default=str)
 
 

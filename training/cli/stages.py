@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +54,6 @@ def top_parser() -> Parser:
         prog="prip-train",
         description="Train PRIP, stage by stage:\n" + "\n".join(lines),
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("stage", choices=STAGES, metavar="stage", help="one of the above; its options follow")
     return parser

@@ -71,15 +71,11 @@ def read_batches(
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, count, batch_size):
             indices = range(start, min(start + batch_size, count))
-            ahead.append((indices, [pool.submit(_read, read, index) for index in indices]))
+            ahead.append((indices, [pool.submit(lambda index: read_image(read(index)), index) for index in indices]))
             if len(ahead) > 1:
                 yield from _by_size(*ahead.popleft(), bad)
         if ahead:
             yield from _by_size(*ahead.popleft(), bad)
-
-
-def _read(read: Callable[[int], bytes], index: int) -> Tensor:
-    return read_image(read(index))
 
 
 def _by_size(indices: range, images: list[Future[Tensor]], bad: dict[int, str]) -> Iterator[ImageBatch]:

@@ -6,7 +6,6 @@ memory.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from prip.errors import CheckpointError, InputError
-from prip.files import replace_file
+from prip.files import hash_of_texts, replace_file
 
 INDEX, SINGLE = "index.parquet", "pivots.safetensors"
 """SINGLE is the shard if the index has no column of shards."""
@@ -35,7 +34,7 @@ class PivotCache:
         shards = index["shard"] if "shard" in index else pd.Series([SINGLE] * len(index), dtype="str")
         self._shard_of, self._shards = pd.factorize(shards)
         self._row_of = index["row"].to_numpy(np.int64)
-        self._places = dict(zip(index["image_name"], range(len(index)), strict=True))
+        self._numbers = dict(zip(index["image_name"], range(len(index)), strict=True))
         self._maps: dict[int, np.memmap] = {}
         missing = [name for name in self._shards if not (self.folder / name).is_file()]
         if missing or not len(index):
@@ -43,32 +42,32 @@ class PivotCache:
         self.pivot_length, self.pivot_width = self._map(0).shape[1:]
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._numbers)
 
     @property
     def names(self) -> list[str]:
         """Image names, in the order of the index."""
-        return list(self._places)
+        return list(self._numbers)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._places
+        return name in self._numbers
 
     def __getitem__(self, names: Sequence[str]) -> Tensor:
         """Return the pivots of these images: float32 (len(names), pivot_length, pivot_width).
 
         Raise InputError for an unknown name and CheckpointError for a damaged shard.
         """
-        missing = [name for name in names if name not in self._places]
+        missing = [name for name in names if name not in self._numbers]
         if missing:
             raise InputError(
                 f"pivot cache {self.folder}: no pivot of {missing[0]!r} ({len(missing)} names are missing)"
             )
-        places = np.array([self._places[name] for name in names], np.int64)
-        result = np.empty((len(places), self.pivot_length, self.pivot_width), np.float32)
-        shards = self._shard_of[places]
+        numbers = np.array([self._numbers[name] for name in names], np.int64)
+        result = np.empty((len(numbers), self.pivot_length, self.pivot_width), np.float32)
+        shards = self._shard_of[numbers]
         for shard in np.unique(shards):
             chosen = shards == shard
-            result[chosen] = self._map(int(shard))[self._row_of[places[chosen]]]
+            result[chosen] = self._map(int(shard))[self._row_of[numbers[chosen]]]
         return torch.from_numpy(result)
 
     def _map(self, shard: int) -> np.memmap:
@@ -114,14 +113,14 @@ def write_shard(path: Path, names: Sequence[str], pivots: np.ndarray | Tensor) -
     stored = tensor.to(torch.float16)
     if not stored.isfinite().all():
         raise InputError("pivots: expected numbers that fp16 can hold, got nan, inf or more than 65,504")
-    content = save({"pivots": np.ascontiguousarray(stored.numpy())}, {"names": _hash(names)})
-    replace_file(path, lambda temporary: _write(temporary, content))
+    content = save({"pivots": np.ascontiguousarray(stored.numpy())}, {"names": hash_of_texts(names)})
+    replace_file(path, lambda temporary: temporary.write_bytes(content))
 
 
 def is_shard_of(path: Path, names: Sequence[str]) -> bool:
     """Return whether `path` is a complete shard of these images in this order."""
     try:
-        return len(_map_shard(path)) == len(names) and _header(path)[0]["__metadata__"]["names"] == _hash(names)
+        return len(_map_shard(path)) == len(names) and _header(path)[0]["__metadata__"]["names"] == hash_of_texts(names)
     except (CheckpointError, KeyError):
         return False
 
@@ -144,11 +143,3 @@ def write_index(folder: Path, shards: Mapping[str, Sequence[str]]) -> None:
     for path in folder.glob("*.safetensors"):
         if path.name not in shards:
             path.unlink()
-
-
-def _hash(names: Sequence[str]) -> str:
-    return hashlib.sha256("\0".join(names).encode()).hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)

@@ -179,8 +179,6 @@ def _trainer(
 
 
 class _StepBatches(Dataset[Any]):
-    """The module's batches by number."""
-
     def __init__(self, module: StageModule, count: int) -> None:
         self._module, self._count = module, count
 

@@ -6,9 +6,9 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -19,9 +19,6 @@ from prip.errors import InputError
 from prip.modeling import PreferenceEncoder, PromptDecoder
 
 from ..settings import LoopSettings, OptimizerSettings
-
-if TYPE_CHECKING:
-    from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 _log = logging.getLogger(__name__)
 

@@ -59,7 +59,6 @@ class StepOrder:
         return permutation_indices(start, count, self._count, self._seed, self._stage, "order")
 
     def _sorted_steps(self, number: int, total: int) -> list[list[int]]:
-        """Return the examples of each step of a window."""
         size = self._window * total
         indices = sorted(self._shuffled(number * size, size), key=self._lengths.__getitem__)
         seed = derive_seed(self._seed, self._stage, "steps of a window", number)

@@ -71,14 +71,14 @@ def part_paths(settings: PrepareSettings) -> dict[str, str]:
     Raise CheckpointError if one is missing in the run, and InputError if two rewards share a name.
     """
     parts = settings.run / "parts"
-    rewards = settings.reward_places(settings.run)
+    rewards = settings.reward_sources(settings.run)
     paths = {f"rewards/{_short(reward)}": reward for reward in rewards}
     if len(paths) < len(rewards):
         raise InputError(f"rewards: expected different names, got {', '.join(rewards)}")
     if settings.diffusiondb is None:
         paths["user_prompts"] = str(settings.user_prompts or parts / "prompts" / "user_prompts.parquet")
         paths["system_prompts"] = str(settings.system_prompts or parts / "prompts" / "system_prompts.parquet")
-        paths["generator"] = settings.generator_place(settings.run)
+        paths["generator"] = settings.generator_source(settings.run)
     paths["pivot_encoder"] = settings.pivot_encoder or str(parts / "pivot_encoder")
     missing = [] if rewards else [str(parts / "rewards")]
     missing += [path for path in paths.values() if Path(path).is_relative_to(parts) and not Path(path).exists()]

@@ -75,8 +75,8 @@ def _paths(settings: RewritesSettings) -> dict[str, str]:
         paths = {"log": str(settings.sessions.log or parts / "log" / "metadata.parquet")}
     else:
         paths = {"system_prompts_kept": str(data / SYSTEM_PROMPTS), "statistics": str(data / REWARDS)}
-        paths |= {"generator": synthetic.generator_place(settings.run)}
-        rewards = synthetic.reward_places(settings.run)
+        paths |= {"generator": synthetic.generator_source(settings.run)}
+        rewards = synthetic.reward_sources(settings.run)
         paths |= {f"rewards/{Path(reward.partition('=')[0]).name}": reward for reward in rewards}
         if synthetic.user_prompts == "table":
             paths["user_prompts"] = str(synthetic.table or parts / "prompts" / "user_prompts.parquet")

@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
+from transformers import PreTrainedConfig
 
 from prip.fingerprints import modules_inside
 
 from ..settings import RolloutSettings
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
     from .context import RlContext
 
 ADAFACTOR_STATE = 4

@@ -72,9 +72,9 @@ def load_parts(settings: RlSettings) -> RlParts:
     return RlParts(
         model=PripModel(encoder, PromptDecoder.from_pretrained(decoder_folder, dtype=dtypes["decoder"])),
         processor=PripProcessor(encoder_tokenizer, load_tokenizer(decoder_folder)),
-        generator=load_generator(chosen.generator_place(run), devices["generator"], **options),
+        generator=load_generator(chosen.generator_source(run), devices["generator"], **options),
         rewards=[
-            load_reward(name, devices["rewards"], chosen.reward_dtype or dtype) for name in chosen.reward_places(run)
+            load_reward(name, devices["rewards"], chosen.reward_dtype or dtype) for name in chosen.reward_sources(run)
         ],
         train_prompts=by_split["train"],
         dev_prompts=by_split["dev"],
@@ -134,7 +134,6 @@ def reward_statistics(parts: RlParts, settings: RlSettings, folder: Path, scorer
 
 
 def _statistics_of_the_first(stored: Path, names: Sequence[str]) -> RewardStatistics:
-    """Wait for the statistics of the first process."""
     deadline = time.monotonic() + STATISTICS_TIMEOUT_S
     while (statistics := RewardStatistics.read(stored, names)) is None:
         if time.monotonic() > deadline:

@@ -278,7 +278,6 @@ def build_module(parts: RlParts, settings: RlSettings, folder: Path) -> RlModule
 
 
 def _best(model: PripModel, settings: RlSettings, part: Path) -> PripModel:
-    """Return the model with the best state of the learner."""
     if settings.learns == "encoder":
         return PripModel(PreferenceEncoder.from_pretrained(part), model.decoder)
     return PripModel(model.encoder, PromptDecoder.from_pretrained(part))

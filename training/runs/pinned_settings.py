@@ -23,6 +23,7 @@ from ..settings import (
 from .processes import process_rank
 
 Drawing = TypeVar("Drawing", bound=DrawingSettings)
+Based = TypeVar("Based", EncoderSettings, DecoderSettings)
 GENERATOR_REFERENCES = ("unet", "adapter", "upscaler")
 """Options of a generator that name a folder or a repository on the Hub"""
 
@@ -50,12 +51,7 @@ def pin_rewrites(settings: RewritesSettings) -> RewritesSettings:
     return replace(settings, synthetic=_pinned_drawing(settings.synthetic), evaluation=evaluation)
 
 
-def pin_encoder(settings: EncoderSettings) -> EncoderSettings:
-    """Pin the base model."""
-    return replace(settings, base=_pinned(settings.base))
-
-
-def pin_decoder(settings: DecoderSettings) -> DecoderSettings:
+def pin_base(settings: Based) -> Based:
     """Pin the base model."""
     return replace(settings, base=_pinned(settings.base))
 
@@ -80,16 +76,11 @@ def _pinned(reference: str | None) -> str | None:
 
 
 def _pinned_drawing(settings: Drawing) -> Drawing:
-    """Pin generator and rewards."""
+    options = settings.generator_options
+    references = {name: value for name in GENERATOR_REFERENCES if isinstance(value := options.get(name), str)}
     return replace(
         settings,
         generator=_pinned(settings.generator),
-        generator_options=_pinned_options(settings.generator_options),
+        generator_options={**options, **{name: pinned(value) for name, value in references.items()}},
         rewards=tuple(map(pinned_reward, settings.rewards)),
     )
-
-
-def _pinned_options(options: dict[str, object]) -> dict[str, object]:
-    """Pin the options that name a folder or a repository."""
-    references = {name: value for name in GENERATOR_REFERENCES if isinstance(value := options.get(name), str)}
-    return {**options, **{name: pinned(value) for name, value in references.items()}}

@@ -12,34 +12,3 @@ from .shared import DrawingSettings, LoopSettings, OptimizerSettings, RunSetting
 from .stand_ins import StandInsSettings
 from .tune import AnchorSettings, PullSettings, TuneDevSettings, TuneSettings
 from .world import UnetSizes, WorldSettings
-
-__all__ = [
-    "AnchorSettings",
-    "ChunkSettings",
-    "DecoderSettings",
-    "DrawingSettings",
-    "EncoderSettings",
-    "ExportSettings",
-    "LlamaSizes",
-    "LoopSettings",
-    "LoraSettings",
-    "OptimizerSettings",
-    "PartsSettings",
-    "PpoSettings",
-    "PullSettings",
-    "RewritesSettings",
-    "RlSettings",
-    "RolloutSettings",
-    "PrepareSettings",
-    "RunSettings",
-    "SessionSettings",
-    "StandInsSettings",
-    "SyntheticSettings",
-    "SystemPromptSettings",
-    "T5Sizes",
-    "TrainSettings",
-    "TuneDevSettings",
-    "TuneSettings",
-    "UnetSizes",
-    "WorldSettings",
-]

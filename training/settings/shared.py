@@ -146,11 +146,11 @@ class DrawingSettings:
     """Rewards, each as a folder, ID[@REVISION] on the Hub or a registered name (NAME, NAME@REVISION,
     NAME=PLACE@REVISION); empty means every folder in RUN/parts/rewards."""
 
-    def generator_place(self, run: Path) -> str:
+    def generator_source(self, run: Path) -> str:
         """Return the folder or Hub ID of the generator."""
         return self.generator or str(run / "parts" / "generator")
 
-    def reward_places(self, run: Path) -> list[str]:
+    def reward_sources(self, run: Path) -> list[str]:
         """Return the names of the rewards, or the folders in RUN/parts/rewards if none are named."""
         folders = (path for path in (run / "parts" / "rewards").glob("*") if path.is_dir())
         return list(self.rewards) or sorted(map(str, folders))

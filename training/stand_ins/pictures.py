@@ -34,6 +34,22 @@ CLIP: dict[str, Any] = {
 }
 HEAD = [16, 8]
 """Inner widths of the rewards' heads."""
+IMAGE_REWARD: dict[str, Any] = {
+    "vision": {**VISION, "layer_norm_eps": 1e-6},
+    "text": {**TEXT, "vocab_size": 128, "encoder_hidden_size": 32, "bos_token_id": None, "sep_token_id": 3},
+    "head": HEAD,
+}
+"""Fields of an ImageRewardConfig."""
+UNET: dict[str, Any] = {
+    "block_out_channels": (16, 32),
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    "layers_per_block": 1,
+    "cross_attention_dim": TEXT["hidden_size"],
+    "attention_head_dim": 2,
+    "norm_num_groups": 8,
+}
+"""A UNet of two levels."""
 
 
 def write_blip2(folder: Path) -> None:
@@ -48,19 +64,8 @@ def write_stable_diffusion(folder: Path, image_size: int) -> None:
     from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    width = 16
-    unet = UNet2DConditionModel(
-        sample_size=image_size // 8,
-        block_out_channels=(width, 2 * width),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=TEXT["hidden_size"],
-        attention_head_dim=2,
-        norm_num_groups=8,
-    )
     autoencoder = AutoencoderKL(
-        block_out_channels=(width,) * 4,
+        block_out_channels=(16,) * 4,
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         latent_channels=4,
@@ -70,7 +75,7 @@ def write_stable_diffusion(folder: Path, image_size: int) -> None:
         vae=autoencoder,
         text_encoder=CLIPTextModel(CLIPTextConfig(**TEXT)),
         tokenizer=clip_prompt_tokenizer(),
-        unet=unet,
+        unet=UNet2DConditionModel(sample_size=image_size // 8, **UNET),
         scheduler=PNDMScheduler(skip_prk_steps=True, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
@@ -83,10 +88,7 @@ def write_stable_diffusion(folder: Path, image_size: int) -> None:
 def write_reward(folder: Path, name: str) -> None:
     """Write a published reward by its registered name."""
     if name == "image-reward":
-        text = {**TEXT, "vocab_size": 128, "encoder_hidden_size": VISION["hidden_size"], "bos_token_id": None}
-        vision = {**VISION, "layer_norm_eps": 1e-6}
-        config = ImageRewardConfig(vision=vision, text={**text, "sep_token_id": 3}, head=HEAD)
-        reward: Any = ImageReward.from_config(config, bert_tokenizer())
+        reward: Any = ImageReward.from_config(ImageRewardConfig(**IMAGE_REWARD), bert_tokenizer())
     elif name == "aesthetic":
         reward = Aesthetic.from_config(AestheticConfig(vision={**VISION, "projection_dim": 16}, head=HEAD))
     elif name == "clip-score":

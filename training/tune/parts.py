@@ -54,7 +54,7 @@ class TuneParts:
 def load_tune_parts(settings: TuneSettings) -> TuneParts:
     """Load the parts that the settings name. Raise CheckpointError if one is missing."""
     parts, data = settings.run / "parts", settings.data or settings.run / "data"
-    names = settings.reward_places(settings.run)
+    names = settings.reward_sources(settings.run)
     if not names:
         raise CheckpointError(f"{parts / 'rewards'} is missing: run `prip-train world` first")
     device = str(parts_device(settings))
@@ -71,7 +71,7 @@ def load_tune_parts(settings: TuneSettings) -> TuneParts:
     if "system" in (settings.pull.prompts, settings.anchor.prompts):
         table = read_prompts(data / SYSTEM_PROMPTS, "system_prompt", 0, settings.seed)
         system = table["prompt"][table["split"] == "train"].tolist()
-    generator = load_generator(settings.generator_place(settings.run), device, **settings.generator_options)
+    generator = load_generator(settings.generator_source(settings.run), device, **settings.generator_options)
     return TuneParts(generator, rewards, by_split, system, statistics)
 
 

@@ -176,7 +176,7 @@ class TuneModule(StageModule):
     def export(self, folder: Path) -> None:
         """Write the whole pipeline, with the obedience of the untuned one, if it was measured."""
         self.tunable.generator.save_pretrained(folder)
-        obedience = Path(self.settings.generator_place(self.settings.run)) / "obedience.json"
+        obedience = Path(self.settings.generator_source(self.settings.run)) / "obedience.json"
         if obedience.is_file():
             shutil.copy(obedience, folder / obedience.name)
 

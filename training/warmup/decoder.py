@@ -7,9 +7,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast
@@ -38,15 +39,12 @@ from ..engine.sharding import holds_float32
 from ..engine.stage_module import StageModule
 from ..engine.step_order import StepOrder
 from ..from_scratch import llama_config, train_decoder_tokenizer
-from ..runs.pinned_settings import base_hash, pin_decoder
+from ..runs.pinned_settings import base_hash, pin_base
 from ..runs.processes import process_rank
 from ..runs.refiner_folder import training_record, write_refiner
 from ..runs.run_folder import stage_folder
 from ..runs.seeds import derive_seed, seed_everything
 from ..settings import DecoderSettings, LlamaSizes, LoraSettings
-
-if TYPE_CHECKING:
-    from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 _log = logging.getLogger(__name__)
 
@@ -113,7 +111,6 @@ class DecoderModule(StageModule):
         return self.encode(texts, skipped if self.settings.learn_prefix else prefix_lengths(texts)), pairs.image_names
 
     def _lengths(self, texts: list[str]) -> list[int]:
-        """Return the number of tokens of each text in training."""
         chunks = [texts[start : start + 10_000] for start in range(0, len(texts), 10_000)]
         encoded = (self.tokenizer(chunk, add_special_tokens=False, verbose=False)["input_ids"] for chunk in chunks)
         return [min(self.settings.max_tokens, len(ids) + 1) for chunk in encoded for ids in chunk]
@@ -239,7 +236,7 @@ def _names_before(names: Sequence[str], size: int) -> list[str]:
 def run(settings: DecoderSettings) -> dict[str, Any]:
     """Train the prompt decoder and return its metrics. The part is written to RUN/decoder/part and, trained on
     rewrites, the whole refiner to RUN/decoder/refiner."""
-    settings = pin_decoder(settings)
+    settings = pin_base(settings)
     data = settings.data or settings.run / "data"
     splits = read_system_prompts(data) if settings.rewrites is None else read_rewrites(settings.rewrites)
     seed_everything(settings.seed, DecoderModule.stage, "weights")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -30,13 +31,10 @@ from ..engine.sharding import holds_float32
 from ..engine.stage_module import StageModule
 from ..engine.step_order import StepOrder
 from ..from_scratch import t5_config, train_encoder_tokenizer
-from ..runs.pinned_settings import base_hash, pin_encoder
+from ..runs.pinned_settings import base_hash, pin_base
 from ..runs.run_folder import stage_folder
 from ..runs.seeds import derive_seed, seed_everything
 from ..settings import EncoderSettings, T5Sizes
-
-if TYPE_CHECKING:
-    from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 
 class EncoderModule(StageModule):
@@ -115,7 +113,7 @@ class EncoderModule(StageModule):
 
 def run(settings: EncoderSettings) -> dict[str, Any]:
     """Train the preference encoder and return its metrics; the part is written to RUN/encoder/part."""
-    settings = pin_encoder(settings)
+    settings = pin_base(settings)
     data = settings.data or settings.run / "data"
     splits = read_preferred_images(data, settings.images)
     seed_everything(settings.seed, EncoderModule.stage, "weights")

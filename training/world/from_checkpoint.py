@@ -89,7 +89,6 @@ def _choose(names: Sequence[str]) -> list[str]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy the files that belong to a checkpoint."""
     for name in hub_files(
         [path.relative_to(source).as_posix() for path in sorted(source.rglob("*")) if path.is_file()]
     ):

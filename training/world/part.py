@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from prip.errors import InputError
@@ -16,9 +17,6 @@ from ..engine.stage_module import StageModule
 from ..runs.seeds import permutation_indices, seed_everything
 from ..settings import LoopSettings, OptimizerSettings, WorldSettings
 from .renders import Renders, make_renders
-
-if TYPE_CHECKING:
-    from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 
 class Part(StageModule):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def summarise(
     missing = set(about["scorers"]) - set(next(iter(results.cells.values())).scores)
     if missing:
         raise InputError(f"{path}: expected scores of {', '.join(sorted(missing))}, got none")
-    seen = [cell for cell in _cells(about) if cell in results.cells]
+    seen = [cell for cell in product(about["generators"], about["refiners"]) if cell in results.cells]
     counts = {
         "prompts": len(results.prompts),
         "clusters": len(set(results.prompts.clusters)),
@@ -118,10 +119,6 @@ def main_scorer(about: Mapping[str, Any]) -> str:
     """Return a report's main scorer: the first held-out one, or else the first."""
     held_out = [name for name, entry in about["scorers"].items() if entry["role"] == "held out"]
     return (held_out or list(about["scorers"]))[0]
-
-
-def _cells(about: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(generator, refiner) for generator in about["generators"] for refiner in about["refiners"]]
 
 
 class _ScorerTable:

@@ -33,8 +33,8 @@ class Table:
     """A title, columns, rows of cells, a note on how to read them, and what the best cells are."""
 
     title: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
     note: str = ""
     best: str = ""
 
@@ -83,7 +83,6 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Escape the characters that Markdown would interpret."""
     return "".join(f"\\{letter}" if letter in r"\`*[]<>|" else letter for letter in " ".join(text.split()))
 
 

@@ -90,7 +90,7 @@ def _scores(summary: Record, generator: str) -> Table:
         "with 95 % intervals by resampling clusters."
     )
     title, best = f"Scores on {generator_title(about, generator)}", "the best refiner of a scorer"
-    return Table(title, tuple(columns), _frozen(cells), note, best)
+    return Table(title, columns, cells, note, best)
 
 
 def _mean_cells(about: Record, rows: Sequence[Record]) -> list[Cell]:
@@ -130,7 +130,7 @@ def _gains(summary: Record, generator: str) -> Table:
             lines.append([Cell(row["refiner"]), Cell(scorer), Cell(entry["role"]), *test])
     columns = (*(Column(head, words=True) for head in ("refiner", "scorer", "role")), *map(Column, _TEST_HEADS))
     title = f"Gain over {NONE} on {generator_title(about, generator)}"
-    return Table(title, columns, _frozen(lines), _test_note(about), "the largest gain of a scorer")
+    return Table(title, columns, lines, _test_note(about), "the largest gain of a scorer")
 
 
 def _comparisons(summary: Record) -> Table:
@@ -149,7 +149,7 @@ def _comparisons(summary: Record) -> Table:
         *(Column(head, words=True) for head in ("from, to", "generator", "scorer", "role")),
         *map(Column, _TEST_HEADS),
     )
-    return Table("Refiners against each other", columns, _frozen(lines), _test_note(about))
+    return Table("Refiners against each other", columns, lines, _test_note(about))
 
 
 def _test_note(about: Record) -> str:
@@ -193,13 +193,13 @@ def _categories(summary: Record, generator: str, scorer: str) -> Table:
     heads = [Column(name, f"n = {max(row['n'] for row in rows)}") for name, rows in by_category.items()]
     lines = [[Cell(refiner), *(cells[name][index] for name in by_category)] for index, refiner in enumerate(refiners)]
     if len(names) <= 6:
-        return Table(title, (Column("refiner", words=True), *heads), _frozen(lines), best=best)
+        return Table(title, (Column("refiner", words=True), *heads), lines, best=best)
     turned = [
         [Cell(name), Cell(head.mark.removeprefix("n = ")), *cells[name]]
         for name, head in zip(cells, heads, strict=True)
     ]
     columns = (Column("category", words=True), Column("n"), *(Column(refiner) for refiner in refiners))
-    return Table(title, columns, _frozen(turned), best=best)
+    return Table(title, columns, turned, best=best)
 
 
 def _gap(gap_closed: Record) -> Table:
@@ -214,7 +214,7 @@ def _gap(gap_closed: Record) -> Table:
     return Table(
         f"Share of the gap from {NONE} to the searched best that is closed",
         (Column("generator", words=True), Column("share")),
-        _frozen(lines),
+        lines,
     )
 
 
@@ -232,13 +232,9 @@ def _agreement(agreement: Record | None) -> Table:
         "The judge compared with the exact truth (0 to 1) on n renders of known scenes; full agreement has correlation "
         "1 and error 0."
     )
-    return Table("Agreement of the judge with the truth", columns, _frozen(lines), note)
+    return Table("Agreement of the judge with the truth", columns, lines, note)
 
 
 def percent(share: float | None) -> str:
     """Return a share in percent; "-" for None."""
     return "-" if share is None else f"{number(100 * share, 1)} %"
-
-
-def _frozen(lines: Iterable[Iterable[Cell]]) -> tuple[tuple[Cell, ...], ...]:
-    return tuple(tuple(line) for line in lines)

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from prip.errors import InputError
 from prip.options import check_whole
 from prip.randomness import random_generator
-
-if TYPE_CHECKING:
-    from transformers import LogitsProcessorList
 
 
 @dataclass(frozen=True)
@@ -107,14 +111,6 @@ def processors(decoding: Decoding, real: Tensor, texts: Sequence[str], seeds: Se
 
     A row's text and seed determine its noise. real: bool (rows, prompt length), False at the decoder's padding.
     """
-    from transformers import (
-        LogitsProcessorList,
-        MinPLogitsWarper,
-        TemperatureLogitsWarper,
-        TopKLogitsWarper,
-        TopPLogitsWarper,
-    )
-
     chain: list[Any] = []
     if decoding.repetition_penalty != 1:
         beams = real.repeat_interleave(decoding.num_beams, dim=0)

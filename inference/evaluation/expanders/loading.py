@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prip.devices import as_dtype
 from prip.errors import CheckpointError
@@ -13,9 +15,6 @@ from prip.loading.folders import resolve_folder
 from prip.loading.strict import load_strictly
 from prip.loading.untrusted import read_config
 from prip.modeling.pretrained import load_base_tokenizer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _TOKENIZER_FILES = ("*.json", "merges.txt", "vocab.txt", "*.model")
 _CONVERT = (

@@ -69,7 +69,6 @@ class PerGenerator(Protocol):
         Raises:
             InputError: The refiner needs a scorer that `scorers` lacks.
         """
-        ...
 
 
 class Kinds(dict[str, str], Generic[T]):

@@ -102,7 +102,6 @@ class Cases:
         return strips
 
     def _rows(self, indices: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
-        """Return the rows of a few prompts from results.parquet."""
         ids = self.results.prompts.ids
         rows: dict[int, list[dict[str, Any]]] = {index: [] for index in indices}
         index_of = {int(ids[index]): index for index in indices}

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def dots(rows: Sequence[str], series: Mapping[str, Sequence[Interval | None]], l
     with _axes(title, 1.2 + 0.16 * lines + 0.16 * len(rows)) as (figure, axes):
         offsets = np.linspace(-0.2, 0.2, len(series)) if len(series) > 1 else [0.0]
         axes.axvline(0, color=COLOURS["soft"], linewidth=1)
-        for offset, (name, values), (colour, marker) in zip(offsets, series.items(), _cycle(len(series)), strict=True):
+        for offset, (name, values), (colour, marker) in zip(offsets, series.items(), cycle(SERIES), strict=False):
             points = [(row + offset, value) for row, value in enumerate(values) if value is not None]
             for height, (_, low, high) in points:
                 axes.plot([low, high], [height, height], color=COLOURS[colour], linewidth=2, solid_capstyle="butt")
@@ -59,7 +60,7 @@ def dots(rows: Sequence[str], series: Mapping[str, Sequence[Interval | None]], l
                 markersize=6,
                 label=name,
             )
-        axes.set_yticks(range(len(rows)), [_short(row) for row in rows])
+        axes.set_yticks(range(len(rows)), [row if len(row) <= 18 else f"{row[:17]}…" for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel(label)
         axes.grid(axis="x")
@@ -103,14 +104,6 @@ def curve(x: Sequence[float | None], y: Sequence[float | None], labels: tuple[st
         axes.grid()
         _legend(axes, 2)
         return _svg(figure, title)
-
-
-def _cycle(count: int) -> list[tuple[str, str]]:
-    return [SERIES[index % len(SERIES)] for index in range(count)]
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 18 else text[:17] + "…"
 
 
 def _legend(axes: Any, count: int) -> None:

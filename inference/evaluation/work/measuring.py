@@ -175,7 +175,6 @@ class Measurer:
         return outcomes
 
     def _stored(self, outcomes: Iterable[_Outcome]) -> dict[str, Images]:
-        """Return the images that the store holds, by address."""
         read = {name: self.store.read(name) for name in dict.fromkeys(outcome.address for outcome in outcomes)}
         return {name: image for name, image in read.items() if image is not None}
 

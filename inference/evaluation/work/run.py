@@ -131,7 +131,6 @@ class Evaluation:
         return prompts
 
     def _parts(self, prompts: Sequence[EvaluationPrompt]) -> list[Path]:
-        """Return the files of all chunks of all generators."""
         numbers = [number for number, _ in chunks(prompts, self.settings.chunk)]
         return [
             chunk_file(self.folder / PARTS / name, number) for name in self.settings.generators for number in numbers
@@ -238,7 +237,6 @@ class Evaluation:
         return set(self.settings.scorers if any_prompts else gap.scorers)
 
     def _measurer(self, name: str, scorers: Collection[str]) -> Measurer:
-        """Load a generator, these scorers and the embedder."""
         settings = self.settings
         generator = self._make(GENERATORS, name, without(settings.generators[name], "seen"))
         loaded = {
@@ -259,7 +257,6 @@ class Evaluation:
 
 
 def _tables(texts: Mapping[str, Refinements], number: int) -> dict[str, pd.DataFrame]:
-    """Return the tables of a chunk by refiner."""
     tables = {refiner: refinements.table(number) for refiner, refinements in texts.items()}
     return {refiner: table for refiner, table in tables.items() if table is not None}
 
