@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from prip.command_line import Parser, printed_warnings
+from prip.command_line import Parser, ends_with_its_reader, printed_warnings
 from prip.errors import PripError
 
 from .commands import annotate, compare, demo, evaluate, install, refine, serve
@@ -39,6 +39,7 @@ def build_parser() -> Parser:
     return parser
 
 
+@ends_with_its_reader
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `prip` and return the exit code: 0, or 2 after a user error, which is printed in one line on stderr."""
     parser = build_parser()

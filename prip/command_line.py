@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
+import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from functools import wraps
+from typing import Any, NoReturn, ParamSpec
 
 from .errors import PripWarning
 
+Arguments = ParamSpec("Arguments")
 _TYPES = {"int": "a whole number", "float": "a number"}
+_COUNTERPARTS = {"model": "checkpoint", "checkpoint": "model"}
+"""Flags of one command that another command has under a different name."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -84,12 +90,12 @@ def unknown_flag(flag: str, flags: Sequence[str]) -> str:
 
 def meant(word: str, known: Sequence[str]) -> str:
     """Return "; did you mean ...?" with a similar known word or the only completion, else ""."""
-    word = word.partition("=")[0]
-    near = difflib.get_close_matches(word, known, n=1)
-    bare = word.strip("-")
-    completions = [candidate for candidate in known if bare and candidate.lstrip("-").startswith(bare)]
-    candidates = near or (completions if len(completions) == 1 else [])
-    return f"; did you mean {candidates[0]}?" if candidates else ""
+    bare = word.partition("=")[0].strip("-")
+    names = {candidate.lstrip("-"): candidate for candidate in known}
+    near = difflib.get_close_matches(bare, names, n=1) or [_COUNTERPARTS.get(bare, "")]
+    completions = [name for name in names if bare and name.startswith(bare)]
+    candidates = [name for name in near if name in names] or (completions if len(completions) == 1 else [])
+    return f"; did you mean {names[candidates[0]]}?" if candidates else ""
 
 
 def any_of(words: Sequence[str]) -> str:
@@ -102,6 +108,29 @@ def example(epilog: str | None) -> str:
     """Return the first example at the end of a help text, or ""."""
     lines = [line.strip() for line in (epilog or "").splitlines() if line.startswith("  ")]
     return lines[0] if lines else ""
+
+
+def ends_with_its_reader(main: Callable[Arguments, int]) -> Callable[Arguments, int]:
+    """Decorate a main function: it returns 141 without a traceback if the reader of its output leaves (`| head -1`)."""
+
+    @wraps(main)
+    def run(*arguments: Arguments.args, **options: Arguments.kwargs) -> int:
+        try:
+            try:
+                return main(*arguments, **options)
+            finally:
+                print(end="", flush=True)  # Python only reports an error of the flush at exit
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.ENOSPC):
+                raise
+            if error.errno == errno.ENOSPC:
+                print(f"{os.path.basename(sys.argv[0])}: error: {error.strerror}", file=sys.stderr)
+            # What is still buffered has nowhere to go.
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            return 141 if error.errno == errno.EPIPE else 1
+
+    return run
 
 
 @contextmanager

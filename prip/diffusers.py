@@ -6,11 +6,11 @@ import functools
 import inspect
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from .errors import InputError, require
-from .options import OneTextOptionsDict, RefineOptions
+from .options import OneTextOptionsDict, RefineOptions, with_changes
 from .text.prompts import check_user_prompts, own_words
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def with_refiner(
     """
     diffusers = require("diffusers", "generate")
     _check_pipeline(diffusers, pipe)
-    defaults = _checked(options)
+    defaults = with_changes(None, options, _UNSUPPORTED)
 
     from .generators.families import PipelineTokens
     from .refiner import Refiner
@@ -135,7 +135,8 @@ def _refining_class(kind: type) -> type:
             raise InputError(f"refine: expected True, False or a mapping of options, got {refine!r}")
         self.refined_prompt = None
         if refinement is not None and refine is not False:
-            options = _checked(refine, refinement.defaults) if isinstance(refine, Mapping) else refinement.defaults
+            changes = refine if isinstance(refine, Mapping) else {}
+            options = with_changes(refinement.defaults, changes, _UNSUPPORTED)
             if values.get("prompt") is not None and values.get("prompt_embeds") is None:
                 length = values.get("max_sequence_length", default_length)
                 values["prompt"] = self.refined_prompt = refinement(values["prompt"], options, length)
@@ -173,12 +174,3 @@ def _check_pipeline(diffusers: Any, pipe: Any) -> None:
     parameters = inspect.signature(type(pipe).__call__).parameters
     if "prompt" not in parameters:
         raise InputError(f"{expected}, got {type(pipe).__name__}, which takes no prompt")
-
-
-def _checked(options: Mapping[str, Any], defaults: RefineOptions | None = None) -> RefineOptions:
-    """Return the defaults with these changes; raises InputError for an option that is unknown or invalid."""
-    known = [field.name for field in fields(RefineOptions) if field.name not in _UNSUPPORTED]
-    for name in options:
-        if name not in known:
-            raise InputError(f"{name}: expected an option of refine ({', '.join(known)}), got an unknown one")
-    return RefineOptions(**{**(vars(defaults) if defaults else {}), **options})

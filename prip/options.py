@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import inspect
 import math
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from itertools import pairwise
 from numbers import Integral, Real
 from typing import Annotated, Any, TypedDict, TypeVar, get_args, get_origin, get_type_hints
 
+from .command_line import any_of, meant
 from .errors import InputError
 from .text.prompts import check_user_prompt
 
@@ -160,6 +161,21 @@ def option_fields() -> tuple[OptionField, ...]:
             annotation, bounds = get_args(annotation)
         found.append(OptionField(field.name, annotation, field.default, docs.get(field.name, ""), bounds))
     return tuple(found)
+
+
+def with_changes(
+    options: RefineOptions | None, changes: Mapping[str, Any], unsupported: Collection[str] = ()
+) -> RefineOptions:
+    """Return options, None for the defaults, with single ones changed.
+
+    Raises:
+        InputError: An option is unknown, unsupported or invalid.
+    """
+    known = [option.name for option in option_fields() if option.name not in unsupported]
+    for name in changes:
+        if name not in known:
+            raise InputError(f"unknown option {name!r}{meant(name, known) or f'; expected {any_of(known)}'}")
+    return replace(options or RefineOptions(), **changes)
 
 
 def _docstrings(kind: type) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +20,7 @@ from .loading.folders import EMBEDDED, RefinerFolder
 from .loading.untrusted import read_json
 from .modeling import PripModel
 from .modeling.quantization import check_quantization, is_quantized, quantize
-from .options import OneTextOptionsDict, RefineOptions, RefineOptionsDict, lists_options
+from .options import OneTextOptionsDict, RefineOptions, RefineOptionsDict, lists_options, with_changes
 from .processing import PripProcessor
 from .refine_batch import Refined, refine_batch, shortcomings
 from .text.prompts import check_user_prompts
@@ -66,6 +65,12 @@ class Refiner:
         self.name = name
         self.record = record
         self.sampler = PromptSampler(model, processor, counter)
+
+    def __repr__(self) -> str:
+        """Return the refiner's name, size, device, dtype and token limit."""
+        weights = [*self.model.parameters()]
+        size = f"{sum(weight.numel() for weight in weights) / 1e6:.1f}M parameters"
+        return f"Refiner({self.name!r}, {size}, {self.device}, {weights[0].dtype}, token_limit={self.token_limit})"
 
     @classmethod
     def from_pretrained(
@@ -237,20 +242,24 @@ class Refiner:
         Raises:
             InputError: A prompt cannot be refined, or an option is invalid.
         """
-        options = replace(options or RefineOptions(), **changes)
+        options = with_changes(options, changes)
         user_prompts = check_user_prompts(prompt)
         results = self._refine_with_warnings(user_prompts, [options.seed] * len(user_prompts), options)
         return as_asked(prompt, [result.texts for result in results], options)
 
     def __call__(
-        self, user_prompts: Sequence[str], seeds: Sequence[int], options: RefineOptions | None = None
+        self,
+        user_prompts: str | Sequence[str],
+        seeds: Sequence[int] | None = None,
+        options: RefineOptions | None = None,
     ) -> list[str]:
-        """Return the refined prompt of each (user prompt, seed), as a `PromptRefiner`; `options.seed` is not read.
+        """Return the refined prompt of each (user prompt, seed), as a `PromptRefiner`; seeds None is `options.seed`.
 
         `options` None is the defaults with `allow_faults`, so that evaluations see the model's own texts.
         """
-        options = options or RefineOptions(allow_faults=True)
-        results = self._refine_with_warnings(check_user_prompts(user_prompts), seeds, options)
+        options, prompts = options or RefineOptions(allow_faults=True), check_user_prompts(user_prompts)
+        seeds = [options.seed] * len(prompts) if seeds is None else seeds
+        results = self._refine_with_warnings(prompts, seeds, options)
         return [result.texts[0] for result in results]
 
     def refine_each(self, user_prompts: Sequence[str], seeds: Sequence[int], options: RefineOptions) -> list[Refined]:
@@ -378,7 +387,7 @@ def refine(
         InputError: A prompt cannot be refined, or an option is invalid.
         CheckpointError: The checkpoint cannot be loaded.
     """
-    options = replace(options or RefineOptions(), **changes)
+    options = with_changes(options, changes)
     if options.strength == 0:
         return as_asked(prompt, [[user_prompt] for user_prompt in check_user_prompts(prompt)], options)
     return loaded(model, device, revision, dtype, quantization, compile).refine(prompt, options)

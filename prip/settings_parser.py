@@ -208,6 +208,9 @@ def _type_words(kind: Any) -> str:
         return any_of([str(value) for value in arguments])
     if origin in (Union, types.UnionType):
         return any_of(["null" if kind is type(None) else _type_words(kind) for kind in arguments])
+    if origin is tuple and get_origin(arguments[0]) is Literal:
+        names = get_args(arguments[0])
+        return f"a list of {any_of(names)} such as '[\"{names[0]}\"]'"
     return _TYPE_WORDS.get(origin or kind, getattr(kind, "__name__", str(kind)))
 
 

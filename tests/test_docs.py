@@ -163,7 +163,7 @@ def shown_failures(document: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("line", "message"), shown_failures("docs/troubleshooting.md"))
 def test_what_goes_wrong_says_what_the_page_says(line: str, message: str, room: dict[str, str], tmp_path: Path) -> None:
     process = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=room, capture_output=True, text=True)
-    assert message in process.stderr
+    assert message.strip() in process.stderr.splitlines()
     assert "Traceback" not in process.stderr
     assert (process.returncode == 0) == ("warning: " in message)
 

@@ -60,7 +60,7 @@ def test_the_checkpoint_refines_and_says_how_it_was_made(smoke_run):
     assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
 
 
-def test_the_checkpoint_is_published_whole(smoke_run, tmp_path, monkeypatch):
+def test_the_checkpoint_is_published_whole(smoke_run, tmp_path, monkeypatch, caplog):
     from prip.loading.folders import resolve_folder
     from prip.training.cli.command import main
 
@@ -70,6 +70,7 @@ def test_the_checkpoint_is_published_whole(smoke_run, tmp_path, monkeypatch):
         monkeypatch.setenv("HF_TOKEN", WRITER)
         command = ["export", "--run", str(smoke_run[0]), "--to", str(tmp_path / "again")]
         assert main([*command, "--push_to_hub", "someone/whole"]) == 0
+        assert caplog.messages[-1].endswith(f"to try it: prip refine 'a cat' --model {tmp_path / 'again'}")
         whole = resolve_folder("someone/whole")
         taken = ["world", "--config", "smoke", "--run", str(tmp_path / "run"), "--checkpoint", "someone/whole@main"]
         assert main(taken) == 0

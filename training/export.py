@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from prip.processing import PripProcessor, load_tokenizer, save_tokenizer
 from prip.rewards.prompt_reward import PromptReward
 
 from .runs.refiner_folder import portable, publish_folder, training_record
+from .runs.run_folder import log_held_lines
 from .settings import ExportSettings
 from .settings.world import PARTS, TAKEN
 
@@ -60,6 +62,8 @@ def run(settings: ExportSettings) -> dict[str, Any]:
     evaluation = settings.evaluation or settings.run / "evaluation" / "summary.json"
     figures = json.loads(evaluation.read_text(encoding="utf-8")) if evaluation.is_file() else None
 
+    log_held_lines()
+
     def write(folder: Path) -> None:
         model = PripModel.from_pretrained(refiner).to(torch.float16)
         model.save_pretrained(folder / "refiner")
@@ -92,7 +96,8 @@ def run(settings: ExportSettings) -> dict[str, Any]:
     if settings.push_to_hub is not None:
         publish_folder(settings.to, settings.push_to_hub, settings.private)
     megabytes = sum(file.stat().st_size for file in settings.to.rglob("*") if file.is_file()) / 1e6
-    _log.info("export: %s, %.1f MB", settings.to, megabytes)
+    try_it = shlex.join(["prip", "refine", "a cat", "--model", str(settings.to)])
+    _log.info("export: wrote %s, %.1f MB; to try it: %s", settings.to, megabytes, try_it)
     return {"megabytes": round(megabytes, 2)}
 
 

@@ -62,12 +62,13 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of phrasings, images and resampling (default 0)")
     add_device(parser)
+    parser.add_argument("--tables", action="store_true", help="print all tables, which tables.md holds as well")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure, write the folder and print its tables. PripErrors are left to the caller."""
+    """Measure, write the folder and print the headline. PripErrors are left to the caller."""
     began = time.monotonic()
     for module in ("yaml", "jsonargparse", "jinja2", "pandas", "pyarrow", "scipy", "matplotlib", "rich"):
         require(module, "evaluate")
@@ -102,4 +103,4 @@ def run(arguments: argparse.Namespace) -> None:
     summary["people"] = people_summary(out)
     summary["curves"] = None if arguments.training_run is None else judged_curves(arguments.training_run)
     summary["about"]["seconds"] = round(time.monotonic() - began, 1)
-    write_report(out, summary, evaluation.images)
+    write_report(out, summary, evaluation.images, print_all=arguments.tables)

@@ -64,6 +64,9 @@ def run(arguments: argparse.Namespace) -> None:
         if os.path.isfile(line):
             how = f"prip refine < {shlex.quote(line)}"
             print(f"prip refine: note: {line} is a file; its lines are refined by: {how}", file=sys.stderr)
+    if len(lines) > 1 and not piped and not any(" " in line for line in lines):
+        how = shlex.join(["prip", "refine", " ".join(lines)])
+        print(f"prip refine: note: each word is a prompt of its own; as one prompt: {how}", file=sys.stderr)
     refined = iter(_refine(prompts, arguments, options))
     results = [next(refined) if line.strip() else [line] for line in lines]
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from prip.inference.cli import COMMANDS, main
@@ -19,6 +23,9 @@ BAD = {
         "a cat",
         "--num_alternatives=3",
     ): "unknown argument --num_alternatives=3; did you mean --num-alternatives?",
+    ("refine", "a cat", "--checkpoint", "x"): "unknown argument --checkpoint; did you mean --model?",
+    ("refine", "a cat", "--file", "x"): "unknown argument --file (all arguments: prip refine --help)",
+    ("compare", "a cat", "-o", "x.png", "--model", "x"): "unknown argument --model; did you mean --checkpoint?",
     ("refine", "a cat", "--qqq"): "prip refine: error: unknown argument --qqq (all arguments: prip refine --help)",
     ("refin", "a cat"): f"prip: error: COMMAND: expected {COMMAND_NAMES}, got 'refin'; did you mean refine?",
     ("help",): "got 'help'; did you mean --help?",
@@ -50,3 +57,18 @@ def test_every_command_has_an_example_that_is_shown_where_something_is_missing()
     for command in COMMANDS:
         name = command.__name__.rpartition(".")[2].removesuffix("_command")
         assert f"\n  prip {name}" in command.EXAMPLES
+
+
+@pytest.mark.parametrize("command", ["prip.inference.cli --help", "prip.inference.cli refine --strength 0 -", "TRAIN"])
+@pytest.mark.parametrize("output", ["left by its reader", "full"])
+def test_output_that_nobody_takes_ends_the_command_without_a_traceback(command: str, output: str) -> None:
+    train = ["-c", "import sys; from prip.training.cli.entry import main; sys.exit(main())", "--help"]
+    words = train if command == "TRAIN" else ["-m", *command.split()]
+    with subprocess.Popen(["sleep", "0"], stdin=subprocess.PIPE) as reader, open("/dev/full", "wb") as full:
+        reader.wait()
+        taken = {"stdout": reader.stdin if output != "full" else full, "stderr": subprocess.PIPE}
+        buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+        done = subprocess.run([sys.executable, *words], input=b"a cat\n" * 50_000, env=buffered, **taken)
+    expected = (141, 0) if output != "full" else (1, 1)
+    assert (done.returncode, len(done.stderr.splitlines())) == expected, done.stderr
+    assert output != "full" or b"error: No space left on device" in done.stderr

@@ -215,7 +215,7 @@ def test_scores_and_gains_are_told_by_signs_not_by_colour_alone() -> None:
         return markup.pictures(Board("a cat", "a cat, 8k", 1, (Pair(0, pictures),)))
 
     assert "▲ +1.50" in board(0.5, 2) and board(0.5, 2).count("▲") == 2
-    assert "▼ -1.50" in board(2, 0.5) and "▲" not in board(2, 0.5)
+    assert "▼ -1.50" in board(2, 0.5) and board(2, 0.5).count("▼") == 2 and "▲" not in board(2, 0.5)
     assert "= +0.00" in board(2, 2) and "▲" not in board(2, 2)
 
 

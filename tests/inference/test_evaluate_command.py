@@ -28,7 +28,7 @@ def finished(whole_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -
     return out, process.stdout
 
 
-def test_the_command_fills_the_folder_and_prints_tables(finished: tuple[Path, str]) -> None:
+def test_the_command_fills_the_folder_and_prints_the_headline(finished: tuple[Path, str]) -> None:
     out, printed = finished
     summary = json.loads((out / "summary.json").read_text())
     scorers = ("truth", "second_reward", "mini-reward", "mini-hps", "subject_accuracy")
@@ -43,7 +43,8 @@ def test_the_command_fills_the_folder_and_prints_tables(finished: tuple[Path, st
     assert (plain["refined_prompt"] == plain["user_prompt"]).all()
     texts = {name: list(results.loc[results["refiner"] == name, "refined_prompt"]) for name in REFINERS}
     assert texts["rl"] == texts["warmup"] and texts["rl"] != texts["none"]
-    assert "truth" in printed and "held out" in printed and str(out) in printed
+    assert "according to truth" in printed and str(out / "report.html") in printed.splitlines()[-1]
+    assert len(printed.splitlines()) < 20 and "held out" not in printed
     assert (out / "report.html").is_file() and "| random" in (out / "tables.md").read_text()
     assert {path.stem for path in (out / "images").rglob("*.png")} == set(results["image"])
 
@@ -55,7 +56,8 @@ def test_the_same_command_does_nothing_twice_and_another_one_is_refused(
     own = [*SMALL, "--checkpoint", str(whole_checkpoint), "--out", str(out)]
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*/*") if path.is_file()}
     results = pd.read_parquet(out / "results.parquet")
-    assert main(["evaluate", *own]) == 0
+    assert main(["evaluate", *own, "--tables"]) == 0
+    assert "held out" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in before} == before
     pd.testing.assert_frame_equal(pd.read_parquet(out / "results.parquet"), results)
     capsys.readouterr()

@@ -215,6 +215,13 @@ def test_a_file_in_place_of_a_prompt_is_noted(tiny_checkpoint: Path, tmp_path: P
     assert err == "prip refine: note: my cats.txt is a file; its lines are refined by: prip refine < 'my cats.txt'\n"
 
 
+def test_words_without_quotes_are_noted(capsys) -> None:
+    code, out, err = invoke(capsys, "a", "cat", "--strength", "0")
+    assert (code, out) == (0, "a\ncat\n")
+    assert err == "prip refine: note: each word is a prompt of its own; as one prompt: prip refine 'a cat'\n"
+    assert invoke(capsys, "a cat", "dog", "--strength", "0")[2] == ""
+
+
 def test_prompts_are_utf_8_whatever_the_locale() -> None:
     """Python reads arguments by the locale: in that of LANG=C, where it is kept from taking another, as ASCII."""
     ascii_locale = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

@@ -256,6 +256,20 @@ def test_the_headline_claims_no_more_than_the_interval(
     assert fidelity.tone == {True: "good", False: ""}[low > 0] or (fidelity.tone == "bad" and high < 0)
 
 
+def test_the_gap_tile_claims_no_more_than_the_sentence(summary: dict[str, Any]) -> None:
+    def shown(share: float, low: float | None, difference: float) -> list[tuple[str, str]]:
+        changed = json.loads(json.dumps(summary))
+        changed["gap_closed"] = {"diffusion": [share, low, low and 1.3]}
+        for row in changed["rows"]:
+            if row["difference"] is not None:
+                row |= {"difference": difference, "difference_low": difference - 0.1, "difference_high": 1.0}
+        return [(fact.figure, fact.detail) for fact in headline(changed).facts if fact.name.startswith("Gap")]
+
+    assert shown(0.8, 0.6, 0.5) == [("80.0 %", "60 to 130 %")]
+    assert shown(1.121, 0.9, 0.5) == [("100.0 %", "better than the searched best")]
+    assert shown(1.121, None, 0.5) == [] and shown(1.121, 0.9, 0.05) == []
+
+
 def test_a_report_of_nothing_but_the_plain_prompt(tmp_path: Path) -> None:
     import pandas as pd
 

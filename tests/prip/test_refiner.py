@@ -6,6 +6,7 @@ import copy
 import inspect
 import pickle
 import random
+import re
 import shutil
 import warnings
 from dataclasses import fields, replace
@@ -60,6 +61,22 @@ def test_same_seed_same_text_in_any_batch(refiner: Refiner, temperature: float) 
 def test_seed_matters_when_sampling_only(refiner: Refiner) -> None:
     assert refiner.refine("a cat", seed=1) == refiner.refine("a cat", seed=2)
     assert refiner.refine("a cat", seed=1, temperature=1.0) != refiner.refine("a cat", seed=2, temperature=1.0)
+
+
+def test_a_call_needs_no_seeds(refiner: Refiner) -> None:
+    assert refiner("a cat") == refiner(["a cat"]) == refiner(["a cat"], [0])
+    sampled = RefineOptions(seed=3, temperature=1.0)
+    assert refiner(["a cat", "a dog"], options=sampled) == refiner(["a cat", "a dog"], [3, 3], sampled)
+
+
+def test_a_wrong_option_is_named(refiner: Refiner) -> None:
+    for call in (refiner.refine, prip.refine):
+        with pytest.raises(InputError, match="^unknown option 'style'; did you mean styles\\?$"):
+            call("a cat", style="ink")
+
+
+def test_repr_says_what_is_loaded(refiner: Refiner) -> None:
+    assert re.fullmatch(r"Refiner\('prip', [\d.]+M parameters, cpu, torch.float32, token_limit=75\)", repr(refiner))
 
 
 def test_global_random_state_is_untouched(refiner: Refiner) -> None:

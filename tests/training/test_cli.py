@@ -14,6 +14,7 @@ import yaml
 
 from prip.errors import InputError
 from prip.training.cli.command import STAGES, main, parse_settings, preset_files
+from prip.training.runs.run_folder import log_held_lines
 from prip.training.settings import DecoderSettings, EncoderSettings
 
 
@@ -110,8 +111,13 @@ def test_wrong_settings_are_one_line_not_a_traceback(tmp_path: Path, capsys: pyt
     assert "error: rollouts.chunk.update: expected at least 1, got 0" in capsys.readouterr().err
     assert main(["world", "--run", str(tmp_path), "--unet.patch_size", "6"]) == 2
     assert "error: unet.patch_size: expected a power of two, got 6" in capsys.readouterr().err
-    assert main(["encoder", "--run", str(tmp_path)]) == 1
-    assert "prip-train prepare wrote" in capsys.readouterr().err
+    for stage, status, message in (
+        ("encoder", 1, "prip-train prepare wrote"),
+        ("rl", 1, "run `prip-train world` first"),
+    ):
+        assert main([stage, "--run", str(tmp_path)]) == status
+        told = capsys.readouterr().err
+        assert message in told and len(told.splitlines()) == 1, "the error alone"
     with pytest.raises(InputError, match=r"config: expected a preset \(miniature, .*\) or a YAML file, got 'minature'"):
         parse_settings("encoder", ["--config", "minature", "--run", "r"])
 
@@ -126,6 +132,10 @@ def test_wrong_settings_are_one_line_not_a_traceback(tmp_path: Path, capsys: pyt
         (
             ["world", "--run", "r", "--parts", "trunk"],
             "parts: expected a list such as '[\"one\", \"two\"]', got 'trunk'",
+        ),
+        (
+            ["rl", "--offload", "unet"],
+            "offload: expected a list of generator, rewards or decoder such as '[\"generator\"]'",
         ),
         (["encoder"], "run: expected a folder, as in --run FOLDER, got none"),
         (
@@ -186,10 +196,15 @@ def test_a_stage_begins_with_what_differs_from_its_preset(tmp_path: Path, caplog
     caplog.set_level("INFO", logger="prip")
     (tmp_path / "mine.yaml").write_text("extends: miniature\nword_dropout: 0.25\n")
     flags = ["--run", "runs/x", "--loop.steps", "7", "--resume"]
-    parse_settings("encoder", ["--config", str(tmp_path / "mine.yaml"), *flags])
-    parse_settings("encoder", ["--config", "miniature", "--run", "runs/x"])
-    parse_settings("rl", ["--run", "runs/x", "--offload", '["generator"]', "--parts.generator", "RUN/g"])
-    parse_settings("export", ["--run", "runs/x", "--to", "there", "--private"])
+    for stage, arguments in (
+        ("encoder", ["--config", str(tmp_path / "mine.yaml"), *flags]),
+        ("encoder", ["--config", "miniature", "--run", "runs/x"]),
+        ("rl", ["--run", "runs/x", "--offload", '["generator"]', "--parts.generator", "RUN/g"]),
+        ("export", ["--run", "runs/x", "--to", "there", "--private"]),
+    ):
+        parse_settings(stage, arguments)
+        log_held_lines()
+    log_held_lines()
     assert caplog.messages == [
         "prip-train encoder, preset miniature, except:\n  loop.steps: 7\n  word_dropout: 0.25\n"
         "all settings: runs/x/encoder/settings.yaml, or --print_config",
@@ -231,6 +246,7 @@ def test_a_stage_runs_as_a_command(tmp_path: Path, data: Path, capsys: pytest.Ca
     assert "preset smoke, except:" in done.stderr and "  loop.steps: 4\n" in done.stderr
     assert "vocab_size: 300" in (tmp_path / "encoder" / "settings.yaml").read_text()
     assert "vocab_size" not in done.stderr and "best dev_loss" in done.stderr and "Warning" not in done.stderr
+    assert "logging interval" not in done.stderr and done.stderr.startswith("prip-train encoder, preset smoke")
     assert (tmp_path / "encoder" / "part" / "model.safetensors").exists()
     assert list((tmp_path / "encoder" / "logs").glob("events.out.tfevents*"))
     assert main(arguments) == 2 and "--resume" in capsys.readouterr().err

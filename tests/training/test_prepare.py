@@ -494,7 +494,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_parts(run)
     done = command(run)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
-    assert "draw: 100%" in done.stderr and "prepare: 34 images" in done.stderr
+    assert "draw: 100%" in done.stderr and "prepare:\n  34 images\n" in done.stderr
     return run
 
 

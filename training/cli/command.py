@@ -20,7 +20,7 @@ from prip.loading.strict import quiet
 from prip.settings_parser import SettingsParser, build_settings, check_names
 
 from ..runs.processes import process_rank
-from ..runs.run_folder import SETTINGS_FILE, check_folder, flat
+from ..runs.run_folder import SETTINGS_FILE, check_folder, flat, hold_lines
 from ..settings import ExportSettings, PrepareSettings, RlSettings, RunSettings
 from ..settings.shared import in_run
 from .stages import CONFIGS, STAGES, preset_files, top_parser
@@ -28,7 +28,6 @@ from .stages import CONFIGS, STAGES, preset_files, top_parser
 __all__ = ["CONFIGS", "STAGES", "main", "parse_settings", "preset_files"]
 _NO_SETTINGS = ("config", EXTENDS, "run", "to", "resume", "overwrite", "progress")
 """Options that the summary leaves out: they say where and how a stage runs, not what it does."""
-_log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,7 +68,7 @@ def parse_settings(name: Literal["prepare"], arguments: Sequence[str]) -> Prepar
 @overload
 def parse_settings(name: str, arguments: Sequence[str]) -> RunSettings | ExportSettings: ...
 def parse_settings(name: str, arguments: Sequence[str]) -> RunSettings | ExportSettings:
-    """Return the settings of stage `name` from its command line, and log how they differ from the preset's.
+    """Return the settings of stage `name` from its command line, and hold back how they differ from the preset's.
 
     Exit as argparse does on --help, --print_config and arguments that do not parse. Raise InputError if a config cannot
     be read or a value is out of range.
@@ -87,7 +86,7 @@ def parse_settings(name: str, arguments: Sequence[str]) -> RunSettings | ExportS
     parsed = parser.parse_args(words)
     built = build_settings(parser, settings_class, parsed)
     settings = in_run(built, built.run)
-    _log.info("%s", _summary(name, parser, words, parsed))
+    hold_lines(_summary(name, parser, words, parsed))
     return settings
 
 

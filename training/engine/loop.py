@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 _ACCELERATORS = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}
 _EXPECTED_WARNINGS = (
     ".*does not have many workers.*",
+    ".*is smaller than the logging interval.*",
     ".*dataloader is not resumable.*",
     ".*GPU available but not used.*",
     ".*module.*in eval mode at the start of training.*",

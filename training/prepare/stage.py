@@ -110,7 +110,7 @@ def prepare(settings: PrepareSettings, folder: Path, parts: Parts) -> dict[str, 
         "seconds": _seconds(moments),
     }
     write_metrics(folder, metrics)
-    _log.info("prepare: %s", ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))
+    _log.info("prepare:\n%s", "\n".join(f"  {count} {name.replace('_', ' ')}" for name, count in counts.items()))
     return metrics
 
 

@@ -20,6 +20,7 @@ from .processes import process_rank
 
 SETTINGS_FILE, METRICS_FILE = "settings.yaml", "metrics.json"
 _log = logging.getLogger(__name__)
+_held_lines: list[str] = []
 _NOT_COMPARED = (
     "run",
     "data",
@@ -50,7 +51,19 @@ def stage_folder(settings: RunSettings, stage: str, inputs: Mapping[str, str] | 
         shutil.rmtree(folder)
     replace_text(path, yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True))
     _check_inputs(folder, dict(inputs or {}))
+    log_held_lines()
     return folder
+
+
+def hold_lines(text: str) -> None:
+    """Log `text` as soon as the stage has checked its inputs: an error before that is all the user has to read."""
+    _held_lines[:] = [text]
+
+
+def log_held_lines() -> None:
+    """Log the held text, once."""
+    while _held_lines:
+        _log.info("%s", _held_lines.pop())
 
 
 def check_folder(settings: RunSettings, stage: str) -> None:

@@ -139,7 +139,7 @@ class RlSettings(TrainSettings):
     """encoder: trained through the frozen decoder, as in the paper. decoder: the encoder is frozen, or absent if the
     decoder reads no pivot; only the decoder's adapters are trained if it has any, else all of its weights."""
     offload: tuple[Literal["generator", "rewards", "decoder"], ...] = ()
-    """Parts kept in CPU memory while unused."""
+    """Parts kept in CPU memory while unused, as in [generator,rewards]."""
     parts: PartsSettings = field(default_factory=PartsSettings)
     """The parts."""
     rollouts: RolloutSettings = field(default_factory=RolloutSettings)

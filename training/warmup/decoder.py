@@ -247,10 +247,10 @@ def run(settings: DecoderSettings) -> dict[str, Any]:
         add_adapters(decoder, settings.lora)
     if settings.gradient_checkpointing:
         checkpoint_activations(decoder)
-    module = DecoderModule(decoder, tokenizer, splits, settings)
     table = settings.rewrites
     read = data_hashes(data, SYSTEM_PROMPTS) if table is None else {"rewrites": hash_of(table)}
-    folder = stage_folder(settings, module.stage, read | base_hash(settings.base))
+    folder = stage_folder(settings, DecoderModule.stage, read | base_hash(settings.base))
+    module = DecoderModule(decoder, tokenizer, splits, settings)
     clip = settings.optimizer.clip
     metrics = train(module, settings, settings.loop, folder, monitor="dev_modifier_loss", mode="min", clip=clip)
     if table is not None and process_rank() == 0 and not (folder / "refiner").is_dir():

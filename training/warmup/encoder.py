@@ -120,8 +120,9 @@ def run(settings: EncoderSettings) -> dict[str, Any]:
     encoder, tokenizer = build_encoder(settings.base, settings.sizes, splits)
     if settings.gradient_checkpointing:
         checkpoint_activations(encoder)
+    inputs = data_hashes(data, PREFERRED_IMAGES) | base_hash(settings.base)
+    folder = stage_folder(settings, EncoderModule.stage, inputs)
     module = EncoderModule(encoder, tokenizer, splits, settings)
-    folder = stage_folder(settings, module.stage, data_hashes(data, PREFERRED_IMAGES) | base_hash(settings.base))
     clip = settings.optimizer.clip
     return train(module, settings, settings.loop, folder, monitor="dev_loss", mode="min", clip=clip)
 

@@ -1,4 +1,4 @@
-"""Writes what people read of an evaluation: summary.json, tables.md, report.html and the terminal's tables."""
+"""Writes what people read of an evaluation: summary.json, tables.md, report.html and the terminal's summary."""
 
 from __future__ import annotations
 
@@ -13,21 +13,27 @@ from ..analysis.results import read_results
 from ..analysis.table import print_tables, to_markdown
 from ..analysis.tables import tables
 from ..work.images import ImageStore
-from .page import IMAGE_LIMIT, report_page
+from .headline import headline
+from .page import report_page
 
 RESULTS, SUMMARY, TABLES, REPORT = "results.parquet", "summary.json", "tables.md", "report.html"
 
 
-def write_report(folder: Path, summary: Mapping[str, Any], images: Path, image_limit: int = IMAGE_LIMIT) -> None:
-    """Write the summary, the tables and the page into `folder`, which holds the results, and print the tables.
+def write_report(folder: Path, summary: Mapping[str, Any], images: Path, *, print_all: bool = False) -> None:
+    """Write the summary, the tables and the page into `folder`, which holds the results, and print the headline.
 
-    images: folder of the evaluation's images. image_limit: maximum number of images on the page.
+    images: folder of the evaluation's images. print_all: whether to print the tables as well.
     """
     text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_output(folder / SUMMARY, text.encode())
     all_tables, results = tables(summary), folder / RESULTS
     write_output(folder / TABLES, to_markdown(all_tables).encode())
-    page = report_page(summary, read_results(results), results, ImageStore(images).path, image_limit)
+    page = report_page(summary, read_results(results), results, ImageStore(images).path)
     write_output(folder / REPORT, page.encode())
-    print_tables(all_tables)
-    print(f"written to {folder}: {SUMMARY}, {TABLES}, {REPORT}")
+    if print_all:
+        print_tables(all_tables)
+    result = headline(summary)
+    print(*filter(None, (result.sentence, result.cost)), sep="\n")
+    for fact in result.facts:
+        print(f"  {fact.name}: {fact.figure}" + (f" ({fact.detail})" if fact.detail else ""))
+    print(f"report: {folder / REPORT}, tables: {folder / TABLES}, figures: {folder / SUMMARY}")

@@ -50,7 +50,7 @@ def headline(summary: Record) -> Headline:
             "good" if first["win"] > first["loss"] else "bad",
         )
     )
-    facts += _gap(summary)
+    facts += _gap(summary, first)
     costs = _costs(summary, generators[0], refiner)
     facts += [fact for fact, _ in costs] + _failures(about)
     decimals = decimals_of(rows_of(summary, generators[0], scorer))
@@ -95,13 +95,14 @@ def _gain(summary: Record, row: Record) -> Fact:
     )
 
 
-def _gap(summary: Record) -> list[Fact]:
-    facts = []
-    for generator, (share, low, high) in list(summary["gap_closed"].items())[:1]:
-        ends = "" if low is None else f"{100 * low:.0f} to {100 * high:.0f} %"
-        if share is not None:
-            facts.append(Fact(f"Gap to the searched best that is closed, {generator}", percent(share), ends))
-    return facts
+def _gap(summary: Record, row: Record) -> list[Fact]:
+    """Return the share of the gap that a measurable gain closes: of a gap that may be 0, a share means nothing."""
+    share, low, high = summary["gap_closed"].get(row["generator"], (None, None, None))
+    if low is None or not verdict(row):
+        return []
+    ends = "better than the searched best" if share > 1 else f"{100 * low:.0f} to {100 * high:.0f} %"
+    name = f"Gap to the searched best that is closed, {row['generator']}"
+    return [Fact(name, percent(min(share, 1.0)), ends)]
 
 
 def _costs(summary: Record, generator: str, refiner: str) -> list[tuple[Fact, str]]:
