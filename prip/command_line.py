@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import errno
 import os
 import re
@@ -14,12 +13,10 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, NoReturn, ParamSpec
 
-from .errors import PripWarning
+from .errors import PripWarning, any_of, meant
 
 Arguments = ParamSpec("Arguments")
 _TYPES = {"int": "a whole number", "float": "a number"}
-_COUNTERPARTS = {"model": "checkpoint", "checkpoint": "model"}
-"""Flags of one command that another command has under a different name."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -86,22 +83,6 @@ def in_words(message: str, flags: Sequence[str], example: str = "") -> str:
 def unknown_flag(flag: str, flags: Sequence[str]) -> str:
     """Return the error for an unknown flag, with the closest known flag as a hint."""
     return f"unknown argument {flag}{meant(flag, flags)}"
-
-
-def meant(word: str, known: Sequence[str]) -> str:
-    """Return "; did you mean ...?" with a similar known word or the only completion, else ""."""
-    bare = word.partition("=")[0].strip("-")
-    names = {candidate.lstrip("-"): candidate for candidate in known}
-    near = difflib.get_close_matches(bare, names, n=1) or [_COUNTERPARTS.get(bare, "")]
-    completions = [name for name in names if bare and name.startswith(bare)]
-    candidates = [name for name in near if name in names] or (completions if len(completions) == 1 else [])
-    return f"; did you mean {names[candidates[0]]}?" if candidates else ""
-
-
-def any_of(words: Sequence[str]) -> str:
-    """Return "a, b or c"."""
-    *others, last = words
-    return f"{', '.join(others)} or {last}" if others else last
 
 
 def example(epilog: str | None) -> str:

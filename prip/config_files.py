@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .command_line import meant
-from .errors import InputError
+from .errors import InputError, meant
 
 EXTENDS = "extends"
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType, ModuleType
 
@@ -49,6 +50,8 @@ def collected_warnings() -> Iterator[list[str]]:
     notes += [str(warning.message) for warning in caught if issubclass(warning.category, PripWarning)]
 
 
+_COUNTERPARTS = {"model": "checkpoint", "checkpoint": "model"}
+"""Flags of one command that another command has under a different name."""
 _PACKAGES = {"PIL": "Pillow", "yaml": "PyYAML"}
 """Modules whose package has another name."""
 
@@ -70,3 +73,19 @@ def require(module: str, extra: str) -> ModuleType:
             raise
         package = _PACKAGES.get(module.partition(".")[0], module)
         raise MissingExtraError(f'{package} is not installed; install it with: pip install "prip[{extra}]"') from error
+
+
+def meant(word: str, known: Sequence[str]) -> str:
+    """Return "; did you mean ...?" with a similar known word or the only completion, else ""."""
+    bare = word.partition("=")[0].strip("-")
+    names = {candidate.lstrip("-"): candidate for candidate in known}
+    near = difflib.get_close_matches(bare, names, n=1) or [_COUNTERPARTS.get(bare, "")]
+    completions = [name for name in names if bare and name.startswith(bare)]
+    candidates = [name for name in near if name in names] or (completions if len(completions) == 1 else [])
+    return f"; did you mean {names[candidates[0]]}?" if candidates else ""
+
+
+def any_of(words: Sequence[str]) -> str:
+    """Return "a, b or c"."""
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last

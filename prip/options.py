@@ -12,8 +12,7 @@ from itertools import pairwise
 from numbers import Integral, Real
 from typing import Annotated, Any, TypedDict, TypeVar, get_args, get_origin, get_type_hints
 
-from .command_line import any_of, meant
-from .errors import InputError
+from .errors import InputError, any_of, meant
 from .text.prompts import check_user_prompt
 
 Function = TypeVar("Function", bound=Callable[..., Any])

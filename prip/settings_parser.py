@@ -22,9 +22,9 @@ from jsonargparse import (
     set_parsing_settings,
 )
 
-from .command_line import any_of, meant, unknown_flag
+from .command_line import unknown_flag
 from .config_files import EXTENDS
-from .errors import InputError
+from .errors import InputError, any_of, meant
 
 Settings = TypeVar("Settings")
 _TYPE_WORDS: dict[Any, str] = {

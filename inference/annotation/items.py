@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from prip.command_line import any_of, meant
-from prip.errors import InputError, require
+from prip.errors import InputError, any_of, meant, require
 
 RELEVANCE, PREFERENCE = "relevance", "preference"
 COLUMNS = ("user_prompt", "cluster", "refiner", "generator", "seed", "image")

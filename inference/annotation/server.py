@@ -11,8 +11,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from prip.command_line import any_of
-from prip.errors import InputError
+from prip.errors import InputError, any_of
 
 from ..network.request_guard import Guard
 from .blinding import NAME_LENGTH

@@ -10,9 +10,8 @@ from typing import Any
 
 import yaml
 
-from prip.command_line import any_of, meant
 from prip.config_files import read_config_chain
-from prip.errors import InputError
+from prip.errors import InputError, any_of, meant
 from prip.options import check_whole
 from prip.settings_parser import ValuesParser
 

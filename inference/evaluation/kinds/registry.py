@@ -17,8 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from prip.command_line import any_of, meant
-from prip.errors import InputError
+from prip.errors import InputError, any_of, meant
 from prip.protocols import Generator, Images, PromptRefiner, Reward
 from prip.settings_parser import ValuesParser
 
