@@ -149,5 +149,5 @@ def test_a_run_that_is_killed_and_resumed_makes_the_same_table(
     categories = {row["category"] for row in summary["rows"]}
     assert categories == {"all", *STYLES}
     assert {row["scorer"] for row in summary["rows"]} == set(SCORED)
-    assert "hps-v2.1" in shown and "anime" in (whole / "tables.md").read_text()
+    assert "image-reward" in shown and "anime" in (whole / "tables.md").read_text()
     assert (whole / "report.html").stat().st_size > 1000

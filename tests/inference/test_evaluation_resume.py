@@ -190,7 +190,7 @@ def test_weights_that_change_under_the_same_name_are_another_entry(
         for weight in reward.parameters():
             weight.mul_(1.5)
     reward.save_pretrained(place)
-    with pytest.raises(InputError, match=r"other scorer 'judge' \(files of place\): .* deletes the scores of judge"):
+    with pytest.raises(InputError, match=r"other scorer 'judge' \(files of place\); .* deletes the scores of judge"):
         folder.run(moved)
     again = folder.run(moved, overwrite=True)
     assert (again["score:judge"] != first["score:judge"]).all() and folder.drawn == 0
