@@ -10,11 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache, lru_cache
 
+from ..text.terms import TermTable, is_negated
 from ..text.words import words_of
 from . import read_table
-
-NEGATIONS = frozenset(("no", "not", "without", "never", "non"))
-ARTICLES = frozenset(("a", "an", "any", "the"))
 
 Value = tuple[str, str]
 """(attribute, name of the value)"""
@@ -38,13 +36,8 @@ def _values_of() -> dict[str, frozenset[Value]]:
 
 
 @cache
-def _terms_by_first_word() -> dict[str, tuple[tuple[str, ...], ...]]:
-    """Return the terms, split into words, by their first word, longest first."""
-    terms_by_first: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-    for term in _values_of():
-        words = tuple(term.split())
-        terms_by_first[words[0]].append(words)
-    return {first: tuple(sorted(terms, key=len, reverse=True)) for first, terms in terms_by_first.items()}
+def _terms() -> TermTable:
+    return TermTable(_values_of())
 
 
 def named_terms(text: str) -> list[str]:
@@ -52,33 +45,14 @@ def named_terms(text: str) -> list[str]:
 
     Negated terms ("not a photo", "without bokeh") do not count; hyphens and other marks are read as spaces.
     """
-    words, table = tuple(words_of(text)), _terms_by_first_word()
-    terms: list[str] = []
-    index = 0
-    while index < len(words):
-        for term in table.get(words[index], ()):
-            if words[index : index + len(term)] == term:
-                if not _is_negated(words, index):
-                    terms.append(" ".join(term))
-                index += len(term)
-                break
-        else:
-            index += 1
-    return terms
+    return _terms().find(text)
 
 
 def names(text: str, term: str) -> bool:
     """Return whether a text names a term, in the table or not, by the rules of `named_terms`."""
     words, wanted = tuple(words_of(text)), tuple(words_of(term))
     starts = range(len(words) - len(wanted) + 1)
-    return any(words[i : i + len(wanted)] == wanted and not _is_negated(words, i) for i in starts)
-
-
-def _is_negated(words: tuple[str, ...], index: int) -> bool:
-    before = words[max(index - 2, 0) : index]
-    if before and before[-1] in ARTICLES:
-        before = before[:-1]
-    return bool(before) and before[-1] in NEGATIONS
+    return any(words[i : i + len(wanted)] == wanted and not is_negated(words, i) for i in starts)
 
 
 @lru_cache(maxsize=4096)
