@@ -28,6 +28,7 @@ class Stage:
 
 
 STAGES = {
+    "prior": Stage("prior.stage", "PriorSettings", "fit what users add to their prompts, from files of real prompts"),
     "world": Stage("world", "WorldSettings", "train the miniature's frozen parts (generator, pivot encoder, rewards)"),
     "stand-ins": Stage(
         "stand_ins", "StandInsSettings", "write tiny random models and data, to rehearse the preset paper"
