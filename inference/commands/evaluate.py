@@ -16,6 +16,7 @@ EXAMPLES = """examples:
   prip evaluate --config miniature --out runs/miniature/evaluation --run runs/miniature
   prip evaluate --config miniature --out dev --refiners warmup rl --generators diffusion --images-per-prompt 2
   prip evaluate --config miniature --out mine --refiner mine=prip:my-checkpoint --refiner house="suffix:golden hour"
+  prip evaluate --config additions --out additions --prompts real-prompts:my-prompts.txt
   prip evaluate --config hpsv2 --out hpsv2 --checkpoint owner/name --refiner promptist --prompt-limit 100
 
 Run the same command again to resume; no image is drawn twice. With more refiners, generators or scorers in the same
@@ -78,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
     from ..evaluation.analysis.summary import summarise
     from ..evaluation.kinds.registry import Context
     from ..evaluation.kinds.seeds import check_seed
-    from ..evaluation.report import write_report
+    from ..evaluation.report import write_additions, write_report
     from ..evaluation.settings import settings_from
     from ..evaluation.work.run import IMAGES, RESULTS, Evaluation
 
@@ -98,6 +99,9 @@ def run(arguments: argparse.Namespace) -> None:
     evaluation = Evaluation(settings, context, out, arguments.images or out / IMAGES, not arguments.quiet)
     about = evaluation.run(arguments.overwrite)
     about |= {"config": arguments.config, "checkpoint": str(arguments.training_run or arguments.checkpoint)}
+    if not settings.generators:
+        write_additions(out, evaluation.additions() | {"about": about})
+        return
     summary = summarise(out / RESULTS, about, evaluation.vectors(), settings.comparisons, settings.bootstrap_draws)
     summary["agreement"] = evaluation.agreement()
     summary["people"] = people_summary(out)

@@ -45,7 +45,8 @@ class EvaluationSettings:
     refiners: Mapping[str, Any] = field(default_factory=dict)
     """By their names in the tables; `none` is always included."""
     generators: Mapping[str, Any] = field(default_factory=dict)
-    """By name. `seen`: whether the refiner was trained against it (default true)."""
+    """By name. `seen`: whether the refiner was trained against it (default true). Without generators and scorers only
+    texts are measured: what the refiners add."""
     scorers: Mapping[str, Any] = field(default_factory=dict)
     """By name. `role`: one of ROLES (default held out)."""
     comparisons: Sequence[Sequence[str]] = ()
@@ -86,8 +87,8 @@ class EvaluationSettings:
         for name, entry in self.scorers.items():
             if entry.get("role", ROLES[1]) not in ROLES:
                 raise InputError(f"scorer {name!r}: role: expected {any_of(ROLES)}, got {entry['role']!r}")
-        if not self.generators or not self.scorers:
-            raise InputError("generators and scorers: expected at least one of each, got none")
+        if bool(self.generators) != bool(self.scorers):
+            raise InputError("generators and scorers: expected at least one of each, or none for texts alone")
         for pair in self.comparisons:
             self._check_pair(pair)
 

@@ -25,6 +25,7 @@ NOT_RUN = {
     r"rew-syn|prip-train tune|--config composition": "continues a trained run: tests/training does so on small ones",
     r"annotate evaluation --(summary|export)": "needs people's answers: test_annotate_page.py gives some",
     r"my-checkpoint|my-refiner": "the reader's own checkpoint",
+    r"prip-train prior|real-prompts:": "needs files of real prompts: test_prior.py and test_additions.py write some",
     r"^docker\b": "needs a container engine",
     r"-m benchmarks\.(?!refine_speed)": "takes minutes to hours: tests/test_benchmarks.py runs them at small sizes",
 }

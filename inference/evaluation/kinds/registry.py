@@ -51,6 +51,8 @@ class EvaluationPrompt:
     """Prompts of one unit are averaged before anything else; defaults to the text."""
     cluster: str = ""
     """What intervals and tests resample; defaults to the unit."""
+    references: frozenset[str] = frozenset()
+    """Concepts that the prompt's own writer added, where they are known."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "unit", self.unit or self.text)
@@ -150,6 +152,7 @@ PROMPT_SETS: Kinds[list[EvaluationPrompt]] = Kinds(
         "parti-prompts": "kinds.prompt_sets:make_parti_prompts",
         "geneval": "kinds.prompt_sets:make_geneval",
         "drawbench": "kinds.prompt_sets:make_drawbench",
+        "real-prompts": "kinds.prior:make_real_prompts",
     },
 )
 REFINERS: Kinds[PromptRefiner | PerGenerator] = Kinds(
@@ -158,6 +161,7 @@ REFINERS: Kinds[PromptRefiner | PerGenerator] = Kinds(
         "none": "kinds.refiners:make_none",
         "random-modifiers": "kinds.miniature:make_random",
         "suffix": "kinds.refiners:make_suffix",
+        "prior-only": "kinds.prior:make_prior_only",
         "prip": "kinds.refiners:make_prip",
         "best": "kinds.search:make_best",
         "best-suffix": "kinds.best_suffix:make_best_suffix",

@@ -9,6 +9,7 @@ from typing import Any
 
 from prip.files import write_output
 
+from ..analysis.additions import additions_tables
 from ..analysis.results import read_results
 from ..analysis.table import print_tables, to_markdown
 from ..analysis.tables import tables
@@ -17,6 +18,16 @@ from .headline import headline
 from .page import report_page
 
 RESULTS, SUMMARY, TABLES, REPORT = "results.parquet", "summary.json", "tables.md", "report.html"
+
+
+def write_additions(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Write the summary and tables of an evaluation of texts alone into `folder`, and print the tables."""
+    text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_output(folder / SUMMARY, text.encode())
+    all_tables = additions_tables(summary)
+    write_output(folder / TABLES, to_markdown(all_tables).encode())
+    print_tables(all_tables)
+    print(f"written to {folder}: {SUMMARY}, {TABLES}")
 
 
 def write_report(folder: Path, summary: Mapping[str, Any], images: Path, *, print_all: bool = False) -> None:

@@ -25,6 +25,7 @@ PARTS_READ: Mapping[str, tuple[str, ...]] = {
     "none": (),
     "random-modifiers": (),
     "suffix": (),
+    "prior-only": (),
     "prip": ("encoder", "decoder"),
     "best": (),
     "best-suffix": ("generator", "rewards"),

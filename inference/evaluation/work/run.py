@@ -19,6 +19,7 @@ from prip.errors import InputError
 from prip.files import write_output
 from prip.protocols import PromptRefiner
 
+from ..analysis.additions import additions_of, precision_differences
 from ..analysis.results import SCORE
 from ..kinds.registry import (
     EMBEDDERS,
@@ -80,7 +81,8 @@ class Evaluation:
                 if entry["kind"] not in PER_GENERATOR:
                     self._refine(name, prompts)
             drawn = sum(self._measure(name, prompts) for name in self.settings.generators)
-            collect(self._parts(prompts), self.folder / RESULTS, self.settings)
+            if self.settings.generators:
+                collect(self._parts(prompts), self.folder / RESULTS, self.settings)
         return {
             "prompts": len(prompts),
             "clusters": len({prompt.cluster for prompt in prompts}),
@@ -93,6 +95,30 @@ class Evaluation:
             "seconds": round(time.monotonic() - began, 1),
             "seconds_by_work": {work: round(seconds, 2) for work, seconds in self.stopwatch.seconds.items()},
         }
+
+    def additions(self) -> dict[str, Any]:
+        """Return what each refiner added, and the settings' comparisons, for a finished run.
+
+        A prompt that failed counts as unchanged.
+        """
+        prompts, options = self._prompts(), {"draws": self.settings.bootstrap_draws, "seed": self.context.seed}
+        refined = {name: self._first_texts(name, prompts) for name in self.settings.refiners}
+        pairs = [list(pair) for pair in self.settings.comparisons]
+        return {
+            "additions": {name: additions_of(prompts, texts, **options) for name, texts in refined.items()},
+            "differences": [[pair, precision_differences(prompts, refined, pair, **options)] for pair in pairs],
+        }
+
+    def _first_texts(self, name: str, prompts: Sequence[EvaluationPrompt]) -> list[str]:
+        """Return one refined prompt for each user prompt."""
+        texts = [prompt.text for prompt in prompts]
+        for number, _ in chunks(prompts, self.settings.chunk):
+            table = self._refinements(name).table(number)
+            if table is not None:
+                rows = table[(table["image_index"] == 0) & (table["error"] == "")]
+                for index, text in zip(rows["prompt_id"], rows["refined_prompt"], strict=True):
+                    texts[index] = text
+        return texts
 
     def vectors(self) -> Vectors:
         """Return the embeddings that a finished run has kept."""
