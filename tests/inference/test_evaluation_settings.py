@@ -59,7 +59,7 @@ SMALL = {"generators": {"renderer": {"kind": "renderer"}}, "scorers": {"truth": 
             "extends: miniature\ngenerators: {x: renderer}",
             "generator 'x': expected a kind and its options, got 'renderer'",
         ),
-        ("refiners: {}", "generators and scorers: expected at least one of each"),
+        ("scorers: {truth: {kind: truth}}", "generators and scorers: expected at least one of each, or none"),
         ("extends: nowhere", r"config: expected a preset \(.*miniature.*\) or a YAML file, got 'nowhere'"),
     ],
 )
