@@ -1,8 +1,9 @@
 """Rules of coherence: which concepts never stand together, and which are never suggested.
 
 rules.json holds `never` (concepts), `one_of` (groups of which a prompt takes one), `clashes` (pairs of groups: none of
-one beside any of the other) and `least_lift` (concepts that a prompt gets only if they are that much likelier for it
-than for any prompt). A prompt takes one concept of each category too.
+one beside any of the other), `least_lift` (concepts that a prompt gets only if they are that much likelier for it than
+for any prompt) and `barred` (pairs of words and concepts: a prompt with one of the words gets none of the concepts). A
+prompt takes one concept of each category too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from importlib.resources import files
 from typing import TypedDict
 
 from ..control.attributes import Value, named_values
+from ..text.words import words_of
 from .concepts import categories
 
 _COMPATIBLE = frozenset(("focus",))
@@ -26,6 +28,7 @@ class _Rules(TypedDict):
     one_of: list[list[str]]
     clashes: list[tuple[list[str], list[str]]]
     least_lift: dict[str, float]
+    barred: list[tuple[list[str], list[str]]]
 
 
 def never_suggested() -> frozenset[str]:
@@ -36,6 +39,13 @@ def never_suggested() -> frozenset[str]:
 def least_lift() -> dict[str, float]:
     """Return how much likelier a concept must be for a prompt than for any prompt, where that is asked."""
     return _rules()["least_lift"]
+
+
+def barred_by(text: str) -> frozenset[str]:
+    """Return the concepts that do not fit a word of a text, such as black and white for a red car."""
+    words = set(words_of(text))
+    groups = [concepts for bars, concepts in _rules()["barred"] if not words.isdisjoint(bars)]
+    return frozenset(concept for concepts in groups for concept in concepts)
 
 
 def clash(concept: str, others: Iterable[str]) -> bool:

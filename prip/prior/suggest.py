@@ -12,7 +12,7 @@ from ..control.attributes import named_values
 from ..options import Bounds, check_number, check_whole
 from .concepts import concept_names, named_concepts
 from .preference_prior import PreferencePrior
-from .rules import clash, contradicts_values, least_lift, never_suggested
+from .rules import barred_by, clash, contradicts_values, least_lift, never_suggested
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,12 @@ def _chosen(scores: NDArray[np.float32], user_prompt: str, count: int, prior: Pr
     """Return the concepts of the highest scores that contradict neither the prompt nor each other."""
     names, chosen = concept_names(), list[int]()
     concepts, values = set(named_concepts(user_prompt)), set(named_values(user_prompt))
+    barred = barred_by(user_prompt)
     for index in np.argsort(-scores, kind="stable"):
         if scores[index] < 0 or len(chosen) == count:
             break
         name = names[index]
-        if not clash(name, concepts) and not contradicts_values(name, values):
+        if name not in barred and not clash(name, concepts) and not contradicts_values(name, values):
             chosen.append(int(index))
             concepts.add(name)
             values |= named_values(name)

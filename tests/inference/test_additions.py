@@ -39,6 +39,7 @@ def test_entropy_in_bits() -> None:
         ("a cat at night", ["golden hour"], True),
         ("a cat", ["moonlight", "golden hour"], True),
         ("a watercolor of a cat", ["realistic photo"], True),
+        ("a map of Italy", ["photograph"], True),
         ("a cat", ["8k", "4k"], False),
     ],
 )

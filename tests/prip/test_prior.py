@@ -11,7 +11,7 @@ import pytest
 from prip.errors import CheckpointError
 from prip.prior.concepts import categories, concept_names, concept_of, named_concepts, split_prompt
 from prip.prior.preference_prior import PreferencePrior, normalized
-from prip.prior.rules import clash, contradict, least_lift, never_suggested
+from prip.prior.rules import barred_by, clash, contradict, least_lift, never_suggested
 from prip.prior.series import position_of, series_of
 from prip.prior.suggest import SuggestOptions, suggest
 from prip.prior.word_vectors import WordVectors, ngram_buckets
@@ -131,9 +131,16 @@ def test_rare_unspecific_and_unwanted_concepts_are_not_suggested() -> None:
     assert not never_suggested() & {concept for row in suggest(prior(), ["cat", "red"]) for concept in row}
 
 
+def test_a_word_of_the_prompt_bars_what_does_not_fit_it() -> None:
+    assert "black and white" in barred_by("a RED car") and "photograph" in barred_by("a map of Italy")
+    assert not barred_by("a cat")
+    assert "bokeh" in suggest(prior(), ["cat"])[0] and "bokeh" not in suggest(prior(), ["cat cartoon cat"])[0]
+
+
 def test_the_rules_name_concepts_and_are_symmetric() -> None:
     names = set(concept_names())
     assert never_suggested() | set(least_lift()) <= names
+    assert barred_by("map flag day food room stone") <= names
     for first, second in combinations(sorted(names), 2):
         assert clash(first, [second]) == clash(second, [first])
         assert contradict(first, [second]) == contradict(second, [first])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from prip.control.attributes import named_values
 from prip.prior.concepts import concept_of, named_concepts
-from prip.prior.rules import contradict, contradicts_values
+from prip.prior.rules import barred_by, contradict, contradicts_values
 from prip.text.prompts import modifiers_added
 from prip.text.words import words_of
 
@@ -52,12 +52,15 @@ def contradicts(user_prompt: str, modifiers: Sequence[str]) -> bool:
     """Return whether a modifier contradicts the prompt or an earlier modifier.
 
     Two contradict each other if they name different values of one attribute (light, medium, ...), or concepts that
-    clash.
+    clash; a concept contradicts a prompt with a word that bars it.
     """
+    barred = barred_by(user_prompt)
     concepts, values = set(named_concepts(user_prompt)), set(named_values(user_prompt))
     for modifier in modifiers:
         concept = concept_of(modifier)
-        if contradicts_values(modifier, values) or (concept is not None and contradict(concept, concepts)):
+        if concept in barred or contradicts_values(modifier, values):
+            return True
+        if concept is not None and contradict(concept, concepts):
             return True
         values |= named_values(modifier)
         concepts |= set() if concept is None else {concept}
