@@ -76,6 +76,14 @@ def named_values(text: str) -> frozenset[Value]:
 
 
 @lru_cache(maxsize=1024)
+def refused_terms(text: str) -> frozenset[str]:
+    """Return the terms of all values that a text refuses ("not a painting"), without those that it names as well."""
+    refused = {value for term in _terms().find(text, negated=True) for value in _values_of()[term]} - named_values(text)
+    kept, _ = kept_and_banned(named_values(text))
+    return frozenset(term for attribute, value in refused for term in attributes()[attribute][value]) - kept
+
+
+@lru_cache(maxsize=1024)
 def kept_and_banned(values: frozenset[Value]) -> tuple[frozenset[str], frozenset[str]]:
     """Return the terms of these values, and the terms of the other values of their attributes."""
     kept: set[str] = set()

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..control.artists import artist_beginnings, artist_names
-from ..control.attributes import Value, kept_and_banned, together
+from ..control.attributes import Value, kept_and_banned, refused_terms, together
 from ..control.faults import unwanted_faults
 from ..text.words import spaced_words
 from .token_table import TokenTable, with_prefix
@@ -155,9 +155,13 @@ class RowBans:
         self._index: WordIndex | None = None
         self._bans: dict[object, TermsAtWords] = {}
 
-    def standing(self, user_prompt: str, no_artists: bool, allow_faults: bool) -> tuple[TermsAtWords, ...]:
+    def standing(
+        self, user_prompt: str, *, no_artists: bool, allow_faults: bool, keep_attributes: bool
+    ) -> tuple[TermsAtWords, ...]:
         """Return the bans that hold for all modifiers of a prompt."""
         bans = []
+        if keep_attributes and (refused := refused_terms(user_prompt)):
+            bans.append(self._terms(("refused", refused), refused, refused))
         if no_artists:
             names = artist_names()
             bans.append(self._terms("artists", (*artist_beginnings(), *names), names))

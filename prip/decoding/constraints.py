@@ -36,7 +36,8 @@ class Constraints:
     2. A modifier begins with a space and a letter or digit; it has at least one token.
     3. It does not begin with a word of the user prompt or of what was added before; no word directly follows itself.
     4. No banned term occurs in what is added, in any letter case, and no modifier begins like one. No word begins
-       another value of an attribute that the text so far names, an artist's name, or a fault.
+       another value of an attribute that the text so far names, a value that the user prompt refuses, an artist's name,
+       or a fault.
     5. The text never exceeds the token budget, nor the tokens added `max_new_tokens`; a modifier after the first is
        begun only when `modifier_tokens` are free.
     6. The end is allowed after one modifier, and is the only choice when nothing else fits.
@@ -83,7 +84,12 @@ class Constraints:
         for user_prompt in user_prompts:
             words = own_words(plain_prompt(user_prompt))
             named = values_by_term(words) if options.keep_attributes else None
-            standing = self._row_bans.standing(words, options.no_artists, options.allow_faults)
+            standing = self._row_bans.standing(
+                words,
+                no_artists=options.no_artists,
+                allow_faults=options.allow_faults,
+                keep_attributes=options.keep_attributes,
+            )
             rows.append(self._begin_row(words, options, banned, standing, named))
         return rows
 

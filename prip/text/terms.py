@@ -1,4 +1,4 @@
-"""Terms of a table in a text: whole words, the longest of those that begin together, without the negated ones."""
+"""Terms of a table in a text: whole words, the longest of those that begin together, negated or not."""
 
 from __future__ import annotations
 
@@ -7,8 +7,23 @@ from collections.abc import Iterable, Sequence
 
 from .words import words_of
 
-NEGATIONS = frozenset(("no", "not", "without", "never", "non"))
-ARTICLES = frozenset(("a", "an", "any", "the"))
+_NEGATIONS = frozenset(
+    tuple(phrase.split())
+    for phrase in (
+        *("no", "not", "without", "never", "non", "avoid", "avoiding", "exclude", "excluding", "dont", "isnt"),
+        *("don t", "isn t", "doesn t", "aren t", "shouldn t", "won t", "mustn t"),
+        *("instead of", "rather than", "anything but", "other than", "free of", "devoid of", "lack of"),
+    )
+)
+_LONGEST_NEGATION = max(map(len, _NEGATIONS))
+_FILLERS = frozenset(
+    (
+        *("a", "an", "any", "the", "more", "too", "it", "be", "as", "in", "like"),
+        *("use", "using", "make", "making", "made", "add", "adding", "draw", "want", "look", "looking"),
+    )
+)
+"""Words that may stand between a negation and what it negates: "don't make it a photo"."""
+_MOST_FILLERS = 4
 
 
 class TermTable:
@@ -22,15 +37,18 @@ class TermTable:
             by_first_word[words[0]].append(words)
         self._by_first_word = {first: sorted(terms, key=len, reverse=True) for first, terms in by_first_word.items()}
 
-    def find(self, text: str) -> list[str]:
-        """Return the terms that a text names, from left to right; negated ones ("not a photo") do not count."""
+    def find(self, text: str, negated: bool = False) -> list[str]:
+        """Return the terms that a text names, from left to right.
+
+        Negated terms ("not a photo") do not count; with `negated`, they alone do.
+        """
         words = tuple(words_of(text))
         terms: list[str] = []
         index = 0
         while index < len(words):
             for term in self._by_first_word.get(words[index], ()):
                 if words[index : index + len(term)] == term:
-                    if not is_negated(words, index):
+                    if is_negated(words, index) is negated:
                         terms.append(" ".join(term))
                     index += len(term)
                     break
@@ -40,8 +58,10 @@ class TermTable:
 
 
 def is_negated(words: Sequence[str], index: int) -> bool:
-    """Return whether a negation stands before the word at `index`, with at most an article between them."""
-    before = words[max(index - 2, 0) : index]
-    if before and before[-1] in ARTICLES:
-        before = before[:-1]
-    return bool(before) and before[-1] in NEGATIONS
+    """Return whether a negation stands before the word at `index`, with at most a few words like articles between."""
+    for end in range(index, max(index - _MOST_FILLERS, 0) - 1, -1):
+        if any(tuple(words[max(end - length, 0) : end]) in _NEGATIONS for length in range(1, _LONGEST_NEGATION + 1)):
+            return True
+        if not end or words[end - 1] not in _FILLERS:
+            return False
+    return False

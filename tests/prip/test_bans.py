@@ -10,7 +10,7 @@ import torch
 from tiny_parts import options_with
 
 from prip.control.artists import artist_names
-from prip.control.attributes import attributes, kept_and_banned, named_values
+from prip.control.attributes import attributes, kept_and_banned, named_values, refused_terms
 from prip.decoding.bans import TermsAtWords, WordIndex
 from prip.decoding.constraints import Constraints
 from prip.processing import PripProcessor
@@ -101,6 +101,19 @@ def test_named_attributes_are_kept_when_sampling(refiner: Refiner) -> None:
         added, others = (spaced_words(" " + " , ".join(modifiers_added(prompt, one))) for one in (text, other))
         assert not [term for term in banned if f" {term}" in added], text
         broken += any(f" {term}" in others for term in banned)
+    assert broken > len(prompts) / 4, "the test would see it"
+
+
+def test_what_a_prompt_refuses_is_not_added_when_sampling(refiner: Refiner) -> None:
+    refusals = ("not a painting", "no sunlight", "without watercolor", "anything but a photo", "no moonlight")
+    prompts = [f"a cat {number}, {refusal}" for number in range(4) for refusal in refusals]
+    free = refiner.refine(prompts, keep_attributes=False, **SAMPLED)
+    kept = refiner.refine(prompts, **SAMPLED)
+    broken = 0
+    for prompt, text, other in zip(prompts, kept, free, strict=True):
+        added, others = (spaced_words(" " + " , ".join(modifiers_added(prompt, one))) for one in (text, other))
+        assert not [term for term in refused_terms(prompt) if f" {term}" in added], text
+        broken += any(f" {term}" in others for term in refused_terms(prompt))
     assert broken > len(prompts) / 4, "the test would see it"
 
 

@@ -8,7 +8,7 @@ from itertools import permutations
 
 import pytest
 
-from prip.control.attributes import attributes, kept_and_banned, named_terms, named_values
+from prip.control.attributes import attributes, kept_and_banned, named_terms, named_values, refused_terms
 from prip.miniature.prompts import user_prompts
 from prip.miniature.vocabulary import ATTRIBUTES, NEUTRAL_MODIFIERS, PLACES
 from prip.text.words import words_of
@@ -96,3 +96,38 @@ def test_attributes_that_are_not_named_stay_free() -> None:
     _, banned = kept_and_banned(named_values("a cat, watercolor"))
     assert "moonlight" not in banned and "bokeh" not in banned
     assert kept_and_banned(frozenset()) == (frozenset(), frozenset())
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        *(
+            "no {}",
+            "not {}",
+            "not a {}",
+            "without {}",
+            "without any {}",
+            "never {}",
+            "avoid {}",
+            "non-{}",
+            "no more {}",
+        ),
+        *("don't use {}", "don't make it a {}", "it isn't {}", "instead of {}", "rather than a {}", "anything but {}"),
+        *("--no {}", "free of {}"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("term", "kin"),
+    [("painting", "painted on paper"), ("sunlight", "warm sunlight"), ("bokeh", "depth of field"), ("photo", "dslr")],
+)
+def test_what_a_prompt_refuses_is_forbidden_with_its_kin(refusal: str, term: str, kin: str) -> None:
+    text = f"a cat, {refusal.format(term)}"
+    assert {term, kin} <= refused_terms(text)
+    assert not named_values(text)
+
+
+def test_what_a_prompt_names_as_well_is_not_refused() -> None:
+    assert refused_terms("a photo of a cat, no photo filter") == frozenset()
+    assert "watercolor" not in refused_terms("a watercolor, not an oil painting")
+    assert "oil painting" in refused_terms("a watercolor, not an oil painting")
+    assert refused_terms("no one in this photo") == frozenset()
