@@ -81,7 +81,7 @@ def additions_of(
     modifiers = [_modifiers(prompt.text, text) for prompt, text in zip(prompts, refined, strict=True)]
     concepts = [frozenset(filter(None, map(concept_of, row))) for row in modifiers]
     references = [prompt.references for prompt in prompts]
-    counts = Counter(modifier.lower() for row in modifiers for modifier in set(row))
+    counts = Counter(modifier.lower() for row in modifiers for modifier in dict.fromkeys(row))
     figures: dict[str, Any] = {
         "prompts": len(prompts),
         "added": float(np.mean([len(row) for row in modifiers])),
