@@ -15,7 +15,7 @@ from prip.errors import InputError, any_of, meant
 from prip.options import check_whole
 from prip.settings_parser import ValuesParser
 
-from .kinds.registry import EMBEDDERS, GENERATORS, PROMPT_SETS, REFINERS, SCORERS, Entry, Kinds
+from .kinds.registry import EMBEDDERS, GENERATORS, PER_GENERATOR, PROMPT_SETS, REFINERS, SCORERS, Entry, Kinds
 
 NONE = "none"
 """The refiner that all others are compared with."""
@@ -89,8 +89,18 @@ class EvaluationSettings:
                 raise InputError(f"scorer {name!r}: role: expected {any_of(ROLES)}, got {entry['role']!r}")
         if bool(self.generators) != bool(self.scorers):
             raise InputError("generators and scorers: expected at least one of each, or none for texts alone")
+        if not self.generators:
+            self._check_texts_alone()
         for pair in self.comparisons:
             self._check_pair(pair)
+
+    def _check_texts_alone(self) -> None:
+        """Raise InputError for settings that need images."""
+        for name, entry in self.refiners.items():
+            if entry["kind"] in PER_GENERATOR:
+                raise InputError(f"refiner {name!r}: expected a kind that needs no generator, got {entry['kind']!r}")
+        if self.embedder is not None or self.agreement_renders:
+            raise InputError("embedder, agreement_renders: expected none without generators")
 
     def _check_pair(self, pair: Sequence[str]) -> None:
         if len(pair) != 2:
@@ -153,6 +163,8 @@ def _check_name(section: str, name: object) -> None:
 
 def _check_known(section: str, names: Sequence[str], known: Mapping[str, Entry]) -> None:
     for name in names:
+        if not known:
+            raise InputError(f"{section}: expected none for an evaluation of texts alone, got {name!r}")
         if name not in known:
             raise InputError(f"{section}: expected {any_of(list(known))}, got {name!r}{meant(name, list(known))}")
 

@@ -77,10 +77,15 @@ def named_values(text: str) -> frozenset[Value]:
 
 @lru_cache(maxsize=1024)
 def refused_terms(text: str) -> frozenset[str]:
-    """Return the terms of all values that a text refuses ("not a painting"), without those that it names as well."""
-    refused = {value for term in _terms().find(text, negated=True) for value in _values_of()[term]} - named_values(text)
+    """Return the terms that a text refuses, with all terms of their values ("not a painting").
+
+    A value that the text names as well keeps its terms, except for those that are refused literally.
+    """
+    literal = set(_terms().find(text, negated=True))
+    values = {value for term in literal for value in _values_of()[term]} - named_values(text)
     kept, _ = kept_and_banned(named_values(text))
-    return frozenset(term for attribute, value in refused for term in attributes()[attribute][value]) - kept
+    kin = {term for attribute, value in values for term in attributes()[attribute][value]} - kept
+    return frozenset(kin | literal - set(named_terms(text)))
 
 
 @lru_cache(maxsize=1024)

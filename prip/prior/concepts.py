@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -44,15 +45,9 @@ def concept_names() -> tuple[str, ...]:
     return tuple(concept for concepts in categories().values() for concept in concepts)
 
 
-@cache
-def category_of() -> dict[str, str]:
-    """Return the category of each concept."""
-    return {concept: category for category, concepts in categories().items() for concept in concepts}
-
-
-def named_concepts(text: str) -> frozenset[str]:
-    """Return the concepts that a text names anywhere, as whole words; negated ones do not count."""
-    return frozenset(_concept_of()[term] for term in _terms().find(text))
+def named_concepts(text: str, negated: bool = False) -> frozenset[str]:
+    """Return the concepts that a text names anywhere, as whole words, or with `negated` those that it refuses."""
+    return frozenset(_concept_of()[term] for term in _terms().find(text, negated))
 
 
 def concept_of(modifier: str) -> str | None:
@@ -80,6 +75,16 @@ def split_prompt(prompt: str) -> SplitPrompt:
     named = named_concepts(text)
     added = tuple(concept for concept in dict.fromkeys(concepts) if concept not in named)
     return SplitPrompt(text, named, added)
+
+
+def distinct_prompts(lines: Iterable[str]) -> dict[str, SplitPrompt]:
+    """Return the distinct prompts that show something, in lower case with single spaces, in order of appearance."""
+    prompts: dict[str, SplitPrompt] = {}
+    for line in lines:
+        text = " ".join(line.split())
+        if text.lower() not in prompts and (prompt := split_prompt(text)).head:
+            prompts[text.lower()] = prompt
+    return prompts
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The preference prior: how likely the writer of a prompt adds each concept, fitted on real prompts.
+"""The preference prior: how likely a writer who adds anything adds each concept, fitted on real prompts.
 
 It says what people write, which is not what people prefer: nobody has judged images for it.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ..errors import CheckpointError
@@ -29,14 +29,14 @@ _STATISTICS = ("base", "support", "position")
 
 
 class PreferencePrior:
-    """P(concept added | prompt): a network of one hidden layer on the prompt's vector, in numpy."""
+    """P(concept added | prompt, anything added): a network of one hidden layer on the prompt's vector, in numpy."""
 
     def __init__(self, vectors: WordVectors, tables: dict[str, Floats]) -> None:
         """Hold the fitted numbers.
 
         Args:
             vectors: Turns prompts into vectors.
-            tables: `base` (concepts,), the probability of each concept in a prompt of any content; `support`
+            tables: `base` (concepts,), the probability of each concept whatever the prompt shows; `support`
                 (concepts,), the series that add it; `position` (concepts,), its mean place among the additions, from 0
                 to 1; and the layers `hidden.weight` (hidden, width), `hidden.bias` (hidden,) and `output.weight`
                 (concepts, hidden).
@@ -82,12 +82,16 @@ class PreferencePrior:
         """Read what `save` wrote.
 
         Raises:
-            CheckpointError: The tables were fitted with another table of concepts, or do not fit the vectors.
+            CheckpointError: A file is missing or damaged, or the tables were fitted with another table of concepts.
         """
-        tables = load_file(folder / TABLES)
-        if tables.pop(_CONCEPTS).tobytes().decode().split("\n") != list(concept_names()):
+        try:
+            tables, vectors = load_file(folder / TABLES), WordVectors.load(folder / VECTORS)
+            fitted = tables.pop(_CONCEPTS)
+        except (OSError, KeyError, SafetensorError) as error:
+            raise CheckpointError(f"{folder}: expected a prior that prip-train prior wrote: {error!r}") from error
+        if fitted.tobytes().decode().split("\n") != list(concept_names()):
             raise CheckpointError(f"{folder}: expected a prior of the concepts in concepts.json; fit it again")
-        return cls(WordVectors.load(folder / VECTORS), tables)
+        return cls(vectors, tables)
 
 
 def normalized(features: Floats) -> Floats:
@@ -96,8 +100,13 @@ def normalized(features: Floats) -> Floats:
     return features * (np.sqrt(features.shape[1]) / np.maximum(lengths, 1e-9)).astype(np.float32)
 
 
+def embedded_files() -> list[Path]:
+    """Return the files that what the embedded prior suggests depends on."""
+    folder = Path(__file__).parent
+    return [folder / "concepts.json", folder / "rules.json", folder / "assets" / TABLES, folder / "assets" / VECTORS]
+
+
 @cache
 def embedded_prior() -> PreferencePrior:
     """Return the prior that the package holds."""
-    with as_file(files(__package__) / "assets") as folder:
-        return PreferencePrior.load(folder)
+    return PreferencePrior.load(Path(__file__).parent / "assets")

@@ -15,9 +15,9 @@ from functools import cache
 from importlib.resources import files
 from typing import TypedDict
 
-from ..control.attributes import Value, named_values
+from ..control.attributes import Value, named_terms, named_values, refused_terms
 from ..text.words import words_of
-from .concepts import categories
+from .concepts import categories, concept_names, named_concepts
 
 _COMPATIBLE = frozenset(("focus",))
 """Attributes whose values may stand together."""
@@ -32,7 +32,7 @@ class _Rules(TypedDict):
 
 
 def never_suggested() -> frozenset[str]:
-    """Return the concepts that are never suggested: names of websites, scraps, and what changes the content."""
+    """Return the concepts that are never suggested: websites, empty praise, and what changes the content."""
     return frozenset(_rules()["never"])
 
 
@@ -42,10 +42,11 @@ def least_lift() -> dict[str, float]:
 
 
 def barred_by(text: str) -> frozenset[str]:
-    """Return the concepts that do not fit a word of a text, such as black and white for a red car."""
-    words = set(words_of(text))
+    """Return the concepts that a text refuses, or that do not fit one of its words: black and white for a red car."""
+    words, refused = set(words_of(text)), refused_terms(text)
     groups = [concepts for bars, concepts in _rules()["barred"] if not words.isdisjoint(bars)]
-    return frozenset(concept for concepts in groups for concept in concepts)
+    kin = [name for name in concept_names() if not refused.isdisjoint(named_terms(name))]
+    return named_concepts(text, negated=True).union(kin, *groups)
 
 
 def clash(concept: str, others: Iterable[str]) -> bool:

@@ -11,6 +11,7 @@ _NEGATIONS = frozenset(
     tuple(phrase.split())
     for phrase in (
         *("no", "not", "without", "never", "non", "avoid", "avoiding", "exclude", "excluding", "dont", "isnt"),
+        *("neither", "nor", "cannot", "can t"),
         *("don t", "isn t", "doesn t", "aren t", "shouldn t", "won t", "mustn t"),
         *("instead of", "rather than", "anything but", "other than", "free of", "devoid of", "lack of"),
     )
@@ -40,17 +41,20 @@ class TermTable:
     def find(self, text: str, negated: bool = False) -> list[str]:
         """Return the terms that a text names, from left to right.
 
-        Negated terms ("not a photo") do not count; with `negated`, they alone do.
+        Negated terms ("not a photo", "no photo or sketch") do not count; with `negated`, they alone do.
         """
         words = tuple(words_of(text))
         terms: list[str] = []
-        index = 0
+        index, refused_until = 0, -1
         while index < len(words):
             for term in self._by_first_word.get(words[index], ()):
                 if words[index : index + len(term)] == term:
-                    if is_negated(words, index) is negated:
+                    is_listed = index > 0 and words[index - 1] == "or" and refused_until == index - 1
+                    refused = is_listed or is_negated(words, index)
+                    if refused is negated:
                         terms.append(" ".join(term))
                     index += len(term)
+                    refused_until = index if refused else -1
                     break
             else:
                 index += 1

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prip.errors import InputError
 from prip.inference.cli import main
 from prip.inference.evaluation.analysis.additions import (
     additions_of,
@@ -19,6 +20,7 @@ from prip.inference.evaluation.analysis.additions import (
 )
 from prip.inference.evaluation.kinds.prior import make_real_prompts
 from prip.inference.evaluation.kinds.registry import Context, EvaluationPrompt
+from prip.prior.concepts import distinct_prompts
 
 
 def test_precision_is_the_share_of_what_is_added_that_the_writer_added() -> None:
@@ -60,6 +62,9 @@ def test_figures_of_a_refiner() -> None:
     assert figures["commonest"] == "8k" and figures["commonest_share"] == pytest.approx(2 / 3)
     assert figures["distinct_suffixes"] == 3 and figures["added"] == pytest.approx(5 / 3)
     assert figures["contradictions"] == pytest.approx(1 / 3)
+    assert figures["rewritten"] == 0
+    other = additions_of(prompts, ["a caterpillar, 8k", "a dog on a sofa", ""], draws=200, seed=0)
+    assert other["rewritten"] == 3 and other["added"] == 0
     unchanged = additions_of(prompts, [prompt.text for prompt in prompts], draws=200, seed=0)
     assert unchanged["precision"] is None and unchanged["added"] == 0
     better = ["a cat, bokeh", "a dog, fog", "an owl at night, 8k"]
@@ -90,6 +95,15 @@ def test_real_prompts_are_one_per_held_out_series(real_prompts_file: Path) -> No
     assert folder == prompts
 
 
+def test_a_repeated_prompt_keeps_its_place(tmp_path: Path) -> None:
+    lines = ["a cat in a garden, 8k", "an owl, 8k, in a tree of an old garden", "a cat in a garden, 8k"]
+    assert list(distinct_prompts(lines)) == lines[:2]
+    path = tmp_path / "none.txt"
+    path.write_text("a cat\n", encoding="utf-8")
+    with pytest.raises(InputError, match="held-out series with additions"):
+        make_real_prompts("prompts", Context(None, "cpu", 0), place=str(path), test_share=1.0)  # type: ignore[arg-type]
+
+
 def test_the_command_measures_texts_without_images(
     real_prompts_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,4 +118,8 @@ def test_the_command_measures_texts_without_images(
     assert summary["additions"]["none"]["added"] == 0
     assert summary["additions"]["prior-only"]["contradictions"] == 0
     assert (tmp_path / "out" / "tables.md").is_file()
-    assert main(command) == 0  # nothing is refined again
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "refined").rglob("*.parquet")}
+    assert made and main(command) == 0
+    assert {path: path.stat().st_mtime_ns for path in made} == made, "nothing is refined again"
+    assert main([*command, "--generators", "x"]) == 2
+    assert "generators: expected none for an evaluation of texts alone" in capsys.readouterr().err

@@ -134,7 +134,18 @@ def test_rare_unspecific_and_unwanted_concepts_are_not_suggested() -> None:
 def test_a_word_of_the_prompt_bars_what_does_not_fit_it() -> None:
     assert "black and white" in barred_by("a RED car") and "photograph" in barred_by("a map of Italy")
     assert not barred_by("a cat")
-    assert "bokeh" in suggest(prior(), ["cat"])[0] and "bokeh" not in suggest(prior(), ["cat cartoon cat"])[0]
+    assert "bokeh" in suggest(prior(), ["cat"])[0] and "bokeh" not in suggest(prior(), ["cat map"])[0]
+
+
+def test_what_the_prompt_refuses_is_not_suggested() -> None:
+    for prompt in ("cat, no bokeh", "cat without any blurred background", "cat, neither 8k nor bokeh"):
+        assert "bokeh" in barred_by(prompt) and "bokeh" not in suggest(prior(), [prompt])[0]
+
+
+def test_another_value_of_a_named_attribute_is_not_suggested() -> None:
+    small = prior("moonlight")
+    assert "moonlight" in suggest(small, ["cat"])[0]
+    assert "moonlight" not in suggest(small, ["cat, softbox"])[0]  # studio light, by the table of attributes
 
 
 def test_the_rules_name_concepts_and_are_symmetric() -> None:

@@ -12,6 +12,7 @@ import torch
 
 from prip.prior.concepts import concept_names
 from prip.prior.preference_prior import PreferencePrior
+from prip.prior.word_vectors import ngram_buckets
 from prip.training.cli.command import main
 from prip.training.prior.corpus import read_corpus
 from prip.training.prior.distillation import choose_words, fit_ngrams, read_words
@@ -97,6 +98,8 @@ def test_ngrams_learn_the_vectors_of_words() -> None:
     vectors = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])
     fitted = fit_ngrams(words, vectors, 512, penalty=1e-3)
     assert fitted.shape == (512, 2) and fitted.abs().max() <= 1
+    means = torch.stack([fitted[list(ngram_buckets(word, 512))].mean(0) for word in words])
+    assert means.argmax(1).tolist() == [0, 0, 1, 1] and means.amax(1).min() > 10 * means.amin(1).abs().max()
 
 
 def test_word_lists_are_read_by_their_first_field(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prip.errors import InputError
-from prip.prior.concepts import SplitPrompt, concept_names, split_prompt
+from prip.prior.concepts import SplitPrompt, concept_names, distinct_prompts
 from prip.prior.series import position_of, series_of
 
 Floats = NDArray[np.float32]
@@ -58,13 +58,7 @@ def read_corpus(files: Sequence[Path], seed: int) -> Corpus:
     Raises:
         InputError: A file cannot be read, or no prompt is left.
     """
-    distinct: dict[str, SplitPrompt] = {}
-    for path in files:
-        for line in _lines(path):
-            text = " ".join(line.split())
-            prompt = split_prompt(text)
-            if prompt.head:
-                distinct.setdefault(text.lower(), prompt)
+    distinct = distinct_prompts(line for path in files for line in _lines(path))
     if not distinct:
         raise InputError("prompts: expected files with at least one prompt, got none")
     series = series_of(list(distinct))
@@ -74,7 +68,7 @@ def read_corpus(files: Sequence[Path], seed: int) -> Corpus:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"prompts: {path} cannot be read: {error}") from error
 

@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
+from prip.errors import InputError
 from prip.loading.strict import quiet
 from prip.prior.word_vectors import WordVectors, ngram_buckets
 from prip.text.words import words_of
@@ -26,15 +27,23 @@ class SentenceEncoder:
     """A frozen transformer with mean pooling, such as all-MiniLM-L6-v2."""
 
     def __init__(self, place: str) -> None:
-        """place: a folder, or an ID on the Hub."""
-        with quiet():
-            self.model = AutoModel.from_pretrained(place).eval()
-            self.tokenizer = AutoTokenizer.from_pretrained(place)
+        """place: a folder, or an ID on the Hub. Raises InputError if it cannot be loaded."""
+        try:
+            with quiet():
+                self.model = AutoModel.from_pretrained(place).eval()
+                self.tokenizer = AutoTokenizer.from_pretrained(place)
+        except OSError as error:
+            raise InputError(f"sentence_encoder: {place} cannot be loaded: {error}") from error
+
+    @property
+    def width(self) -> int:
+        """Length of a vector."""
+        return self.model.config.hidden_size
 
     @torch.inference_mode()
     def __call__(self, texts: Sequence[str], batch_size: int = 256, progress: bool = False) -> Tensor:
         """Return unit vectors `(texts, width)`, float32 on the CPU."""
-        vectors = torch.zeros(len(texts), self.model.config.hidden_size)
+        vectors = torch.zeros(len(texts), self.width)
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         starts = range(0, len(order), batch_size)
         for start in tqdm(starts, desc="sentence encoder", unit=" batches", disable=not progress):
@@ -90,8 +99,15 @@ def distil(
         width: Principal components to keep.
         buckets: Of the character n-grams, fitted to give the words' vectors.
         progress: Whether to show a bar.
+
+    Raises:
+        InputError: There are fewer words, or shorter embeddings, than `width`.
     """
     words = sorted(counts)
+    if width > min(len(words), encoder.width):
+        raise InputError(
+            f"width: expected at most {min(len(words), encoder.width)} for these words and this encoder, got {width}"
+        )
     weights = torch.tensor([math.log(documents / max(counts[word], 1)) for word in words])
     embedded = encoder(words, progress=progress)
     centered = embedded - embedded.mean(0)

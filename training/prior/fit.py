@@ -28,7 +28,7 @@ class Observations:
     open: Tensor
     """Float32 `(n, concepts)`, 0 where the head names the concept, so that its absence says nothing."""
     weights: Tensor
-    """Float32 `(n,)`; the weights of a series sum to 1."""
+    """Float32 `(n,)`: one over the size of the prompt's series."""
 
     def rows(self, chosen: Tensor) -> Observations:
         """Return some of the rows."""
@@ -42,7 +42,7 @@ class Observations:
 
 
 def base_rates(data: Observations) -> Tensor:
-    """Return P(concept added) for a prompt of any content that does not name it, float32 `(concepts,)`."""
+    """Return the weighted share of the prompts that add each concept, among those not naming it, `(concepts,)`."""
     seen = data.open * data.weights[:, None]
     return ((data.added * seen).sum(0) + _RARE) / (seen.sum(0) + 1)
 
@@ -75,7 +75,8 @@ def fit(train: Observations, dev: Observations, base: Tensor, settings: PriorFit
         settings: Size, regularization and optimizer.
         seed: Of the initial weights, the order and the dropout.
     """
-    members = [_fit_member(train, dev, base, settings, seed + index) for index in range(settings.members)]
+    seeds = [settings.members * seed + index for index in range(settings.members)]
+    members = [_fit_member(train, dev, base, settings, member) for member in seeds]
     joint = PriorNetwork(train.features[0].shape[1], settings.members * settings.hidden, len(base))
     with torch.no_grad():
         joint.hidden.weight.copy_(torch.cat([member.hidden.weight for member in members]))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from prip.errors import InputError
 from prip.files import hash_of, replace_folder
 from prip.prior.concepts import concept_names
 from prip.prior.preference_prior import PreferencePrior, normalized
@@ -32,7 +33,11 @@ def run(settings: PriorSettings) -> dict[str, Any]:
     "strict" are the test prompts that resemble no training prompt: their sentence vectors have a cosine below
     STRICT_SIMILARITY with those of all.
     """
-    folder = stage_folder(settings, STAGE, {path.name: hash_of(path) for path in (*settings.prompts, *settings.words)})
+    files = (*settings.prompts, *settings.words)
+    for path in files:
+        if not path.is_file():
+            raise InputError(f"prompts, words: expected files, got {path}")
+    folder = stage_folder(settings, STAGE, {str(path): hash_of(path) for path in files})
     if (finished := finished_metrics(folder)) is not None:
         return finished
     corpus = read_corpus(settings.prompts, settings.seed)
@@ -54,6 +59,9 @@ def run(settings: PriorSettings) -> dict[str, Any]:
     train = torch.from_numpy(corpus.between(0, dev_from) & has_additions)
     dev = torch.from_numpy(corpus.between(dev_from, test_from) & has_additions)
     test = torch.from_numpy(corpus.between(test_from, 1) & has_additions)
+    for name, rows in (("train", train), ("dev", dev)):
+        if not rows.any():
+            raise InputError(f"prompts: expected prompts with additions in the {name} split, got none")
     base = base_rates(data.rows(train))
     model = fit(data.rows(train), data.rows(dev), base, settings.fit, settings.seed)
     prior = PreferencePrior(

@@ -60,6 +60,8 @@ class PriorSettings(RunSettings):
         super().__post_init__()
         check_at_least(self, 1, "width", "ngram_buckets")
         check_fraction(self, "dev_share", "test_share")
+        if not self.dev_share:
+            raise InputError("dev_share: expected more than 0, got 0")
         if not self.dev_share + self.test_share < 1:
             raise InputError("dev_share, test_share: expected less than 1 together, so that some series are fitted")
         if not self.prompts:

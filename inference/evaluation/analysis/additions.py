@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from prip.control.attributes import named_values
 from prip.prior.concepts import concept_of, named_concepts
 from prip.prior.rules import barred_by, contradict, contradicts_values
-from prip.text.prompts import modifiers_added
+from prip.text.prompts import modifiers_added, prefix
 from prip.text.words import words_of
 
 from ..kinds.registry import EvaluationPrompt
@@ -29,10 +29,12 @@ _COLUMNS = (
     Column("commonest", "share of prompts"),
     Column("entropy", "of words, bits"),
     Column("contradictions", "by rule"),
+    Column("rewritten", "or failed"),
 )
 _NOTE = (
     "Precision: share of the added concepts that the prompt's own writer added, over prompts to which a concept is "
-    "added. Commonest: share of the prompts that gain the commonest modifier."
+    "added. Commonest: share of the prompts that gain the commonest modifier. Rewritten: texts that do not begin with "
+    "the user prompt, or that could not be refined; they count as adding nothing."
 )
 
 
@@ -45,7 +47,7 @@ def precision(added: Sequence[frozenset[str]], references: Sequence[frozenset[st
 def entropy(counts: Counter[str]) -> float:
     """Return the entropy of a distribution given by counts, in bits; 0 for no counts."""
     total = counts.total()
-    return -sum(count / total * math.log2(count / total) for count in counts.values())
+    return sum(count / total * math.log2(total / count) for count in counts.values())
 
 
 def contradicts(user_prompt: str, modifiers: Sequence[str]) -> bool:
@@ -82,8 +84,10 @@ def additions_of(
     concepts = [frozenset(filter(None, map(concept_of, row))) for row in modifiers]
     references = [prompt.references for prompt in prompts]
     counts = Counter(modifier.lower() for row in modifiers for modifier in dict.fromkeys(row))
+    unchanged = [text == prompt.text for prompt, text in zip(prompts, refined, strict=True)]
     figures: dict[str, Any] = {
         "prompts": len(prompts),
+        "rewritten": sum(not row and not same for row, same in zip(modifiers, unchanged, strict=True)),
         "added": float(np.mean([len(row) for row in modifiers])),
         "distinct_suffixes": len({", ".join(row) for row in modifiers}),
         "commonest": counts.most_common(1)[0][0] if counts else None,
@@ -130,6 +134,7 @@ def additions_tables(summary: Mapping[str, Any]) -> list[Table]:
             Cell(number(figures["commonest_share"], 2), figures["commonest"] or ""),
             Cell(number(figures["entropy_bits"], 2)),
             Cell(number(figures["contradictions"], 3)),
+            Cell(str(figures["rewritten"])),
         )
         for name, figures in summary["additions"].items()
     )
@@ -146,7 +151,7 @@ def additions_tables(summary: Mapping[str, Any]) -> list[Table]:
 
 
 def _modifiers(user_prompt: str, refined_prompt: str) -> list[str]:
-    return modifiers_added(user_prompt, refined_prompt) if refined_prompt.startswith(user_prompt.rstrip(" .,")) else []
+    return modifiers_added(user_prompt, refined_prompt) if refined_prompt.startswith(prefix(user_prompt)) else []
 
 
 def _estimated(values: NDArray[np.float64], draws: int, seed: int) -> dict[str, float] | None:

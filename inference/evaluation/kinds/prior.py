@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from prip.errors import InputError
-from prip.prior.concepts import split_prompt
+from prip.prior.concepts import distinct_prompts
 from prip.prior.preference_prior import PreferencePrior, embedded_prior
 from prip.prior.series import position_of, series_of
 from prip.prior.suggest import SuggestOptions, suggest_from
@@ -33,17 +33,17 @@ def make_real_prompts(
     paths = sorted(path.glob("*.txt")) if path.is_dir() else [path]
     if not paths:
         raise InputError(f"place: expected text files in the folder, got none in {place!r}")
-    texts = {
-        " ".join(line.prompt.split()).lower(): " ".join(line.prompt.split())
-        for path in reversed(paths)
-        for line in reversed(read_lines(path))
-    }
-    distinct = [text for text in reversed(texts) if split_prompt(text).head]
+    if not 0 < test_share <= 1:
+        raise InputError(f"test_share: expected a number above 0 and at most 1, got {test_share!r}")
+    texts = distinct_prompts(line.prompt for path in paths for line in read_lines(path))
+    distinct = list(texts)
     chosen: dict[str, EvaluationPrompt] = {}
     for text, series in zip(distinct, series_of(distinct), strict=True):
-        prompt = split_prompt(texts[text])
+        prompt = texts[text]
         if prompt.added and series not in chosen and position_of(series, split_seed) >= 1 - test_share:
             chosen[series] = EvaluationPrompt(prompt.head, references=frozenset(prompt.added))
+    if not chosen:
+        raise InputError(f"prompts: expected a held-out series with additions in {place!r}, got none; see test_share")
     return list(chosen.values())
 
 
@@ -71,8 +71,8 @@ def make_prior_only(
 ) -> PriorRefiner:
     """The kind `prior-only`: the preference prior alone.
 
-    place: folder of a prior that `prip-train prior` wrote; None is the embedded one. conditional: false ignores the
-    prompt's content, a baseline under the same rules.
+    place: folder of a prior that `prip-train prior` wrote (RUN/prior/part); None is the embedded one. conditional:
+    false ignores what the prompt shows, a baseline under the same rules.
     """
-    prior = embedded_prior() if place is None else PreferencePrior.load(Path(place))
+    prior = embedded_prior() if place is None else PreferencePrior.load(Path(place).expanduser())
     return PriorRefiner(name, prior, options, conditional)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prip.files import file_hash, folder_hash
+from prip.prior.preference_prior import embedded_files
 
 from ...checkpoint_parts import Parts
 from ..kinds.registry import BEST_JUDGE, PER_GENERATOR
@@ -81,6 +82,8 @@ class Identities:
                 parts = Parts.of_run(path)
             else:
                 read[option] = path
+        if entry["kind"] == "prior-only" and entry.get("place") is None:
+            read |= {f"the prior's {path.name}": path for path in embedded_files()}
         wanted = PARTS_READ[entry["kind"]] if parts is not None else ()
         wanted = _OF_STAGE.get((entry["kind"], entry.get("stage", "")), wanted) if wanted else ()
         for part in wanted:

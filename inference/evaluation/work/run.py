@@ -99,7 +99,7 @@ class Evaluation:
     def additions(self) -> dict[str, Any]:
         """Return what each refiner added, and the settings' comparisons, for a finished run.
 
-        A prompt that failed counts as unchanged.
+        The text of a prompt that failed is empty.
         """
         prompts, options = self._prompts(), {"draws": self.settings.bootstrap_draws, "seed": self.context.seed}
         refined = {name: self._first_texts(name, prompts) for name in self.settings.refiners}
@@ -110,8 +110,8 @@ class Evaluation:
         }
 
     def _first_texts(self, name: str, prompts: Sequence[EvaluationPrompt]) -> list[str]:
-        """Return one refined prompt for each user prompt."""
-        texts = [prompt.text for prompt in prompts]
+        """Return one refined prompt for each user prompt, empty where refining failed."""
+        texts = [""] * len(prompts)
         for number, _ in chunks(prompts, self.settings.chunk):
             table = self._refinements(name).table(number)
             if table is not None:

@@ -126,6 +126,12 @@ def test_what_a_prompt_refuses_is_forbidden_with_its_kin(refusal: str, term: str
     assert not named_values(text)
 
 
+def test_a_refusal_reaches_over_or_and_is_literal() -> None:
+    assert {"photo", "sketch"} <= refused_terms("a cat, no photo or sketch") & refused_terms("neither photo nor sketch")
+    assert "moonlight" in refused_terms("a city at night, no moonlight")
+    assert "night scene" not in refused_terms("a city at night, no moonlight")
+
+
 def test_what_a_prompt_names_as_well_is_not_refused() -> None:
     assert refused_terms("a photo of a cat, no photo filter") == frozenset()
     assert "watercolor" not in refused_terms("a watercolor, not an oil painting")
