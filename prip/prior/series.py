@@ -48,8 +48,7 @@ def position_of(series: str, seed: int = 0) -> float:
 def _keys(prompt: str) -> Iterator[Hashable]:
     """Yield what prompts of one series share."""
     segments = [" ".join(words_of(segment)) for segment in prompt.split(",")]
-    if segments[0]:
-        yield "start", tuple(segments[0].split()[:_FIRST_WORDS])
+    yield "start", tuple(segments[0].split()[:_FIRST_WORDS])
     for kind, tail in (
         ("tail", segments[1:]),
         ("end", segments[-_LAST_SEGMENTS:] if len(segments) > _LAST_SEGMENTS else []),
