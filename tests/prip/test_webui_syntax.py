@@ -64,16 +64,18 @@ def test_without_syntax_or_with_nothing_else_it_stays(prompt: str) -> None:
 @pytest.mark.parametrize("closing", ["", ")", "]", "}", ":1.2)", ":0.5]", ")]", ">"])
 def test_hostile_brackets_take_linear_time(opening: str, closing: str) -> None:
     text = opening * 5_000 + "cat" + closing * 5_000
-    began = time.perf_counter()
+    began = time.process_time()
     assert "cat" in plain_prompt(text) or "cat" in text
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("run", [" ", "\u3000", "\n", " \n", "1", "AND ", ":1 ", "AND:1", "BREAK "])
 @pytest.mark.parametrize("beginning", ["a", "a AND", "(a:", "a:"])
 def test_hostile_runs_take_linear_time(beginning: str, run: str) -> None:
     text = (beginning + run * 10_000)[:9_999] + "x"
-    took_s = timeit.repeat(lambda: (plain_prompt(text), ends_in_weight(text)), number=1, repeat=3)
+    took_s = timeit.repeat(
+        lambda: (plain_prompt(text), ends_in_weight(text)), timer=time.process_time, number=1, repeat=3
+    )
     assert min(took_s) < 0.1, "the fastest of three: another process may have been in between"
 
 
