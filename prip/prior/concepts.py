@@ -45,6 +45,12 @@ def concept_names() -> tuple[str, ...]:
     return tuple(concept for concepts in categories().values() for concept in concepts)
 
 
+@cache
+def concept_columns() -> dict[str, int]:
+    """Return the column of each concept in tables of all concepts."""
+    return {concept: column for column, concept in enumerate(concept_names())}
+
+
 def named_concepts(text: str, negated: bool = False) -> frozenset[str]:
     """Return the concepts that a text names anywhere, as whole words, or with `negated` those that it refuses."""
     return frozenset(_concept_of()[term] for term in _terms().find(text, negated))

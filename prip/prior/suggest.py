@@ -22,8 +22,7 @@ class SuggestOptions:
     count: int = 5
     """Largest number of concepts."""
     lift_exponent: float = 0.6
-    """Concepts are ranked by p x lift^this, where lift is p over the concept's probability in any prompt; 0 ranks by p
-    alone."""
+    """Concepts are ranked by p x lift^this, where lift is p over the concept's base rate; 0 ranks by p alone."""
     least_support: int = 4
     """Series of real prompts that must have added a concept."""
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prip.errors import InputError
-from prip.prior.concepts import SplitPrompt, concept_names, distinct_prompts
+from prip.prior.concepts import SplitPrompt, concept_columns, distinct_prompts
 from prip.prior.series import position_of, series_of
 
 Floats = NDArray[np.float32]
@@ -74,8 +74,8 @@ def _lines(path: Path) -> list[str]:
 
 
 def _indicators(rows: Sequence[tuple[str, ...]]) -> Booleans:
-    index = {name: column for column, name in enumerate(concept_names())}
-    table = np.zeros((len(rows), len(index)), bool)
+    columns = concept_columns()
+    table = np.zeros((len(rows), len(columns)), bool)
     for row, concepts in enumerate(rows):
-        table[row, [index[concept] for concept in concepts]] = True
+        table[row, [columns[concept] for concept in concepts]] = True
     return table

@@ -10,7 +10,7 @@ import torch
 
 from prip.errors import InputError
 from prip.files import hash_of, replace_folder
-from prip.prior.concepts import concept_names
+from prip.prior.concepts import concept_columns
 from prip.prior.preference_prior import PreferencePrior, normalized
 from prip.prior.word_vectors import WordVectors
 from prip.text.words import words_of
@@ -120,20 +120,16 @@ def observations(corpus: Corpus, vectors: WordVectors) -> Observations:
 
 def support_of(corpus: Corpus, chosen: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return the number of series, among the chosen prompts, that add each concept; float32 `(concepts,)`."""
-    series_with: list[set[str]] = [set() for _ in concept_names()]
-    index = {name: column for column, name in enumerate(concept_names())}
-    for row in np.flatnonzero(chosen):
-        for concept in corpus.prompts[row].added:
-            series_with[index[concept]].add(corpus.series[row])
-    return np.array([len(series) for series in series_with], np.float32)
+    adding = (np.flatnonzero(chosen & column) for column in corpus.added.T)
+    return np.array([len({corpus.series[row] for row in rows}) for rows in adding], np.float32)
 
 
 def positions_of(corpus: Corpus) -> np.ndarray[Any, Any]:
-    """Return the mean place of each concept among the additions, from 0 (first) to 1; float32 `(concepts,)`."""
-    index = {name: column for column, name in enumerate(concept_names())}
-    totals, counts = np.full(len(index), 0.5, np.float32), np.ones(len(index), np.float32)
+    """Return the mean position of each concept among the additions, from 0 (first) to 1; float32 `(concepts,)`."""
+    columns = concept_columns()
+    totals, counts = np.full(len(columns), 0.5, np.float32), np.ones(len(columns), np.float32)
     for prompt in corpus.prompts:
-        for place, concept in enumerate(prompt.added):
-            totals[index[concept]] += place / max(len(prompt.added) - 1, 1)
-            counts[index[concept]] += 1
+        for index, concept in enumerate(prompt.added):
+            totals[columns[concept]] += index / max(len(prompt.added) - 1, 1)
+            counts[columns[concept]] += 1
     return totals / counts

@@ -81,7 +81,7 @@ def additions_of(
         seed: Of the resamplings.
     """
     modifiers = [_modifiers(prompt.text, text) for prompt, text in zip(prompts, refined, strict=True)]
-    concepts = [frozenset(filter(None, map(concept_of, row))) for row in modifiers]
+    concepts = _concepts(modifiers)
     references = [prompt.references for prompt in prompts]
     counts = Counter(modifier.lower() for row in modifiers for modifier in dict.fromkeys(row))
     unchanged = [text == prompt.text for prompt, text in zip(prompts, refined, strict=True)]
@@ -117,8 +117,7 @@ def precision_differences(
     columns = []
     for name in pair:
         rows = [_modifiers(prompt.text, text) for prompt, text in zip(prompts, refined[name], strict=True)]
-        added = [frozenset(filter(None, map(concept_of, row))) for row in rows]
-        columns.append(precision(added, [prompt.references for prompt in prompts]))
+        columns.append(precision(_concepts(rows), [prompt.references for prompt in prompts]))
     return _estimated(columns[1] - columns[0], draws, seed)
 
 
@@ -152,6 +151,11 @@ def additions_tables(summary: Mapping[str, Any]) -> list[Table]:
 
 def _modifiers(user_prompt: str, refined_prompt: str) -> list[str]:
     return modifiers_added(user_prompt, refined_prompt) if refined_prompt.startswith(prefix(user_prompt)) else []
+
+
+def _concepts(rows: Sequence[Sequence[str]]) -> list[frozenset[str]]:
+    """Return the concepts that each list of modifiers holds."""
+    return [frozenset(filter(None, map(concept_of, row))) for row in rows]
 
 
 def _estimated(values: NDArray[np.float64], draws: int, seed: int) -> dict[str, float] | None:
