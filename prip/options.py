@@ -89,7 +89,7 @@ class RefineOptions:
 class OneTextOptionsDict(TypedDict, total=False):
     """The options of calls that return one text per prompt: all but num_alternatives."""
 
-    seed: int
+    seed: int | Sequence[int]
     temperature: float
     top_p: float
     max_new_tokens: int
@@ -175,6 +175,25 @@ def with_changes(
         if name not in known:
             raise InputError(f"unknown option {name!r}{meant(name, known) or f'; expected {any_of(known)}'}")
     return replace(options or RefineOptions(), **changes)
+
+
+def with_seeds(
+    options: RefineOptions | None, changes: Mapping[str, Any], count: int
+) -> tuple[RefineOptions, list[int]]:
+    """Return options as `with_changes` does, and the seed of each of `count` prompts: `changes` may have a list.
+
+    Raises:
+        InputError: An option is unknown or invalid, or there is not one seed for each prompt.
+    """
+    seeds = changes.get("seed")
+    if not isinstance(seeds, Sequence) or isinstance(seeds, str | bytes):
+        options = with_changes(options, changes)
+        return options, [options.seed] * count
+    for index, seed in enumerate(seeds):
+        check_whole(f"seed[{index}]", seed)
+    if len(seeds) != count:
+        raise InputError(f"seed: expected one for each of the {count} prompts, got {len(seeds)}")
+    return with_changes(options, {name: value for name, value in changes.items() if name != "seed"}), [*seeds]
 
 
 def _docstrings(kind: type) -> dict[str, str]:

@@ -20,7 +20,7 @@ from .loading.folders import EMBEDDED, RefinerFolder
 from .loading.untrusted import read_json
 from .modeling import PripModel
 from .modeling.quantization import check_quantization, is_quantized, quantize
-from .options import OneTextOptionsDict, RefineOptions, RefineOptionsDict, lists_options, with_changes
+from .options import OneTextOptionsDict, RefineOptions, RefineOptionsDict, lists_options, with_seeds
 from .processing import PripProcessor
 from .refine_batch import Refined, refine_batch, shortcomings
 from .text.prompts import check_user_prompts
@@ -233,7 +233,7 @@ class Refiner:
         Args:
             prompt: One prompt, or several.
             options: Options to start from; None stands for the defaults.
-            **changes: Single options, which override `options`:
+            **changes: Single options, which override `options`; `seed` may be a list with one for each prompt:
 
         Returns:
             The refined prompt for a string, a list of them for a list. With `num_alternatives` of 2 or more, each
@@ -242,9 +242,9 @@ class Refiner:
         Raises:
             InputError: A prompt cannot be refined, or an option is invalid.
         """
-        options = with_changes(options, changes)
         user_prompts = check_user_prompts(prompt)
-        results = self._refine_with_warnings(user_prompts, [options.seed] * len(user_prompts), options)
+        options, seeds = with_seeds(options, changes, len(user_prompts))
+        results = self._refine_with_warnings(user_prompts, seeds, options)
         return as_asked(prompt, [result.texts for result in results], options)
 
     def __call__(
@@ -377,7 +377,7 @@ def refine(
         quantization: "int8" stores the weights of linear layers in 8 bits (extra `quantize`).
         compile: Compile the model with torch.compile; the first prompts then take minutes.
         options: Options to start from; None stands for the defaults.
-        **changes: Single options, which override `options`:
+        **changes: Single options, which override `options`; `seed` may be a list with one for each prompt:
 
     Returns:
         The refined prompt for a string, a list of them for a list. With `num_alternatives` of 2 or more, each refined
@@ -387,10 +387,11 @@ def refine(
         InputError: A prompt cannot be refined, or an option is invalid.
         CheckpointError: The checkpoint cannot be loaded.
     """
-    options = with_changes(options, changes)
+    user_prompts = check_user_prompts(prompt)
+    options, seeds = with_seeds(options, changes, len(user_prompts))
     if options.strength == 0:
-        return as_asked(prompt, [[user_prompt] for user_prompt in check_user_prompts(prompt)], options)
-    return loaded(model, device, revision, dtype, quantization, compile).refine(prompt, options)
+        return as_asked(prompt, [[user_prompt] for user_prompt in user_prompts], options)
+    return loaded(model, device, revision, dtype, quantization, compile).refine(prompt, options, seed=seeds)
 
 
 def loaded(

@@ -32,6 +32,23 @@ def refiner(tiny_checkpoint) -> Refiner:
     return Refiner.from_pretrained(tiny_checkpoint, device="cpu")
 
 
+def test_a_list_of_seeds_gives_each_prompt_its_own(refiner: Refiner) -> None:
+    prompts, sampled = ["a cat", "a cat", "a dog"], {"temperature": 1.0, "max_new_tokens": 12}
+    texts = refiner.refine(prompts, seed=[4, 5, 4], **sampled)
+    assert texts == [
+        refiner.refine(prompt, seed=seed, **sampled) for prompt, seed in zip(prompts, (4, 5, 4), strict=True)
+    ]
+    assert texts[0] != texts[1]
+    assert refiner.refine("a cat", seed=(4,), **sampled) == texts[0]
+
+
+def test_a_list_of_seeds_must_fit_the_prompts(refiner: Refiner) -> None:
+    with pytest.raises(InputError, match="seed: expected one for each of the 2 prompts, got 3"):
+        refiner.refine(["a cat", "a dog"], seed=[1, 2, 3])
+    with pytest.raises(InputError, match=r"seed\[1\]: expected a whole number, got 'x'"):
+        refiner.refine(["a cat", "a dog"], seed=[1, "x"])
+
+
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_words_stay_and_a_modifier_is_added(refiner: Refiner, prompt: str) -> None:
     text = refiner.refine(prompt)
@@ -203,7 +220,7 @@ def test_options_reach_the_refiner(tiny_checkpoint, refiner: Refiner) -> None:
     for name, value in (*options.items(), ("batch_size", 7)):
         seen = pytest.MonkeyPatch()
         with seen.context() as patch:
-            patch.setattr(Refiner, "refine", lambda self, prompt, given: given)
+            patch.setattr(Refiner, "refine", lambda self, prompt, given, seed: given)
             given = prip.refine("a cat", tiny_checkpoint, device="cpu", **{name: value})
         assert given == replace(RefineOptions(), **{name: value})
         assert refiner.refine("a cat", given, num_alternatives=1, max_new_tokens=4) == refiner.refine(
