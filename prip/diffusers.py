@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from .errors import InputError, require
 from .options import OneTextOptionsDict, RefineOptions, with_changes
-from .text.prompts import check_user_prompts, own_words
+from .text.prompts import check_user_prompts, has_words
 
 if TYPE_CHECKING:
     import torch
@@ -155,7 +155,7 @@ def _refining_class(kind: type) -> type:
 
 
 def _is_wordless(prompt: Any) -> bool:
-    return isinstance(prompt, str) and not own_words(prompt)
+    return isinstance(prompt, str) and not has_words(prompt)
 
 
 def _device_of(pipe: Any) -> torch.device | str:

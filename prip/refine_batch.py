@@ -86,8 +86,7 @@ def shortcomings(
     sentences = []
     if weighted:
         sentences.append(
-            f"{_returned_unchanged(weighted)}: nothing may follow the weight at the end of parts joined by AND: "
-            f"{_shown(weighted[0])}"
+            f"{_returned_unchanged(weighted)}: nothing may follow the weight at its end: {_shown(weighted[0])}"
         )
     if unchanged:
         limit = f"the generator's limit of {token_limit} tokens"

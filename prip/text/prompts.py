@@ -6,9 +6,12 @@ import unicodedata
 from collections.abc import Sequence
 
 from ..errors import InputError
+from .webui_syntax import without_tags
 
 MAX_CHARACTERS = 10_000
 """Longest user prompt that is accepted, in characters."""
+_ENDS = frozenset(".,\u3001\u3002\uff0c\uff0e\uff61\uff64")
+"""Periods and commas, also those of Chinese and Japanese."""
 
 
 def check_user_prompt(user_prompt: object, name: str = "prompt") -> str:
@@ -19,8 +22,8 @@ def check_user_prompt(user_prompt: object, name: str = "prompt") -> str:
         name: What errors call it.
 
     Raises:
-        InputError: It is not a string, has no word (it is empty, blank, or only periods and commas), is longer than
-            MAX_CHARACTERS, or contains an unpaired surrogate or a control character other than a tab or line break.
+        InputError: It is not a string, has no word (see `has_words`), is longer than MAX_CHARACTERS, or contains an
+            unpaired surrogate or a control character other than a tab or line break.
     """
     if not isinstance(user_prompt, str):
         raise InputError(f"{name}: expected a string, got {_kind(user_prompt)}")
@@ -31,7 +34,7 @@ def check_user_prompt(user_prompt: object, name: str = "prompt") -> str:
         if category in ("Cc", "Cs") and character not in "\t\n\r":
             unwanted = "control characters" if category == "Cc" else "unpaired surrogates"
             raise InputError(f"{name}: expected no {unwanted}, got U+{ord(character):04X} at character {position}")
-    if not own_words(user_prompt):
+    if not has_words(user_prompt):
         blank = "an empty string" if not user_prompt else "only blanks" if user_prompt.isspace() else repr(user_prompt)
         raise InputError(f"{name}: expected at least one word, got {blank}")
     return user_prompt
@@ -54,10 +57,19 @@ def _kind(value: object) -> str:
     return "None" if value is None else f"an object of type {type(value).__name__}"
 
 
+def has_words(user_prompt: str) -> bool:
+    """Return whether a prompt says anything: not if it is empty, or only blanks, periods, commas, invisible characters
+    and tags such as <lora:name:0.8>."""
+    return any(
+        not (character in _ENDS or character.isspace() or unicodedata.category(character) == "Cf")
+        for character in without_tags(user_prompt)
+    )
+
+
 def own_words(user_prompt: str) -> str:
     """Return the user prompt without trailing spaces, periods and commas."""
     end = len(user_prompt)
-    while end and (user_prompt[end - 1] in ".," or user_prompt[end - 1].isspace()):
+    while end and (user_prompt[end - 1] in _ENDS or user_prompt[end - 1].isspace()):
         end -= 1
     return user_prompt[:end]
 

@@ -49,9 +49,15 @@ def plain_prompt(user_prompt: str) -> str:
     return text if text.strip(" ,.") else user_prompt
 
 
+def without_tags(user_prompt: str) -> str:
+    """Return a prompt without tags such as <lora:name:0.8> and without BREAK."""
+    return _LEFT_OUT.sub(" ", user_prompt)
+
+
 def ends_in_weight(user_prompt: str) -> bool:
-    """Return whether a prompt has parts joined by AND and a weight at its end: "a cat AND a dog :1.2"."""
-    return bool(_PART.search(user_prompt)) and _without_weight(user_prompt) is not None
+    """Return whether a prompt ends in a weight of its last part: "a cat AND a dog:1.2", or "a cat :1.2"."""
+    before = _without_weight(user_prompt)
+    return before is not None and bool(_PART.search(user_prompt) or before[-1:].isspace())
 
 
 def _without_weight(part: str) -> str | None:

@@ -202,7 +202,7 @@ def test_escaped_brackets_are_read_as_brackets(refiner: Refiner) -> None:
     assert refiner.refine(r"a cat \(orange\)").startswith(r"a cat \(orange\), ")
 
 
-@pytest.mark.parametrize("prompt", ["a cat (orange)", "a cat :)", "()", "((((", "a) cat (", "<lora:x:1>"])
+@pytest.mark.parametrize("prompt", ["a cat (orange)", "a cat :)", "()", "((((", "a) cat ("])
 def test_ordinary_brackets_come_back(refiner: Refiner, prompt: str) -> None:
     assert refiner.refine(prompt).startswith(prompt + ", ")
 

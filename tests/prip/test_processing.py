@@ -32,6 +32,9 @@ UNICODE_PROMPTS = [
         ("", "got an empty string"),
         ("  \u2003 ", "got only blanks"),
         (" ., ,.", "got ' ., ,.'"),
+        ("。、", "got '。、'"),
+        ("\u200b\ufeff", r"got '\\u200b\\ufeff'"),
+        ("<lora:some_style:0.8>, BREAK", "got '<lora:some_style:0.8>, BREAK'"),
         ("a" * (MAX_CHARACTERS + 1), "expected at most 10,000 characters, got 10,001"),
         ("a\0cat", r"no control characters, got U\+0000 at character 2"),
         ("a\x0bcat", r"U\+000B"),
@@ -42,6 +45,11 @@ UNICODE_PROMPTS = [
 def test_bad_user_prompts(prompt: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_user_prompt(prompt)
+
+
+@pytest.mark.parametrize("prompt", ["a cat。", "a cat、 ", "a cat，．", "a cat｡"])
+def test_periods_and_commas_of_chinese_and_japanese_end_a_prompt_too(prompt: str) -> None:
+    assert own_words(prompt) == "a cat"
 
 
 @pytest.mark.parametrize(

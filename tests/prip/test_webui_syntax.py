@@ -86,3 +86,13 @@ def test_any_text_is_read_and_reading_again_changes_little() -> None:
         plain = plain_prompt(text)
         assert plain == text or len(plain) < len(text)
         assert plain.strip(" ,.") or plain == text
+
+
+@pytest.mark.parametrize("prompt", ["a cat :1.2", "a cat :-.5 ", "a cat AND a dog:1.2", "a cat AND a dog :2"])
+def test_a_prompt_may_end_in_a_weight(prompt: str) -> None:
+    assert ends_in_weight(prompt)
+
+
+@pytest.mark.parametrize("prompt", ["a cat", "a screen, 16:9", "a cat AND a dog", "a clock :12:30 now", "a cat :)"])
+def test_other_numbers_are_no_weight(prompt: str) -> None:
+    assert not ends_in_weight(prompt)
