@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from prip.text_files import read_lines
+
 BATCH = 64
 
 
@@ -70,7 +72,7 @@ def distinct_prompts(file: Path | None) -> Iterator[str]:
 
         lines = [prompt for split in ("train", "dev", "test") for prompt, _ in user_prompts(split, 4, 0, True)]
     else:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = read_lines(file)
     prompts = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     count = len(prompts)
     pairs = (f"{prompts[i]} and {prompts[(i + step) % count]}" for step in itertools.count(1) for i in range(count))

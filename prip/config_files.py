@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError, meant
+from .text_files import read_text
 
 EXTENDS = "extends"
 
@@ -48,9 +49,10 @@ def _find(name: str, presets: Mapping[str, Path], extenders: Sequence[Path]) -> 
 def _read(path: Path) -> dict[str, Any]:
     import yaml
 
+    text = read_text(path, f"config: {path}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        values = yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
         raise InputError(f"config: {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         content = type(values).__name__ if values else "nothing"

@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from prip.errors import InputError, require
+from prip.text_files import decode_text, lines_of
 
 from .arguments import add_options, add_refiner, text
 
@@ -82,13 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def read_lines() -> list[str]:
     """Return the lines of standard input. Raises InputError if all are blank or it is not UTF-8."""
-    try:
-        text = sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"standard input: expected UTF-8, got byte {error.object[error.start]:#04x}") from error
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    if lines[-1] == "":
-        lines.pop()
+    lines = lines_of(decode_text(sys.stdin.buffer.read(), "standard input"))
     if not any(map(str.strip, lines)):
         raise InputError("standard input: expected at least one prompt, got only blank lines")
     return lines

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from prip.errors import InputError
+from prip.text_files import read_lines
 
 from ..network.request_guard import API_HEADERS, Application, Message, Receive, Send, refuse
 
@@ -21,12 +22,8 @@ def read_key(path: Path | None, environment: Mapping[str, str]) -> str | None:
         InputError: The file cannot be read, or the key is too short or not fit for a header.
     """
     if path is not None:
-        try:
-            key = path.read_text(encoding="utf-8").split("\n")[0].strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise InputError(f"api_key_file: cannot read {str(path)!r}: {reason}") from error
         source = f"api_key_file {str(path)!r}"
+        key = next(iter(read_lines(path, source)), "").strip()
     elif VARIABLE in environment:
         key, source = environment[VARIABLE], VARIABLE
     else:

@@ -421,13 +421,15 @@ def test_keys_come_from_a_file_or_the_environment(tmp_path: Path) -> None:
     assert read_key(None, {}) is None
     assert read_key(file, {"PRIP_API_KEY": "another key is here"}) == KEY
     assert read_key(None, {"PRIP_API_KEY": KEY}) == KEY
+    file.write_bytes(b"\xef\xbb\xbf" + KEY.encode() + b"\rsecond line")
+    assert read_key(file, {}) == KEY
     for text in ("", "short", "with a blank in it", "ümläut" * 4):
         file.write_text(text, encoding="utf-8")
         with pytest.raises(InputError, match=f"at least {LEAST_CHARACTERS} visible"):
             read_key(file, {})
     with pytest.raises(InputError, match="PRIP_API_KEY: expected a key"):
         read_key(None, {"PRIP_API_KEY": ""})
-    with pytest.raises(InputError, match="cannot read .*: No such file"):
+    with pytest.raises(InputError, match="cannot be read: No such file"):
         read_key(tmp_path / "nowhere", {})
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from prip.errors import InputError
 from prip.prior.concepts import concept_names
 from prip.prior.preference_prior import PreferencePrior
 from prip.prior.word_vectors import ngram_buckets
@@ -49,6 +50,11 @@ def test_the_corpus_drops_repeats_and_weighs_series(prompts: Path, tmp_path: Pat
     added = corpus.added[0]
     assert {concept_names()[index] for index in np.flatnonzero(added)} == {"bokeh", "8k"}
     assert (corpus.between(0, 0.5) ^ corpus.between(0.5, 1)).all()
+    other.write_bytes(b"\xef\xbb\xbfan old owl on a tree, 8k\ran old owl on a roof, sketch\r")
+    assert read_corpus([prompts, other], seed=0).prompts == corpus.prompts
+    other.write_bytes(b"an owl\r\n\xff")
+    with pytest.raises(InputError, match=r"prompts: .*other\.txt, line 2: expected UTF-8, got byte 0xff"):
+        read_corpus([other], seed=0)
 
 
 def observations(rows: int = 400) -> Observations:
@@ -106,6 +112,10 @@ def test_word_lists_are_read_by_their_first_field(tmp_path: Path) -> None:
     path = tmp_path / "index.noun"
     path.write_text("  1 This is a licence\ncat n 8 5\nhot_dog n 1\nzebra n 1\n# no word\n", encoding="utf-8")
     assert read_words(path) == ["cat", "zebra"]
+    path.write_bytes(b"\xef\xbb\xbfcat n 8 5\rhot_dog n 1\r\nzebra\xe2\x80\xa8owl")
+    assert read_words(path) == ["cat", "zebra"]
+    with pytest.raises(InputError, match=r"words: .*nowhere cannot be read: No such file"):
+        read_words(tmp_path / "nowhere")
 
 
 class Encoder:

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from prip.errors import CheckpointError, InputError
 from prip.files import replace_file, replace_text
+from prip.text_files import decode_text
 
 from .parts import BadFileError, Part, part_number
 
@@ -222,7 +223,7 @@ def _read_json(part: Part, content: bytes | None, described: bool, bad: list[tup
             bad.append((name, "the part's JSON is missing"))
         return {}
     try:
-        return {image: entry["p"] for image, entry in json.loads(content.decode("utf-8")).items()}
+        return {image: entry["p"] for image, entry in json.loads(decode_text(content, name)).items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         bad.append((name, f"the part's JSON cannot be read: {error!r}"))
     return {}

@@ -22,6 +22,7 @@ from prip.errors import CheckpointError, InputError, require
 from prip.hub.commits import commit_of
 from prip.hub.fetch import fetch
 from prip.hub.names import DATASET_FILE, is_dataset_file, parse_dataset_file
+from prip.text_files import lines_of, read_text, stream_of
 
 _CHUNK = 10_000
 _SEPARATORS = {".tsv": "\t", ".csv": ","}
@@ -59,19 +60,22 @@ def read_evaluation_prompts(path: Path, column: str) -> list[str]:
         CheckpointError: if the file is missing or cannot be read.
         InputError: if the file type is unknown, the column is missing or there are no prompts.
     """
+    if path.suffix not in (".txt", ".json", *_SEPARATORS):
+        raise InputError(f"evaluation.files: expected .txt, .tsv, .csv or .json, got {path}")
+    if not path.exists():
+        raise CheckpointError(f"evaluation.files: {path} is missing")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
+    except InputError as error:
+        raise CheckpointError(f"evaluation.files: {error}") from error
+    try:
         if path.suffix == ".txt":
-            texts = text.splitlines()
-        elif path.suffix in _SEPARATORS:
-            texts = _from_table(text, _SEPARATORS[path.suffix], column, path)
+            texts = lines_of(text)
         elif path.suffix == ".json":
             texts = list(_from_json(json.loads(text), column, path))
         else:
-            raise InputError(f"evaluation.files: expected .txt, .tsv, .csv or .json, got {path}")
-    except FileNotFoundError as error:
-        raise CheckpointError(f"evaluation.files: {path} is missing") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+            texts = _from_table(text, _SEPARATORS[path.suffix], column, path)
+    except (json.JSONDecodeError, RecursionError, csv.Error) as error:
         raise CheckpointError(f"evaluation.files: {path} cannot be read: {error}") from error
     prompts = list(dict.fromkeys(prompt.strip() for prompt in texts if prompt and prompt.strip()))
     if not prompts:
@@ -80,11 +84,8 @@ def read_evaluation_prompts(path: Path, column: str) -> list[str]:
 
 
 def _from_table(text: str, separator: str, column: str, path: Path) -> list[str]:
-    lines = text.splitlines(keepends=True)
-    if separator == "\t":
-        rows = list(csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE))
-    else:
-        rows = list(csv.reader(lines, delimiter=separator))
+    quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
+    rows = list(csv.reader(stream_of(text), delimiter=separator, quoting=quoting))
     names = [name.strip().lower() for name in rows[0]] if rows else []
     if column.lower() not in names:
         raise InputError(

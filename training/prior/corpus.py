@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from prip.errors import InputError
 from prip.prior.concepts import SplitPrompt, concept_columns, distinct_prompts
 from prip.prior.series import position_of, series_of
+from prip.text_files import read_lines
 
 Floats = NDArray[np.float32]
 Booleans = NDArray[np.bool_]
@@ -58,19 +59,12 @@ def read_corpus(files: Sequence[Path], seed: int) -> Corpus:
     Raises:
         InputError: A file cannot be read, or no prompt is left.
     """
-    distinct = distinct_prompts(line for path in files for line in _lines(path))
+    distinct = distinct_prompts(line for path in files for line in read_lines(path, f"prompts: {path}"))
     if not distinct:
         raise InputError("prompts: expected files with at least one prompt, got none")
     series = series_of(list(distinct))
     positions = np.array([position_of(name, seed) for name in series])
     return Corpus(list(distinct.values()), series, positions)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"prompts: {path} cannot be read: {error}") from error
 
 
 def _indicators(rows: Sequence[tuple[str, ...]]) -> Booleans:

@@ -19,6 +19,7 @@ from prip.errors import InputError
 from prip.loading.strict import quiet
 from prip.prior.word_vectors import WordVectors, ngram_buckets
 from prip.text.words import words_of
+from prip.text_files import read_lines
 
 _MAX_PIECES = 2
 
@@ -66,9 +67,10 @@ class SentenceEncoder:
 def read_words(path: Path) -> list[str]:
     """Return the words of a list: the first field of each line, if it is one word of letters.
 
-    WordNet's index.noun is such a list; its licence, in lines that begin with a space, is skipped.
+    WordNet's index.noun is such a list; its licence, in lines that begin with a space, is skipped. Raises InputError
+    for a file that cannot be read.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_lines(path, f"words: {path}")
     first = [line.split(maxsplit=1)[0].lower() for line in lines if line.strip() and not line.startswith((" ", "#"))]
     return [word for word in first if word.isalpha() and word.isascii()]
 

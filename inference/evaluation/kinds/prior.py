@@ -12,8 +12,8 @@ from prip.prior.concepts import distinct_prompts
 from prip.prior.preference_prior import PreferencePrior, embedded_prior
 from prip.prior.series import position_of, series_of
 from prip.prior.suggest import SuggestOptions, suggest_from
+from prip.text_files import read_lines
 
-from .prompt_files import read_lines
 from .refiners import with_modifiers
 from .registry import Context, EvaluationPrompt
 
@@ -35,7 +35,7 @@ def make_real_prompts(
         raise InputError(f"place: expected text files in the folder, got none in {place!r}")
     if not 0 < test_share <= 1:
         raise InputError(f"test_share: expected a number above 0 and at most 1, got {test_share!r}")
-    texts = distinct_prompts(line.prompt for path in paths for line in read_lines(path))
+    texts = distinct_prompts(line for path in paths for line in read_lines(path))
     distinct = list(texts)
     chosen: dict[str, EvaluationPrompt] = {}
     for text, series in zip(distinct, series_of(distinct), strict=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 from prip.errors import InputError, warn
 from prip.text.prompts import check_user_prompt
+from prip.text_files import read_lines, read_text, stream_of
 
 from .registry import EvaluationPrompt
 
@@ -28,25 +28,9 @@ class PromptLine(NamedTuple):
     category: str = ""
 
 
-def read_text(path: Path) -> str:
-    """Return the text of a UTF-8 file without its byte order mark. Raises InputError, with the line, for others."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}, line {line}: expected UTF-8, got byte {content[error.start]:#04x}") from error
-
-
-def read_lines(path: Path) -> list[PromptLine]:
+def read_prompt_lines(path: Path) -> list[PromptLine]:
     """Return the prompts of a text file with one prompt per line."""
-    lines = re.split(r"\r\n|\r|\n", read_text(path))
-    if not lines[-1]:
-        lines.pop()  # the file ends with a line break
-    return [PromptLine(number, line) for number, line in enumerate(lines, 1)]
+    return [PromptLine(number, line) for number, line in enumerate(read_lines(path), 1)]
 
 
 def read_table(path: Path, column: str, category_column: str = "") -> list[PromptLine]:
@@ -62,7 +46,7 @@ def read_table(path: Path, column: str, category_column: str = "") -> list[Promp
     """
     delimiter = DELIMITERS[path.suffix.lower()]
     quoting: dict[str, Any] = {"quoting": csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE}
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True, **quoting)
+    reader = csv.reader(stream_of(read_text(path)), delimiter=delimiter, strict=True, **quoting)
     rows: list[PromptLine] = []
     names: list[str] | None = None
     before = 0
@@ -115,7 +99,7 @@ def read_json_list(path: Path, category: str = "") -> list[PromptLine]:
 def read_json_lines(path: Path, key: str, category_key: str) -> list[PromptLine]:
     """Return the prompts of a file with one JSON object per line. Raises InputError for a line that lacks a key."""
     rows = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
         try:

@@ -10,7 +10,7 @@ from prip.errors import InputError
 from prip.hub.fetch import fetch
 from prip.hub.names import split_revision
 
-from .prompt_files import DELIMITERS, as_prompts, read_json_lines, read_json_list, read_lines, read_table
+from .prompt_files import DELIMITERS, as_prompts, read_json_lines, read_json_list, read_prompt_lines, read_table
 from .registry import Context, EvaluationPrompt
 
 Style = Literal["anime", "concept-art", "paintings", "photo"]
@@ -77,7 +77,7 @@ def make_file(
     if path.suffix.lower() == ".txt":
         if category_column:
             raise InputError(f"category_column: expected none for a text file, got {category_column!r}")
-        return as_prompts(read_lines(path), place)
+        return as_prompts(read_prompt_lines(path), place)
     return as_prompts(read_table(_table(place), column, category_column), place)
 
 
