@@ -209,6 +209,10 @@ def test_large_images_are_shrunk_and_missing_ones_told(folder: Path, summary: di
     assert sources[0].startswith("data:image/jpeg") and shown.size == (256, 205)
     missing = Page(report_page(summary, read_results(path), path, lambda name: tmp_path / name, 40))
     assert not missing.all("img") and missing.texts.count("missing") > 10
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes((tmp_path / "large.png").read_bytes()[:40])
+    unreadable = Page(report_page(summary, read_results(path), path, lambda _: damaged, 40))
+    assert not unreadable.all("img") and unreadable.texts.count("unreadable") > 10
 
 
 def test_best_and_worst_are_those_with_most_and_least_gain(folder: Path, summary: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from test_diffusiondb import read, write
 
 from prip.errors import CheckpointError, InputError
 from prip.training.data import drawing
+from prip.training.data.parts import BadFileError, open_zip
 from prip.training.data.pivots import PivotMaker, plan_shards
 from prip.training.data.scoring import Scorer
 from prip.training.data.source import find_source
@@ -111,12 +112,26 @@ def test_what_is_broken_in_a_zip_is_set_aside(
     assert set(found.set_aside["reason"]) == {"the part's zip cannot be read: BadZipFile"}
     scores = score_all(tmp_path / "zips").set_index("image_name")["reason"].to_dict()
     assert {name: reason for name, reason in scores.items() if reason} == {
-        names[0]: "cannot be decoded: UnidentifiedImageError",
+        names[0]: "expected PNG, WebP or JPEG, got an empty file",
         names[1]: "cannot be decoded: OSError",
         names[2]: "too large: 70000 bytes",
         names[11]: "cannot be read: BadZipFile",
     }
     assert len(scores) == 7
+
+
+def test_damage_in_any_compression_of_a_zip_is_set_aside(tmp_path: Path) -> None:
+    for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        path = tmp_path / "part-000001.zip"
+        with zipfile.ZipFile(path, "w", method) as archive:
+            archive.writestr("a.png", bytes(range(256)) * 20)
+            info = archive.getinfo("a.png")
+        content = bytearray(path.read_bytes())
+        start = info.header_offset + 30 + len(info.filename)
+        content[start + 4 : start + 40] = b"\xff" * 36
+        path.write_bytes(bytes(content))
+        with open_zip(path) as files, pytest.raises(BadFileError, match=r"^cannot be read: \w+$"):
+            files.read("a.png")
 
 
 def test_which_parts_are_read(tmp_path: Path, small_parts: None) -> None:

@@ -31,8 +31,8 @@ from test_parts import zipped
 
 from prip.errors import CheckpointError, InputError, PripError
 from prip.files import hash_of
+from prip.picture_files import read_image
 from prip.training.cli.command import main
-from prip.training.data.images import read_image
 from prip.training.data.mining import filter_system_prompts, mine_preferred
 from prip.training.data.pairs import read_preferred_images, read_system_prompts
 from prip.training.data.pivot_cache import PivotCache
@@ -294,7 +294,7 @@ def test_bad_images_are_set_aside_up_to_a_share(tmp_path: Path) -> None:
     metrics = run_made(tmp_path / "run", diffusiondb=source, dev_share=0.4, max_bad_share=0.03, overwrite=True)
     aside = table(tmp_path / "run", "set_aside").set_index("image_name")["reason"].to_dict()
     assert aside == {
-        files[0].name: "cannot be decoded: UnidentifiedImageError",
+        files[0].name: "expected PNG, WebP or JPEG, got an empty file",
         files[1].name: "the file is missing",
     }
     assert (metrics["counts"]["images"], metrics["counts"]["set_aside"], metrics["counts"]["drawn"]) == (74, 2, 0)

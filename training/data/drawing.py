@@ -9,11 +9,12 @@ import torch
 from tqdm import tqdm
 
 from prip.errors import InputError
+from prip.picture_files import read_image
 from prip.protocols import Generator
 
 from ..runs.seeds import drawing_seeds
 from .diffusiondb import PART_SIZE, Sampling, image_name, part_folder, write_metadata, write_part_json
-from .images import read_image, write_png
+from .images import write_png
 
 
 def plan_drawings(prompts: pd.DataFrame, origin: str, images_per_prompt: int, seed: int) -> pd.DataFrame:
@@ -49,7 +50,7 @@ def draw_all(
                 drawn += _draw_batch(prompts[first:last], seeds[first:last], generator, part)
                 bar.update(last - first)
             write_part_json(part, prompts[start:end], seeds[start:end], sampling)
-    _, height, width = read_image(part_folder(folder, 1) / image_name(prompts[0], seeds[0])).shape
+    _, height, width = read_image(part_folder(folder, 1) / image_name(prompts[0], seeds[0]), "train").shape
     write_metadata(folder, prompts, seeds, sampling, width, height)
     return drawn
 

@@ -84,7 +84,7 @@ def read_evaluation_prompts(path: Path, column: str) -> list[str]:
 
 
 def _from_table(text: str, separator: str, column: str, path: Path) -> list[str]:
-    quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
+    quoting: Any = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
     rows = list(csv.reader(stream_of(text), delimiter=separator, quoting=quoting))
     names = [name.strip().lower() for name in rows[0]] if rows else []
     if column.lower() not in names:

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from prip.errors import PripError
+from prip.picture_files import BadImageError, read_image
 
 from .parts import BadFileError
-
-MAX_PIXELS = 2**26
-"""Larger images count as broken, to bound memory."""
-
-
-class BadImageError(PripError):
-    """A file cannot be decoded as an image."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +23,6 @@ class ImageBatch:
 
     indices: list[int]
     images: Tensor
-
-
-def read_image(file: str | Path | bytes) -> Tensor:
-    """Return a file, or its content, as uint8 (3, height, width). Raise BadImageError with the reason."""
-    try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise BadImageError(f"too large: {image.width} x {image.height}")
-            pixels = np.array(image.convert("RGB"))
-    except BadImageError:
-        raise
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise BadImageError(f"cannot be decoded: {type(error).__name__}") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def write_png(path: Path, image: Tensor) -> None:
@@ -71,7 +48,9 @@ def read_batches(
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, count, batch_size):
             indices = range(start, min(start + batch_size, count))
-            ahead.append((indices, [pool.submit(lambda index: read_image(read(index)), index) for index in indices]))
+            ahead.append(
+                (indices, [pool.submit(lambda index: read_image(read(index), "train"), index) for index in indices])
+            )
             if len(ahead) > 1:
                 yield from _by_size(*ahead.popleft(), bad)
         if ahead:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prip.errors import require
+from prip.picture_files import BadImageError, read_picture
 
 from ..analysis.table import number
 
@@ -53,11 +54,11 @@ class Album:
         label = f"{row['refiner']}, seed {row['seed']}: {row['refined_prompt']}"
         if not row["image"]:
             return Figure(label, scorer, score, absent="failed")
+        path = self.path_of(row["image"])
         try:
-            with self._image.open(self.path_of(row["image"])) as opened:
-                source, tiny = self._encoded(opened.convert("RGB"))
-        except OSError:
-            return Figure(label, scorer, score, absent="missing")
+            source, tiny = self._encoded(read_picture(path, "evaluate"))
+        except BadImageError:
+            return Figure(label, scorer, score, absent="unreadable" if path.exists() else "missing")
         self.shown += 1
         return Figure(label, scorer, score, source, tiny=tiny)
 

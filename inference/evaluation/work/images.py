@@ -8,10 +8,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from prip.errors import InputError, require
+from prip.picture_files import BadImageError, read_image
 from prip.pictures import as_picture
 from prip.protocols import Images
 
@@ -29,7 +27,7 @@ class ImageStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._image = require("PIL.Image", "evaluate")
+        require("PIL.Image", "evaluate")
 
     def path(self, address: str) -> Path:
         """Return the file of an image."""
@@ -38,9 +36,8 @@ class ImageStore:
     def read(self, address: str) -> Images | None:
         """Return an image, uint8 (3, height, width), or None when it is missing or cannot be read."""
         try:
-            with self._image.open(self.path(address)) as image:
-                return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
-        except (OSError, SyntaxError, ValueError):
+            return read_image(self.path(address), "evaluate")
+        except BadImageError:
             return None
 
     def write(self, address: str, image: Images) -> None:
