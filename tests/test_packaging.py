@@ -218,6 +218,21 @@ def test_every_package_that_is_imported_is_asked_for() -> None:
     assert offences == []
 
 
+def test_versions_that_crash_are_excluded() -> None:
+    config = setup_cfg()
+    crash = {"pillow": "10.0.1", "pydantic": "2.0.2", "jsonargparse": "4.48.0", "lightning": "2.5.2", "nltk": "3.9"}
+    lines = [line for extra in config["options.extras_require"].values() for line in extra.splitlines()]
+    requirements = [Requirement(line) for line in lines if line.strip()]
+    for name, version in crash.items():
+        asked = [requirement for requirement in requirements if requirement.name == name]
+        assert asked and not any(requirement.specifier.contains(version) for requirement in asked), name
+
+
+def test_extras_of_training_bring_training() -> None:
+    extras = setup_cfg()["options.extras_require"]
+    assert all("prip[train]" in extras[name].splitlines() for name in ("ray", "deepspeed"))
+
+
 def test_the_embedded_checkpoint_is_whole_small_and_without_pickles() -> None:
     folder = ROOT / "checkpoints" / "prip-mini"
     files = [path for path in folder.rglob("*") if path.is_file()]
