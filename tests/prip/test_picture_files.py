@@ -22,7 +22,7 @@ WHITE, RED, BLUE = [255, 255, 255], [255, 0, 0], [0, 0, 255]
 
 def saved(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, format=kind, **options)  # type: ignore[arg-type]
+    image.save(buffer, format=kind, **options)
     return buffer.getvalue()
 
 
@@ -116,7 +116,7 @@ def test_the_first_frame_of_an_animation(kind: str) -> None:
     frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     content = saved(frames[0], kind, save_all=True, append_images=frames[1:], lossless=True)
     with Image.open(io.BytesIO(content)) as image:
-        assert image.n_frames == 2
+        assert getattr(image, "n_frames", 1) == 2
     assert row(content) == [RED] * 4
 
 
