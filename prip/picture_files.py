@@ -44,7 +44,7 @@ class BadImageError(PripError):
     """A file cannot be read as a picture; the message is the reason, in one line."""
 
 
-def read_picture(file: str | Path | bytes, extra: str = "generate") -> Image:
+def read_picture(file: str | Path | bytes, extra: str = "generate", max_side: float = MAX_SIDE) -> Image:
     """Return a picture as people see it, as a Pillow image in RGB.
 
     EXIF rotation is applied, transparent pixels are put on white, gray of 16 bits is scaled to 8, and of an animation
@@ -53,14 +53,15 @@ def read_picture(file: str | Path | bytes, extra: str = "generate") -> Image:
     Args:
         file: A path, or the content of a file.
         extra: Named by MissingExtraError if Pillow is missing.
+        max_side: Largest width and height in pixels; infinite for pictures of PRIP's own.
 
     Raises:
-        BadImageError: The file cannot be read, is no PNG, WebP or JPEG, is larger than MAX_SIDE, or is damaged.
+        BadImageError: The file cannot be read, is no PNG, WebP or JPEG, is larger than `max_side`, or is damaged.
     """
     image_module = require("PIL.Image", extra)
     try:
         with io.BytesIO(file) if isinstance(file, bytes) else _readable(Path(file)) as stream:
-            opened = _opened(stream, extra)
+            opened = _opened(stream, extra, max_side)
             picture = _as_rgb(opened, image_module)
             orientation = _TRANSPOSITIONS.get(opened.getexif().get(_ORIENTATION, 1))
     except BadImageError:
@@ -70,9 +71,9 @@ def read_picture(file: str | Path | bytes, extra: str = "generate") -> Image:
     return picture if orientation is None else picture.transpose(image_module.Transpose[orientation])
 
 
-def read_image(file: str | Path | bytes, extra: str = "generate") -> Images:
+def read_image(file: str | Path | bytes, extra: str = "generate", max_side: float = MAX_SIDE) -> Images:
     """Return `read_picture` as uint8 `(3, height, width)`; arguments and errors as there."""
-    pixels = np.array(read_picture(file, extra))
+    pixels = np.array(read_picture(file, extra, max_side))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
@@ -83,7 +84,7 @@ def _readable(path: Path) -> IO[bytes]:
         raise BadImageError(f"cannot be read: {error.strerror or type(error).__name__}") from error
 
 
-def _opened(stream: IO[bytes], extra: str) -> Any:
+def _opened(stream: IO[bytes], extra: str, max_side: float) -> Any:
     """Return a file as Pillow's image, of which only the header is decoded."""
     head = stream.read(_HEAD_BYTES)
     stream.seek(0)
@@ -93,9 +94,9 @@ def _opened(stream: IO[bytes], extra: str) -> Any:
         raise BadImageError(f"expected PNG, WebP or JPEG, got {content}")
     module, name = decoder
     image = getattr(require(module, extra), name)(stream)
-    if max(image.size) > MAX_SIDE:
+    if max(image.size) > max_side:
         width, height = image.size
-        raise BadImageError(f"expected at most {MAX_SIDE:,} pixels a side, got {width} x {height}")
+        raise BadImageError(f"expected at most {max_side:,} pixels a side, got {width} x {height}")
     return image
 
 

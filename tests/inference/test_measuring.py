@@ -258,3 +258,10 @@ def test_a_store_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         ImageStore(tmp_path / "file").write("abcdef", torch.zeros(3, 4, 4, dtype=torch.uint8))
+
+
+def test_the_store_reads_whatever_it_has_written(tmp_path: Path) -> None:
+    image = torch.arange(3 * 4 * 5000, dtype=torch.int64).remainder(251).to(torch.uint8).view(3, 4, 5000)
+    store = ImageStore(tmp_path)
+    store.write("wide", image)
+    assert torch.equal(store.read("wide"), image), "larger than pictures that people may bring"

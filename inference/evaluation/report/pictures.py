@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ class Album:
             return Figure(label, scorer, score, absent="failed")
         path = self.path_of(row["image"])
         try:
-            source, tiny = self._encoded(read_picture(path, "evaluate"))
+            source, tiny = self._encoded(read_picture(path, "evaluate", max_side=math.inf))
         except BadImageError:
             return Figure(label, scorer, score, absent="unreadable" if path.exists() else "missing")
         self.shown += 1

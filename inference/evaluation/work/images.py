@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -36,7 +37,7 @@ class ImageStore:
     def read(self, address: str) -> Images | None:
         """Return an image, uint8 (3, height, width), or None when it is missing or cannot be read."""
         try:
-            return read_image(self.path(address), "evaluate")
+            return read_image(self.path(address), "evaluate", max_side=math.inf)
         except BadImageError:
             return None
 
