@@ -48,7 +48,7 @@ parity:  ## regenerate the golden files, each with the original package in its o
 		$$environment/bin/python $$folder/make_golden.py; \
 	done
 
-miniature:  ## train and evaluate the whole miniature from scratch (CONFIG=smoke: a three-minute rehearsal)
+miniature:  ## train and evaluate the whole miniature from scratch (CONFIG=smoke: a rehearsal of a minute and a half)
 	prip-train world --config $(CONFIG) --run $(RUN)
 	prip-train prepare --config $(CONFIG) --run $(RUN)
 	prip-train encoder --config $(CONFIG) --run $(RUN)
