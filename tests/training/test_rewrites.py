@@ -25,7 +25,7 @@ from prip.training.prepare import rewrites as stage
 from prip.training.prepare.synthetic import from_starts, from_table, gains, image_seeds, known_scores
 from prip.training.rollouts.image_scorer import ImageScorer, PlainScoreCache
 from prip.training.runs.seeds import derive_seed
-from prip.training.settings import RewritesSettings, SessionSettings, SyntheticSettings
+from prip.training.settings import GainSettings, RewritesSettings, SessionSettings, SyntheticSettings
 
 
 def log_of(*rows: tuple[str | None, float | None, str | None]) -> pd.DataFrame:
@@ -184,14 +184,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def settings_for(prepared: Path, run: Path, **synthetic: Any) -> RewritesSettings:
+def settings_for(prepared: Path, run: Path, margin: float = -100.0, **synthetic: Any) -> RewritesSettings:
     """Settings of a run of its own, beside the prepared one whose parts and data it shares."""
     run.mkdir(exist_ok=True)
     for name in ("parts", "data"):
         if not (run / name).exists():
             (run / name).symlink_to(prepared / name)
-    chosen = SyntheticSettings(**{"margin": -100.0, "chunk": 8, **synthetic})
-    return RewritesSettings(run=run, synthetic=chosen, device="cpu", progress=False, dev_share=0.3)
+    gain, chosen = GainSettings(margin=margin, chunk=8), SyntheticSettings(**synthetic)
+    return RewritesSettings(run=run, synthetic=chosen, gain=gain, device="cpu", progress=False, dev_share=0.3)
 
 
 def test_what_prepare_drew_is_not_drawn_again(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,6 +268,7 @@ def test_a_log_becomes_a_table(tmp_path: Path) -> None:
     log_of(*rows, ("eve", 0, "cat 7"), ("eve", 1, "cat 7, bokeh")).to_parquet(tmp_path / "log.parquet")
     (tmp_path / "evaluation.txt").write_text("Cat 3.\ncat 5, 8k\n")
     words = ["--sessions.log", str(tmp_path / "log.parquet"), "--evaluation.similarity", "0", "--dev_share", "0.3"]
+    words += ["--gain.required", "false"]
     words += ["--evaluation.files", json.dumps([str(tmp_path / "evaluation.txt")])]
     code = f"import sys\nfor name in {FORBIDDEN}:\n    sys.modules['prip.miniature.' + name] = None\n"
     code += "from prip.training.cli.command import main\nsys.exit(main(['rewrites', *sys.argv[1:]]))"
@@ -281,6 +282,24 @@ def test_a_log_becomes_a_table(tmp_path: Path) -> None:
     assert made.loc[made["user_prompt"] == "cat 7", "system_prompt"].tolist() == ["cat 7, bokeh", "cat 7, 8k"]
     left_out = pd.read_parquet(tmp_path / "run" / "rewrites" / "left_out.parquet")
     assert left_out["reason"].tolist() == ["evaluation_exact"] * 2
+
+
+def test_pairs_of_a_log_are_kept_where_the_rewards_rise(prepared: Path, tmp_path: Path) -> None:
+    users = pd.read_parquet(prepared / "parts" / "prompts" / "user_prompts.parquet")["user_prompt"].tolist()[:12]
+    sessions = [((f"user {n}", 0, user), (f"user {n}", 1, f"{user}, 8k")) for n, user in enumerate(users)]
+    log_of(*(row for session in sessions for row in session)).to_parquet(tmp_path / "log.parquet")
+    chosen = SessionSettings(log=tmp_path / "log.parquet")
+    every = replace(settings_for(prepared, tmp_path / "every"), source="log", sessions=chosen)
+    assert stage.run(every)["counts"]["not_approved"] == 0
+    scored = sorted((tmp_path / "every" / "rewrites" / "gains").iterdir())
+    gained = pd.concat(map(pd.read_parquet, scored), ignore_index=True)
+    margin = float(gained["gain"].median())
+    cut = replace(settings_for(prepared, tmp_path / "cut", margin), source="log", sessions=chosen, dev_share=0.5)
+    metrics = stage.run(cut)
+    kept = pd.read_parquet(tmp_path / "cut" / "rewrites" / "rewrites.parquet")
+    assert kept["system_prompt"].tolist() == gained.loc[gained["gain"] > margin, "system_prompt"].tolist()
+    left_out = pd.read_parquet(tmp_path / "cut" / "rewrites" / "left_out.parquet")
+    assert metrics["counts"]["not_approved"] == len(left_out) == len(gained) - len(kept) > 0
 
 
 def test_what_comes_first_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

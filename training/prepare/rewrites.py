@@ -9,6 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -52,8 +53,13 @@ def run(settings: RewritesSettings) -> dict[str, Any]:
     if settings.source == "log":
         pairs, left_out, counts = _from_log(settings, paths)
     else:
-        pairs, left_out, counts = _synthetic(settings, paths, hashes, folder)
+        pairs, left_out, counts = _candidates(settings, paths), pd.DataFrame(columns=[*REWRITES, "reason"]), {}
     pairs, removed = _without_evaluation_prompts(settings, pairs)
+    if settings.gain.required:
+        counts["tried"] = len(pairs)
+        pairs, refused = _approved(settings, paths, hashes, folder, pairs)
+        counts["not_approved"] = len(refused)
+        removed = pd.concat([removed, refused], ignore_index=True)
     if "split" not in pairs:
         pairs = pairs.assign(split=split_by_prompt(pairs["user_prompt"], settings.dev_share))
     check_splits(pairs, STAGE)
@@ -74,12 +80,13 @@ def _paths(settings: RewritesSettings) -> dict[str, str]:
     if settings.source == "log":
         paths = {"log": str(settings.sessions.log or parts / "log" / "metadata.parquet")}
     else:
-        paths = {"system_prompts_kept": str(data / SYSTEM_PROMPTS), "statistics": str(data / REWARDS)}
-        paths |= {"generator": synthetic.generator_source(settings.run)}
-        rewards = synthetic.reward_sources(settings.run)
-        paths |= {f"rewards/{Path(reward.partition('=')[0]).name}": reward for reward in rewards}
+        paths = {"system_prompts_kept": str(data / SYSTEM_PROMPTS)}
         if synthetic.user_prompts == "table":
             paths["user_prompts"] = str(synthetic.table or parts / "prompts" / "user_prompts.parquet")
+    if settings.gain.required:
+        paths |= {"statistics": str(data / REWARDS), "generator": settings.gain.generator_source(settings.run)}
+        rewards = settings.gain.reward_sources(settings.run)
+        paths |= {f"rewards/{Path(reward.partition('=')[0]).name}": reward for reward in rewards}
     inside = [path for path in paths.values() if Path(path).is_relative_to(settings.run)]
     missing = [path for path in inside if not Path(path).exists()]
     if missing:
@@ -96,11 +103,11 @@ def _from_log(settings: RewritesSettings, paths: dict[str, str]) -> tuple[pd.Dat
     return pairs, left_out, {**rows, "users": int(log["user_name"].nunique()), **counts}
 
 
-def _synthetic(
-    settings: RewritesSettings, paths: dict[str, str], hashes: dict[str, str], folder: Path
-) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int]]:
-    """Return the rewrites that raise the rewards, the rejected ones with the reason, and counts."""
-    chosen, device = settings.synthetic, device_of(settings.device)
+def _approved(
+    settings: RewritesSettings, paths: dict[str, str], hashes: dict[str, str], folder: Path, tried: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rewrites that raise the rewards, and the others with the reason."""
+    chosen, device = settings.gain, device_of(settings.device)
     rewards = load_rewards(
         [path for name, path in paths.items() if name.startswith("rewards/")], settings.device, chosen.dtype
     )
@@ -116,12 +123,8 @@ def _synthetic(
         cache.add({(prompt, seed): scores for (owner, prompt, seed), scores in known.items() if owner == prompt})
     scorer = ImageScorer(generator, rewards, cache, chosen.chunk)
     total = StandardisedSum(rewards, statistics.means, statistics.deviations)
-    tried = _candidates(settings, paths)
-    tried = tried.assign(gain=_gains(settings, folder, tried, scorer, total, known))
-    approved = tried["gain"] > chosen.margin
-    left_out = tried.loc[~approved, REWRITES].assign(reason="the rewards do not approve")
-    counts = {"tried": len(tried), "not_approved": len(left_out)}
-    return tried[approved].drop(columns="gain"), left_out, counts
+    approved = np.array(_gains(settings, folder, tried, scorer, total, known)) > chosen.margin
+    return tried[approved], tried.loc[~approved, REWRITES].assign(reason="the rewards do not approve")
 
 
 def _candidates(settings: RewritesSettings, paths: dict[str, str]) -> pd.DataFrame:
@@ -148,7 +151,7 @@ def _gains(
     known: dict[Job, dict[str, float]],
 ) -> list[float]:
     """Return the gain of each rewrite, computed chunk by chunk; chunks in FOLDER/gains are reused."""
-    chosen, result = settings.synthetic, list[float]()
+    chosen, result = settings.gain, list[float]()
     seeds = image_seeds(tried, known, chosen.images, settings.seed)
     with tqdm(total=len(tried), desc="score", unit="pair", disable=not settings.progress, mininterval=1) as bar:
         for start in range(0, len(tried), chosen.chunk):

@@ -48,7 +48,7 @@ def pin_rewrites(settings: RewritesSettings) -> RewritesSettings:
     """Pin generator, rewards and evaluation files."""
     files = tuple(map(pinned_file, settings.evaluation.files))
     evaluation = replace(settings.evaluation, files=files)
-    return replace(settings, synthetic=_pinned_drawing(settings.synthetic), evaluation=evaluation)
+    return replace(settings, gain=_pinned_drawing(settings.gain), evaluation=evaluation)
 
 
 def pin_base(settings: Based) -> Based:

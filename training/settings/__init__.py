@@ -7,7 +7,7 @@ from .encoder import EncoderSettings, T5Sizes
 from .export import ExportSettings
 from .prepare import PrepareSettings, SystemPromptSettings
 from .prior import PriorFitSettings, PriorSettings
-from .rewrites import RewritesSettings, SessionSettings, SyntheticSettings
+from .rewrites import GainSettings, RewritesSettings, SessionSettings, SyntheticSettings
 from .rl import ChunkSettings, PartsSettings, PpoSettings, RlSettings, RolloutSettings
 from .shared import DrawingSettings, LoopSettings, OptimizerSettings, RunSettings, TrainSettings
 from .stand_ins import StandInsSettings

@@ -11,18 +11,11 @@ from .shared import DrawingSettings, RunSettings, check_at_least, check_fraction
 
 
 @dataclass(frozen=True, kw_only=True)
-class SyntheticSettings(DrawingSettings):
-    """Rewrites with the modifiers of DATA/system_prompts.parquet, kept if the rewards rise."""
+class GainSettings(DrawingSettings):
+    """Which pairs are kept: those whose system prompt's images the rewards prefer, for the user prompt."""
 
-    user_prompts: Literal["start", "table"] = "start"
-    """start takes the text before the first modifier of each system prompt as its user prompt; table combines each
-    prompt of a table with the modifiers of several system prompts of its split."""
-    table: Path | None = None
-    """Table (user_prompt, split) for user_prompts: table; null means RUN/parts/prompts/user_prompts.parquet."""
-    per_user_prompt: int = 8
-    """System prompts tried per prompt of the table."""
-    limit: int = 0
-    """With user_prompts: start, the maximum number of system prompts, chosen at random; 0 tries all."""
+    required: bool = True
+    """Whether pairs without a gain are left out; false keeps all, and neither draws nor scores."""
     images: int = 1
     """Images per prompt, with the same seeds for user and system prompt, whose mean scores are compared."""
     margin: float = 0.0
@@ -34,7 +27,25 @@ class SyntheticSettings(DrawingSettings):
     """Rewrites drawn and scored together; an interrupted run loses at most one chunk."""
 
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "per_user_prompt", "images", "chunk")
+        check_at_least(self, 1, "images", "chunk")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticSettings:
+    """Rewrites with the modifiers of DATA/system_prompts.parquet."""
+
+    user_prompts: Literal["start", "table"] = "start"
+    """start takes the text before the first modifier of each system prompt as its user prompt; table combines each
+    prompt of a table with the modifiers of several system prompts of its split."""
+    table: Path | None = None
+    """Table (user_prompt, split) for user_prompts: table; null means RUN/parts/prompts/user_prompts.parquet."""
+    per_user_prompt: int = 8
+    """System prompts tried per prompt of the table."""
+    limit: int = 0
+    """With user_prompts: start, the maximum number of system prompts, chosen at random; 0 tries all."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "per_user_prompt")
         check_at_least(self, 0, "limit")
 
 
@@ -61,14 +72,16 @@ class RewritesSettings(RunSettings):
     """Make RUN/rewrites/rewrites.parquet, the prompt pairs from which a decoder without pivot learns."""
 
     source: Literal["synthetic", "log"] = "synthetic"
-    """synthetic adds modifiers to user prompts where the rewards rise (the paper's Rew-Syn); log pairs the first and
-    last prompt of sessions (Rew-Log)."""
+    """synthetic adds modifiers to user prompts (the paper's Rew-Syn); log pairs the first and last prompt of sessions
+    (Rew-Log). Of both, the pairs are kept that the rewards approve."""
     data: Path | None = None
     """Folder written by prepare; null means RUN/data."""
     synthetic: SyntheticSettings = field(default_factory=SyntheticSettings)
     """Synthetic rewrites."""
     sessions: SessionSettings = field(default_factory=SessionSettings)
     """Sessions of the log."""
+    gain: GainSettings = field(default_factory=GainSettings)
+    """Which pairs are kept."""
     evaluation: EvaluationSetSettings = field(default_factory=EvaluationSetSettings)
     """Evaluation sets whose prompts are removed."""
     dev_share: float = 0.1
