@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -71,8 +72,18 @@ def require(module: str, extra: str) -> ModuleType:
     except ImportError as error:
         if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
             raise
-        package = _PACKAGES.get(module.partition(".")[0], module)
-        raise MissingExtraError(f'{package} is not installed; install it with: pip install "prip[{extra}]"') from error
+        raise _missing(module, extra) from error
+
+
+def check_installed(module: str, extra: str) -> None:
+    """Raise the error of `require` if an optional dependency is not installed, without importing it."""
+    if importlib.util.find_spec(module) is None:
+        raise _missing(module, extra)
+
+
+def _missing(module: str, extra: str) -> MissingExtraError:
+    package = _PACKAGES.get(module.partition(".")[0], module)
+    return MissingExtraError(f'{package} is not installed; install it with: pip install "prip[{extra}]"')
 
 
 def meant(word: str, known: Sequence[str]) -> str:

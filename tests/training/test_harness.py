@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from prip.errors import CheckpointError, InputError
+from prip.errors import CheckpointError, InputError, MissingExtraError
+from prip.training.cli.command import parse_settings
 from prip.training.engine import callbacks
 from prip.training.engine.callbacks import NonFiniteError
 from prip.training.engine.loop import train
@@ -325,3 +327,29 @@ def test_learning_rate_by_hand() -> None:
         optimizer.step()
         scheduler.step()
     assert rates == pytest.approx([1.0, 2.0, 2.0, 1 + 0.5**0.5, 1.0, 1 - 0.5**0.5])
+
+
+NEEDED = {
+    "deepspeed": ("encoder", ["--strategy", "deepspeed-2", "--optimizer.name", "adamw"]),
+    "peft": ("decoder", ["--lora.rank", "4"]),
+    "trl": ("rl", ["--algorithm", "grpo"]),
+    "datasets": ("rl", ["--algorithm", "rloo"]),
+    "ray": ("prepare", ["--ray.workers", "1"]),
+    "datasketch": ("rewrites", ["--evaluation.files", "[prompts.txt]"]),
+}
+"""Optional packages by a stage and flags that need them."""
+
+
+@pytest.mark.parametrize("package", NEEDED)
+def test_a_missing_package_is_reported_before_anything_is_deleted(
+    tmp_path: Path, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, flags = NEEDED[package]
+    settings = parse_settings(stage, ["--run", str(tmp_path), "--overwrite", *flags])
+    assert isinstance(settings, RunSettings)
+    finished = stage_folder(settings, stage) / "finished"
+    finished.touch()
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=f"{package} is not installed"):
+        stage_folder(settings, stage)
+    assert finished.exists()

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from prip.errors import InputError
+from prip.errors import InputError, check_installed
 from prip.files import replace_text
 
 from ..settings import RunSettings
@@ -39,10 +39,13 @@ _NOT_COMPARED = (
 def stage_folder(settings: RunSettings, stage: str, inputs: Mapping[str, str] | None = None) -> Path:
     """Prepare RUN/stage, write settings.yaml and inputs.json into it, and return it.
 
-    Only the first process checks and writes. `inputs` are hashes of what the stage reads, by name. Raise InputError as
-    in `check_folder`, or if the inputs of a resumed stage have changed.
+    Only the first process writes. `inputs` are hashes of what the stage reads, by name. Raise MissingExtraError before
+    anything is deleted if an optional package of the stage is missing, InputError as in `check_folder`, or if the
+    inputs of a resumed stage have changed.
     """
     folder = settings.run / stage
+    for module, extra in settings.packages():
+        check_installed(module, extra)
     if process_rank():
         return folder
     check_folder(settings, stage)

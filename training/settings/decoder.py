@@ -104,3 +104,6 @@ class DecoderSettings(TrainSettings):
             raise InputError(f"pivot: expected none where rewrites is given, got {self.pivot}")
         if self.template.count("{pivot}") != 1:
             raise InputError(f"template: expected {{pivot}} in it once, got {self.template!r}")
+
+    def packages(self) -> list[tuple[str, str]]:
+        return [*super().packages(), *([("peft", "train")] if self.lora.rank else [])]

@@ -95,6 +95,10 @@ class EvaluationSetSettings:
         check_at_least(self, 1, "ngram")
         check_at_least(self, 16, "permutations")
 
+    def packages(self) -> list[tuple[str, str]]:
+        """Return the optional packages that near-duplicates need, as `RunSettings.packages` does."""
+        return [("datasketch", "train")] if self.files and self.similarity else []
+
 
 @dataclass(frozen=True, kw_only=True)
 class RaySettings:
@@ -175,3 +179,6 @@ class PrepareSettings(DrawingSettings, RunSettings):
             )
         if self.diffusiondb is not None and self.system.scored_for != "prompt":
             raise InputError("scored_for: expected 'prompt' where diffusiondb is given, got 'start'")
+
+    def packages(self) -> list[tuple[str, str]]:
+        return [*self.evaluation.packages(), *([("ray", "ray")] if self.ray.workers else [])]

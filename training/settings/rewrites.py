@@ -90,3 +90,6 @@ class RewritesSettings(RunSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fraction(self, "dev_share")
+
+    def packages(self) -> list[tuple[str, str]]:
+        return self.evaluation.packages()

@@ -166,6 +166,10 @@ class RlSettings(TrainSettings):
         if self.algorithm != "ppo":
             self._check_trl()
 
+    def packages(self) -> list[tuple[str, str]]:
+        trl = [("trl", "train"), ("datasets", "train")] if self.algorithm != "ppo" else []
+        return [*super().packages(), *trl]
+
     def _check_decoder(self) -> None:
         """Raise InputError for settings that do not work with a decoder that learns."""
         if self.algorithm != "ppo":

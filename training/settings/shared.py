@@ -56,6 +56,10 @@ class RunSettings:
         if self.resume and self.overwrite:
             raise InputError("resume, overwrite: expected one of them at most, got both")
 
+    def packages(self) -> list[tuple[str, str]]:
+        """Return the optional packages that the stage will import with these settings, as (module, extra)."""
+        return []
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
@@ -127,6 +131,9 @@ class TrainSettings(RunSettings):
             raise InputError(
                 f"optimizer.name: expected adamw with strategy: {self.strategy}, got {self.optimizer.name}"
             )
+
+    def packages(self) -> list[tuple[str, str]]:
+        return [("deepspeed", "deepspeed")] if self.strategy.startswith("deepspeed") else []
 
     def check_unsharded(self, what: str) -> None:
         """Raise InputError if the strategy shards weights or states, which `what` does not support."""
