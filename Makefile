@@ -29,8 +29,7 @@ format:  ## apply ruff's fixes and formatting
 types:  ## run mypy
 	$(PYTHON) -m mypy
 
-wheel:  ## build dist/prip-*.whl (removes build/ first: setuptools would pack stale files from an earlier build)
-	rm -rf build
+wheel:  ## build dist/prip-*.whl
 	$(PYTHON) -m build --wheel
 
 site:  ## build the documentation site into site/

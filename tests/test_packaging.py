@@ -56,11 +56,14 @@ def pip(*arguments: str | Path, cwd: Path) -> None:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository's files, free of what earlier builds left in the checkout."""
+    """A copy of the repository's files, with a module of an earlier build that has been deleted since."""
     folder = tmp_path_factory.mktemp("source")
     for name in repository_files():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, folder / name)
+    stale = folder / "build" / "lib" / "prip" / "deleted.py"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
     return folder
 
 
