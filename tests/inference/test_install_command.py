@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HOMES = {"comfyui": "ComfyUI", "webui": "stable-diffusion-webui"}
 FILES = {
     "comfyui": {"__init__.py", "node.py", "web/prip.js"},
-    "webui": {"__init__.py", "scripts/prip_webui.py", "python.txt", "options.json"},
+    "webui": {"__init__.py", "metadata.ini", "scripts/prip_webui.py", "python.txt", "options.json"},
 }
 
 

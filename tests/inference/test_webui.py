@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import re
 import subprocess
 import sys
 import threading
@@ -218,6 +220,31 @@ def hanging(extension: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PRIP_PYTHON", str(script))
     with load_script(extension / "scripts" / "prip_webui.py") as kind:
         yield Runner(kind)
+
+
+def test_nothing_of_the_hosts_python_reaches_the_process(
+    extension: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = {"PYTHONPATH": "/webui", "PYTHONHOME": "/venv", "VIRTUAL_ENV": "/venv", "CONDA_PREFIX": "/conda"}
+    for name, value in {**host, "HF_HUB_OFFLINE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\nenv > {tmp_path}/environment\npwd > {tmp_path}/folder\n", encoding="utf-8")
+    script.chmod(0o755)
+    monkeypatch.setenv("PRIP_PYTHON", str(script))
+    with load_script(extension / "scripts" / "prip_webui.py") as kind:
+        Runner(kind).generate(Processing("a cat"), **ON)
+    lines = (tmp_path / "environment").read_text().splitlines()
+    assert "HF_HUB_OFFLINE=1" in lines and not {line.partition("=")[0] for line in lines} & host.keys()
+    assert Path((tmp_path / "folder").read_text().strip()) == extension.resolve()
+
+
+def test_the_webui_loads_it_after_the_extensions_that_choose_words(extension: Path) -> None:
+    """Section, key and separator as modules/extensions.py of the webui reads them."""
+    config = configparser.ConfigParser()
+    assert config.read(extension / "metadata.ini")
+    assert config.get("Extension", "Name") == extension.name == "prip"
+    assert "sd-dynamic-prompts" in re.split(r"[,\s]+", config.get("scripts", "After"))
 
 
 def is_running(pid: int) -> bool:

@@ -75,7 +75,8 @@ class PripProcess:
             PripError: The reply is an error or late, or the job was interrupted. If there was no reply in time, the
                 process is killed, so that a late reply is not taken for the next one's.
         """
-        request = json.dumps({"prompts": prompts, "seeds": seeds, "model": model, "options": options})
+        place = os.path.abspath(model) if os.path.exists(model) else model  # the process has another working folder
+        request = json.dumps({"prompts": prompts, "seeds": seeds, "model": place, "options": options})
         wait = Waiting(time_limit_s(), stopped)
         wait.until(lambda seconds: self._lock.acquire(timeout=seconds))
         try:
@@ -136,7 +137,9 @@ class PripProcess:
             pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
             try:
                 # a new session, so that children can be killed with the process
-                self._process = subprocess.Popen(command, **pipes, start_new_session=True)
+                self._process = subprocess.Popen(
+                    command, **pipes, start_new_session=True, env=own_environment(), cwd=FOLDER
+                )
             except OSError as error:
                 raise PripError(f"cannot start {command[0]}: {error}") from error
         return self._process
@@ -170,6 +173,15 @@ def reply_of(line: str) -> dict[str, Any]:
         if isinstance(reply, dict):
             return reply
     raise PripError(f"expected a reply from PRIP's process, got {line.strip()[:200]!r}")
+
+
+def own_environment() -> dict[str, str]:
+    """Return the environment without what belongs to the webui's Python, which may be of another version."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "CONDA_")) and name not in ("VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT")
+    }
 
 
 def time_limit_s() -> float:
