@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from prip.command_line import Parser, ends_with_its_reader, printed_warnings
-from prip.errors import PripError
+from prip.errors import PripError, broken_packages
 
 from .commands import annotate, compare, demo, evaluate, install, refine, serve
 
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 2
     try:
-        with printed_warnings(f"prip {chosen.command}"):
+        with printed_warnings(f"prip {chosen.command}"), broken_packages():
             chosen.run(chosen)
         return 0
     except PripError as error:

@@ -54,7 +54,10 @@ def __getattr__(name: str) -> object:
         return import_module(".errors", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module 'prip' has no attribute {name!r}")
-    return getattr(import_module("." + _HOMES[name], __name__), name)
+    from .errors import broken_packages
+
+    with broken_packages():
+        return getattr(import_module("." + _HOMES[name], __name__), name)
 
 
 def __dir__() -> list[str]:

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,10 @@ class CheckpointError(PripError, OSError):
 
 class MissingExtraError(PripError, ImportError):
     """An optional dependency is not installed."""
+
+
+class BrokenPackageError(PripError, ImportError):
+    """A package beside PRIP is installed, and cannot be imported."""
 
 
 class PripWarning(UserWarning):
@@ -73,6 +78,42 @@ def require(module: str, extra: str) -> ModuleType:
         if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
             raise
         raise _missing(module, extra) from error
+
+
+_COMPILED = ("torchvision", "torchaudio", "torchao", "xformers", "flash_attn")
+"""Packages that are compiled for one version of torch. transformers and diffusers import them if they are installed."""
+
+
+@contextmanager
+def broken_packages() -> Iterator[None]:
+    """Raise a BrokenPackageError for an import inside the block that fails in a package made for another torch."""
+    try:
+        yield
+    except (ImportError, RuntimeError) as error:
+        package = _failing_package(error)
+        if package is None:
+            raise
+        raise BrokenPackageError(
+            f"{package} cannot be imported: {_first_cause(error)}; install the version that fits this torch, or "
+            f"uninstall it, since PRIP does not need it"
+        ) from error
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
+
+
+def _failing_package(error: BaseException | None) -> str | None:
+    """Return the package of _COMPILED whose import an error, or one of its causes, ended."""
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            package = str(frame.f_globals.get("__name__")).partition(".")[0]
+            if package in _COMPILED and frame.f_code.co_name == "<module>":
+                return package
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def check_installed(module: str, extra: str) -> None:

@@ -15,7 +15,7 @@ from jsonargparse import Namespace
 
 from prip.command_line import printed_warnings
 from prip.config_files import EXTENDS, read_config_chain
-from prip.errors import InputError, PripError
+from prip.errors import InputError, PripError, broken_packages
 from prip.loading.strict import quiet
 from prip.settings_parser import SettingsParser, build_settings, check_names
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = parse_settings(name, arguments[1:])
         if isinstance(settings, RunSettings) and name != "world" and not process_rank():
             check_folder(settings, name)  # before imports and loading, which take seconds to minutes
-        with printed_warnings(f"prip-train {name}"):
+        with printed_warnings(f"prip-train {name}"), broken_packages():
             with quiet():
                 module = importlib.import_module(f"..{STAGES[name].module}", __package__)
             module.run(settings)
