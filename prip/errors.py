@@ -95,7 +95,7 @@ def broken_packages() -> Iterator[None]:
             raise
         raise BrokenPackageError(
             f"{package} cannot be imported: {_first_cause(error)}; install the version that fits this torch, or "
-            f"uninstall it, since PRIP does not need it"
+            f"uninstall it"
         ) from error
 
 

@@ -26,18 +26,6 @@ _DECODERS = {
 }
 """Pillow's module and class by the first bytes of a file. `PIL.Image.open` would warn of large pictures on its own."""
 _HEAD_BYTES = 12
-_ORIENTATION = 0x0112
-"""The EXIF tag."""
-_TRANSPOSITIONS = {
-    2: "FLIP_LEFT_RIGHT",
-    3: "ROTATE_180",
-    4: "FLIP_TOP_BOTTOM",
-    5: "TRANSPOSE",
-    6: "ROTATE_270",
-    7: "TRANSVERSE",
-    8: "ROTATE_90",
-}
-"""Pillow's transposition by the orientation that it undoes."""
 
 
 class BadImageError(PripError):
@@ -62,13 +50,13 @@ def read_picture(file: str | Path | bytes, extra: str = "generate", max_side: fl
     try:
         with io.BytesIO(file) if isinstance(file, bytes) else _readable(Path(file)) as stream:
             opened = _opened(stream, extra, max_side)
-            picture = _as_rgb(opened, image_module)
-            orientation = _TRANSPOSITIONS.get(opened.getexif().get(_ORIENTATION, 1))
+            if "transparency" in opened.info:
+                opened.info["transparency"] = _in_8_bits(opened.info["transparency"], opened.tile)
+            return _as_rgb(require("PIL.ImageOps", extra).exif_transpose(opened), image_module)
     except BadImageError:
         raise
     except Exception as error:  # for a damaged file, a decoder raises errors of any class
         raise BadImageError(f"cannot be decoded: {type(error).__name__}") from error
-    return picture if orientation is None else picture.transpose(image_module.Transpose[orientation])
 
 
 def read_image(file: str | Path | bytes, extra: str = "generate", max_side: float = MAX_SIDE) -> Images:
@@ -107,8 +95,6 @@ def _as_rgb(image: Any, image_module: Any) -> Image:
         clear = levels == image.info.get("transparency", -1)
         scaled = np.where(clear, 255, (levels.clip(0, 65535) * 255 + 32767) // 65535)
         return image_module.fromarray(scaled.astype(np.uint8)).convert("RGB")
-    if "transparency" in image.info:
-        image.info["transparency"] = _in_8_bits(image.info["transparency"], image.tile)
     if image.mode in ("RGBA", "LA") or "transparency" in image.info:
         seen = image.convert("RGBA")
         return image_module.alpha_composite(image_module.new("RGBA", seen.size, "white"), seen).convert("RGB")

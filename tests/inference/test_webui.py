@@ -18,6 +18,7 @@ from webui_host import Processing, Runner, load_script
 import prip
 from prip.inference.cli import main
 from prip.inference.commands.install import install
+from prip.text.prompts import has_words
 
 pytest.importorskip("gradio", reason="the demo extra is not installed")
 ROOT = Path(__file__).resolve().parents[2]
@@ -245,6 +246,19 @@ def test_the_webui_loads_it_after_the_extensions_that_choose_words(extension: Pa
     assert config.read(extension / "metadata.ini")
     assert config.get("Extension", "Name") == extension.name == "prip"
     assert "sd-dynamic-prompts" in re.split(r"[,\s]+", config.get("scripts", "After"))
+
+
+WORDLESS = ["", " .,", "。、", "\u200b\ufeff", "<lora:x:1>", "BREAK"]
+
+
+@pytest.mark.parametrize("prompt", [*WORDLESS, "a", "猫", "🐈", "<3", "a <lora:x:1>"])
+def test_prompts_without_words_are_those_that_prip_refuses(kind: Any, prompt: str) -> None:
+    assert kind.process.__globals__["has_words"](prompt) == has_words(prompt) == (prompt not in WORDLESS)
+
+
+def test_prompts_without_words_leave_the_others_of_a_job_alone(runner: Runner) -> None:
+    job = runner.generate(Processing("a cat", prompts=[*WORDLESS, "a cat"]), **ON)
+    assert job.all_prompts[:-1] == WORDLESS and job.all_prompts[-1].startswith("a cat, ") and not job.comments
 
 
 def is_running(pid: int) -> bool:

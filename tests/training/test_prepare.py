@@ -29,7 +29,7 @@ from made_parts import (
 )
 from test_parts import zipped
 
-from prip.errors import CheckpointError, InputError, PripError
+from prip.errors import CheckpointError, InputError, MissingExtraError, PripError
 from prip.files import hash_of
 from prip.picture_files import read_image
 from prip.training.cli.command import main
@@ -275,6 +275,17 @@ def test_a_reward_that_tells_nothing_is_an_error(tmp_path: Path) -> None:
     flat = made(rewards=[ColourReward("flat", 0, 0.0), made_rewards()[1]])
     with pytest.raises(InputError, match="flat gave one value only"):
         run_made(tmp_path, flat)
+
+
+def test_what_prepare_needs_is_checked_before_its_data_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_made(tmp_path)
+    before = hash_of(tmp_path / "data")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match="ray is not installed"):
+        run_made(tmp_path, overwrite=True, ray=RaySettings(workers=1))
+    assert hash_of(tmp_path / "data") == before
 
 
 def test_bad_images_are_set_aside_up_to_a_share(tmp_path: Path) -> None:

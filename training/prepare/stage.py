@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -63,11 +62,9 @@ def begin(settings: PrepareSettings, inputs: dict[str, str]) -> Path:
     a resumed run differ.
     """
     data = settings.run / "data"
-    if settings.overwrite:
-        shutil.rmtree(data, ignore_errors=True)
-    elif data.exists() and not (settings.run / STAGE / "inputs.json").exists():
+    if not settings.overwrite and data.exists() and not (settings.run / STAGE / "inputs.json").exists():
         raise InputError(f"run: {data} was not written by prepare in this run; add --overwrite to replace it")
-    return stage_folder(settings, STAGE, inputs)
+    return stage_folder(settings, STAGE, inputs, [data])
 
 
 def prepare(settings: PrepareSettings, folder: Path, parts: Parts) -> dict[str, Any]:

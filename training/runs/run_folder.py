@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,14 @@ _NOT_COMPARED = (
 )
 
 
-def stage_folder(settings: RunSettings, stage: str, inputs: Mapping[str, str] | None = None) -> Path:
+def stage_folder(
+    settings: RunSettings, stage: str, inputs: Mapping[str, str] | None = None, outputs: Sequence[Path] = ()
+) -> Path:
     """Prepare RUN/stage, write settings.yaml and inputs.json into it, and return it.
 
-    Only the first process writes. `inputs` are hashes of what the stage reads, by name. Raise MissingExtraError before
-    anything is deleted if an optional package of the stage is missing, InputError as in `check_folder`, or if the
-    inputs of a resumed stage have changed.
+    Only the first process writes. `inputs` are hashes of what the stage reads, by name; `outputs` are folders elsewhere
+    that `overwrite` deletes too. Raise, before anything is deleted, MissingExtraError if an optional package of the
+    stage is missing, and InputError as in `check_folder`; or InputError if the inputs of a resumed stage have changed.
     """
     folder = settings.run / stage
     for module, extra in settings.packages():
@@ -50,8 +52,11 @@ def stage_folder(settings: RunSettings, stage: str, inputs: Mapping[str, str] | 
         return folder
     check_folder(settings, stage)
     path = folder / SETTINGS_FILE
-    if path.exists() and settings.overwrite:
-        shutil.rmtree(folder)
+    if settings.overwrite:
+        for output in outputs:
+            shutil.rmtree(output, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(folder)
     replace_text(path, yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True))
     _check_inputs(folder, dict(inputs or {}))
     log_held_lines()

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import threading
 import time
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,8 @@ CONTROLS = (
 TERMS = ("styles", "banned_terms")
 """Controls with terms separated by commas."""
 
-WORD = re.compile(r"[^\s.,]")
+TAG = re.compile(r"<\w+:[^<>]*>|\bBREAK\b")
+ENDS = frozenset(".,\u3001\u3002\uff0c\uff0e\uff61\uff64")
 """What PRIP needs in a prompt."""
 
 
@@ -328,6 +330,12 @@ def show_refined(prompt: str, *options: Any) -> str:
         raise gr.Error(f"PRIP: {error if isinstance(error, PripError) else repr(error)}") from error
 
 
+def has_words(prompt: str) -> bool:
+    """Return whether PRIP takes a prompt, as `prip.text.prompts.has_words` does."""
+    text = TAG.sub(" ", prompt)
+    return any(not (mark in ENDS or mark.isspace() or unicodedata.category(mark) == "Cf") for mark in text)
+
+
 def ask(prompts: list[str], image_seeds: list[int], stopped: Callable[[], bool], *values: Any) -> dict[str, Any]:
     """Return PRIP's reply for these prompts. Those without words come back as they are and need no PRIP.
 
@@ -336,7 +344,7 @@ def ask(prompts: list[str], image_seeds: list[int], stopped: Callable[[], bool],
     Args:
         values: Values of CONTROLS. An emptied number, None, stands for its default.
     """
-    indices = [index for index, prompt in enumerate(prompts) if WORD.search(prompt)]
+    indices = [index for index, prompt in enumerate(prompts) if has_words(prompt)]
     if not indices:
         return {"refined": list(prompts), "warnings": []}
     options = dict(zip(CONTROLS, values, strict=True))
