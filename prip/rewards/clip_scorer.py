@@ -49,6 +49,8 @@ class ClipScorer(Scorer):
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
+        if type(self).clean is ClipScorer.clean:
+            require("ftfy", "rewards")  # on loading, not after the images have been drawn
         clip: Any = CLIPConfig(**(config.clip or self.published_clip))
         self.clip = CLIPModel(clip)
         self.edge: int = clip.vision_config.image_size

@@ -143,6 +143,14 @@ def rl_settings(run: Path, **options: Any) -> RlSettings:
     return RlSettings(run=run, **(chosen | options))
 
 
+def finished_rl(run: Path) -> Path:
+    """Makes RUN/rl look like an earlier run, and returns a file in it that --overwrite deletes."""
+    (run / "rl").mkdir(parents=True)
+    for name in ("settings.yaml", "finished"):
+        (run / "rl" / name).touch()
+    return run / "rl" / "finished"
+
+
 VALUE = PpoSettings(baseline="value", epochs=2, minibatch=6)
 GROUP = PpoSettings(baseline="group", epochs=2, minibatch=6)
 assert WANTED in LIGHTS

@@ -23,7 +23,7 @@ from prip.training.engine.optimizers import build_optimizer, build_scheduler, tr
 from prip.training.engine.stage_module import StageModule
 from prip.training.runs.run_folder import stage_folder
 from prip.training.runs.seeds import derive_seed, seed_everything
-from prip.training.settings import LoopSettings, OptimizerSettings, RunSettings
+from prip.training.settings import LoopSettings, OptimizerSettings, RunSettings, TrainSettings
 
 STEPS = 7
 
@@ -352,4 +352,20 @@ def test_a_missing_package_is_reported_before_anything_is_deleted(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=f"{package} is not installed"):
         stage_folder(settings, stage)
+    assert finished.exists()
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = TrainSettings(run=tmp_path, overwrite=True)
+    finished = stage_folder(settings, "toy") / "finished"
+    finished.touch()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="device: expected auto or cpu, since torch finds no GPU, got cuda"):
+        stage_folder(replace(settings, device="cuda"), "toy")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(InputError, match="devices: expected at most 1, the number of GPUs, got 2"):
+        stage_folder(replace(settings, devices=2), "toy")
     assert finished.exists()

@@ -37,6 +37,7 @@ from prip.training.data.mining import filter_system_prompts, mine_preferred
 from prip.training.data.pairs import read_preferred_images, read_system_prompts
 from prip.training.data.pivot_cache import PivotCache
 from prip.training.data.splits import read_prompts, split_by_prompt
+from prip.training.data.workers import RayWorkers
 from prip.training.prepare import stage
 from prip.training.prepare.parts import Parts, input_hashes
 from prip.training.prepare.stage import _seconds
@@ -560,3 +561,55 @@ drawing.write_png = killing
     manifests = [json.loads((run / "data" / "manifest.json").read_text()) for run in (whole, tmp_path)]
     assert manifests[0]["sha256"] == manifests[1]["sha256"]
     assert json.loads((tmp_path / "prepare" / "metrics.json").read_text())["counts"]["drawn"] == 34 - 32
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> Path:
+    """An earlier result of the stage, which --overwrite deletes."""
+    write_prompts(tmp_path)
+    for name in ("generator", "pivot_encoder", "rewards/made"):
+        (tmp_path / "parts" / name).mkdir(parents=True)
+    for name in ("prepare/settings.yaml", "prepare/inputs.json", "data/drawn"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path / "data" / "drawn"
+
+
+def test_a_missing_ray_is_reported_before_the_data_is_deleted(
+    drawn: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = drawn.parents[1]
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["prepare", "--run", str(run), "--overwrite", "--ray.workers", "1"]) == 1
+    assert "prip-train prepare: error: ray is not installed" in capsys.readouterr().err and drawn.exists()
+    with pytest.raises(MissingExtraError, match="ray is not installed"):
+        stage.begin(settings_for(run, overwrite=True, ray=RaySettings(workers=1)), {})
+    assert drawn.exists()
+
+
+@pytest.mark.parametrize("broken", ["generator", "rewards", "ray"])
+def test_what_cannot_be_used_is_refused_before_the_data_is_deleted(
+    drawn: Path, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Any:
+        raise CheckpointError(f"{broken} cannot be used")
+
+    parts = {"generator": made(), "rewards": made(), "ray": made()}
+    parts["generator"] = replace(made(), make_generator=fail)
+    monkeypatch.setattr(stage, "parts_of", fail if broken == "rewards" else lambda _: parts[broken])
+    if broken == "ray":
+        monkeypatch.setattr(RayWorkers, "__enter__", fail)
+    options = {"ray": RaySettings(workers=1)} if broken == "ray" else {}
+    with pytest.raises(CheckpointError, match=f"{broken} cannot be used"):
+        stage.run(settings_for(drawn.parents[1], overwrite=True, **options))
+    assert drawn.exists()
+
+
+def test_no_image_is_drawn_for_a_cluster_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> Any:
+        raise PripError("ray: cannot be reached")
+
+    monkeypatch.setattr(RayWorkers, "__enter__", fail)
+    with pytest.raises(PripError, match="ray: cannot be reached"):
+        run_made(tmp_path, ray=RaySettings(workers=1))
+    assert not list(tmp_path.rglob("*.png"))

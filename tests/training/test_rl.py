@@ -20,7 +20,18 @@ import pandas as pd
 import pytest
 import torch
 from made_data import PLACES
-from made_rl import GROUP, LOOP, ROLLOUTS, VALUE, WANTED, assert_same_rollouts, make_parts, rl_settings, warm_up
+from made_rl import (
+    GROUP,
+    LOOP,
+    ROLLOUTS,
+    VALUE,
+    WANTED,
+    assert_same_rollouts,
+    finished_rl,
+    make_parts,
+    rl_settings,
+    warm_up,
+)
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -393,8 +404,10 @@ def test_prompts_without_room_are_left_out(tmp_path: Path, warm: Path) -> None:
         replace(parts, train_prompts=[full, *parts.train_prompts]), rl_settings(tmp_path), tmp_path / "rl"
     )
     assert module.context.train_prompts == list(parts.train_prompts)
+    kept = finished_rl(tmp_path / "other")
     with pytest.raises(InputError, match="user_prompts: expected some dev prompts with room for a modifier"):
-        rl.build_module(replace(parts, dev_prompts=[full]), rl_settings(tmp_path), tmp_path / "rl")
+        rl.run(rl_settings(tmp_path / "other", overwrite=True), replace(parts, dev_prompts=[full]))
+    assert kept.exists()
 
 
 def test_the_generators_own_tokens_bound_the_prompt(tmp_path: Path, warm: Path) -> None:

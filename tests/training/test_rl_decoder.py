@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from made_rl import GROUP, LOOP, VALUE, make_parts, make_peer, rl_settings, warm_up, warm_up_peer
+from made_rl import GROUP, LOOP, VALUE, finished_rl, make_parts, make_peer, rl_settings, warm_up, warm_up_peer
 from safetensors.torch import load_file
 from test_rl import log_rows
 
@@ -173,8 +173,10 @@ def test_a_frozen_encoder_that_moves_is_found_out(tmp_path: Path, warm: Path) ->
 
 
 def test_where_there_is_no_encoder_none_can_learn(tmp_path: Path, peer: Path) -> None:
+    kept = finished_rl(tmp_path)
     with pytest.raises(InputError, match="learns: expected decoder for a decoder that reads no pivot"):
-        rl.run(rl_settings(tmp_path), make_peer(peer))
+        rl.run(rl_settings(tmp_path, overwrite=True), make_peer(peer))
+    assert kept.exists()
 
 
 def test_no_encoder_is_loaded_for_a_decoder_that_reads_no_pivot(tmp_path: Path, peer: Path, warm: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from made_rl import LOOP, ROLLOUTS, assert_same_rollouts, make_parts, rl_settings, warm_up
+from made_rl import LOOP, ROLLOUTS, assert_same_rollouts, finished_rl, make_parts, rl_settings, warm_up
 from safetensors.torch import load_file
 
 from prip.errors import InputError
@@ -158,9 +158,16 @@ def test_micro_batches_are_divisors(tmp_path: Path, warm: Path) -> None:
     assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (3, 2)
     assert arguments.generation_batch_size == 12 and arguments.max_steps == LOOP.steps * 2 * 2
     assert run.trainer.beta == 0.03 and run.trainer.ref_model.encoder is run.context.reference
-    bad = replace(settings, ppo=replace(UPDATES, minibatch=5))
     with pytest.raises(InputError, match=r"minibatch: expected 1 \(processes\) times a divisor of 12"):
-        TrlRun(replace(run.context, settings=bad))
+        replace(settings, ppo=replace(UPDATES, minibatch=5))
+
+
+def test_a_wrong_number_of_processes_is_refused_before_anything_is_deleted(tmp_path: Path, warm: Path) -> None:
+    kept = finished_rl(tmp_path)
+    settings = rl_settings(tmp_path, algorithm="grpo", ppo=UPDATES, devices=2, overwrite=True)
+    with pytest.raises(InputError, match="devices: expected 1, the number of processes started by torchrun"):
+        rl.run(settings, make_parts(warm))
+    assert kept.exists()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,14 @@ from prip.training.data.pairs import read_preferred_images, read_system_prompts
 from prip.training.engine.loop import train
 from prip.training.engine.optimizers import checkpoint_activations
 from prip.training.engine.stage_module import StageModule
-from prip.training.settings import EncoderSettings, LoopSettings, OptimizerSettings, RunSettings, TrainSettings
+from prip.training.settings import (
+    EncoderSettings,
+    LoopSettings,
+    OptimizerSettings,
+    RlSettings,
+    RunSettings,
+    TrainSettings,
+)
 from prip.training.warmup.decoder import build_decoder
 from prip.training.warmup.encoder import build_encoder
 
@@ -161,6 +168,10 @@ def test_buckets_leave_less_padding_and_the_share_is_told(tmp_path: Path, data: 
     [
         (lambda: TrainSettings(run=Path("r"), devices=0), "devices: expected at least 1, got 0"),
         (lambda: LoopSettings(accumulate=0), "accumulate: expected at least 1, got 0"),
+        (
+            lambda: RlSettings(run=Path("r"), loop=LoopSettings(accumulate=2)),
+            "accumulate: expected 1 for rl, which takes",
+        ),
         (
             lambda: EncoderSettings(
                 run=Path("r"), strategy="deepspeed-2", optimizer=OptimizerSettings(name="adafactor")

@@ -20,7 +20,7 @@ from prip.loading.strict import quiet
 from prip.settings_parser import SettingsParser, build_settings, check_names
 
 from ..runs.processes import process_rank
-from ..runs.run_folder import SETTINGS_FILE, check_folder, flat, hold_lines
+from ..runs.run_folder import SETTINGS_FILE, check_folder, check_packages, flat, hold_lines
 from ..settings import ExportSettings, PrepareSettings, RlSettings, RunSettings
 from ..settings.shared import in_run
 from .stages import CONFIGS, STAGES, preset_files, top_parser
@@ -38,8 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("prip").setLevel(logging.WARNING if process_rank() else logging.INFO)
     try:
         settings = parse_settings(name, arguments[1:])
-        if isinstance(settings, RunSettings) and name != "world" and not process_rank():
-            check_folder(settings, name)  # before imports and loading, which take seconds to minutes
+        if isinstance(settings, RunSettings):  # before imports and loading, which take seconds to minutes
+            check_packages(settings)
+            if name != "world" and not process_rank():
+                check_folder(settings, name)
         with printed_warnings(f"prip-train {name}"), broken_packages():
             with quiet():
                 module = importlib.import_module(f"..{STAGES[name].module}", __package__)

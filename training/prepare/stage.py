@@ -33,7 +33,7 @@ from ..data.source import Source, find_source
 from ..data.splits import read_prompts
 from ..data.workers import RayWorkers, ThisProcess, Workers
 from ..runs.pinned_settings import pin_prepare
-from ..runs.run_folder import finished_metrics, stage_folder, write_metrics
+from ..runs.run_folder import check_packages, finished_metrics, stage_folder, write_metrics
 from ..settings import PrepareSettings
 from .parts import Parts, input_hashes, part_paths, parts_of
 
@@ -50,9 +50,20 @@ def run(settings: PrepareSettings) -> dict[str, Any]:
     images are bad.
     """
     settings = pin_prepare(settings)
-    folder = begin(settings, input_hashes(settings))
+    inputs = input_hashes(settings)
+    if settings.overwrite:
+        check_usable(settings, parts_of(settings))
+    folder = begin(settings, inputs)
     finished = finished_metrics(folder)
     return prepare(settings, folder, parts_of(settings)) if finished is None else finished
+
+
+def check_usable(settings: PrepareSettings, parts: Parts) -> None:
+    """Load the generator and connect to Ray, where the settings ask for them, so that failures precede deletion."""
+    check_packages(settings)
+    with _workers(settings):
+        if settings.diffusiondb is None:
+            parts.make_generator()
 
 
 def begin(settings: PrepareSettings, inputs: dict[str, str]) -> Path:
@@ -64,21 +75,21 @@ def begin(settings: PrepareSettings, inputs: dict[str, str]) -> Path:
     data = settings.run / "data"
     if not settings.overwrite and data.exists() and not (settings.run / STAGE / "inputs.json").exists():
         raise InputError(f"run: {data} was not written by prepare in this run; add --overwrite to replace it")
-    return stage_folder(settings, STAGE, inputs, [data])
+    return stage_folder(settings, STAGE, inputs, outputs=[data])
 
 
 def prepare(settings: PrepareSettings, folder: Path, parts: Parts) -> dict[str, Any]:
     """Run the stage with these parts: make all of RUN/data and metrics.json in `folder`, and return the metrics."""
     moments, data = [(time.monotonic(), 0.0)], settings.run / "data"
-    if settings.diffusiondb is None:
-        drawings, prompts, drawn = draw(settings, data, parts.make_generator)
-        source = find_source(drawings)
-    else:
-        prompts, drawn = None, 0
-        chosen = settings.source
-        source = find_source(settings.diffusiondb, chosen.subset, chosen.first_part, chosen.part_limit, chosen.keep)
-    moments.append((time.monotonic(), 0.0))
-    with _workers(settings) as workers:
+    with _workers(settings) as workers:  # before drawing, so that no image is drawn for a cluster out of reach
+        if settings.diffusiondb is None:
+            drawings, prompts, drawn = draw(settings, data, parts.make_generator)
+            source = find_source(drawings)
+        else:
+            prompts, drawn = None, 0
+            chosen = settings.source
+            source = find_source(settings.diffusiondb, chosen.subset, chosen.first_part, chosen.part_limit, chosen.keep)
+        moments.append((time.monotonic(), workers.start_seconds))
         scored = score(settings, folder, source, prompts, parts.make_rewards, workers)
         moments.append((time.monotonic(), workers.start_seconds))
         mined = mine(settings, scored.images, prompts, scored.rewards)

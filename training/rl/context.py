@@ -153,14 +153,22 @@ class RlContext:
         check_unchanged(STAGE, self.frozen, before)
 
 
+def check_parts(parts: RlParts, settings: RlSettings) -> None:
+    """Raise InputError if the model lacks the part that the settings train, or no prompt of a split leaves room for a
+    modifier. `run` calls it before the stage's folder is replaced."""
+    if getattr(parts.model, settings.learns) is None:
+        raise InputError("learns: expected decoder for a decoder that reads no pivot, got encoder")
+    policy = _policy(parts, settings, Offloading({}))
+    for split, prompts in (("train", parts.train_prompts), ("dev", parts.dev_prompts)):
+        if not any(policy.has_room(list(dict.fromkeys(prompts)))):
+            raise InputError(f"user_prompts: expected some {split} prompts with room for a modifier, got none")
+
+
 def build_context(parts: RlParts, settings: RlSettings, folder: Path) -> RlContext:
     """Return the context of a run in the stage's `folder`, with all parts but the learner frozen.
 
-    The statistics of the rewards are read, or measured if no file has them. Raise InputError if no user prompt of a
-    split leaves room for a modifier, or if there is no encoder to train.
+    The statistics of the rewards are read, or measured if no file has them. The parts must pass `check_parts`.
     """
-    if getattr(parts.model, settings.learns) is None:
-        raise InputError("learns: expected decoder for a decoder that reads no pivot, got encoder")
     rollouts = settings.rollouts
     movable: dict[str, object] = {"generator": parts.generator, "rewards": list(parts.rewards)}
     movable |= {name: part for name, part in parts.model.named_children() if name != settings.learns}
@@ -169,11 +177,7 @@ def build_context(parts: RlParts, settings: RlSettings, folder: Path) -> RlConte
     images = ImageScorer(parts.generator, parts.rewards, cache, rollouts.chunk.images, offloading)
     statistics = reward_statistics(parts, settings, folder, images)
     scorer = GainScorer(images, StandardisedSum(parts.rewards, statistics.means, statistics.deviations))
-    refiner, token_budget = Refiner(parts.model, parts.processor), rollouts.token_budget
-    if rollouts.counted_by == "generator":
-        refiner = refiner.counted_by(parts.generator)
-        token_budget = min(token_budget, refiner.token_limit)
-    policy = Policy(refiner, rollouts.max_new_tokens, token_budget, rollouts.chunk.refine, offloading)
+    policy = _policy(parts, settings, offloading)
     dev = _with_room(policy, "dev", parts.dev_prompts)
     indices = permutation_indices(0, min(rollouts.dev_prompts, len(dev)), len(dev), STAGE, "dev")
     dev_prompts = [dev[index] for index in indices]
@@ -192,11 +196,18 @@ def build_context(parts: RlParts, settings: RlSettings, folder: Path) -> RlConte
     return context
 
 
+def _policy(parts: RlParts, settings: RlSettings, offloading: Offloading) -> Policy:
+    rollouts = settings.rollouts
+    refiner, token_budget = Refiner(parts.model, parts.processor), rollouts.token_budget
+    if rollouts.counted_by == "generator":
+        refiner = refiner.counted_by(parts.generator)
+        token_budget = min(token_budget, refiner.token_limit)
+    return Policy(refiner, rollouts.max_new_tokens, token_budget, rollouts.chunk.refine, offloading)
+
+
 def _with_room(policy: Policy, split: str, user_prompts: Sequence[str]) -> list[str]:
     distinct = list(dict.fromkeys(user_prompts))
     kept = [prompt for prompt, has_room in zip(distinct, policy.has_room(distinct), strict=True) if has_room]
-    if not kept:
-        raise InputError(f"user_prompts: expected some {split} prompts with room for a modifier, got none")
     if len(kept) < len(distinct):
         _log.warning(
             "leaving out %d of %d %s prompts without room for a modifier",

@@ -6,6 +6,7 @@ Optionally it trains the prompt decoder instead, behind a frozen encoder or alon
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from prip.errors import InputError
 from prip.files import hash_of_texts
 from prip.fingerprints import fingerprints
 from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
@@ -36,7 +38,7 @@ from ..runs.run_folder import stage_folder
 from ..runs.seeds import derive_seed
 from ..settings import RlSettings
 from . import ppo
-from .context import STAGE, RlContext, RolloutBatch, build_context
+from .context import STAGE, RlContext, RolloutBatch, build_context, check_parts
 from .log_probabilities import ActionFigures, action_figures, rollout_metrics
 from .memory import rl_memory
 from .parts import RlParts, load_parts, part_folders, prompts_file
@@ -251,7 +253,10 @@ def run(settings: RlSettings, parts: RlParts | None = None) -> dict[str, Any]:
     `parts` replaces the parts that the settings name.
     """
     settings = pin_rl(settings)
+    if settings.algorithm != "ppo":
+        check_processes(settings)
     parts = parts or load_parts(settings)
+    check_parts(parts, settings)
     inputs = fingerprints(dict(parts.model.named_children())) | drawing_inputs(parts.generator, parts.rewards)
     inputs["user_prompts"] = hash_of_texts([*parts.train_prompts, "", *parts.dev_prompts])
     folder = stage_folder(settings, STAGE, inputs)
@@ -270,6 +275,16 @@ def run(settings: RlSettings, parts: RlParts | None = None) -> dict[str, Any]:
     if process_rank() == 0 and settings.push_to_hub is not None:
         publish_refiner(folder / "refiner", settings.push_to_hub, settings.private)
     return metrics
+
+
+def check_processes(settings: RlSettings) -> None:
+    """Raise InputError unless there are `devices` processes: TRL's trainers start none themselves."""
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if settings.devices != processes:
+        raise InputError(
+            f"devices: expected {processes}, the number of processes started by torchrun (algorithm: "
+            f"{settings.algorithm} starts none), got {settings.devices}"
+        )
 
 
 def build_module(parts: RlParts, settings: RlSettings, folder: Path) -> RlModule:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from safetensors.torch import load_file
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, TrainerCallback
 
-from prip.errors import InputError, require
+from prip.errors import require
 from prip.files import replace_folder, replace_text
 from prip.modeling import PreferenceEncoder
 
@@ -48,7 +47,6 @@ def train_by_trl(context: RlContext) -> dict[str, Any]:
 
     Raises:
         MissingExtraError: TRL is not installed.
-        InputError: The minibatch does not divide the rollouts, or `devices` is not the number of processes.
         NonFiniteError: A reward, loss or gradient is not finite.
     """
     if (finished := finished_metrics(context.folder)) is not None:
@@ -71,19 +69,9 @@ class TrlRun(TrainerCallback):
         self.images_drawn = [0.0, 0.0]
         self._seconds_before, self._began = 0.0, time.monotonic()
         settings = self.settings
-        self.processes = int(os.environ.get("WORLD_SIZE", 1))
-        if settings.devices != self.processes:
-            raise InputError(
-                f"devices: expected {self.processes}, the number of processes started by torchrun (algorithm: "
-                f"{settings.algorithm} starts none), got {settings.devices}"
-            )
+        self.processes = settings.devices
         rows = settings.loop.batch_size * settings.rollouts.samples_per_prompt
         self.minibatch = settings.ppo.minibatch // self.processes
-        if self.minibatch * self.processes != settings.ppo.minibatch or rows % self.minibatch:
-            raise InputError(
-                f"minibatch: expected {self.processes} (processes) times a divisor of {rows} (batch_size x "
-                f"samples_per_prompt) for algorithm: {settings.algorithm}, got {settings.ppo.minibatch}"
-            )
         self.updates = settings.ppo.epochs * (rows // self.minibatch)
         """Optimizer steps per iteration"""
         self.trained = train_only(self.encoder, "*")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -41,16 +42,24 @@ def stage_folder(
 ) -> Path:
     """Prepare RUN/stage, write settings.yaml and inputs.json into it, and return it.
 
-    Only the first process writes. `inputs` are hashes of what the stage reads, by name; `outputs` are folders elsewhere
-    that `overwrite` deletes too. Raise, before anything is deleted, MissingExtraError if an optional package of the
-    stage is missing, and InputError as in `check_folder`; or InputError if the inputs of a resumed stage have changed.
+    Only the first process writes. Nothing is deleted before all checks have passed.
+
+    Args:
+        settings: Settings of the stage.
+        stage: Its name.
+        inputs: Hashes of what the stage reads, by name.
+        outputs: Folders outside of RUN/stage that the stage writes, which `overwrite` deletes as well.
+
+    Raises:
+        MissingExtraError: An optional package of the stage is not installed.
+        InputError: As in `check_folder`, the device does not exist, or the inputs of a resumed stage have changed.
     """
     folder = settings.run / stage
-    for module, extra in settings.packages():
-        check_installed(module, extra)
+    check_packages(settings)
     if process_rank():
         return folder
     check_folder(settings, stage)
+    _check_device(settings)
     path = folder / SETTINGS_FILE
     if settings.overwrite:
         for output in outputs:
@@ -72,6 +81,24 @@ def log_held_lines() -> None:
     """Log the held text, once."""
     while _held_lines:
         _log.info("%s", _held_lines.pop())
+
+
+def check_packages(settings: RunSettings) -> None:
+    """Raise MissingExtraError if an optional package that the stage will import is not installed."""
+    for module, extra in settings.packages():
+        check_installed(module, extra)
+
+
+def _check_device(settings: RunSettings) -> None:
+    """Raise InputError if the settings ask for a GPU that is not there, or for more GPUs than there are."""
+    import torch  # not at the top: --help and wrong settings need no torch
+
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if settings.device == "cuda" and not available:
+        raise InputError("device: expected auto or cpu, since torch finds no GPU, got cuda")
+    devices = getattr(settings, "devices", 1)
+    if settings.device != "cpu" and 0 < available < devices and "WORLD_SIZE" not in os.environ:
+        raise InputError(f"devices: expected at most {available}, the number of GPUs, got {devices}")
 
 
 def check_folder(settings: RunSettings, stage: str) -> None:

@@ -161,6 +161,10 @@ class RlSettings(TrainSettings):
             raise InputError(
                 f"samples_per_prompt: expected at least 2 for baseline: group, got {self.rollouts.samples_per_prompt}"
             )
+        if self.loop.accumulate > 1:
+            raise InputError(
+                f"accumulate: expected 1 for rl, which takes several steps per batch, got {self.loop.accumulate}"
+            )
         if self.learns == "decoder":
             self._check_decoder()
         if self.algorithm != "ppo":
@@ -185,10 +189,14 @@ class RlSettings(TrainSettings):
             raise InputError(f"baseline: expected group for algorithm: {name}, got {self.ppo.baseline}")
         if name == "rloo" and self.ppo.entropy:
             raise InputError(f"entropy: expected 0 for algorithm: rloo, got {self.ppo.entropy}")
-        if self.loop.accumulate > 1:
-            raise InputError(f"accumulate: expected 1 for algorithm: {name}, got {self.loop.accumulate}")
         if self.loop.keep_parts:
             raise InputError(f"keep_parts: expected false for algorithm: {name}, got true")
         self.check_unsharded(f"algorithm: {name}")
         if self.offload:
             raise InputError(f"offload: expected none for algorithm: {name}, got {', '.join(self.offload)}")
+        rows = self.loop.batch_size * self.rollouts.samples_per_prompt
+        if self.ppo.minibatch % self.devices or rows % (self.ppo.minibatch // self.devices):
+            raise InputError(
+                f"minibatch: expected {self.devices} (processes) times a divisor of {rows} (batch_size x "
+                f"samples_per_prompt) for algorithm: {name}, got {self.ppo.minibatch}"
+            )
