@@ -124,7 +124,7 @@ def check_installed(module: str, extra: str) -> None:
 
 def _missing(module: str, extra: str) -> MissingExtraError:
     package = _PACKAGES.get(module.partition(".")[0], module)
-    return MissingExtraError(f'{package} is not installed; install it with: pip install "prip[{extra}]"')
+    return MissingExtraError(f'{package} is not installed; run in a clone of PRIP: pip install ".[{extra}]"')
 
 
 def meant(word: str, known: Sequence[str]) -> str:

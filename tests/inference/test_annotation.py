@@ -114,7 +114,7 @@ def test_where_there_is_no_evaluation_that_is_told_with_and_without_the_extra(tm
         assert "expected a finished prip evaluate, got " in capsys.readouterr().err
     (tmp_path / "results.parquet").touch()
     assert main(["annotate", str(tmp_path)]) == 2
-    assert 'fastapi is not installed; install it with: pip install "prip[annotate]"' in capsys.readouterr().err
+    assert 'fastapi is not installed; run in a clone of PRIP: pip install ".[annotate]"' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("task", [PREFERENCE, RELEVANCE])

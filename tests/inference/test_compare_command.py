@@ -217,7 +217,7 @@ def test_bad_input_is_refused_before_torch_is_loaded(tmp_path: Path) -> None:
 def test_a_missing_extra_is_named(module: str, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     assert main(["compare", "a cat", "-o", str(tmp_path / "x.png")]) == 2
-    assert 'pip install "prip[generate]"' in capsys.readouterr().err
+    assert 'pip install ".[generate]"' in capsys.readouterr().err
     if module == "PIL.Image":
         with pytest.raises(MissingExtraError):
             draw_sheet(columns(32), [0, 1])

@@ -315,7 +315,7 @@ def test_bad_input_is_refused_before_torch_is_loaded() -> None:
 def test_a_missing_extra_is_named(module: str, monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     assert main(["demo", "--port", "0"]) == 2
-    assert 'pip install "prip[demo]"' in capsys.readouterr().err
+    assert 'pip install ".[demo]"' in capsys.readouterr().err
 
 
 def test_help_has_examples(capsys) -> None:

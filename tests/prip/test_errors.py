@@ -34,7 +34,7 @@ def test_require_returns_the_module() -> None:
 
 @pytest.mark.parametrize("module", ["no_such_module_of_anyone", "no_such_module_of_anyone.inner"])
 def test_require_names_the_extra(module: str) -> None:
-    with pytest.raises(MissingExtraError, match=r'pip install "prip\[train\]"'):
+    with pytest.raises(MissingExtraError, match=r'pip install "\.\[train\]"'):
         require(module, "train")
 
 

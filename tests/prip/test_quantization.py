@@ -71,7 +71,7 @@ def test_bad_settings_are_named(tiny_checkpoint: Path, monkeypatch: pytest.Monke
     with pytest.raises(InputError, match="quantization: expected one of int8 or None, got 'int3'"):
         Refiner.from_pretrained(tiny_checkpoint, quantization="int3")
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
-    with pytest.raises(MissingExtraError, match=r'pip install "prip\[quantize\]"'):
+    with pytest.raises(MissingExtraError, match=r'pip install "\.\[quantize\]"'):
         Refiner.from_pretrained(tiny_checkpoint, quantization="int8")
 
 

@@ -258,7 +258,7 @@ def test_without_the_extra_the_command_says_which(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "jsonargparse", None)
     monkeypatch.setattr(sys, "argv", ["prip-train", "rl", "--help"])
     assert entry() == 1
-    assert 'prip-train rl: error: jsonargparse is not installed; install it with: pip install "prip[train]"' in (
+    assert 'prip-train rl: error: jsonargparse is not installed; run in a clone of PRIP: pip install ".[train]"' in (
         capsys.readouterr().err
     )
 

@@ -115,7 +115,7 @@ def _query(base: Path) -> torch.Tensor:
 
 def test_without_peft_an_adapter_names_the_extra(trained: tuple[Path, decoder.DecoderModule], monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(MissingExtraError, match=r"prip\[train\]"):
+    with pytest.raises(MissingExtraError, match=r"\.\[train\]"):
         PromptDecoder.from_pretrained(trained[0])
 
 
