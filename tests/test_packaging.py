@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +104,22 @@ def test_the_wheel_holds_exactly_the_files_of_the_packages(wheel: Path) -> None:
         held = {name for name in archive.namelist() if ".dist-info/" not in name and not name.endswith("/")}
     assert sorted(expected - held) == [], "missing in the wheel: add the package or its data to setup.cfg"
     assert sorted(held - expected) == [], "in the wheel, but no file of the repository"
+
+
+def names_in(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name for name in archive.namelist() if ".dist-info/" not in name}
+
+
+def test_the_source_distribution_holds_what_the_wheel_needs_and_no_tests(
+    source: Path, wheel: Path, tmp_path: Path
+) -> None:
+    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, source, cwd=tmp_path)
+    (archive,) = tmp_path.glob("prip-*.tar.gz")
+    with tarfile.open(archive) as sources:
+        assert not [name for name in sources.getnames() if "/tests" in name]
+    pip("wheel", archive, "--wheel-dir", tmp_path, cwd=tmp_path)
+    assert names_in(next(tmp_path.glob("*.whl"))) == names_in(wheel)
 
 
 def test_the_wheel_carries_licence_notice_and_commands(wheel: Path) -> None:
