@@ -95,8 +95,12 @@ def broken_packages() -> Iterator[None]:
             raise
         raise BrokenPackageError(
             f"{package} cannot be imported: {_first_cause(error)}; install the version that fits this torch, or "
-            f"uninstall it"
+            f"uninstall it, since {_without(package)}"
         ) from error
+
+
+def _without(package: str) -> str:
+    return "only int8 weights need it" if package == "torchao" else "PRIP does not need it"
 
 
 def _first_cause(error: BaseException) -> BaseException:
