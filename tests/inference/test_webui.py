@@ -227,6 +227,7 @@ def test_nothing_of_the_hosts_python_reaches_the_process(
     extension: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = {"PYTHONPATH": "/webui", "PYTHONHOME": "/venv", "VIRTUAL_ENV": "/venv", "CONDA_PREFIX": "/conda"}
+    host["__PYVENV_LAUNCHER__"] = "/venv/bin/python"
     for name, value in {**host, "HF_HUB_OFFLINE": "1"}.items():
         monkeypatch.setenv(name, value)
     script = tmp_path / "python"

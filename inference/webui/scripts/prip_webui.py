@@ -182,7 +182,7 @@ def own_environment() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("PYTHON", "CONDA_")) and name not in ("VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT")
+        if not name.startswith(("PYTHON", "CONDA_", "VIRTUAL_ENV")) and name != "__PYVENV_LAUNCHER__"
     }
 
 
