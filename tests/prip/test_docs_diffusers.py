@@ -20,8 +20,9 @@ def test_the_python_lines_run(
     stable_diffusion(safety_checker=None).save_pretrained("my-pipeline")
     names: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), names)
     assert Path("cat.png").is_file()
+    assert type(names["pipe"].vae).__name__ == "PatchAutoencoder"  # type: ignore[attr-defined]
     assert capsys.readouterr().out.splitlines()[-1].startswith("a cat, "), "libraries print, too"
