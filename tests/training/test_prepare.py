@@ -598,6 +598,7 @@ def test_what_cannot_be_used_is_refused_before_the_data_is_deleted(
     parts["generator"] = replace(made(), make_generator=fail)
     monkeypatch.setattr(stage, "parts_of", fail if broken == "rewards" else lambda _: parts[broken])
     if broken == "ray":
+        pytest.importorskip("ray")
         monkeypatch.setattr(RayWorkers, "__enter__", fail)
     options = {"ray": RaySettings(workers=1)} if broken == "ray" else {}
     with pytest.raises(CheckpointError, match=f"{broken} cannot be used"):
@@ -606,6 +607,8 @@ def test_what_cannot_be_used_is_refused_before_the_data_is_deleted(
 
 
 def test_no_image_is_drawn_for_a_cluster_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+
     def fail(_: object) -> Any:
         raise PripError("ray: cannot be reached")
 
