@@ -1,10 +1,12 @@
 PYTHON ?= python
 CONFIG ?= miniature
 RUN ?= runs/miniature
+LOWEST ?= build/lowest
+LOWEST_OPTIONS ?=
 PARITY ?= $(sort $(notdir $(patsubst %/requirements.txt,%,$(wildcard tests/parity/*/requirements.txt))))
 PARITY_ENVS ?= $(HOME)/.cache/prip-parity
 
-.PHONY: help install test test-slow lint format types wheel site miniature parity
+.PHONY: help install test test-slow lint format types wheel site miniature parity lowest
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1: \2/p' Makefile
 
@@ -13,6 +15,15 @@ install:  ## install the checkout in editable mode, with all development tools
 
 test:  ## run the default tests
 	$(PYTHON) -m pytest
+
+# Without demo and docs: gradio raises the floors of serve. LOWEST_OPTIONS: for example --torch-backend cpu
+lowest:  ## run the tests with the lowest versions that setup.cfg admits, in an environment of their own
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install -q "uv >= 0.9"
+	$(LOWEST)/bin/uv pip install --python $(LOWEST)/bin/python --resolution lowest-direct $(LOWEST_OPTIONS) \
+		-e ".[train,ray,evaluate,annotate,serve,quantize]" "pytest >= 8" "pytest-xdist >= 3.6" "psutil >= 6" "packaging >= 24" \
+		"schemathesis >= 4" "selenium >= 4.25"
+	$(LOWEST)/bin/python -m pytest tests/prip tests/training tests/inference --ignore-glob="*demo*"
 
 test-slow:  ## run the tests that take minutes
 	$(PYTHON) -m pytest -m slow

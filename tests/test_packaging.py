@@ -175,6 +175,9 @@ def test_version_bounds_admit_what_was_promised() -> None:
     wanted = {requirement.name: requirement.specifier for requirement in map(Requirement, lines)}
     assert all(wanted["torch"].contains(version) for version in ("2.11.0", "2.12.1", "2.13.0", "2.13.0+cpu"))
     assert all(wanted["transformers"].contains(version) for version in ("5.17.0", "5.23.0", "5.99.0"))
+    for name in ("tokenizers", "safetensors", "huggingface_hub"):
+        assert not any(bound.operator == ">=" for bound in wanted[name]), f"transformers asks for a later {name}"
+    assert not wanted["huggingface_hub"].contains("3.0.0"), "prip.hub relies on the layout of its cache"
     assert not any(requirement.startswith("torchvision") for requirement in (ROOT / "setup.cfg").read_text().split())
 
 
