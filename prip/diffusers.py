@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
-from .errors import InputError, require
+from .errors import InputError, broken_packages, require
 from .options import OneTextOptionsDict, RefineOptions, with_changes
 from .text.prompts import check_user_prompts, has_words
 
@@ -24,6 +24,7 @@ Pipeline = TypeVar("Pipeline", bound="DiffusionPipeline")
 _UNSUPPORTED = ("num_alternatives",)
 
 
+@broken_packages()
 def with_refiner(
     pipe: Pipeline, refiner: Refiner | str | os.PathLike[str] | None = None, **options: Unpack[OneTextOptionsDict]
 ) -> Pipeline:

@@ -89,6 +89,8 @@ def broken_packages() -> Iterator[None]:
     """Raise a BrokenPackageError for an import inside the block that fails in a package made for another torch."""
     try:
         yield
+    except BrokenPackageError:
+        raise
     except (ImportError, RuntimeError) as error:
         package = _failing_package(error)
         if package is None:

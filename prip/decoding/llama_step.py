@@ -10,7 +10,11 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers import Cache, LlamaForCausalLM
+
+from ..errors import broken_packages
+
+with broken_packages():
+    from transformers import Cache, LlamaForCausalLM
 
 SPARE_LENGTH = 64
 """Tokens by which full key and value buffers grow."""

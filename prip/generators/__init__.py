@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..errors import broken_packages
 from ..protocols import Generator
 
 
+@broken_packages()
 def load_generator(name_or_path: str, device: str | None = None, **options: Any) -> Generator:
     """Load a frozen generator.
 

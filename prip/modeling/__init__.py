@@ -1,8 +1,11 @@
 """The networks of a refiner: preference encoder, prompt decoder, and the model that joins them."""
 
-from .preference_encoder import PreferenceEncoder, PreferenceEncoderConfig
-from .prip_model import PripConfig, PripModel
-from .prompt_decoder import PromptDecoder, PromptDecoderConfig, PromptDecoderOutput
+from ..errors import broken_packages
+
+with broken_packages():
+    from .preference_encoder import PreferenceEncoder, PreferenceEncoderConfig
+    from .prip_model import PripConfig, PripModel
+    from .prompt_decoder import PromptDecoder, PromptDecoderConfig, PromptDecoderOutput
 
 __all__ = [
     "PreferenceEncoder",

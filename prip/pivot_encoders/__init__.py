@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..devices import as_device, as_dtype
-from ..errors import CheckpointError
+from ..errors import CheckpointError, broken_packages
 from ..loading.folders import resolve_folder
 from ..loading.untrusted import read_json
 from ..protocols import PivotEncoder
@@ -19,6 +19,7 @@ MODEL_TYPES = {"prip_pivot_encoder": ("qformer", "QFormerPivotEncoder"), "blip-2
 """Module and class by model_type: PRIP's own format, and BLIP-2 in transformers."""
 
 
+@broken_packages()
 def load_pivot_encoder(
     name_or_path: str | Path, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
 ) -> PivotEncoder:

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, broken_packages
 from ..hub.commits import pinned
 from ..hub.names import split_revision
 from ..loading.folders import resolve_folder
@@ -110,6 +110,7 @@ def unknown_reward(name: str, names: Collection[str] = tuple(REWARDS)) -> InputE
     return InputError(f"reward: expected one of {', '.join(names)}, a folder or a Hub id (owner/name), got {name!r}")
 
 
+@broken_packages()
 def load_reward(name_or_path: str | Path, device: str | None = None, dtype: str | torch.dtype | None = None) -> Reward:
     """Load a reward, frozen and in evaluation mode.
 

@@ -62,6 +62,24 @@ def test_a_package_for_another_torch_is_named(misfit: dict[str, str], command: l
     assert "Traceback" not in done.stderr, done.stderr
 
 
+MINI = Path(__file__).resolve().parents[2] / "checkpoints" / "prip-mini"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from prip.refiner import Refiner",
+        "from prip.modeling import PripModel",
+        f"from prip.pivot_encoders import load_pivot_encoder as load; load({str(MINI / 'pivot_encoder')!r})",
+        "from prip.rewards import load_reward; load_reward('clip-score')",
+        f"from prip.generators import load_generator; load_generator({str(MINI / 'generator')!r})",
+    ],
+)
+def test_every_way_to_load_models_names_it(misfit: dict[str, str], line: str) -> None:
+    done = subprocess.run([sys.executable, "-c", line], env=misfit, capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1].startswith(f"prip.errors.BrokenPackageError: {REASON}"), done.stderr
+
+
 def test_core_imports_neither_training_nor_inference() -> None:
     code = (
         "import sys, prip.refiner, prip.modeling.prip_model; "
