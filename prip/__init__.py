@@ -13,7 +13,7 @@ from .import_warnings import hush_imports
 
 if TYPE_CHECKING:
     from . import errors
-    from .errors import CheckpointError, InputError, MissingExtraError, PripError, PripWarning
+    from .errors import BrokenPackageError, CheckpointError, InputError, MissingExtraError, PripError, PripWarning
     from .modeling import PreferenceEncoder, PripConfig, PripModel, PromptDecoder
     from .refiner import Refiner, refine
 
@@ -26,10 +26,14 @@ if (_root / "setup.cfg").is_file() and (_root / "training").is_dir():
 _HOMES = {
     **dict.fromkeys(("refine", "Refiner"), "refiner"),
     **dict.fromkeys(("PripModel", "PripConfig", "PreferenceEncoder", "PromptDecoder"), "modeling"),
-    **dict.fromkeys(("PripError", "InputError", "CheckpointError", "MissingExtraError", "PripWarning"), "errors"),
+    **dict.fromkeys(
+        ("PripError", "InputError", "CheckpointError", "MissingExtraError", "BrokenPackageError", "PripWarning"),
+        "errors",
+    ),
 }
 
 __all__ = [
+    "BrokenPackageError",
     "CheckpointError",
     "InputError",
     "MissingExtraError",
