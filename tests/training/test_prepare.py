@@ -278,17 +278,6 @@ def test_a_reward_that_tells_nothing_is_an_error(tmp_path: Path) -> None:
         run_made(tmp_path, flat)
 
 
-def test_what_prepare_needs_is_checked_before_its_data_is_deleted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run_made(tmp_path)
-    before = hash_of(tmp_path / "data")
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingExtraError, match="ray is not installed"):
-        run_made(tmp_path, overwrite=True, ray=RaySettings(workers=1))
-    assert hash_of(tmp_path / "data") == before
-
-
 def test_bad_images_are_set_aside_up_to_a_share(tmp_path: Path) -> None:
     run_made(tmp_path / "drawn")
     source = tmp_path / "drawn" / "data" / "diffusiondb"
