@@ -16,7 +16,7 @@ import numpy as np
 
 from prip.errors import require
 
-from ..evaluation.analysis.statistics import interval, resampled_means
+from ..evaluation.analysis.statistics import exact_p, interval, resampled_means
 from .answers import Answer, preferred, read_answers
 from .items import PREFERENCE, RELEVANCE, pair_order, read_rows
 
@@ -93,7 +93,11 @@ def relevance_rows(answers: Sequence[Answer]) -> list[dict[str, Any]]:
 
 
 def preference_rows(answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    """Return the shares of wins (with the interval low, high), ties and losses of n answers per pair of refiners."""
+    """Return the shares of wins (with the interval low, high), ties and losses of n answers per pair of refiners.
+
+    margin_low and margin_high are the interval of wins minus losses; p_exact is from the sign-flip test, for few
+    clusters.
+    """
     pairs: dict[tuple[str, ...], list[Answer]] = defaultdict(list)
     for answer in [answer for answer in answers if answer.task == PREFERENCE]:
         pairs[pair_order((answer.refiner_left, answer.refiner_right))].append(answer)
@@ -101,6 +105,11 @@ def preference_rows(answers: Sequence[Answer]) -> list[dict[str, Any]]:
     for (against, refiner), group in sorted(pairs.items()):
         winners, clusters = [preferred(answer) for answer in group], [answer.cluster for answer in group]
         win, low, high = mean_with_interval([float(name == refiner) for name in winners], clusters)
+        margins = [float(name == refiner) - float(name == against) for name in winners]
+        _, margin_low, margin_high = mean_with_interval(margins, clusters)
+        sums: dict[Hashable, float] = defaultdict(float)
+        for value, cluster in zip(margins, clusters, strict=True):
+            sums[cluster] += value
         rows.append(
             {
                 "refiner": refiner,
@@ -111,6 +120,10 @@ def preference_rows(answers: Sequence[Answer]) -> list[dict[str, Any]]:
                 "low": low,
                 "high": high,
                 "n": len(group),
+                "margin_low": margin_low,
+                "margin_high": margin_high,
+                "clusters": len(sums),
+                "p_exact": exact_p(np.array(list(sums.values()))),
             }
         )
     return rows
@@ -160,8 +173,9 @@ def people_summary(folder: Path) -> dict[str, Any] | None:
     """Return the summary of the human evaluation in `folder`, or None when nobody has answered yet.
 
     {"annotators", "answers", "relevance": [{"refiner", "mean", "low", "high", "n"}], "preference": [{"refiner",
-    "against", "win", "tie", "loss", "low", "high", "n"}], "agreement": {"relevance", "preference"}}; intervals and
-    agreement are None when there are too few answers. Reads results.parquet.
+    "against", "win", "tie", "loss", "low", "high", "n", "margin_low", "margin_high", "clusters", "p_exact"}],
+    "agreement": {"relevance", "preference"}}; intervals and agreement are None when there are too few answers. Reads
+    results.parquet.
     """
     answers, _ = standing_answers(folder)
     return summarise(answers) if answers else None

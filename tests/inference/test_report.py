@@ -174,15 +174,98 @@ def test_what_comes_from_outside_is_shown_and_not_run(folder: Path, tmp_path: Pa
     assert page.text.count("images are on this page of") == 1
 
 
-def test_what_people_say_is_shown_where_they_were_asked(folder: Path, page: Page, summary: dict[str, Any]) -> None:
-    interval = {"low": 0.61, "high": 0.78}
-    people = {
+def people_say(win: float, loss: float, *, refiner: str = "rl", against: str = "none") -> dict[str, Any]:
+    """Return people's answers about 30 clusters."""
+    ends = {"margin_low": win - loss - 0.2, "margin_high": win - loss + 0.2, "clusters": 30, "p_exact": None}
+    row = {"refiner": refiner, "against": against, "n": 60, "win": win, "tie": 1 - win - loss, "loss": loss}
+    return {
         "annotators": 3,
         "answers": 90,
-        "preference": [{"refiner": "rl", "against": "none", "n": 60, "win": 0.7, "tie": 0.1, "loss": 0.2, **interval}],
+        "preference": [{**row, "low": 0.61, "high": 0.78, **ends}],
         "relevance": [{"refiner": "rl", "mean": 1.925, "low": None, "high": None, "n": 30}],
         "agreement": {"relevance": None, "preference": 0.5123},
     }
+
+
+@pytest.mark.parametrize(
+    ("people", "sentence", "tone", "warning"),
+    [
+        (people_say(0.7, 0.2), "People prefer rl's pictures to the pictures of the plain prompt", "good", ""),
+        (
+            people_say(0.1, 0.8),
+            "People prefer the pictures of the plain prompt to rl's pictures",
+            "bad",
+            "People and truth contradict each other: people prefer the pictures of the plain prompt, truth prefers "
+            "rl's pictures.",
+        ),
+        (
+            people_say(0.4, 0.5),
+            "People measurably prefer neither rl's pictures nor the pictures of the plain prompt",
+            "",
+            "People's answers do not confirm what truth says.",
+        ),
+        (people_say(0.8, 0.1, refiner="warmup", against="rl"), "People prefer warmup's pictures to rl's", "bad", ""),
+    ],
+)
+def test_people_come_before_the_judges(
+    folder: Path, summary: dict[str, Any], people: dict[str, Any], sentence: str, tone: str, warning: str, capsys
+) -> None:
+    asked = {**summary, "people": people}
+    result = headline(asked)
+    assert result.sentence.startswith(sentence) and ": of 60 answers, " in result.sentence
+    assert result.facts[0].name == "Answers of people for rl, 60 in all" and result.facts[0].tone == tone
+    assert result.judge.startswith("rl makes better pictures than the plain prompt, according to truth")
+    assert [text for text in result.warnings if text.startswith("People")] == ([warning] if warning else [])
+    text = Page(paged(folder, asked, 0)).text
+    assert text.index(result.sentence) < text.index(result.judge) and (warning in text)
+    assert tables(asked)[0].title == "Human preference"
+    write_report(folder, asked, folder / "images")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == result.sentence and (not warning or f"warning: {warning}" in printed)
+
+
+def test_people_who_rated_relevance_alone_come_first_too(summary: dict[str, Any]) -> None:
+    result = headline({**summary, "people": {**people_say(0.7, 0.2), "preference": []}})
+    assert result.sentence == "People find 1.93 of 2 points of the prompt in rl's pictures."
+    assert result.judge.startswith("rl makes better pictures")
+
+
+def test_few_prompts_are_warned_of(folder: Path, summary: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    warning = "Few prompts: with 12 prompts (below 20), intervals are too narrow, and p-values are exact: never below "
+    assert [text for text in headline(summary).warnings if text.startswith(warning)]
+    assert warning in Page(paged(folder, summary, 0)).text
+    write_report(folder, summary, folder / "images")
+    assert f"warning: {warning}" in capsys.readouterr().out
+    many = {**summary, "about": {**summary["about"], "clusters": 20}}
+    assert headline(many).warnings == () and "Few prompts" not in paged(folder, many, 0)
+    asked = people_say(0.9, 0.1)
+    asked["preference"][0] |= {"clusters": 4, "p_exact": 2 / 2**4}
+    result = headline({**many, "people": asked})
+    assert result.sentence.startswith("People measurably prefer neither"), "four clusters cannot show anything"
+    assert "Few prompts: people were asked about 4 (below 20)." in result.warnings
+    assert "exact p = 0.12" in result.facts[0].detail
+
+
+def test_a_gain_of_few_clusters_is_no_result_unless_the_exact_test_says_so(summary: dict[str, Any]) -> None:
+    changed = json.loads(json.dumps(summary))
+    for row in changed["rows"]:
+        if row["difference"] is not None:
+            row |= {"difference": 0.2, "difference_low": 0.1, "difference_high": 0.3, "p_exact": 2 / 2**5}
+    assert headline(changed).sentence.startswith("rl makes pictures neither measurably better nor worse")
+
+
+def test_no_change_of_fidelity_does_not_read_as_no_fidelity(summary: dict[str, Any]) -> None:
+    changed = json.loads(json.dumps(summary))
+    for row in changed["rows"]:
+        if row["difference"] is not None and row["scorer"] == "subject_accuracy":
+            row |= {"difference": 0.0, "difference_low": -0.1, "difference_high": 0.1, "mean": 0.98}
+    fact = next(fact for fact in headline(changed).facts if "fidelity" in fact.name)
+    assert (fact.name, fact.figure) == ("Change of fidelity, subject_accuracy", "no change")
+    assert re.fullmatch(r"-0.1\d* to \+0.1\d*; from 0.98\d* to 0.98\d*", fact.detail)
+
+
+def test_what_people_say_is_shown_where_they_were_asked(folder: Path, page: Page, summary: dict[str, Any]) -> None:
+    people = people_say(0.7, 0.2)
     shown = Page(paged(folder, {**summary, "people": people}, 0))
     text = shown.text
     assert "Human evaluation" in text and "Human evaluation" not in page.text
@@ -254,9 +337,10 @@ def test_the_headline_claims_no_more_than_the_interval(
     changed = json.loads(json.dumps(summary))
     for row in changed["rows"]:
         if row["difference"] is not None:
-            row |= {"difference": (low + high) / 2, "difference_low": low, "difference_high": high}
+            ends = {"difference_low": low, "difference_high": high}
+            row |= {"difference": (low + high) / 2, **ends, "p_exact": 0.9 if low < 0 < high else 0.01}
     assert headline(changed).sentence.startswith(sentence)
-    fidelity = next(fact for fact in headline(changed).facts if fact.name.startswith("Fidelity"))
+    fidelity = next(fact for fact in headline(changed).facts if "fidelity" in fact.name)
     assert fidelity.tone == {True: "good", False: ""}[low > 0] or (fidelity.tone == "bad" and high < 0)
 
 
@@ -267,6 +351,7 @@ def test_the_gap_tile_claims_no_more_than_the_sentence(summary: dict[str, Any]) 
         for row in changed["rows"]:
             if row["difference"] is not None:
                 row |= {"difference": difference, "difference_low": difference - 0.1, "difference_high": 1.0}
+                row["p_exact"] = None
         return [(fact.figure, fact.detail) for fact in headline(changed).facts if fact.name.startswith("Gap")]
 
     assert shown(0.8, 0.6, 0.5) == [("80.0 %", "60 to 130 %")]

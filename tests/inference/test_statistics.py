@@ -16,12 +16,14 @@ from prip.inference.evaluation.analysis.statistics import (
     cluster_means,
     correlation,
     estimate,
+    exact_p,
     group_means,
     holm,
     paired_t,
     ratio_of_means,
     resampled_means,
     resampling_weights,
+    sign_flip,
     two_way_means,
     wilcoxon,
     win_tie_loss,
@@ -120,6 +122,43 @@ def test_paired_tests_against_scipy_on_both_sides() -> None:
     assert wilcoxon(after - before) == pytest.approx(stats.wilcoxon(after, before).pvalue, rel=1e-12)
     with_zeros = np.concatenate([after - before, np.zeros(9)])
     assert wilcoxon(with_zeros) == wilcoxon(after - before), "Wilcoxon leaves out what did not move"
+
+
+@pytest.mark.parametrize(
+    ("sums", "p_value"),
+    [
+        ([5.0], 1.0),  # +5 and -5 are equally far from 0
+        ([1.0, 2.0], 2 / 4),  # totals 3, -1, 1, -3
+        ([1.0, -2.0], 4 / 4),  # the observed total -1 is the nearest to 0
+        ([1.0, 2.0, 4.0], 2 / 8),
+        ([-1.0, 2.0, 4.0], 4 / 8),  # totals 7, 5, 3, 1 and their opposites; 5 observed
+        ([1.0, 1.0, 1.0, -1.0], 10 / 16),  # |total| 4 twice, 2 eight times; 2 observed
+        ([1.0, 2.0, 0.0], 4 / 8),  # a cluster of 0 doubles every pattern
+        ([0.0, 0.0], 1.0),
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 2 / 64),
+        ([0.1, 0.2, -0.3], 1.0),  # equal up to rounding
+    ],
+)
+def test_sign_flips_by_hand(sums: list[float], p_value: float) -> None:
+    assert sign_flip(np.array(sums)) == p_value
+    assert sign_flip(-np.array(sums)) == p_value
+
+
+@pytest.mark.parametrize("clusters", [2, 5, 9, 13])
+def test_sign_flips_against_scipy_and_pattern_by_pattern(clusters: int) -> None:
+    sums = np.random.default_rng(clusters).normal(0.4, 1, clusters)
+    theirs = stats.permutation_test((sums,), np.sum, permutation_type="samples", n_resamples=np.inf).pvalue
+    totals = [abs(np.dot(signs, sums)) for signs in itertools.product((1, -1), repeat=clusters)]
+    by_pattern = sum(total >= abs(sums.sum()) - 1e-9 for total in totals) / 2**clusters
+    assert sign_flip(sums) == pytest.approx(theirs, rel=1e-12) == pytest.approx(by_pattern, rel=1e-12)
+
+
+def test_sign_flips_of_the_most_clusters_and_of_too_many() -> None:
+    assert sign_flip(np.ones(19)) == 2 / 2**19
+    assert exact_p(np.ones(19)) == 2 / 2**19 and exact_p(np.ones(20)) is None
+    for wrong in (0, 20):
+        with pytest.raises(ValueError, match=f"expected 1 to 19 clusters, got {wrong}"):
+            sign_flip(np.ones(wrong))
 
 
 @pytest.mark.parametrize("differences", [[], [0.5], [0.0, 0.0, 0.0], [0.1, 0.1, 0.1]])

@@ -19,7 +19,9 @@ from prip.inference.evaluation.analysis.results import failed_rows, read_results
 from prip.inference.evaluation.analysis.statistics import holm
 from prip.inference.evaluation.analysis.summary import main_refiner, main_scorer, summarise
 from prip.inference.evaluation.analysis.table import Cell, Column, Table, number, print_tables, to_markdown
-from prip.inference.evaluation.analysis.tables import comparison_tables, decimals_of, score_tables, tables
+from prip.inference.evaluation.analysis.tables import comparison_tables, decimals_of, few_clusters, score_tables, tables
+
+REFINERS = list(ABOUT["refiners"])
 
 
 def fails(prompt: int, refiner: str, generator: str, image: int) -> bool:
@@ -70,7 +72,7 @@ def test_a_comparison_across_generators_is_paired_by_prompt(path: Path) -> None:
         assert one["difference_low"] <= one["difference"] <= one["difference_high"]
     tested = [row for row in summary["rows"] if row["category"] == "all" and row["refiner"] != "none"]
     further = [one for one in summary["comparisons"] if one["from"] != "none"]
-    assert [one["p_holm"] for one in [*tested, *further]] == holm([one["p_bootstrap"] for one in [*tested, *further]])
+    assert [one["p_holm"] for one in [*tested, *further]] == holm([one["p_exact"] for one in [*tested, *further]])
     (table,) = [one for one in comparison_tables(summary) if one.title == "Refiners against each other"]
     assert "none@diffusion to rl@renderer" in {row[0].text for row in table.rows}
 
@@ -127,7 +129,7 @@ def test_holm_counts_each_test_once(summary: dict[str, Any]) -> None:
     rows = [row for row in summary["rows"] if row["category"] == "all" and row["p_bootstrap"] is not None]
     further = [one for one in summary["comparisons"] if one["from"] != "none"]
     assert len(rows) == 5 * 2 * 3 and len(further) == 2 * 3
-    expected = holm([one["p_bootstrap"] for one in [*rows, *further]])
+    expected = holm([one["p_exact"] for one in [*rows, *further]])
     assert [one["p_holm"] for one in [*rows, *further]] == expected
     same = {
         (row["refiner"], row["generator"], row["scorer"]): (row["p_bootstrap"], row["p_holm"], row["difference"])
@@ -248,13 +250,59 @@ def test_tables_hold_the_figures_with_intervals_and_roles(summary: dict[str, Any
     row = row_of(summary, refiner="rl")
     decimals = len(cells["rl"][2].text.split(".")[1])
     assert cells["rl"][2] == Cell(
-        f"{row['mean']:.{decimals}f}", f"{row['low']:.{decimals}f} to {row['high']:.{decimals}f}", True
+        f"{row['mean']:.{decimals}f}", f"{row['low']:.{decimals}f} to {row['high']:.{decimals}f}"
     )
-    assert not cells["none"][2].best and not cells["best"][2].best, "searched with the truth, it does not compete"
     assert all(row[place].interval for row in table.rows for place in (1, 2, 3))
     assert cells["rl"][-1].text == "2"
     gains = next(table for table in comparison_tables(summary) if table.title.startswith("Gain over none on diffusion"))
-    assert len(gains.rows) == 5 * 3 and "400 draws never below 0.005" in gains.note
+    assert len(gains.rows) == 5 * 3 and "all patterns of signs; below 20 clusters" in gains.note
+
+
+def test_few_clusters_have_exact_p_values(tmp_path: Path) -> None:
+    path = make_results(tmp_path, prompts=6)
+    summary = summarise(path, ABOUT, {}, COMPARISONS, draws=400)
+    row, means = row_of(summary, refiner="rl"), prompt_means(path, "truth")
+    gains = (means["diffusion", "rl"] - means["diffusion", "none"]).to_numpy()
+    assert summary["about"]["clusters"] == row["clusters"] == 6 and (gains > 0).all()
+    assert row["p_bootstrap"] < 0.01, "too small to be true"
+    assert row["p_exact"] == 2 / 2**6 and row["p_holm"] >= row["p_exact"]
+    gains_table = next(one for one in comparison_tables(summary) if one.title.startswith("Gain over none"))
+    heads = [column.head for column in gains_table.columns]
+    assert "p, exact" in heads and "p, bootstrap" not in heads
+    assert few_clusters(summary["about"]).startswith("Few prompts: with 6 prompts (below 20)")
+    assert "never below 0.031" in few_clusters(summary["about"])
+
+
+def test_many_clusters_have_the_bootstraps_p_values(tmp_path: Path) -> None:
+    summary = summarise(make_results(tmp_path, prompts=24, images=1), ABOUT, {}, COMPARISONS, draws=400)
+    rows = [row for row in summary["rows"] if row["category"] == "all" and row["p_bootstrap"] is not None]
+    further = [one for one in summary["comparisons"] if one["from"] != "none"]
+    assert summary["about"]["clusters"] >= 20 and few_clusters(summary["about"]) == ""
+    assert {one["p_exact"] for one in [*rows, *further]} == {None}
+    assert [one["p_holm"] for one in [*rows, *further]] == holm([one["p_bootstrap"] for one in [*rows, *further]])
+    gains = next(table for table in comparison_tables(summary) if table.title.startswith("Gain over none"))
+    heads = [column.head for column in gains.columns]
+    assert "p, bootstrap" in heads and "p, exact" not in heads and "400 draws never below 0.005" in gains.note
+
+
+def test_the_best_is_marked_whichever_refiner_it_is(summary: dict[str, Any]) -> None:
+    made = tables(summary)
+    assert sum(cell.best for table in made for row in table.rows for cell in row) > 20
+    for generator, table in zip(ABOUT["generators"], score_tables(summary), strict=True):
+        for column, scorer in enumerate(ABOUT["scorers"], 1):
+            means = {
+                name: row_of(summary, refiner=name, generator=generator, scorer=scorer)["mean"] for name in REFINERS
+            }
+            marked = {row[0].text for row in table.rows if row[column].best}
+            highest = {name for name, mean in means.items() if mean >= max(means.values()) - 1e-6}
+            assert marked == (highest if highest != set(REFINERS) else set())
+    assert "best" in {row[0].text for row in score_tables(summary)[0].rows if row[2].best}
+
+
+def test_a_loss_is_no_largest_gain(summary: dict[str, Any]) -> None:
+    losing = [row | {"difference": row["difference"] and -abs(row["difference"])} for row in summary["rows"]]
+    table = next(t for t in comparison_tables({**summary, "rows": losing}) if t.title.startswith("Gain over none"))
+    assert not any(cell.best for row in table.rows for cell in row)
 
 
 def test_nobody_is_best_where_all_are_alike(summary: dict[str, Any]) -> None:
@@ -301,8 +349,8 @@ def test_printed_tables_are_plain_where_no_terminal_listens(summary: dict[str, A
     assert cell.text in text and cell.interval in text
     (best,) = [row for row in table.rows if row[1].best]
     line = next(line for line in text.splitlines() if line.lstrip(" |").startswith(best[0].text))
-    assert f" {best[1].text} *" in line and "*: the best refiner of a scorer." in text and "Bold" not in text
-    assert "Bold: the best refiner of a scorer." in table.full_note() and "**" in to_markdown([table])
+    assert f" {best[1].text} *" in line and "*: the highest mean of a scorer." in text and "Bold" not in text
+    assert "Bold: the highest mean of a scorer." in table.full_note() and "**" in to_markdown([table])
     plain = Table("t", (Column("x"),), ((Cell("1"),),), "n", "the best")
     assert plain.full_note() == "n", "nothing is marked"
 

@@ -17,7 +17,7 @@ from prip.text.prompts import modifiers_added, prefix
 from prip.text.words import words_of
 
 from ..kinds.registry import EvaluationPrompt
-from .statistics import COVERAGE, estimate, resampled_means
+from .statistics import COVERAGE, FEW_CLUSTERS, estimate, exact_p, resampled_means
 from .table import Cell, Column, Table, number, number_range
 
 _COLUMNS = (
@@ -145,7 +145,9 @@ def additions_tables(summary: Mapping[str, Any]) -> list[Table]:
     )
     if differences:
         columns = (Column("refiners", words=True), Column("precision", "difference"), Column("p"))
-        tables.append(Table("Differences", columns, differences))
+        few = any(figures["n"] < FEW_CLUSTERS for _, figures in summary["differences"] if figures is not None)
+        note = f"Below {FEW_CLUSTERS} prompts, p is exact (all patterns of signs) and intervals are too narrow."
+        tables.append(Table("Differences", columns, differences, note if few else ""))
     return tables
 
 
@@ -163,7 +165,9 @@ def _estimated(values: NDArray[np.float64], draws: int, seed: int) -> dict[str, 
     if not len(values):
         return None
     figures = estimate(values, resampled_means(values[:, None], draws, seed)[:, 0])
-    return {"value": figures.value, "low": figures.low, "high": figures.high, "p_value": figures.p_value}
+    exact = exact_p(values)
+    p_value = figures.p_value if exact is None else exact
+    return {"value": figures.value, "low": figures.low, "high": figures.high, "p_value": p_value, "n": len(values)}
 
 
 def _estimate_cell(figures: Mapping[str, float] | None, sign: bool = False) -> Cell:

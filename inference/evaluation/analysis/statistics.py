@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 COVERAGE = 0.95
 TIE = 1e-6
 """Mean scores that differ by at most this are a tie, given single precision."""
+FEW_CLUSTERS = 20
+"""Below this number of clusters, the bootstrap's intervals are too narrow and its p-values too small."""
 _BLOCK = 1 << 21
 """Numbers per block of resamples, to bound the memory of the bootstrap."""
 
@@ -128,6 +130,30 @@ def estimate(clusters: Floats, draws: Floats) -> Estimate:
     """
     tail = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0)) + 1
     return Estimate(float(np.nanmean(clusters)), *interval(draws), float(min(1.0, 2 * tail / (len(draws) + 1))))
+
+
+def sign_flip(sums: Floats) -> float:
+    """Return the exact two-sided p-value of the sign-flip test on the sums of clusters `(clusters,)`, without NaN.
+
+    p is the share of the 2^n patterns of signs whose total is at least as far from 0 as the observed one (Fisher, The
+    Design of Experiments, 1935, section 21): never below 2 / 2^n. Means of clusters do as well as sums if every cluster
+    counts alike.
+
+    Raises ValueError for as many clusters as `FEW_CLUSTERS` or more, or for none.
+    """
+    if not 0 < len(sums) < FEW_CLUSTERS:
+        raise ValueError(f"sums: expected 1 to {FEW_CLUSTERS - 1} clusters, got {len(sums)}")
+    # A pattern and its opposite are equally far from 0, so the first sign stays as it is.
+    totals = np.array(sums[:1], dtype=np.float64)
+    for value in sums[1:]:
+        totals = np.concatenate([totals + value, totals - value])
+    rounding = 1e-12 * np.abs(sums).sum()
+    return float((np.abs(totals) >= abs(sums.sum()) - rounding).mean())
+
+
+def exact_p(sums: Floats) -> float | None:
+    """Return the p-value of `sign_flip` for few clusters, or None for `FEW_CLUSTERS` or more."""
+    return sign_flip(sums) if len(sums) < FEW_CLUSTERS else None
 
 
 def paired_t(differences: Floats) -> float:

@@ -21,6 +21,7 @@ from .statistics import (
     Floats,
     cluster_means,
     estimate,
+    exact_p,
     holm,
     paired_t,
     ratio_of_means,
@@ -31,8 +32,8 @@ from .statistics import (
 
 ALL = "all"
 Record = dict[str, Any]
-_FIGURES = ("difference", "difference_low", "difference_high", "p_bootstrap", "p_t", "p_wilcoxon", "p_holm")
-_UNTESTED: Record = dict.fromkeys((*_FIGURES, "win", "tie", "loss"))
+_FIGURES = ("difference", "difference_low", "difference_high", "p_bootstrap", "p_exact", "p_t", "p_wilcoxon", "p_holm")
+_UNTESTED: Record = dict.fromkeys((*_FIGURES, "clusters", "win", "tie", "loss"))
 
 
 def summarise(
@@ -191,9 +192,11 @@ def _tested(mean: Estimate, clusters: Floats, by_prompt: Floats) -> Record:
         "difference_low": mean.low,
         "difference_high": mean.high,
         "p_bootstrap": mean.p_value,
+        "p_exact": exact_p(clusters),
         "p_t": paired_t(clusters),
         "p_wilcoxon": wilcoxon(clusters),
         "p_holm": None,
+        "clusters": len(clusters),
         "win": win,
         "tie": tie,
         "loss": loss,
@@ -201,7 +204,10 @@ def _tested(mean: Estimate, clusters: Floats, by_prompt: Floats) -> Record:
 
 
 def _correct(rows: Sequence[Record], compared: Sequence[Record]) -> None:
-    """Set p_holm over the tests outside categories; a comparison with `none` repeats a row's test and counts once."""
+    """Set p_holm over the tests outside categories: of exact p-values where there are any, else of the bootstrap's.
+
+    A comparison with `none` repeats a row's test and counts once.
+    """
     tests: dict[tuple[str | None, ...], list[Record]] = {}
     for row in rows:
         if row["category"] == ALL and row["p_bootstrap"] is not None:
@@ -209,7 +215,8 @@ def _correct(rows: Sequence[Record], compared: Sequence[Record]) -> None:
     for one in compared:
         if one["p_bootstrap"] is not None:
             tests.setdefault((one["from"], one["to"], one["generator"], one["scorer"]), []).append(one)
-    corrected = holm([same[0]["p_bootstrap"] for same in tests.values()])
+    firsts = [same[0] for same in tests.values()]
+    corrected = holm([row["p_bootstrap"] if row["p_exact"] is None else row["p_exact"] for row in firsts])
     for same, p_value in zip(tests.values(), corrected, strict=True):
         for record in same:
             record["p_holm"] = p_value

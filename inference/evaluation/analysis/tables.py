@@ -9,17 +9,24 @@ from typing import Any
 
 from ..settings import NONE
 from .people import people_tables
-from .statistics import TIE
+from .statistics import FEW_CLUSTERS, TIE
 from .summary import ALL
 from .table import Cell, Column, Table, number, number_range, p_value
 
 Record = Mapping[str, Any]
-_TEST_HEADS = ("gain", "p, Holm", "p, bootstrap", "p, t-test", "p, Wilcoxon", "win / tie / loss")
+_TESTS = {
+    "p, Holm": "p_holm",
+    "p, exact": "p_exact",
+    "p, bootstrap": "p_bootstrap",
+    "p, t-test": "p_t",
+    "p, Wilcoxon": "p_wilcoxon",
+}
+"""Columns of p-values with their names in the summary."""
 
 
 def tables(summary: Record) -> list[Table]:
     """Return the tables of a summary in reading order."""
-    return [*score_tables(summary), *people_tables(summary.get("people")), *comparison_tables(summary)]
+    return [*people_tables(summary.get("people")), *score_tables(summary), *comparison_tables(summary)]
 
 
 def score_tables(summary: Record) -> list[Table]:
@@ -69,7 +76,7 @@ def _scores(summary: Record, generator: str) -> Table:
     columns, cells = [Column("refiner", words=True)], [[Cell(name)] for name in refiners]
     for scorer, entry in about["scorers"].items():
         columns.append(Column(scorer, entry["role"]))
-        for line, cell in zip(cells, _mean_cells(about, rows_of(summary, generator, scorer)), strict=True):
+        for line, cell in zip(cells, _mean_cells(rows_of(summary, generator, scorer)), strict=True):
             line.append(cell)
     diversity = {record["refiner"]: record for record in summary["diversity"] if record["generator"] == generator}
     if any(record["within_prompt"] is not None for record in diversity.values()):
@@ -89,28 +96,23 @@ def _scores(summary: Record, generator: str) -> Table:
         f"Means over {about['clusters']} clusters of {about['prompts']} prompts, {images_each(about)}, "
         "with 95 % intervals by resampling clusters."
     )
-    title, best = f"Scores on {generator_title(about, generator)}", "the best refiner of a scorer"
+    title, best = f"Scores on {generator_title(about, generator)}", "the highest mean of a scorer"
     return Table(title, columns, cells, note, best)
 
 
-def _mean_cells(about: Record, rows: Sequence[Record]) -> list[Cell]:
-    decimals, best = decimals_of(rows), _best(about, rows, "mean")
+def _mean_cells(rows: Sequence[Record]) -> list[Cell]:
+    decimals, best = decimals_of(rows), _best(rows, "mean")
     return [
         Cell(number(row["mean"], decimals), number_range(row["low"], row["high"], decimals), row["refiner"] in best)
         for row in rows
     ]
 
 
-def _best(about: Record, rows: Sequence[Record], figure: str) -> set[str]:
-    """Return the refiners with the highest figure, without `none` and `best`; empty when all are equal."""
+def _best(rows: Sequence[Record], figure: str) -> set[str]:
+    """Return the refiners with the highest figure of all rows; empty when all are equal."""
     figures = {row["refiner"]: row[figure] for row in rows if row[figure] is not None}
-    figures = {name: value for name, value in figures.items() if _competes(about, name)}
     best = {name for name, value in figures.items() if value >= max(figures.values()) - TIE}
-    return best if best != set(figures) or len(figures) == 1 else set()
-
-
-def _competes(about: Record, refiner: str) -> bool:
-    return about["refiners"][refiner]["kind"] not in ("none", "best")
+    return best if best != set(figures) else set()
 
 
 def _within_cell(one: Record | None) -> Cell:
@@ -121,20 +123,23 @@ def _within_cell(one: Record | None) -> Cell:
 
 def _gains(summary: Record, generator: str) -> Table:
     about, lines = summary["about"], []
-    for scorer, entry in about["scorers"].items():
-        rows = [row for row in rows_of(summary, generator, scorer) if row["refiner"] != NONE]
-        decimals = decimals_of(rows)
-        best = _best(about, rows, "difference")
+    by_scorer = {
+        scorer: [row for row in rows_of(summary, generator, scorer) if row["refiner"] != NONE]
+        for scorer in about["scorers"]
+    }
+    tests = _tests([row for rows in by_scorer.values() for row in rows])
+    for scorer, rows in by_scorer.items():
+        decimals, best = decimals_of(rows), _best(rows, "difference")
         for row in rows:
-            test = _test_cells(row, decimals, row["refiner"] in best)
-            lines.append([Cell(row["refiner"]), Cell(scorer), Cell(entry["role"]), *test])
-    columns = (*(Column(head, words=True) for head in ("refiner", "scorer", "role")), *map(Column, _TEST_HEADS))
+            cells = _test_cells(row, tests, decimals, row["refiner"] in best and row["difference"] > 0)
+            lines.append([Cell(row["refiner"]), Cell(scorer), Cell(about["scorers"][scorer]["role"]), *cells])
+    columns = (*(Column(head, words=True) for head in ("refiner", "scorer", "role")), *_test_columns(tests))
     title = f"Gain over {NONE} on {generator_title(about, generator)}"
-    return Table(title, columns, lines, _test_note(about), "the largest gain of a scorer")
+    return Table(title, columns, lines, _test_note(about, tests), "the largest gain of a scorer")
 
 
 def _comparisons(summary: Record) -> Table:
-    about, lines = summary["about"], []
+    about, lines, tests = summary["about"], [], _tests(summary["comparisons"])
     for one in summary["comparisons"]:
         on = list(about["generators"]) if one["generator"] is None else [one["generator"]]
         decimals = decimals_of(row for generator in on for row in rows_of(summary, generator, one["scorer"]))
@@ -144,32 +149,58 @@ def _comparisons(summary: Record) -> Table:
             one["scorer"],
             about["scorers"][one["scorer"]]["role"],
         )
-        lines.append([*map(Cell, words), *_test_cells(one, decimals)])
+        lines.append([*map(Cell, words), *_test_cells(one, tests, decimals)])
     columns = (
         *(Column(head, words=True) for head in ("from, to", "generator", "scorer", "role")),
-        *map(Column, _TEST_HEADS),
+        *_test_columns(tests),
     )
-    return Table("Refiners against each other", columns, lines, _test_note(about))
+    return Table("Refiners against each other", columns, lines, _test_note(about, tests))
 
 
-def _test_note(about: Record) -> str:
-    draws = about["bootstrap_draws"]
+def _tests(rows: Sequence[Record]) -> dict[str, str]:
+    """Return the p-values that a table of these tests shows: exact ones for few clusters, else the bootstrap's."""
+    exact = [row["p_exact"] is not None for row in rows if row["difference"] is not None]
+    absent = {"p_exact"} if not any(exact) else {"p_bootstrap"} if all(exact) else set()
+    return {head: name for head, name in _TESTS.items() if name not in absent}
+
+
+def _test_columns(tests: Mapping[str, str]) -> list[Column]:
+    return [Column(head) for head in ("gain", *tests, "win / tie / loss")]
+
+
+def _test_note(about: Record, tests: Mapping[str, str]) -> str:
+    draws, names = about["bootstrap_draws"], set(tests.values())
+    bootstrap = f"the bootstrap's p-value, with {draws:,} draws never below {2 / (draws + 1):.1g},"
+    exact = f"the exact p-value (of all patterns of signs; below {FEW_CLUSTERS} clusters)"
+    used = " or ".join(text for name, text in (("p_exact", exact), ("p_bootstrap", bootstrap)) if name in names)
     return (
-        f"Gain: mean difference with its 95 % interval. Holm: the bootstrap's p-value, with {draws:,} draws never "
-        f"below {2 / (draws + 1):.1g}, corrected for all tests of this evaluation. Win / tie / loss: shares of prompts."
+        f"Gain: mean difference with its 95 % interval. Holm: {used} corrected for all tests of this evaluation. "
+        "Win / tie / loss: shares of prompts."
     )
 
 
-def _test_cells(row: Record, decimals: int, best: bool = False) -> list[Cell]:
+def few_clusters(about: Record) -> str:
+    """Return a warning if an evaluation has few clusters of prompts, else ""."""
+    clusters = about["clusters"]
+    if clusters >= FEW_CLUSTERS:
+        return ""
+    units = "prompts" if clusters == about["prompts"] else "clusters of prompts"
+    return (
+        f"Few prompts: with {clusters} {units} (below {FEW_CLUSTERS}), intervals are too narrow, and p-values are "
+        f"exact: never below {p_value(2 / 2**clusters)} before Holm's correction."
+    )
+
+
+def _test_cells(row: Record, tests: Mapping[str, str], decimals: int, best: bool = False) -> list[Cell]:
     if row["difference"] is None:
-        return [Cell("-") for _ in _TEST_HEADS]
+        return [Cell("-") for _ in _test_columns(tests)]
     return [
         Cell(
             number(row["difference"], decimals, sign=True),
             number_range(row["difference_low"], row["difference_high"], decimals, sign=True),
             best,
         ),
-        *(Cell(p_value(row[name])) for name in ("p_holm", "p_bootstrap", "p_t", "p_wilcoxon")),
+        *(Cell(p_value(row[name])) for name in tests.values()),
         Cell(
             " / ".join("-" if row[name] is None else f"{100 * row[name]:.0f}" for name in ("win", "tie", "loss")) + " %"
         ),
@@ -183,12 +214,12 @@ def categories_of(summary: Record) -> list[str]:
 
 def _categories(summary: Record, generator: str, scorer: str) -> Table:
     """Return means by category: one column per category up to six, otherwise one row per category."""
-    about, names, best = summary["about"], categories_of(summary), "the best refiner of a category"
+    about, names, best = summary["about"], categories_of(summary), "the highest mean of a category"
     title = f"{scorer} ({about['scorers'][scorer]['role']}) by category on {generator_title(about, generator)}"
     if not names:
         return Table(title, (), ())
     by_category = {name: rows_of(summary, generator, scorer, name) for name in (*names, ALL)}
-    cells = {name: _mean_cells(about, rows) for name, rows in by_category.items()}
+    cells = {name: _mean_cells(rows) for name, rows in by_category.items()}
     refiners = [row["refiner"] for row in by_category[ALL]]
     heads = [Column(name, f"n = {max(row['n'] for row in rows)}") for name, rows in by_category.items()]
     lines = [[Cell(refiner), *(cells[name][index] for name in by_category)] for index, refiner in enumerate(refiners)]

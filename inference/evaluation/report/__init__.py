@@ -44,7 +44,9 @@ def write_report(folder: Path, summary: Mapping[str, Any], images: Path, *, prin
     if print_all:
         print_tables(all_tables)
     result = headline(summary)
-    print(*filter(None, (result.sentence, result.cost)), sep="\n")
+    print(*filter(None, (result.sentence, result.judge, result.cost)), sep="\n")
+    for warning in result.warnings:
+        print(f"warning: {warning}")
     for fact in result.facts:
         print(f"  {fact.name}: {fact.figure}" + (f" ({fact.detail})" if fact.detail else ""))
     print(f"report: {folder / REPORT}, tables: {folder / TABLES}, figures: {folder / SUMMARY}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ..analysis.statistics import COVERAGE, FEW_CLUSTERS
 from ..analysis.summary import main_refiner, main_scorer
 from ..analysis.table import number, number_range, p_value
-from ..analysis.tables import decimals_of, generator_title, percent, rows_of
+from ..analysis.tables import decimals_of, few_clusters, generator_title, percent, rows_of
 from ..settings import NONE
 
 Record = Mapping[str, Any]
@@ -29,12 +30,46 @@ class Headline:
     """The result, its costs, and the facts that support them."""
 
     sentence: str
+    """What people say where they were asked, or else what the main scorer says."""
     cost: str
     facts: tuple[Fact, ...]
+    judge: str = ""
+    """What the main scorer says, where people come first."""
+    warnings: tuple[str, ...] = ()
+    """Why the result may not hold: people and scorer contradict each other, or there are few clusters."""
 
 
 def headline(summary: Record) -> Headline:
-    """Return the headline of a summary, about the main refiner and scorer on the first generator."""
+    """Return the headline of a summary, about the main refiner and scorer on the first generator.
+
+    Where people were asked about the main refiner, their answers come first.
+    """
+    judged = _judged(summary)
+    few = few_clusters(summary["about"])
+    warnings = (few,) if few and len(judged.facts) > 1 else ()
+    row = _people_row(summary)
+    if row is None:
+        relevance = _relevance_sentence(summary)
+        if relevance:
+            return replace(judged, sentence=relevance, judge=judged.sentence, warnings=warnings)
+        return replace(judged, warnings=warnings)
+    contradiction = _contradiction(summary, row)
+    few_asked = (
+        f"Few prompts: people were asked about {row['clusters']} (below {FEW_CLUSTERS})."
+        if row["clusters"] < FEW_CLUSTERS
+        else ""
+    )
+    return Headline(
+        _people_sentence(row),
+        judged.cost,
+        (_people_fact(row), *judged.facts),
+        judged.sentence,
+        tuple(filter(None, (contradiction, few_asked, *warnings))),
+    )
+
+
+def _judged(summary: Record) -> Headline:
+    """Return the headline according to the main scorer."""
     about, refiner = summary["about"], main_refiner(summary["about"])
     scorer, generators = main_scorer(about), list(about["generators"])
     rows = {generator: _row(summary, generator, scorer, refiner) for generator in generators}
@@ -63,10 +98,92 @@ def _row(summary: Record, generator: str, scorer: str, refiner: str | None) -> R
 
 
 def verdict(row: Record) -> str:
-    """Return good, bad, or "" when the interval of a difference includes 0."""
-    if row["difference_low"] > 0:
-        return "good"
-    return "bad" if row["difference_high"] < 0 else ""
+    """Return good, bad, or "" when chance may explain a difference."""
+    return _direction(row["difference_low"], row["difference_high"], row["p_exact"])
+
+
+def _direction(low: float | None, high: float | None, p_exact: float | None) -> str:
+    """Return good or bad when an interval excludes 0 and the exact test, made for few clusters, agrees; else ""."""
+    if low is None or high is None or (p_exact is not None and p_exact > 1 - COVERAGE):
+        return ""
+    return "good" if low > 0 else "bad" if high < 0 else ""
+
+
+def _people_row(summary: Record) -> Record | None:
+    """Return people's preferences about the main refiner, against the plain prompt if they were asked that."""
+    refiner = main_refiner(summary["about"])
+    rows = [_seen_from(refiner, row) for row in (summary.get("people") or {}).get("preference", ())]
+    about_it = [row for row in rows if row["refiner"] == refiner]
+    return next((row for row in about_it if row["against"] == NONE), next(iter(about_it), None))
+
+
+def _seen_from(refiner: str | None, row: Record) -> Record:
+    """Return a preference with `refiner` as the one that wins, if it is the other of the pair."""
+    if row["against"] != refiner:
+        return row
+    low, high = row["margin_low"], row["margin_high"]
+    ends = {} if low is None or high is None else {"margin_low": -high, "margin_high": -low}
+    turned = {"refiner": row["against"], "against": row["refiner"], "win": row["loss"], "loss": row["win"]}
+    return {**row, **turned, **ends}
+
+
+def _people_verdict(row: Record) -> str:
+    return _direction(row["margin_low"], row["margin_high"], row["p_exact"])
+
+
+def _pictures(refiner: str) -> str:
+    return "the pictures of the plain prompt" if refiner == NONE else f"{refiner}'s pictures"
+
+
+def _people_sentence(row: Record) -> str:
+    own, other = _pictures(row["refiner"]), _pictures(row["against"])
+    kind = {
+        "good": f"prefer {own} to {other}",
+        "bad": f"prefer {other} to {own}",
+        "": f"measurably prefer neither {own} nor {other}",
+    }
+    return (
+        f"People {kind[_people_verdict(row)]}: of {row['n']:,} answers, {percent(row['win'])} are for "
+        f"{row['refiner']}, {percent(row['loss'])} against it."
+    )
+
+
+def _relevance_sentence(summary: Record) -> str:
+    """Return how well people find the prompt shown in the main refiner's pictures, "" if they were not asked."""
+    means = {row["refiner"]: number(row["mean"], 2) for row in (summary.get("people") or {}).get("relevance", ())}
+    refiner = main_refiner(summary["about"])
+    if refiner is None or refiner not in means:
+        return ""
+    plain = f", and {means[NONE]} in {_pictures(NONE)}" if NONE in means else ""
+    return f"People find {means[refiner]} of 2 points of the prompt in {_pictures(refiner)}{plain}."
+
+
+def _people_fact(row: Record) -> Fact:
+    against = "the plain prompt" if row["against"] == NONE else row["against"]
+    detail = f"{percent(row['loss'])} prefer {against}, {percent(row['tie'])} neither"
+    if row["p_exact"] is not None:
+        detail += f"; exact p = {p_value(row['p_exact'])}".replace("= <", "<")
+    name = f"Answers of people for {row['refiner']}, {row['n']:,} in all"
+    return Fact(name, percent(row["win"]), detail, _people_verdict(row))
+
+
+def _contradiction(summary: Record, people: Record) -> str:
+    """Return how people and the main scorer contradict each other about the plain prompt, "" if they do not."""
+    about = summary["about"]
+    scorer = main_scorer(about)
+    row = _row(summary, next(iter(about["generators"])), scorer, people["refiner"])
+    if people["against"] != NONE or row is None or row["difference"] is None:
+        return ""
+    judged, asked = verdict(row), _people_verdict(people)
+    if {judged, asked} == {"good", "bad"}:
+        better = {"good": _pictures(people["refiner"]), "bad": _pictures(NONE)}
+        return (
+            f"People and {scorer} contradict each other: people prefer {better[asked]}, {scorer} prefers "
+            f"{better[judged]}."
+        )
+    if judged and not asked:
+        return f"People's answers do not confirm what {scorer} says."
+    return ""
 
 
 def _sentence(row: Record, scorer: str, role: str, decimals: int) -> str:
@@ -87,10 +204,11 @@ def _sentence(row: Record, scorer: str, role: str, decimals: int) -> str:
 def _gain(summary: Record, row: Record) -> Fact:
     decimals = decimals_of(rows_of(summary, row["generator"], row["scorer"]))
     ends = number_range(row["difference_low"], row["difference_high"], decimals, sign=True)
+    kind = "p" if row["p_exact"] is None else "exact p"
     return Fact(
         f"Gain in {row['scorer']}, {generator_title(summary['about'], row['generator'])}",
         number(row["difference"], decimals, sign=True),
-        f"{ends}; p = {p_value(row['p_holm'])} after Holm".replace("= <", "<"),
+        f"{ends}; {kind} = {p_value(row['p_holm'])} after Holm".replace("= <", "<"),
         verdict(row),
     )
 
@@ -115,12 +233,15 @@ def _costs(summary: Record, generator: str, refiner: str) -> list[tuple[Fact, st
         decimals = decimals_of(rows_of(summary, generator, scorer))
         ends = number_range(row["difference_low"], row["difference_high"], decimals, sign=True)
         change = number(row["difference"], decimals, sign=True)
+        before, after = (number(value, decimals) for value in (row["mean"] - row["difference"], row["mean"]))
         sentences = {
-            "good": f"Fidelity to the user prompt rises ({scorer} {change}).",
-            "bad": f"Images drift from the user prompt: {scorer} falls by {change.lstrip('-')}.",
-            "": f"No drift from the user prompt is measurable ({scorer} {change}).",
+            "good": f"Fidelity to the user prompt rises ({scorer}, from {before} to {after}).",
+            "bad": f"Images drift from the user prompt: {scorer} falls from {before} to {after}.",
+            "": f"No drift from the user prompt is measurable ({scorer}, from {before} to {after}).",
         }
-        costs.append((Fact(f"Fidelity, {scorer}", change, ends, verdict(row)), sentences[verdict(row)]))
+        figure = "no change" if float(change) == 0 else change
+        fact = Fact(f"Change of fidelity, {scorer}", figure, f"{ends}; from {before} to {after}", verdict(row))
+        costs.append((fact, sentences[verdict(row)]))
     costs += _diversity(summary, generator, refiner)
     length = next(
         (row for row in summary["lengths"] if (row["generator"], row["refiner"]) == (generator, refiner)), None

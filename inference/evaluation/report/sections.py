@@ -74,6 +74,13 @@ def all_sections(summary: Record, results: Results, path: Path, album: Album, im
     """Return the sections that have content. The arguments are those of `report_page`; `album` embeds the images."""
     images = _image_sections(summary, results, path, album, image_limit)
     sections = [
+        Section(
+            "people",
+            "People",
+            "Human evaluation",
+            "Annotators saw the user prompt and the images without knowing which refiner they came from.",
+            _tables("people", people_tables(summary.get("people"))),
+        ),
         *images[:1],
         Section(
             "refiners",
@@ -89,13 +96,6 @@ def all_sections(summary: Record, results: Results, path: Path, album: Album, im
             "Rewards that the refiner was trained against, judges that took no part in training, and next to them "
             "fidelity, diversity and length, which show whether a gain comes from drift or collapse.",
             [Tables("scores", score_tables(summary))],
-        ),
-        Section(
-            "people",
-            "People",
-            "Human evaluation",
-            "Annotators saw the user prompt and the images without knowing which refiner they came from.",
-            _tables("people", people_tables(summary.get("people"))),
         ),
         Section(
             "prompts",
