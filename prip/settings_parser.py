@@ -85,10 +85,21 @@ class ValuesParser(ArgumentParser):
             raise _wrong_value(action, key, getattr(self, "_given", {}).get(key, value)) from error
 
 
+class _HelpAll(argparse.Action):
+    """Print the help of all settings, and exit."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        assert isinstance(parser, SettingsParser)
+        print(parser.format_help_all(), end="")
+        parser.exit()
+
+
 class SettingsParser(ValuesParser):
     """A parser with a flag for every field of a settings class; errors exit with status 2 after one line."""
 
-    def __init__(self, settings_class: type, *, prog: str, epilog: str = "", config_help: str = "") -> None:
+    def __init__(
+        self, settings_class: type, *, prog: str, epilog: str = "", config_help: str = "", first: Sequence[str] = ()
+    ) -> None:
         """Add the flags.
 
         Args:
@@ -96,6 +107,7 @@ class SettingsParser(ValuesParser):
             prog: The command.
             epilog: Examples, which follow the options in the help.
             config_help: Help text of --config.
+            first: Dotted names of the settings that --help shows, and --help-all with the others; none for all.
         """
         set_parsing_settings(docstring_parse_attribute_docstrings=True)
         defaults = {field.name: (field.default, field.default_factory) for field in fields(settings_class)}
@@ -108,7 +120,9 @@ class SettingsParser(ValuesParser):
             epilog=epilog,
             formatter_class=_Formatter,
         )
-        self._required_names = required
+        self._required_names, self._first = required, first
+        off = argparse.SUPPRESS
+        self.add_argument("--help-all", action=_HelpAll, nargs=0, dest=off, default=off, help="Show all settings.")
         self.add_argument("--config", action=ActionConfigFile, help=config_help)
         self._actions[-1].help = "Print all settings as YAML, with the other arguments applied, and exit."
         self.add_argument(f"--{EXTENDS}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # for files alone
@@ -119,10 +133,31 @@ class SettingsParser(ValuesParser):
             default = False if field.default is MISSING else field.default
             self.add_argument(f"--{name}", action=ActionYesNo(no_prefix="no_"), default=default, help=docstrings[name])
 
+    def format_help(self, *arguments: Any, **options: Any) -> str:
+        """Return the help of the settings that matter first."""
+        shown = {"help", argparse.SUPPRESS, "config", "print_config", *self._first}
+        hidden = {action: action.help for action in self._actions if self._first and action.dest not in shown}
+        epilog, names = self.epilog, [action.dest for action in hidden if action.help != argparse.SUPPRESS]
+        count = sum(not any(other.startswith(f"{name}.") for other in names) for name in names)  # not groups
+        try:
+            for action in hidden:
+                action.help = argparse.SUPPRESS
+            if count:
+                self.epilog = f"{count} more settings: {self.prog} --help-all\n\n{epilog or ''}"
+            return super().format_help(*arguments, **options)
+        finally:
+            self.epilog = epilog
+            for action, text in hidden.items():
+                action.help = text
+
+    def format_help_all(self) -> str:
+        """Return the help of all settings."""
+        return super().format_help()
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message and exit with status 2."""
         text = " ".join(message.split())
-        print(f"{self.prog}: error: {text} (all settings: {self.prog} --help)", file=sys.stderr)
+        print(f"{self.prog}: error: {text} (all settings: {self.prog} --help-all)", file=sys.stderr)
         self.exit(2)
 
     def parse_args(self, *args: Any, **options: Any) -> Namespace:  # type: ignore[override]

@@ -19,6 +19,7 @@ import pytest
 from documents import DOCUMENTS, NOT_RUN, ROOT, Command, commands, fences, inline_commands
 
 import prip
+from prip.training.cli.stages import STAGES
 
 OTHER_PROGRAMS = {"python3", ".", "pip", "pytest", "make", "cat", "cp", "curl", "docker", "echo", "export", "head"}
 OTHER_PROGRAMS |= {"hf", "ln", "mkdir", "mkdocs", "python"}
@@ -46,8 +47,9 @@ def commands_of(*programs: str) -> list[tuple[str, ...]]:
 @functools.cache
 def help_text(program: str, subcommand: str) -> str:
     script = Path(sys.executable).parent / program
-    process = subprocess.run([script, subcommand, "--help"], capture_output=True, text=True)
-    assert process.returncode == 0, f"{program} {subcommand} --help:\n{process.stdout}\n{process.stderr}"
+    flag = "--help-all" if program == "prip-train" and subcommand in STAGES else "--help"
+    process = subprocess.run([script, subcommand, flag], capture_output=True, text=True)
+    assert process.returncode == 0, f"{program} {subcommand} {flag}:\n{process.stdout}\n{process.stderr}"
     return process.stdout
 
 

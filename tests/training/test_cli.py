@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -38,6 +39,34 @@ def test_stage_help_explains_fields_and_gives_examples(stage: str, capsys: pytes
     assert stop.value.code == 0
     assert "Probability of replacing a word" in text and "--optimizer.lr" in text and "--resume" in text
     assert f"prip-train {stage} --config miniature --run runs/miniature" in text
+
+
+def shown_help(stage: str, flag: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main([stage, flag])
+    assert stop.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_help_shows_what_matters_first_and_all_of_it_on_request(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    short, whole, again = (shown_help(stage, flag, capsys) for flag in ("--help", "--help-all", "--help"))
+    assert short == again and "--help-all" in short and len(short.splitlines()) < 80
+    flags = {
+        name: set(re.findall(r"^  --(\w[\w.]*)", text, re.M)) - {"help"}
+        for name, text in (("short", short), ("whole", whole))
+    }
+    assert set(STAGES[stage].first) <= flags["short"] <= flags["whole"]
+    groups = {name for name in flags["whole"] if any(other.startswith(f"{name}.") for other in flags["whole"])}
+    left_out = len(flags["whole"] - groups - flags["short"])
+    assert (f"{left_out} more settings: prip-train {stage} --help-all" in short) == bool(left_out)
+    assert len(flags["short"]) <= 16 and "more settings" not in whole and "examples:" in short
+
+
+def test_the_short_help_of_rl_is_a_dozen_of_sixty(capsys: pytest.CaptureFixture[str]) -> None:
+    short, whole = (shown_help("rl", flag, capsys) for flag in ("--help", "--help-all"))
+    assert len(short.splitlines()) < 80 < 200 < len(whole.splitlines())
+    assert "--rollouts.chunk.refine" in whole and "--rollouts.chunk.refine" not in short and "--ppo.kl" in short
 
 
 @pytest.mark.parametrize("stage", ["encoder", "decoder"])

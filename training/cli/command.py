@@ -23,7 +23,7 @@ from ..runs.processes import process_rank
 from ..runs.run_folder import SETTINGS_FILE, check_folder, check_packages, flat, hold_lines
 from ..settings import ExportSettings, PrepareSettings, RlSettings, RunSettings
 from ..settings.shared import in_run
-from .stages import CONFIGS, STAGES, preset_files, top_parser
+from .stages import CONFIGS, SHOWN_BY_ALL, STAGES, preset_files, top_parser
 
 __all__ = ["CONFIGS", "STAGES", "main", "parse_settings", "preset_files"]
 _NO_SETTINGS = ("config", EXTENDS, "run", "to", "resume", "overwrite", "progress")
@@ -82,6 +82,7 @@ def parse_settings(name: str, arguments: Sequence[str]) -> RunSettings | ExportS
         settings_class,
         prog=f"prip-train {name}",
         epilog=_examples(name),
+        first=(*SHOWN_BY_ALL, *STAGES[name].first) if STAGES[name].first else (),
         config_help=f"{' or '.join([*known, 'the path of a YAML file'])}, which may extend another: `extends: NAME`",
     )
     words = _with_extended_configs([_underscored(argument) for argument in arguments], settings_class, presets)
@@ -127,9 +128,11 @@ def _typed(value: Any) -> str:
 
 
 def _underscored(argument: str) -> str:
-    """Turn --push-to-hub into --push_to_hub, and leave values as they are."""
+    """Turn --push-to-hub into --push_to_hub, and leave --help-all and values as they are."""
     flag, equals, value = argument.partition("=")
-    return f"--{flag[2:].replace('-', '_')}{equals}{value}" if flag.startswith("--") else argument
+    if not flag.startswith("--") or flag == "--help-all":
+        return argument
+    return f"--{flag[2:].replace('-', '_')}{equals}{value}"
 
 
 def _examples(name: str) -> str:
