@@ -41,7 +41,10 @@ def build_parser() -> Parser:
 
 @ends_with_its_reader
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `prip` and return the exit code: 0, or 2 after a user error, which is printed in one line on stderr."""
+    """Run `prip` and return the exit code.
+
+    0, 2 after a user error, which is printed in one line on stderr, or 130 when interrupted.
+    """
     parser = build_parser()
     chosen = parser.parse_args(arguments)
     if chosen.version:
@@ -60,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"prip {chosen.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        if "to_continue" in chosen:
+            print(f"\nprip {chosen.command}: interrupted; {chosen.to_continue}", file=sys.stderr)
         return 130
 
 

@@ -65,7 +65,7 @@ def add_parser(subparsers: Any) -> None:
     add_device(parser)
     parser.add_argument("--tables", action="store_true", help="print all tables, which tables.md holds as well")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, to_continue="run the same command to continue")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -80,6 +80,46 @@ def test_images_are_shared_and_another_evaluation_replaces_the_first(whole_check
     assert json.loads((tmp_path / "one" / "summary.json").read_text())["about"]["images"] == 2 * 2 * 6
 
 
+def test_the_bars_say_what_is_being_done_before_the_first_step(
+    whole_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = [option for option in SMALL if option != "--quiet"]
+    own = ["--checkpoint", str(whole_checkpoint), "--refiners", "rl", "--out", str(tmp_path / "out")]
+    assert main(["evaluate", *shown, *own]) == 0
+    told = capsys.readouterr().err.partition("refine: rl:")[2]
+    steps = [
+        "loading refiner rl",
+        "refining 6 prompts",
+        "loading generator renderer",
+        "loading scorer truth",
+        "drawing images 1 to ",
+        "truth, images 1 to ",
+    ]
+    places = [told.index(step) for step in steps]
+    assert places == sorted(places)
+    for step in steps:
+        line = told[: told.index(step)].rpartition("\r")[2]
+        assert "  0%|" in line, f"{step}: not said before the first step"
+
+
+def test_an_interrupted_evaluation_says_how_to_continue(
+    whole_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from prip.inference.evaluation.work.measuring import Measurer
+
+    def interrupt(*_: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    own = ["--checkpoint", str(whole_checkpoint), "--refiners", "rl", "--out", str(tmp_path / "out")]
+    with monkeypatch.context() as patch:
+        patch.setattr(Measurer, "measure", interrupt)
+        assert main(["evaluate", *SMALL, *own]) == 130
+    told = capsys.readouterr().err
+    assert told.splitlines()[-1] == "prip evaluate: interrupted; run the same command to continue"
+    assert "Traceback" not in told and list((tmp_path / "out").glob("refined/rl/*.parquet"))
+    assert main(["evaluate", *SMALL, *own]) == 0
+
+
 def test_a_run_is_read_where_its_stages_wrote(whole_checkpoint: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     for part in ("readers", "rewards", "pivot_encoder"):

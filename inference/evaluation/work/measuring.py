@@ -89,6 +89,8 @@ class Measurer:
         self.reason = ""
         """Why the first failed image could not be drawn."""
         self._identity = identity(generator)
+        self._batch = ""
+        """The images that are being measured, in words."""
 
     def measure(
         self,
@@ -125,6 +127,8 @@ class Measurer:
         outcomes = {job: _Outcome("", job.error) for job in jobs if job.error}
         distinct = [job for job in dict.fromkeys(jobs) if not job.error]
         for start in range(0, len(distinct), self.batch_size):
+            last = min(start + self.batch_size, len(distinct))
+            self._batch = f"images {start + 1:,} to {last:,} of {len(distinct):,}"
             outcomes |= self._measure_batch(distinct[start : start + self.batch_size], scorers, embed)
 
         distances = _distances(keys, [outcomes[job] for job in jobs])
@@ -183,7 +187,7 @@ class Measurer:
     ) -> dict[str, Images]:
         """Draw and store the images of the addresses that are not `stored`; failures are noted in `outcomes`."""
         missing = {name: job for name, job in jobs.items() if name not in stored}
-        with self.stopwatch.on("draw"):
+        with self.stopwatch.on("draw", f"drawing {self._batch}"):
             drawn, reasons = one_by_one(
                 f"generator {self.name!r}",
                 lambda batch: list(self.generator([job.refined_prompt for job in batch], [job.seed for job in batch])),
@@ -204,7 +208,7 @@ class Measurer:
     def _score(self, name: str, shown: list[_Shown]) -> None:
         """Score the images, and note the scores or why there are none."""
         scorer = self.scorers[name]
-        with self.stopwatch.on("score"):
+        with self.stopwatch.on("score", f"{name}, {self._batch}"):
             scores, reasons = one_by_one(
                 f"scorer {name!r}",
                 lambda batch: scorer([one.job.user_prompt for one in batch], _stack(batch)).tolist(),
@@ -220,7 +224,7 @@ class Measurer:
 
     def _embed(self, embedder: Embedder, shown: list[_Shown]) -> None:
         """Embed the images, and note the vectors or why there are none."""
-        with self.stopwatch.on("embed"):
+        with self.stopwatch.on("embed", f"embedding {self._batch}"):
             vectors, reasons = one_by_one(
                 "embedder", lambda batch: list(embedder(_stack(batch))), shown, proven=VECTOR in self.proven
             )

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from prip.errors import PripError
 from prip.protocols import PromptRefiner
@@ -134,11 +133,11 @@ def refine_all(
     missing = [(number, batch) for number, batch in chunks(prompts, chunk) if refinements.lacks(number)]
     if not missing:
         return
-    refiner = make_refiner()
     total = sum(len(batch) for _, batch in missing)
-    with tqdm(total=total, desc=f"refine: {refinements.name}", unit=" prompts", disable=not progress) as bar:
+    with stopwatch.bar(f"refine: {refinements.name}", total, progress) as advance:
+        refiner = make_refiner()
         for number, batch in missing:
-            with stopwatch.on("refine"):
+            with stopwatch.on("refine", f"refining {len(batch)} prompts"):
                 refinements.refine(refiner, number, batch)
-            bar.update(len(batch))
+            advance(len(batch))
     refinements.check()

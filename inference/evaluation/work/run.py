@@ -13,7 +13,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from prip.errors import InputError
 from prip.files import write_output
@@ -163,7 +162,8 @@ class Evaluation:
         ]
 
     def _make(self, kinds: Kinds[T], name: str, entry: Entry) -> T:
-        with self.stopwatch.on("load"):
+        label = name if name == kinds.section else f"{kinds.section} {name}"
+        with self.stopwatch.on("load", f"loading {label}"):
             return kinds.make(name, entry, self.context)
 
     def _refinements(self, folder: str) -> Refinements:
@@ -194,22 +194,22 @@ class Evaluation:
         missing, scorers, proven = self._missing(name, prompts, texts)
         if not missing:
             return 0
-        measurer = self._measurer(name, scorers)
-        measurer.proven |= proven
-        unbound = {
-            refiner: cast(PerGenerator, self._make(REFINERS, refiner, settings.refiners[refiner]))
-            for refiner in searching
-        }
         total = sum(len(batch) for _, batch in missing)
-        with tqdm(total=total, desc=name, unit=" prompts", disable=not self.progress) as bar:
+        with self.stopwatch.bar(name, total, self.progress) as advance:
+            measurer = self._measurer(name, scorers)
+            measurer.proven |= proven
+            unbound = {
+                refiner: cast(PerGenerator, self._make(REFINERS, refiner, settings.refiners[refiner]))
+                for refiner in searching
+            }
             for number, batch in missing:
                 for refiner, per_generator in unbound.items():
                     if texts[refiner].lacks(number):
-                        with self.stopwatch.on("search"):
+                        with self.stopwatch.on("search", f"searching, {refiner}, {len(batch)} prompts"):
                             bound = per_generator.on(measurer.generator, measurer.scorers, settings.batch_size)
                             texts[refiner].refine(bound, number, batch)
                 self._fill(measurer, number, batch, _tables(texts, number))
-                bar.update(len(batch))
+                advance(len(batch))
         for refiner in searching:
             texts[refiner].check()
         measurer.check()
