@@ -17,6 +17,8 @@ from types import ModuleType
 
 import pytest
 from documents import DOCUMENTS, NOT_RUN, ROOT, Command, commands, fences, inline_commands
+from markdown import Markdown
+from mkdocs.config import load_config
 
 import prip
 from prip.training.cli.stages import STAGES
@@ -215,6 +217,52 @@ def test_relative_links_lead_somewhere() -> None:
             if relative and "://" not in relative and not ((ROOT / document).parent / relative).exists():
                 broken.append(f"{document}: {target}")
     assert broken == []
+
+
+def text_outside_tables_and_code(html: str) -> list[str]:
+    """Return the lines of a rendered page that are in no table, code or attribute."""
+    rest = re.sub(r"<(pre|code|table)\b.*?</\1>", "", html, flags=re.DOTALL)
+    return [line.strip() for line in re.sub(r"<[^>]+>", "", rest).splitlines() if line.strip()]
+
+
+def tables_in_source(markdown: str) -> int:
+    """Return the number of tables of a page: rows of dashes between bars, wherever they are indented."""
+    prose = re.sub(r"^```.*?^```", "", markdown, flags=re.MULTILINE | re.DOTALL)
+    return len(re.findall(r"^[ \t>]*\|(?: *:?-+:? *\|)+[ \t]*$", prose, re.MULTILINE))
+
+
+def rendered(markdown: str) -> str:
+    """Return a page as the site renders it."""
+    config = load_config(str(ROOT / "mkdocs.yml"))
+    return Markdown(extensions=config.markdown_extensions, extension_configs=config.mdx_configs).convert(markdown)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.stem)
+def test_no_table_of_a_page_is_left_as_text(page: Path) -> None:
+    markdown = page.read_text(encoding="utf-8")
+    html = rendered(markdown)
+    assert html.count("<table>") == tables_in_source(markdown)
+    assert [line for line in text_outside_tables_and_code(html) if line.startswith("|") or line.endswith("|")] == []
+
+
+@pytest.mark.parametrize(
+    "markdown",
+    [
+        "**Result.**\n\n    | a | b |\n    | --- | --- |\n    | 1 | 2 |\n",
+        "**Result.** Shares:\n| a | b |\n| --- | --- |\n| 1 | 2 |\n",
+    ],
+    ids=["indented as code", "after a paragraph"],
+)
+def test_a_table_left_as_text_would_be_found(markdown: str) -> None:
+    html = rendered(markdown)
+    lines = [line for line in text_outside_tables_and_code(html) if line.startswith("|")]
+    assert html.count("<table>") != tables_in_source(markdown) or lines
+
+
+def test_the_first_page_has_an_install_line_a_picture_and_an_output() -> None:
+    html = rendered((ROOT / "docs" / "index.md").read_text(encoding="utf-8"))
+    assert "<img" in html and any("pip install ." in fence for fence in fences("docs/index.md", "sh"))
+    assert fences("docs/index.md", "pycon"), "a session whose output the tests compare"
 
 
 @pytest.fixture(scope="module")
