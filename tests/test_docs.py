@@ -27,7 +27,7 @@ OTHER_PROGRAMS = {"python3", ".", "pip", "pytest", "make", "cat", "cp", "curl", 
 OTHER_PROGRAMS |= {"hf", "ln", "mkdir", "mkdocs", "python"}
 SERVERS = re.compile(r"^prip (serve|demo|annotate(?!.*--(summary|export)))\b")
 """Commands that run until they are stopped."""
-PYTHON_NOT_RUN = re.compile(r"with_refiner\(pipe\)|owner/name|stable-diffusion|cuda|push_to_hub")
+PYTHON_NOT_RUN = re.compile(r"with_refiner\(pipe\)|owner/name|stable-diffusion|cuda|push_to_hub|OpenAI\(")
 OF_A_PIPELINE = "docs/diffusers.md"
 """A page whose Python needs a pipeline; tests/prip/test_docs_diffusers.py gives it one."""
 SLOW = {f"docs/{page}.md" for page in ("annotate", "evaluate", "page", "paper", "results", "server", "training")}

@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   prip serve
   prip serve --images
   prip serve --port 9000 --max-batch 128 --timeout 10
+  prip serve --allow-origin http://localhost:3000 --root-path /prip
   PRIP_API_KEY=$(openssl rand -hex 16) prip serve --host 0.0.0.0 --host-name refiner.example
   prip serve --model my-name/my-refiner --revision v1.0 --images stabilityai/sdxl-turbo --device cuda
 
@@ -57,6 +58,17 @@ def add_parser(subparsers: Any) -> None:
     add_address(parser, 8000)
     add_host_name(parser)
     parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="SITE",
+        help="let pages of this site send requests (CORS), such as https://studio.example, or * for every site; may be "
+        "repeated",
+    )
+    parser.add_argument(
+        "--root-path", default="", metavar="PATH", help="path under which a proxy serves this server, such as /prip"
+    )
+    parser.add_argument(
         "--api-key-file",
         type=Path,
         metavar="FILE",
@@ -85,7 +97,12 @@ def run(arguments: argparse.Namespace) -> None:
     from ..server.access import read_key
 
     limits = {name: getattr(arguments, name) for name, _, _ in SETTINGS.values()}
-    settings = ServerSettings(**limits, host_names=arguments.host_name)
+    settings = ServerSettings(
+        **limits,
+        host_names=arguments.host_name,
+        allow_origins=arguments.allow_origin,
+        root_path=arguments.root_path,
+    )
     threads = max(1, (os.cpu_count() or 1) - 1) if arguments.threads is None else arguments.threads
     check_whole("threads", threads, 1)
     key = read_key(arguments.api_key_file, os.environ)
@@ -123,7 +140,7 @@ def run(arguments: argparse.Namespace) -> None:
     application = make_application(engine, settings, metrics, arguments.host, key=key)
     if arguments.host.lower() not in LOOPBACK and key is None:
         print("anyone who can reach this machine can use the server: it has no API key", file=sys.stderr)
-    print(f"{address(arguments.host, listening)} (press Ctrl-C to stop; the routes are listed at /docs)", flush=True)
+    print(f"{address(arguments.host, listening)} (its page lists the routes; press Ctrl-C to stop)", flush=True)
     try:
         serve(application, listening, settings, arguments.verbose)
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from prip.errors import InputError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANY_ADDRESS = ("0.0.0.0", "::")
+_SITE = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]+)?")
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -36,6 +38,18 @@ def check_host_names(names: Sequence[str]) -> None:
     for name in names:
         if not name or name != name.strip() or any(character in name for character in ":/@ "):
             raise InputError(f"host_name: expected a name without a port, such as refiner.example, got {name!r}")
+
+
+def check_origins(origins: Sequence[str]) -> None:
+    """Raise InputError unless each is "*" or a site as browsers name it in Origin."""
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(
+            r"[a-z][a-z0-9+.-]*://[a-z0-9.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?", origin
+        ):
+            raise InputError(
+                f"allow_origin: expected * or a site in lower case without a path, such as https://studio.example or "
+                f"http://localhost:3000, got {origin!r}"
+            )
 
 
 def address(host: str, listening: socket.socket) -> str:

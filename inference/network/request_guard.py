@@ -45,6 +45,7 @@ class Guard:
         body_bytes: Largest body.
         body_timeout_s: Seconds in which the body must arrive; None for no limit.
         names: Further host names to answer under.
+        origins: Other sites whose pages may send requests; "*" for all.
         headers: Added to every answer, refusals included.
     """
 
@@ -57,6 +58,7 @@ class Guard:
         *,
         body_timeout_s: float | None = None,
         names: Collection[str] = (),
+        origins: Collection[str] = (),
         headers: Mapping[str, str] = PAGE_HEADERS,
     ) -> None:
         self.application: Any = application
@@ -65,6 +67,7 @@ class Guard:
         self.body_bytes = body_bytes
         self.body_timeout_s = body_timeout_s
         self.names = frozenset(name.lower() for name in names)
+        self.origins = frozenset(origins)
         self.headers = headers
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -104,13 +107,15 @@ class Guard:
                 return body
 
     def is_own(self, headers: Mapping[str, str]) -> bool:
-        """Return whether a request names this server and does not come from a page of another site.
+        """Return whether a request names this server and does not come from a page of another site that is not allowed.
 
         Args:
             headers: The request's headers, with names in lower case.
         """
         if not self._is_own_address(f"http://{headers.get('host', '')}"):
             return False
+        if not self.origins.isdisjoint((headers.get("origin"), "*")):
+            return True
         if "origin" in headers and headers["origin"] not in (f"http://{headers['host']}", f"https://{headers['host']}"):
             return False
         opened_as_page = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"

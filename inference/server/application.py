@@ -3,43 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import time
-import uuid
 from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import Response
+from fastapi.responses import RedirectResponse, Response
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
-from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from prip.options import RefineOptions
 from prip.refiner import Refined
-from prip.text.prompts import check_user_prompts, modifiers_added, own_words
+from prip.text.prompts import check_user_prompts, modifiers_added
 
-from ..network.request_guard import API_HEADERS, Application, Guard
+from ..network.request_guard import API_HEADERS, Application, Guard, Message, Receive, Send
 from .access import KeyCheck
 from .engine import Drawing, Engine, answer_of
 from .metrics import Counted, Metrics
+from .openai_routes import OpenAIErrors, Refine, add_openai_routes
 from .problems import DEAD, OPEN_PATHS, Problems, add_errors, declare_key, described_problems, problem_answer
 from .schemas import (
-    Choice,
-    CompletionsAnswer,
-    CompletionsRequest,
     Drawings,
     DrawnPrompt,
     Health,
     ImagesAnswer,
     ImagesRequest,
-    ModelCard,
-    ModelsAnswer,
     Problem,
     RefineAnswer,
     RefinedPrompt,
     RefineRequest,
-    Usage,
     prompt_list,
 )
 from .settings import ServerSettings
@@ -47,6 +41,7 @@ from .settings import ServerSettings
 DOCS_FILES = "/docs-files"
 OPEN_FILES = tuple(f"{DOCS_FILES}/{name}" for name in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"))
 """Files of the page /docs, which need no key either. The server has its own copies and contacts no other site."""
+_TAG: Any = {"tags": ["PRIP"]}
 
 
 def make_application(
@@ -67,34 +62,52 @@ def make_application(
     )
     problems = partial(described_problems, locked=key is not None)
     add_errors(api, metrics)
-    _add_refine(api, engine, settings, metrics, problems=problems)
+
+    async def refine(
+        request: Request, prompts: Sequence[str], options: RefineOptions
+    ) -> tuple[list[Refined], list[str]]:
+        results = await refined(engine, settings, request, prompts, options=options)
+        metrics.prompts.labels(request.scope["path"]).inc(len(prompts))
+        return results, engine.shortcomings(prompts, results, options)
+
+    @api.get("/", include_in_schema=False)
+    async def root(request: Request) -> Response:
+        return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")
+
+    _add_refine(api, engine, refine, problems)
     if engine.generator is not None:
         _add_images(api, engine, settings, metrics, problems=problems)
+    add_openai_routes(api, engine, refine, problems)
     _add_status(api, engine, metrics, problems)
     application: Application = Guard(
-        api,
+        _below(api, settings.root_path),
         host,
         None,
         settings.max_body_bytes,
         body_timeout_s=settings.client_timeout_s,
         names=settings.host_names,
+        origins=settings.allow_origins,
         headers=API_HEADERS,
     )
     if key is not None:
         declare_key(api)
         application = KeyCheck(application, key, [*OPEN_PATHS, *OPEN_FILES])
+    application = OpenAIErrors(application)
+    if settings.allow_origins:
+        application = CORSMiddleware(
+            application,
+            allow_origins=settings.allow_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "x-requested-with"],
+            expose_headers=["retry-after"],
+        )
     return Counted(application, metrics, [*OPEN_PATHS, *(path for path in api.openapi()["paths"])])
 
 
-def _add_refine(
-    api: FastAPI, engine: Engine, settings: ServerSettings, metrics: Metrics, *, problems: Problems
-) -> None:
-    async def refine(request: Request, prompts: list[str], options: RefineOptions) -> tuple[list[Refined], list[str]]:
-        results = await refined(engine, settings, request, prompts, options=options)
-        metrics.prompts.labels(request.scope["path"]).inc(len(prompts))
-        return results, engine.shortcomings(prompts, results, options)
+def _add_refine(api: FastAPI, engine: Engine, refine: Refine, problems: Problems) -> None:
+    responses = problems(400, 422, 503, 504)
 
-    @api.post("/v1/refine", response_model=RefineAnswer, responses=problems(400, 422, 503, 504))
+    @api.post("/v1/refine", response_model=RefineAnswer, responses=responses, summary="Refine", **_TAG)
     async def refine_prompts(body: RefineRequest, request: Request) -> Response:
         """Refine prompts: each keeps its words and gains modifiers that image models respond to."""
         prompts = prompt_list(body.prompt)
@@ -109,33 +122,6 @@ def _add_refine(
         ]
         return _json(RefineAnswer(model=engine.model, results=answers, warnings=warnings))
 
-    @api.post("/v1/completions", response_model=CompletionsAnswer, responses=problems(400, 404, 422, 503, 504))
-    async def complete(body: CompletionsRequest, request: Request) -> Response:
-        """Refine prompts for clients of OpenAI's completions API: each choice has the text added to a prompt."""
-        if body.model != engine.model:
-            raise HTTPException(404, f"model: expected {engine.model!r} (see /v1/models), got {body.model!a:.100}")
-        prompts, options = prompt_list(body.prompt), body.options()
-        results, warnings = await refine(request, prompts, options)
-        choices = [
-            Choice(
-                text="" if result.unchanged else text[len(own_words(prompt)) :],
-                index=number * options.num_alternatives + index,
-                finish_reason="length" if result.unchanged else "stop",
-            )
-            for number, (prompt, result) in enumerate(zip(prompts, results, strict=True))
-            for index, text in enumerate(result.texts)
-        ]
-        read, added = await asyncio.to_thread(engine.count_tokens, prompts, results)
-        answer = CompletionsAnswer(
-            id=f"cmpl-{uuid.uuid4().hex}",
-            created=int(time.time()),
-            model=engine.model,
-            choices=choices,
-            usage=Usage(prompt_tokens=read, completion_tokens=added, total_tokens=read + added),
-            warnings=warnings,
-        )
-        return _json(answer)
-
 
 def _add_images(
     api: FastAPI, engine: Engine, settings: ServerSettings, metrics: Metrics, *, problems: Problems
@@ -143,7 +129,9 @@ def _add_images(
     generator = engine.generator
     assert generator is not None
 
-    @api.post("/v1/images", response_model=ImagesAnswer, responses=problems(400, 422, 503, 504))
+    responses = problems(400, 422, 503, 504)
+
+    @api.post("/v1/images", response_model=ImagesAnswer, responses=responses, summary="Draw", **_TAG)
     async def draw(body: ImagesRequest, request: Request) -> Response:
         """Draw each prompt plain and refined, from the same seeds. The generator reads all of a refined prompt."""
         prompts, options = prompt_list(body.prompt), body.options()
@@ -184,16 +172,11 @@ def _add_images(
 
 
 def _add_status(api: FastAPI, engine: Engine, metrics: Metrics, problems: Problems) -> None:
-    started = int(time.time())
-
-    @api.get("/v1/models", response_model=ModelsAnswer, responses=problems())
-    async def models() -> Response:
-        """Name the loaded refiner, in the format of OpenAI's API."""
-        return _json(ModelsAnswer(data=[ModelCard(id=engine.model, created=started)]))
-
     dead = {"model": Problem, "description": DEAD[0].upper() + DEAD[1:]}
 
-    @api.get("/healthz", response_model=Health, responses={**described_problems(locked=False), 503: dead})
+    responses: dict[int | str, Any] = {**described_problems(locked=False), 503: dead}
+
+    @api.get("/healthz", response_model=Health, responses=responses, summary="Health", tags=["Operation"])
     async def health() -> Response:
         """Report whether the server works, and what it has loaded."""
         if not engine.works:
@@ -203,10 +186,19 @@ def _add_status(api: FastAPI, engine: Engine, metrics: Metrics, problems: Proble
 
     plain_text = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems()}
 
-    @api.get("/metrics", response_class=Response, responses=plain_text)
+    @api.get("/metrics", response_class=Response, responses=plain_text, summary="Metrics", tags=["Operation"])
     async def report_metrics() -> Response:
         """Report requests, latencies, prompts, batch sizes, queues and memory to Prometheus."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+def _below(application: Application, root_path: str) -> Application:
+    """Return an application that knows under which path a proxy serves it."""
+
+    async def below(scope: Message, receive: Receive, send: Send) -> None:
+        await application({**scope, "root_path": root_path}, receive, send)
+
+    return below if root_path else application
 
 
 async def refined(

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from prip.errors import InputError
@@ -15,13 +16,12 @@ from prip.errors import InputError
 from .batching import Refused
 from .engine import ClientGone, TimedOut
 from .metrics import Metrics
-from .schemas import Problem
+from .schemas import UNKNOWN_FIELD, Problem
 
-OPEN_PATHS = ("/healthz", "/docs", "/openapi.json")
+OPEN_PATHS = ("/", "/healthz", "/docs", "/openapi.json")
 """Paths that need no key."""
 MALFORMED = {
     "missing": "{} is missing",
-    "extra_forbidden": "{} is not a field of this request",
     "model_attributes_type": "{}: expected a JSON object, sent with the header Content-Type: application/json",
 }
 """Messages for pydantic's errors about the shape of a request."""
@@ -46,11 +46,19 @@ PROBLEMS = {
 Problems = Callable[..., dict[int | str, dict[str, Any]]]
 
 
-def described_problems(*statuses: int, locked: bool) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI description of a route's errors, including those that any request may get."""
+def described_problems(
+    *statuses: int, locked: bool, model: type[BaseModel] = Problem
+) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI description of a route's errors, including those that any request may get.
+
+    Args:
+        statuses: Statuses besides those of any request.
+        locked: Whether the server has a key.
+        model: The body of an error.
+    """
     listed = {403, 408, 413, 500, *statuses} | ({401} if locked else set())
     described: dict[int | str, dict[str, Any]] = {
-        status: {"model": Problem, "description": PROBLEMS[status]} for status in sorted(listed)
+        status: {"model": model, "description": PROBLEMS[status]} for status in sorted(listed)
     }
     if 503 in described:
         described[503]["headers"] = {
@@ -106,6 +114,8 @@ def _in_words(problem: dict[str, Any]) -> str:
     """Return one of pydantic's errors as which argument, what was expected and, if it is short, what was sent."""
     steps = [str(step) for step in problem["loc"][1:] if step not in ("string", "list")]
     name = ".".join(steps).encode("ascii", "backslashreplace").decode() or "body"
+    if problem["type"] == UNKNOWN_FIELD:
+        return str(problem["msg"])
     if problem["type"] in MALFORMED:
         return MALFORMED[problem["type"]].format(name)
     value = problem.get("input")

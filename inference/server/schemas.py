@@ -12,20 +12,24 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
-    GetCoreSchemaHandler,
-    PlainValidator,
     Tag,
-    WithJsonSchema,
     create_model,
+    model_validator,
 )
+from pydantic_core import PydanticCustomError
 
+from prip.errors import meant
 from prip.options import OptionField, RefineOptions, option_fields
 from prip.text.prompts import MAX_CHARACTERS
 
 from .settings import MAX_IMAGES, MAX_PROMPTS
 
-Model = TypeVar("Model", bound="_Request")
+Model = TypeVar("Model", bound="RequestBody")
 
+UNKNOWN_FIELD = "unknown_field"
+"""Type of pydantic's error for a field that a request does not have."""
+MAX_NAME = 100
+"""Longest name that is compared with those of the fields."""
 MAX_TERMS = 100
 """Most entries of a list of terms or styles."""
 LIMITS = {
@@ -55,35 +59,54 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _is_list(value: Any) -> str:
+def string_or_list(value: Any) -> str:
+    """Return the tag of a value that may be a string or a list of strings."""
     return "list" if isinstance(value, list) else "string"
 
 
 Prompts = Annotated[
     Annotated[Prompt, Tag("string")]
     | Annotated[Annotated[list[Prompt], Field(min_length=1, max_length=MAX_PROMPTS)], Tag("list")],
-    Discriminator(_is_list),
+    Discriminator(string_or_list),
 ]
 FewPrompts = Annotated[
     Annotated[Prompt, Tag("string")]
     | Annotated[Annotated[list[Prompt], Field(min_length=1, max_length=MAX_IMAGES)], Tag("list")],
-    Discriminator(_is_list),
+    Discriminator(string_or_list),
 ]
 
 
-class _Request(BaseModel):
+class RequestBody(BaseModel):
+    """The body of a request: unknown fields and values of other types are errors."""
+
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
     option_names: ClassVar[Mapping[str, str]] = {}
     """Fields that are options, with the options' names."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _check_fields(cls, values: Any) -> Any:
+        """Name a field that does not exist, with the one that may be meant."""
+        if isinstance(values, dict) and (unknown := [name for name in values if name not in cls.model_fields]):
+            name = unknown[0].encode("ascii", "backslashreplace").decode()
+            hint = meant(name, list(cls.model_fields)) if len(name) <= MAX_NAME else ""
+            raise PydanticCustomError(
+                UNKNOWN_FIELD, "{name} is not a field of this request{hint}", {"name": name, "hint": hint}
+            )
+        return values
+
     def options(self) -> RefineOptions:
         """Return the options. Raises InputError for an invalid one."""
-        values: dict[str, Any] = {option: getattr(self, name) for name, option in self.option_names.items()}
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        return RefineOptions(**{name: value for name, value in values.items() if value is not None})
+        values: dict[str, Any] = {}
+        for name, option in self.option_names.items():
+            if (value := getattr(self, name)) is not None:
+                values[option] = tuple(value) if isinstance(value, list) else value
+        return RefineOptions(**values)
 
 
-class _Answer(BaseModel):
+class AnswerBody(BaseModel):
+    """The body of an answer."""
+
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
@@ -118,7 +141,9 @@ def with_options(names: Mapping[str, str], nullable: bool = False) -> Callable[[
                 text, default = f"{text} Default: {json.dumps(default)}.", None
             kind = _type_of(option)
             fields[name] = (kind | None if nullable or option.is_optional else kind, Field(default, description=text))
-        decorated = create_model(model.__name__, __base__=model, __doc__=model.__doc__, __module__=__name__, **fields)
+        decorated = create_model(
+            model.__name__, __base__=model, __doc__=model.__doc__, __module__=model.__module__, **fields
+        )
         decorated.option_names = names
         return decorated
 
@@ -131,7 +156,7 @@ IMAGE_OPTIONS = {name: name for name in BATCH_OPTIONS if name != "num_alternativ
 
 
 @with_options(BATCH_OPTIONS)
-class RefineRequest(_Request):
+class RefineRequest(RequestBody):
     """Prompts to refine with the same options."""
 
     model_config = ConfigDict(
@@ -147,7 +172,7 @@ class RefineRequest(_Request):
 
 
 @with_options(IMAGE_OPTIONS)
-class ImagesRequest(_Request):
+class ImagesRequest(RequestBody):
     """Prompts to draw plain and refined, from the same seeds."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "a cat", "images_per_prompt": 2, "seed": 7}]})
@@ -157,61 +182,12 @@ class ImagesRequest(_Request):
     """Plain images, and refined images, per prompt. Their seeds count up from `seed`."""
 
 
-class Only:
-    """Restricts a field of OpenAI's API to null and the values that have no effect."""
-
-    def __init__(self, *values: Any) -> None:
-        self.accepted = [*values, None]
-
-    def __get_pydantic_core_schema__(self, _source: Any, handler: GetCoreSchemaHandler) -> Mapping[str, object]:
-        checked = Annotated[Any, PlainValidator(self._check), WithJsonSchema({"enum": self.accepted})]
-        return handler.generate_schema(checked)
-
-    def _check(self, value: Any) -> Any:
-        for accepted in self.accepted:
-            if value == accepted and isinstance(value, bool) == isinstance(accepted, bool):
-                return value
-        raise ValueError(f"expected {' or '.join(map(json.dumps, self.accepted))}")
-
-
-@with_options(
-    {
-        "n": "num_alternatives",
-        "temperature": "temperature",
-        "top_p": "top_p",
-        "seed": "seed",
-        "max_tokens": "max_new_tokens",
-    },
-    nullable=True,
-)
-class CompletionsRequest(_Request):
-    """A request for OpenAI's completions API. Each choice's text is what was added to a prompt."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "prip-mini", "prompt": "a cat"}]})
-    model: Annotated[str, Field(max_length=1000)]
-    """Name of the loaded refiner, as listed by /v1/models."""
-    prompt: Prompts
-    """A prompt, or a list of prompts."""
-    user: Annotated[str, Field(max_length=1000)] | None = None
-    """Ignored."""
-    best_of: Annotated[Any, Only(1)] = None
-    echo: Annotated[Any, Only(False)] = None
-    frequency_penalty: Annotated[Any, Only(0)] = None
-    logit_bias: Annotated[Any, Only({})] = None
-    logprobs: Annotated[Any, Only()] = None
-    presence_penalty: Annotated[Any, Only(0)] = None
-    stop: Annotated[Any, Only([])] = None
-    stream: Annotated[Any, Only(False)] = None
-    stream_options: Annotated[Any, Only()] = None
-    suffix: Annotated[Any, Only("")] = None
-
-
 def prompt_list(prompt: str | list[str]) -> list[str]:
     """Return the prompts of a request as a list."""
     return [prompt] if isinstance(prompt, str) else prompt
 
 
-class RefinedPrompt(_Answer):
+class RefinedPrompt(AnswerBody):
     user_prompt: str
     refined_prompts: list[str]
     """`num_alternatives` distinct texts; fewer with a warning."""
@@ -219,7 +195,7 @@ class RefinedPrompt(_Answer):
     """The modifiers that each text adds to the user prompt."""
 
 
-class RefineAnswer(_Answer):
+class RefineAnswer(AnswerBody):
     model: str
     results: list[RefinedPrompt]
     """One per prompt, in order."""
@@ -227,14 +203,14 @@ class RefineAnswer(_Answer):
     """Shortcomings, such as a prompt that was left unchanged."""
 
 
-class Drawings(_Answer):
+class Drawings(AnswerBody):
     images: list[str]
     """PNG files in base64, one per seed."""
     scores: dict[str, list[float]]
     """Each loaded reward's scores of the images for the user prompt."""
 
 
-class DrawnPrompt(_Answer):
+class DrawnPrompt(AnswerBody):
     user_prompt: str
     refined_prompt: str
     added: list[str]
@@ -244,63 +220,21 @@ class DrawnPrompt(_Answer):
     refined: Drawings
 
 
-class ImagesAnswer(_Answer):
+class ImagesAnswer(AnswerBody):
     model: str
     generator: str
     results: list[DrawnPrompt]
     warnings: list[str]
 
 
-class Choice(_Answer):
-    text: str
-    index: int
-    finish_reason: Literal["stop", "length"]
-    """`length` means that there was no room for a modifier."""
-    logprobs: None = None
-
-
-class Usage(_Answer):
-    """Token counts of the prompt decoder's tokenizer."""
-
-    prompt_tokens: int
-    """Tokens of the user prompts as the prompt decoder reads them: without webui syntax, with a comma at the end."""
-    completion_tokens: int
-    """Added tokens in all choices."""
-    total_tokens: int
-
-
-class CompletionsAnswer(_Answer):
-    id: str
-    object: Literal["text_completion"] = "text_completion"
-    created: int
-    """Unix time in seconds."""
-    model: str
-    choices: list[Choice]
-    """Choices of the first prompt, then of the next ones."""
-    usage: Usage
-    warnings: list[str]
-
-
-class ModelCard(_Answer):
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    owned_by: Literal["prip"] = "prip"
-
-
-class ModelsAnswer(_Answer):
-    object: Literal["list"] = "list"
-    data: list[ModelCard]
-
-
-class Health(_Answer):
+class Health(AnswerBody):
     status: Literal["ok"] = "ok"
     model: str
     generator: str | None
     version: str
 
 
-class Problem(_Answer):
+class Problem(AnswerBody):
     """An error."""
 
     detail: str

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prip.errors import InputError
 from prip.options import check_whole
 
-from ..network.listening import check_host_names
+from ..network.listening import check_host_names, check_origins
 
 MAX_PROMPTS = 32
 """Most prompts in one request."""
@@ -43,6 +44,10 @@ class ServerSettings:
     """Largest request body; above that 413."""
     host_names: Sequence[str] = ()
     """Further host names to answer under, such as that of a proxy or container."""
+    allow_origins: Sequence[str] = ()
+    """Sites whose pages may send requests, such as https://studio.example; "*" for every site."""
+    root_path: str = ""
+    """Path under which a proxy serves this server, such as /prip, and which it removes from requests."""
 
     def __post_init__(self) -> None:
         check_whole("max_batch", self.max_batch, 1)
@@ -57,6 +62,11 @@ class ServerSettings:
             )
         check_whole("max_body_bytes", self.max_body_bytes, 1024)
         check_host_names(self.host_names)
+        check_origins(self.allow_origins)
+        if self.root_path and not re.fullmatch(r"(/[\w.~-]+)+", self.root_path, re.ASCII):
+            raise InputError(
+                f"root_path: expected a path without a slash at its end, such as /prip, got {self.root_path!r}"
+            )
 
 
 def _check_number(name: str, value: float, least: float, most: float) -> None:

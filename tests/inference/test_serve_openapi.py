@@ -15,8 +15,13 @@ EXPECTED = """
 [checks]
 positive_data_acceptance.expected-statuses = ["2xx", 404, 413]
 negative_data_rejection.expected-statuses = [400, 403, 404, 413, 422]
+
+[[operations]]
+include-path = "/v1/chat/completions"
+checks.positive_data_acceptance.expected-statuses = ["2xx", 404, 413, 422]
 """
-"""How a good and a bad request may be answered: both may name another model, or be larger than the server takes"""
+"""How a good and a bad request may be answered: both may name another model, or be larger than the server takes; a
+conversation may hold no message of the user, which the document says in words alone"""
 
 
 def ask_by_the_document(server: ServerProcess, folder: Path, examples: int) -> int:
@@ -25,7 +30,8 @@ def ask_by_the_document(server: ServerProcess, folder: Path, examples: int) -> i
     before = server.metric("prip_requests_total")
     (folder / "schemathesis.toml").write_text(EXPECTED, encoding="utf-8")
     command = [str(Path(sys.executable).with_name("schemathesis")), "--config-file", "schemathesis.toml", "run"]
-    command += [f"http://127.0.0.1:{server.port}/openapi.json", "--checks", "all", "--no-color", "--workers", "4"]
+    command += [f"http://127.0.0.1:{server.port}/openapi.json", "--checks", "all", "--no-color", "--workers", "1"]
+    # One worker: in several threads, Python 3.11 may fail to parse the lambdas that hypothesis reads.
     command += ["--phases", "examples,coverage,fuzzing", "--max-examples", str(examples), "--seed", "1"]
     command += ["--suppress-health-check", "all", "--continue-on-failure", "--generation-database", "none"]
     command += ["--request-timeout", "60", "--max-response-time", "60"]
