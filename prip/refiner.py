@@ -277,7 +277,13 @@ class Refiner:
         self, user_prompts: Sequence[str], results: Sequence[Refined], options: RefineOptions
     ) -> list[str]:
         """Return a sentence for each way in which results fall short of the options; `refine` warns with these."""
-        return shortcomings(user_prompts, results, options, self.token_limit)
+        sentences = shortcomings(user_prompts, results, options, self.token_limit)
+        if self.sampler.counter is not None and (options.token_budget or 0) > self.token_limit:
+            sentences.append(
+                f"token_budget={options.token_budget} is above the generator's limit: it reads {self.token_limit} "
+                f"tokens and ignores the rest"
+            )
+        return sentences
 
     def _refine_with_warnings(
         self, user_prompts: Sequence[str], seeds: Sequence[int], options: RefineOptions

@@ -123,6 +123,14 @@ def test_the_refined_prompt_of_a_tuple(refiner: Refiner) -> None:
     assert refining.refined_prompt.startswith("a cat, ")
 
 
+def test_a_budget_above_what_the_pipeline_reads_is_told(refiner: Refiner) -> None:
+    refining = with_refiner(plain("sd"), refiner, token_budget=60)
+    with pytest.warns(PripWarning, match="token_budget=60 is above the generator's limit: it reads 22 tokens") as told:
+        refining("a cat", **SMALL)
+    assert told[0].filename == __file__
+    refiner.refine("a cat", token_budget=600)  # counted for no generator in particular: no warning
+
+
 @pytest.mark.parametrize(("family", "part"), [("sd", ""), ("sdxl", ""), ("sd3", "_3"), ("flux", "_2")])
 def test_the_budget_is_what_the_text_encoder_that_reads_furthest_reads(
     family: str, part: str, refiner: Refiner
