@@ -41,6 +41,10 @@ class Handlers:
         session = replace(session, history=history_from_json(stored))
         return session, markup.history_list(session.history)
 
+    def clear(self, session: Session) -> tuple[Session, list[list[str]], str]:
+        """Forget the history, here and in the browser."""
+        return replace(session, history=()), [], markup.history_list(())
+
     def refine(self, session: Session, *fields: Any) -> list[object]:
         """Refine the prompt. `fields` are the values of `Form`, in order."""
         try:

@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 
 from prip.control.styles import styles
 from prip.errors import InputError
+from prip.miniature.vocabulary import SUBJECTS
 from prip.options import option_fields
 
 from ..comparison.workbench import Workbench
@@ -28,6 +29,9 @@ SESSIONS = 256
 DELETE_CACHE = (3600, 3600)
 """Seconds between clean-ups of Gradio's cache, and the age of the files deleted. The cache should stay empty."""
 
+DEFAULT_NAME = "prip-mini"
+SUBJECT_NAMES = tuple(subject.name for subject in SUBJECTS)
+"""What prip-mini knows."""
 OPTIONS = {option.name: option for option in option_fields()}
 
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
@@ -111,7 +115,7 @@ class Page:
         with gr.Blocks(title="PRIP", analytics_enabled=False, delete_cache=DELETE_CACHE) as self.blocks:
             self.session = gr.State(Session())
             self.stored = gr.BrowserState([], storage_key="prip-history")
-            html(f"<h1>PRIP</h1><p>{markup.safe(self._loaded(name))}</p>", elem_id="head")
+            html(markup.about(self._loaded(name), SUBJECT_NAMES if name == DEFAULT_NAME else ()), elem_id="head")
             with gr.Column(elem_id="flow"):
                 with gr.Column(elem_id="ask", elem_classes="card"):
                     self._lay_out_prompt()
@@ -123,6 +127,7 @@ class Page:
                 with gr.Column(elem_id="past", elem_classes="card"):
                     html("<h2>History</h2>", elem_classes="title")
                     self.history = html(markup.history_list(()), js_on_load=PRESSED)
+                    self.clear = gr.Button("Clear history", elem_id="clear")
             self._connect()
         self.blocks.queue(max_size=WAITING, default_concurrency_limit=None)
 
@@ -234,6 +239,7 @@ class Page:
             *(self.examples.select, self.history.select, self.choices.select),
         ):
             press(None, cancels=draws, **private)
+        self.clear.click(handlers.clear, self.session, [self.session, self.stored, self.history], **quick)
         self.copy.click(None, self.refined, None, js="(text) => window.prip.copy(text)", **private)
         self.blocks.load(handlers.load, [self.session, self.stored], [self.session, self.history], **quick)
 

@@ -15,7 +15,7 @@ from .pictures import Board
 from .session import Entry, Notice, Session
 
 LARGE = 256
-"""Images with a longer side are smoothed and open at full size; smaller ones keep crisp pixels."""
+"""Images with a longer side are smoothed; smaller ones keep crisp pixels."""
 GRADIO_SYNTAX = {ord(sign): f"&#{ord(sign)};" for sign in "{}$`\\"}
 
 
@@ -61,6 +61,16 @@ def marked_prompt(session: Session) -> str:
     is_empty = not session.refined_prompt.strip()
     pieces = () if is_empty else spans(session.user_prompt, session.refined_prompt)
     return _rendered("marked_prompt", pieces=pieces)
+
+
+def about(loaded: str, subjects: Sequence[str] = ()) -> str:
+    """Return the head of the page.
+
+    Args:
+        loaded: Names of the checkpoint and its parts.
+        subjects: The subjects that the checkpoint knows; none if that is not known.
+    """
+    return _rendered("about", loaded=loaded, subjects=subjects)
 
 
 def notice_line(notice: Notice | None) -> str:

@@ -43,6 +43,31 @@
     }
   };
 
+  // an image in full, with its prompt and a link to save it
+  const zoom = document.createElement("dialog");
+  zoom.id = "zoom";
+  zoom.append(...["img", "p", "nav"].map((name) => document.createElement(name)));
+  const [picture, prompt, actions] = zoom.children;
+  const save = document.createElement("a");
+  save.textContent = "Download";
+  const close = document.createElement("button");
+  close.type = "button";
+  close.textContent = "Close";
+  actions.append(save, close);
+  document.querySelector(".gradio-container").append(zoom);
+  close.addEventListener("click", () => zoom.close());
+  zoom.addEventListener("click", (event) => event.target === zoom && zoom.close());
+  document.querySelector("#board").addEventListener("click", (event) => {
+    const button = event.target.closest(".zoom");
+    if (!button) return;
+    const image = button.querySelector("img");
+    picture.src = save.href = image.src;
+    picture.alt = prompt.textContent = image.alt;
+    picture.className = image.className;
+    save.download = button.dataset.name;
+    zoom.showModal();
+  });
+
   // for screen readers: the refined prompt, the notice under the prompt, and whether the options are open
   document.querySelector("#marked").setAttribute("aria-live", "polite");
   document.querySelector("#prompt textarea").setAttribute("aria-describedby", "notice");

@@ -251,7 +251,7 @@ def test_old_pictures_go(bench: Workbench, tmp_path: Path, monkeypatch: pytest.M
 def test_large_images_are_smooth_and_open_at_full_size() -> None:
     pair = Pair(0, (Picture(Path("/x.png"), 512, 512, {}),))
     html = markup.pictures(Board("a cat", "a cat", 1, (pair,)))
-    assert 'class="smooth"' in html and 'target="_blank"' in html
+    assert 'class="smooth"' in html and 'class="zoom"' in html
 
 
 def test_drawing_tells_its_errors(bench: Workbench, tmp_path: Path, monkeypatch, caplog) -> None:

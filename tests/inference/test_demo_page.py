@@ -8,6 +8,8 @@ import pytest
 from browser import DESKTOP, MISSING, PHONE, Browser, open_browser
 from demo_process import demo
 
+from prip.miniature.vocabulary import SUBJECTS
+
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 
 
@@ -56,6 +58,36 @@ def alert(page: Browser) -> str:
 
 
 DRAWN = "return [...document.querySelectorAll('#board img')].filter((one) => one.naturalWidth === 32).length"
+
+
+def test_the_page_says_what_it_does_and_what_the_default_knows(page: Browser) -> None:
+    head = page.text("#head")
+    assert "PRIP keeps your words and adds what image models respond to" in head and "prip-mini · drawn by" in head
+    known = page.run("return document.querySelector('#head details p').textContent")
+    assert all(f"{subject.name}" in known for subject in SUBJECTS) and "prip demo --generator" in known
+
+
+@pytest.mark.parametrize("page", ["desktop", "phone"], indirect=True)
+def test_a_picture_is_enlarged_and_saved_and_the_history_cleared(page: Browser) -> None:
+    page.press("a cat")
+    page.click("#press")
+    refined(page, "a cat, ")
+    page.run("document.querySelectorAll('#board .zoom')[1].click()")
+    shown = "const zoom = document.querySelector('#zoom'); return [zoom.open, zoom.querySelector('img').clientWidth]"
+    page.wait(lambda: page.run(shown)[0], "the enlarged picture")
+    assert page.run(shown)[1] > 1.5 * page.run("return document.querySelector('#board img').clientWidth")
+    assert page.run("return document.querySelector('#zoom a').download") == "refined-0.png"
+    address = page.run("return document.querySelector('#zoom a').href")
+    assert page.run("return document.querySelectorAll('#board img')[1].src") == address
+    page.click("#zoom button")
+    assert page.run(shown)[0] is False
+    entries = "return document.querySelectorAll('.history [data-index]').length"
+    page.wait(lambda: page.run(entries) == 1, "the prompt in the history")
+    page.click("#clear")
+    page.wait(lambda: page.run(entries) == 0, "an empty history")
+    assert page.run("return getComputedStyle(document.querySelector('#clear')).display") == "none"
+    page.wait(lambda: page.run("return localStorage.getItem('prip-history')?.includes('a cat')") is not True, "nothing")
+    assert page.console_errors() == []
 
 
 def test_type_press_see_copy_and_restore(page: Browser) -> None:
