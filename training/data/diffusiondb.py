@@ -24,9 +24,10 @@ import pyarrow.parquet as pq
 
 from prip.errors import CheckpointError, InputError
 from prip.files import replace_file, replace_text
+from prip.text.prompts import check_user_prompt, has_words
 from prip.text_files import decode_text
 
-from .parts import BadFileError, Part, part_number
+from .parts import BadFileError, Part, PartFiles, part_number
 
 PART_SIZE = 1000
 METADATA = ("metadata.parquet", "metadata-large.parquet")
@@ -196,14 +197,14 @@ def _read_part(part: Part, described: pd.DataFrame, seen: set[str]) -> tuple[pd.
         try:
             with part.open() as opened:
                 files = frozenset(name for name in opened.names if name.endswith(SUFFIXES))
-                content = opened.read(f"{part.name}.json") if f"{part.name}.json" in opened.names else None
+                prompts.update(_read_json(part, opened, bool(prompts), bad))
         except BadFileError as error:
             return _rows(part, {}, described), _aside(part, [(name, str(error)) for name in prompts or [part.name]])
-        prompts.update(_read_json(part, content, bool(prompts), bad))
     good: dict[str, str] = {}
     for name, prompt in prompts.items():
-        if not isinstance(prompt, str) or not prompt.strip():
-            bad.append((name, NO_PROMPT))
+        fault = _fault(prompt)
+        if fault:
+            bad.append((name, fault))
         elif files is not None and name not in files:
             bad.append((name, "the file is missing"))
         elif name in seen:
@@ -215,18 +216,33 @@ def _read_part(part: Part, described: pd.DataFrame, seen: set[str]) -> tuple[pd.
     return _rows(part, good, described), _aside(part, bad)
 
 
-def _read_json(part: Part, content: bytes | None, described: bool, bad: list[tuple[str, str]]) -> dict[str, Any]:
-    """Return image name to prompt from a part's JSON; append its faults to `bad`."""
+def _fault(prompt: object) -> str:
+    """Return why a prompt cannot be used, or ""."""
+    if not isinstance(prompt, str) or not has_words(prompt):
+        return NO_PROMPT
+    try:
+        check_user_prompt(prompt)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _read_json(part: Part, opened: PartFiles, described: bool, bad: list[tuple[str, str]]) -> dict[str, Any]:
+    """Return image name to prompt, or None, from the JSON of an opened part; append its faults to `bad`."""
     name = f"{part.name}.json"
-    if content is None:
+    if name not in opened.names:
         if not described:
             bad.append((name, "the part's JSON is missing"))
         return {}
     try:
-        return {image: entry["p"] for image, entry in json.loads(decode_text(content, name)).items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        entries = json.loads(decode_text(opened.read(name), name))
+    except (BadFileError, ValueError, RecursionError) as error:
         bad.append((name, f"the part's JSON cannot be read: {error!r}"))
-    return {}
+        return {}
+    if not isinstance(entries, dict):
+        bad.append((name, f"the part's JSON: expected an object, got {type(entries).__name__}"))
+        return {}
+    return {image: entry.get("p") if isinstance(entry, dict) else None for image, entry in entries.items()}
 
 
 def _rows(part: Part, prompts: dict[str, str], described: pd.DataFrame) -> pd.DataFrame:
@@ -244,5 +260,6 @@ def _rows(part: Part, prompts: dict[str, str], described: pd.DataFrame) -> pd.Da
 
 
 def _aside(part: Part, bad: list[tuple[str, str]]) -> pd.DataFrame:
-    frame = pd.DataFrame(bad, columns=["image_name", "reason"])
+    printable = [(str(name).encode("utf-8", "backslashreplace").decode(), reason) for name, reason in bad]
+    frame = pd.DataFrame(printable, columns=["image_name", "reason"])
     return frame.assign(part=part.name)[["image_name", "part", "reason"]].astype("str")

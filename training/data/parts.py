@@ -117,7 +117,7 @@ def open_zip(path: Path) -> Iterator[PartFiles]:
     """Open the zip of a part, with its files at the top or in one folder. Raise BadFileError if it is no zip."""
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except Exception as error:  # zipfile raises errors of many kinds for damaged directories
         raise BadFileError(f"the part's zip cannot be read: {type(error).__name__}") from error
     with archive:
         yield _Zip(archive)
