@@ -103,7 +103,8 @@ class SettingsParser(ValuesParser):
         """Add the flags.
 
         Args:
-            settings_class: A dataclass with a docstring under each field; its bools become --flag / --no_flag.
+            settings_class: A dataclass with a docstring under each field; its bools become --flag / --no_flag, which
+                also take true or false as a value.
             prog: The command.
             epilog: Examples, which follow the options in the help.
             config_help: Help text of --config.
@@ -131,7 +132,9 @@ class SettingsParser(ValuesParser):
         docstrings = _field_docstrings(settings_class)
         for name, field in switches.items():
             default = False if field.default is MISSING else field.default
-            self.add_argument(f"--{name}", action=ActionYesNo(no_prefix="no_"), default=default, help=docstrings[name])
+            switch = ActionYesNo(no_prefix="no_")  # takes a value as well, since settings.yaml says `progress: true`
+            self.add_argument(f"--{name}", action=switch, nargs="?", default=default, help=docstrings[name])
+            self._actions[-1].metavar = "true|false"
 
     def format_help(self, *arguments: Any, **options: Any) -> str:
         """Return the help of the settings that matter first."""
@@ -188,7 +191,12 @@ class SettingsParser(ValuesParser):
             raise InputError(f"{'/'.join(action.option_strings)}: expected a value, got none") from error
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        self._current, self._current_value = action, super()._get_values(action, arg_strings)
+        try:
+            self._current, self._current_value = action, super()._get_values(action, arg_strings)
+        except argparse.ArgumentError as error:
+            if not isinstance(action, ActionYesNo):
+                raise
+            raise InputError(f"{action.dest}: expected true or false, got {arg_strings[0]!r}") from error
         return self._current_value
 
     def validate(self, namespace: Namespace, *args: Any, **options: Any) -> None:

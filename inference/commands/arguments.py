@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, BooleanOptionalAction
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -69,6 +69,14 @@ def add_options(parser: ArgumentParser) -> None:
             parser.add_argument(*flags, type=option.kind, default=option.default, metavar=metavar, help=help_text)
 
 
+def add_switch(parser: ArgumentParser, name: str, *, default: bool, help_text: str) -> None:
+    """Add --NAME, with true or false as an optional value, and --no-NAME, as `prip-train` has them."""
+    parser.add_argument(
+        f"--{name}", type=boolean, nargs="?", const=True, default=default, metavar="true|false", help=help_text
+    )
+    parser.add_argument(f"--no-{name}", action="store_false", dest=name, help=SUPPRESS)
+
+
 def add_revision(parser: ArgumentParser) -> None:
     """Add --revision."""
     parser.add_argument("--revision", help="branch, tag or commit, for a checkpoint on the Hub")
@@ -98,6 +106,14 @@ def add_host_name(parser: ArgumentParser) -> None:
         metavar="NAME",
         help="also answer requests for this host name; may be repeated",
     )
+
+
+def boolean(typed: str) -> bool:
+    """Read true or false (or yes or no) as YAML has them. Raises ArgumentTypeError for anything else."""
+    values = {"true": True, "yes": True, "false": False, "no": False}
+    if typed.lower() not in values:
+        raise ArgumentTypeError(f"expected true or false, got {typed!r}")
+    return values[typed.lower()]
 
 
 def text(typed: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from prip.errors import InputError, require
 
-from .arguments import add_device, add_revision
+from .arguments import add_device, add_revision, add_switch
 
 EXAMPLES = """examples:
   prip evaluate --config miniature --out evaluation
@@ -64,7 +64,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of phrasings, images and resampling (default 0)")
     add_device(parser)
     parser.add_argument("--tables", action="store_true", help="print all tables, which tables.md holds as well")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    add_switch(parser, "progress", default=True, help_text="show progress bars (default true)")
+    parser.add_argument("--quiet", action="store_false", dest="progress", help="no progress bars, as --no-progress")
     parser.set_defaults(run=run, to_continue="run the same command to continue")
 
 
@@ -96,7 +97,7 @@ def run(arguments: argparse.Namespace) -> None:
         parts = Parts.of_checkpoint(arguments.checkpoint, arguments.revision)
     out: Path = arguments.out
     context = Context(parts, device, seed)
-    evaluation = Evaluation(settings, context, out, arguments.images or out / IMAGES, not arguments.quiet)
+    evaluation = Evaluation(settings, context, out, arguments.images or out / IMAGES, arguments.progress)
     about = evaluation.run(arguments.overwrite)
     about |= {"config": arguments.config, "checkpoint": str(arguments.training_run or arguments.checkpoint)}
     if not settings.generators:

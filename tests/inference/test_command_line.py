@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
+from prip.command_line import Parser
 from prip.inference.cli import COMMANDS, main
+from prip.inference.commands import evaluate
 
 COMMAND_NAMES = "refine, compare, demo, serve, install, evaluate or annotate"
 BAD = {
@@ -34,6 +36,7 @@ BAD = {
     "'a dog' as well; put quotes around text with spaces",
     ("compare", "a cat"): '-o/--output is missing, as in: prip compare "a cat" -o cat.png',
     ("serve", "now"): "prip serve: error: too many arguments: expected none, got 'now' as well (all",
+    ("evaluate", "--out", "x", "--progress", "perhaps"): "--progress: expected true or false, got 'perhaps'",
     ("refine", "a cat", "--seed", "one"): "--seed: expected a whole number, got 'one'",
     ("refine", "a cat", "--strength", "much"): "--strength: expected a number, got 'much'",
     ("refine", "a cat", "-n"): "-n/--num-alternatives: expected a value, got none",
@@ -72,3 +75,20 @@ def test_output_that_nobody_takes_ends_the_command_without_a_traceback(command: 
     expected = (141, 0) if output != "full" else (1, 1)
     assert (done.returncode, len(done.stderr.splitlines())) == expected, done.stderr
     assert output != "full" or b"error: No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--progress", "false"], False),
+        (["--progress=false"], False),
+        (["--no-progress"], False),
+        (["--quiet"], False),
+        (["--progress"], True),
+        ([], True),
+    ],
+)
+def test_progress_bars_of_an_evaluation_are_switched_as_in_training(words: list[str], shown: bool) -> None:
+    parser = Parser(prog="prip")
+    evaluate.add_parser(parser.add_subparsers())
+    assert parser.parse_args(["evaluate", "--out", "x", *words]).progress is shown

@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from prip.errors import InputError
-from prip.training.cli.command import STAGES, main, parse_settings, preset_files
+from prip.training.cli.command import STAGES, _resuming_command, main, parse_settings, preset_files
 from prip.training.runs.run_folder import log_held_lines
-from prip.training.settings import DecoderSettings, EncoderSettings
+from prip.training.settings import DecoderSettings, EncoderSettings, RunSettings
 
 
 def test_help_names_every_stage_and_loads_no_model_library() -> None:
@@ -104,6 +104,16 @@ def test_flags_reach_every_kind_of_field() -> None:
     )
 
 
+@pytest.mark.parametrize("stage", ["encoder", "prepare", "rl"])
+@pytest.mark.parametrize("words", [["--progress", "false"], ["--progress=false"], ["--no-progress"], ["--no_progress"]])
+def test_a_switch_takes_the_value_that_settings_yaml_shows(stage: str, words: list[str]) -> None:
+    settings = parse_settings(stage, ["--run", "r", *words, "--seed", "3"])
+    assert isinstance(settings, RunSettings) and (settings.progress, settings.seed) == (False, 3)
+    for given in (["--resume"], ["--resume", "true"], ["--resume=True"], ["--no-resume", "--resume"]):
+        resumed = parse_settings(stage, ["--run", "r", *given, "--progress"])
+        assert isinstance(resumed, RunSettings) and resumed.resume and resumed.progress
+
+
 def test_a_config_extends_another(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("extends: miniature\nword_dropout: 0.25\nloop: {steps: 9}\n")
     (tmp_path / "mine.yaml").write_text("extends: base.yaml\nloop: {batch_size: 3}\n")
@@ -156,6 +166,7 @@ def test_wrong_settings_are_one_line_not_a_traceback(tmp_path: Path, capsys: pyt
     [
         (["encoder", "--run", "r", "--images", "best"], "images: expected preferred or random, got 'best'"),
         (["encoder", "--run", "r", "--lop.steps", "3"], "unknown argument --lop.steps; did you mean --loop.steps?"),
+        (["encoder", "--run", "r", "--progress", "perhaps"], "progress: expected true or false, got 'perhaps'"),
         (["encoder", "--run", "r", "--loop.steps", "few"], "loop.steps: expected an integer, got 'few'"),
         (["encoder", "--run", "r", "--optimizer.lr", "fast"], "optimizer.lr: expected a number, got 'fast'"),
         (
@@ -242,6 +253,11 @@ def test_a_stage_begins_with_what_differs_from_its_preset(tmp_path: Path, caplog
         "all settings: runs/x/rl/settings.yaml, or --print_config",
         "prip-train export, the defaults, except:\n  private: true",
     ]
+
+
+@pytest.mark.parametrize("words", [["--overwrite"], ["--overwrite=true"], ["--overwrite", "True"], ["--resume"]])
+def test_the_command_that_continues_has_no_overwrite(words: list[str]) -> None:
+    assert _resuming_command(["rl", *words, "--run", "r"]) == "prip-train rl --run r --resume"
 
 
 def test_an_interrupted_stage_says_how_to_go_on(tmp_path: Path, data: Path) -> None:

@@ -59,7 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _resuming_command(arguments: Sequence[str]) -> str:
     """Return the command that continues an interrupted one; export starts over."""
-    kept = [argument for argument in arguments if argument not in ("--overwrite", "--resume")]
+    kept = list(arguments)
+    for number, argument in reversed(list(enumerate(arguments))):
+        flag = argument.partition("=")[0]
+        if flag in ("--overwrite", "--resume"):
+            valued = flag == argument and [word.lower() for word in arguments[number + 1 : number + 2]]
+            del kept[number : number + (2 if valued and valued[0] in ("true", "yes", "false", "no") else 1)]
     return shlex.join(["prip-train", *kept, *([] if kept[0] == "export" else ["--resume"])])
 
 
