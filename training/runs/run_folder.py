@@ -17,7 +17,7 @@ from prip.errors import InputError, check_installed
 from prip.files import replace_text
 
 from ..settings import RunSettings
-from .processes import process_rank
+from .processes import process_rank, release_the_others, started_together, wait_for_the_first
 
 SETTINGS_FILE, METRICS_FILE = "settings.yaml", "metrics.json"
 _log = logging.getLogger(__name__)
@@ -42,7 +42,8 @@ def stage_folder(
 ) -> Path:
     """Prepare RUN/stage, write settings.yaml and inputs.json into it, and return it.
 
-    Only the first process writes. Nothing is deleted before all checks have passed.
+    Only the first process writes. Nothing is deleted before all checks have passed, and with `overwrite` the other
+    processes return only then, so that none reads a file of the earlier run.
 
     Args:
         settings: Settings of the stage.
@@ -52,11 +53,15 @@ def stage_folder(
 
     Raises:
         MissingExtraError: An optional package of the stage is not installed.
+        PripError: The processes of a launcher do not meet.
         InputError: As in `check_folder`, the device does not exist, or the inputs of a resumed stage have changed.
     """
     folder = settings.run / stage
     check_packages(settings)
+    barrier = settings.run / f".{stage.replace('/', '-')}-processes"
     if process_rank():
+        if settings.overwrite and started_together() > 1:
+            wait_for_the_first(barrier)
         return folder
     check_folder(settings, stage)
     _check_device(settings)
@@ -68,6 +73,8 @@ def stage_folder(
             shutil.rmtree(folder)
     replace_text(path, yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True))
     _check_inputs(folder, dict(inputs or {}))
+    if settings.overwrite and started_together() > 1:
+        release_the_others(barrier)
     log_held_lines()
     return folder
 
