@@ -152,9 +152,10 @@ def test_16_bits_come_near_32(tmp_path: Path, data: Path, stage: str, precision:
 
 def test_buckets_leave_less_padding_and_the_share_is_told(tmp_path: Path, data: Path, caplog: Any) -> None:
     shares = []
-    for window in (0, 6):
+    for window in (0, 1):
         with caplog.at_level("INFO", "prip"):
-            metrics = train_stage("decoder", tmp_path / str(window), data, bucket_window=window)
+            loop = {"batch_size": 2, "accumulate": 4}
+            metrics = train_stage("decoder", tmp_path / str(window), data, bucket_window=window, loop=loop)
         rows = [row["padding_share"] for row in logged(tmp_path / str(window), "decoder")]
         assert min(rows) <= metrics["padding_share"] <= max(rows)
         assert json.loads((tmp_path / str(window) / "decoder" / "metrics.json").read_text()) == metrics

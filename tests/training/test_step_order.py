@@ -11,24 +11,24 @@ from prip.training.engine.step_order import StepOrder
 LENGTHS = [random.Random(place).randint(5, 60) for place in range(96)]
 
 
-def order(window: int, batch_size: int = 8, accumulate: int = 1) -> StepOrder:
-    return StepOrder(96, batch_size, accumulate, 3, "decoder", window, LENGTHS)
+def order(sorting: bool, batch_size: int = 8, accumulate: int = 1) -> StepOrder:
+    return StepOrder(96, batch_size, accumulate, 3, "decoder", LENGTHS if sorting else ())
 
 
-@pytest.mark.parametrize("window", [0, 1, 4])
-def test_a_pass_takes_every_example_once(window: int) -> None:
-    steps = [order(window).examples(step, 1) for step in range(24)]
+@pytest.mark.parametrize("sorting", [False, True])
+def test_a_pass_takes_every_example_once(sorting: bool) -> None:
+    steps = [order(sorting).examples(step, 1) for step in range(24)]
     assert sorted(place for step in steps[:12] for place in step) == list(range(96))
     assert sorted(place for step in steps[12:] for place in step) == list(range(96))
     assert steps[:12] != steps[12:]
 
 
-@pytest.mark.parametrize("window", [0, 4])
+@pytest.mark.parametrize("sorting", [False, True])
 @pytest.mark.parametrize(("processes", "accumulate"), [(1, 2), (2, 1), (2, 2), (4, 1)])
-def test_processes_and_batches_share_the_same_step(window: int, processes: int, accumulate: int) -> None:
-    shared = order(window, 8 // (processes * accumulate), accumulate)
+def test_processes_and_batches_share_the_same_step(sorting: bool, processes: int, accumulate: int) -> None:
+    shared = order(sorting, 8 // (processes * accumulate), accumulate)
     for step in (0, 5, 17):
-        whole = order(window).examples(step, 1)
+        whole = order(sorting).examples(step, 1)
         assert shared.examples(step, processes) == whole
         shares = [
             whole[shared.share(part, process, processes)] for part in range(accumulate) for process in range(processes)
@@ -37,26 +37,27 @@ def test_processes_and_batches_share_the_same_step(window: int, processes: int, 
         assert {len(share) for share in shares} == {8 // (processes * accumulate)}
 
 
-def test_a_step_does_not_depend_on_those_before_it() -> None:
-    walked = order(4)
-    steps = [walked.examples(step, 1) for step in range(12)]
-    assert [order(4).examples(step, 1) for step in reversed(range(12))] == steps[::-1]
+def test_sorting_changes_no_step_only_its_order() -> None:
+    for step in range(24):
+        plain, by_length = order(False).examples(step, 1), order(True).examples(step, 1)
+        assert set(plain) == set(by_length), "the examples of a step are chosen at random, whatever their lengths"
+        assert [LENGTHS[place] for place in by_length] == sorted(LENGTHS[place] for place in plain)
 
 
-def padding(window: int) -> float:
+def padding(sorting: bool, accumulate: int, processes: int = 2) -> float:
+    """Returns the share of padding if in each batch all processes are as long as the longest."""
     places = tokens = 0
-    for step in range(12):
-        own = [LENGTHS[place] for place in order(window).examples(step, 1)]
-        places, tokens = places + len(own) * max(own), tokens + sum(own)
+    batches = order(sorting, 16 // (processes * accumulate), accumulate)
+    for step in range(6):
+        examples = batches.examples(step, processes)
+        for part in range(accumulate):
+            shares = [examples[batches.share(part, process, processes)] for process in range(processes)]
+            lengths = [LENGTHS[place] for share in shares for place in share]
+            places, tokens = places + len(lengths) * max(lengths), tokens + sum(lengths)
     return 1 - tokens / places
 
 
-def test_buckets_leave_less_padding() -> None:
-    assert padding(0) > 0.35
-    assert padding(4) < padding(2) < padding(0)
-    assert padding(12) < 0.08
-
-
-def test_the_steps_of_a_window_are_not_in_order_of_length() -> None:
-    longest = [max(LENGTHS[place] for place in order(12).examples(step, 1)) for step in range(12)]
-    assert longest != sorted(longest) and longest != sorted(longest, reverse=True)
+def test_sorting_leaves_less_padding_in_the_batches_of_a_step() -> None:
+    assert padding(True, 1) == pytest.approx(padding(False, 1)) and padding(True, 1) > 0.35
+    assert padding(True, 4) < padding(True, 2) < padding(True, 1)
+    assert padding(True, 8) < 0.15 < padding(False, 8)

@@ -76,7 +76,8 @@ class DecoderSettings(TrainSettings):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     bucket_window: int = 0
-    """Steps whose examples are sorted by length together, so that batches need little padding; 0 disables sorting."""
+    """Above 0, the examples of each step are sorted by length before they are split into its loop.accumulate batches,
+    which then need little padding; which examples a step takes stays random. 0 disables sorting."""
     sizes: LlamaSizes = field(default_factory=LlamaSizes)
     """Sizes of the Llama if base is null."""
     template: str = "{pivot}"

@@ -75,7 +75,7 @@ class DecoderModule(StageModule):
         self.loop, self.use_pivot = settings.loop, settings.pivot == "image"
         lengths = self._lengths(splits.train.texts) if settings.bucket_window else []
         shape = self.loop.batch_size, self.loop.accumulate, settings.seed
-        self.order = StepOrder(len(splits.train), *shape, self.stage, settings.bucket_window, lengths)
+        self.order = StepOrder(len(splits.train), *shape, self.stage, lengths)
         self._read = {"tokens": 0, "places": 0}
         self._step: tuple[int, list[Row], list[str]] | None = None
         language_model = "decoder.lm.*lora_*" if hasattr(decoder.lm, "peft_config") else "decoder.lm.*"
