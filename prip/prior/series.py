@@ -16,11 +16,15 @@ _LAST_SEGMENTS = 3
 _LEAST_TAIL = 25
 
 
-def series_of(prompts: Sequence[str]) -> list[str]:
+def series_of(prompts: Sequence[str], same: Sequence[Hashable] = ()) -> list[str]:
     """Return the series of each prompt, named by its first prompt.
 
     Two prompts are of one series if they share the first five words before a comma, all words after the first comma,
     or the last three segments between commas (tails of at least 25 characters), directly or through other prompts.
+
+    Args:
+        prompts: The prompts.
+        same: A further key of each prompt; prompts with equal keys are of one series as well. Empty for none.
     """
     parents = list(range(len(prompts)))
 
@@ -32,7 +36,7 @@ def series_of(prompts: Sequence[str]) -> list[str]:
 
     first_with: dict[Hashable, int] = {}
     for index, prompt in enumerate(prompts):
-        for key in _keys(prompt):
+        for key in (*_keys(prompt), *(("same", key) for key in same[index : index + 1])):
             other = first_with.setdefault(key, index)
             low, high = sorted((root(index), root(other)))
             parents[high] = low

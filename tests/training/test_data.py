@@ -18,7 +18,7 @@ from prip.errors import CheckpointError, InputError
 from prip.training.data.mining import filter_system_prompts
 from prip.training.data.pairs import drop_prefix_words, drop_words, read_preferred_images, read_system_prompts
 from prip.training.data.pivot_cache import PivotCache, is_shard_of, write_index, write_shard
-from prip.training.data.splits import split_by_prompt
+from prip.training.data.splits import split_by_series
 from prip.training.from_scratch import train_decoder_tokenizer, train_encoder_tokenizer
 from prip.training.runs.seeds import (
     DEV_SEED,
@@ -218,8 +218,8 @@ def test_one_of_several_images_may_pass_the_thresholds() -> None:
 
 def test_prompts_that_look_alike_stay_in_one_split() -> None:
     prompts = pd.Series([f"a cat number {number}" for number in range(200)])
-    splits = split_by_prompt(prompts, 0.3)
-    assert split_by_prompt(prompts.str.upper() + " .", 0.3).tolist() == splits.tolist()
+    splits = split_by_series(prompts, 0.3)
+    assert split_by_series(prompts.str.upper() + " .", 0.3).tolist() == splits.tolist()
     assert 30 < (splits == "dev").sum() < 90
 
 

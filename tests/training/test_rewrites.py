@@ -20,7 +20,7 @@ from prip.rewards import StandardisedSum
 from prip.training.cli.command import main, parse_settings
 from prip.training.data.rewrites import as_rewrite, rewrites_of_sessions
 from prip.training.data.sessions import find_sessions, read_log, shared_words
-from prip.training.data.splits import split_by_prompt
+from prip.training.data.splits import split_by_series
 from prip.training.prepare import rewrites as stage
 from prip.training.prepare.synthetic import from_starts, from_table, gains, image_seeds, known_scores
 from prip.training.rollouts.image_scorer import ImageScorer, PlainScoreCache
@@ -278,7 +278,7 @@ def test_a_log_becomes_a_table(tmp_path: Path) -> None:
     made = pd.read_parquet(tmp_path / "run" / "rewrites" / "rewrites.parquet")
     assert made.columns.tolist() == ["user_prompt", "system_prompt", "split"]
     assert set(made["user_prompt"]) == {f"cat {n}" for n in range(40) if n not in (3, 5)}
-    assert made["split"].tolist() == split_by_prompt(made["user_prompt"], 0.3).tolist()
+    assert made["split"].tolist() == split_by_series(made["user_prompt"], 0.3).tolist()
     assert made.loc[made["user_prompt"] == "cat 7", "system_prompt"].tolist() == ["cat 7, bokeh", "cat 7, 8k"]
     left_out = pd.read_parquet(tmp_path / "run" / "rewrites" / "left_out.parquet")
     assert left_out["reason"].tolist() == ["evaluation_exact"] * 2

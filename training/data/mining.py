@@ -19,7 +19,7 @@ from ..runs.seeds import derive_seed
 from ..settings import PrepareSettings
 from .pairs import PREFERRED_IMAGES, SYSTEM_PROMPTS
 from .reward_statistics import RewardStatistics
-from .splits import check_splits, limit_prompts, split_by_prompt
+from .splits import check_splits, limit_prompts, split_by_series
 
 REWARDS = "rewards.json"
 
@@ -161,7 +161,7 @@ def _by_origin(
     of the prompts are dev.
     """
     if prompts is None:
-        system = images.assign(split=split_by_prompt(images["prompt"], dev_share))
+        system = images.assign(split=split_by_series(images["prompt"], dev_share))
         return system[system.groupby("prompt")["image_name"].transform("size") >= 2], system
     described = prompts[["image_name", "origin", "split"]]
     joined = images.merge(described, on="image_name", how="inner", validate="one_to_many")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from prip.errors import CheckpointError, InputError
+from prip.prior.series import position_of, series_of
 
 from ..runs.seeds import derive_seed
 from .evaluation_sets import normalise
@@ -53,11 +54,24 @@ def limit_prompts(frame: pd.DataFrame, column: str, limit: int, seed: int) -> pd
     return frame[frame[column].isin(prompts[chance.rank() <= limit])]
 
 
-def split_by_prompt(prompts: pd.Series, dev_share: float) -> pd.Series:
-    """Return "dev" for about dev_share of the prompts, else "train"; prompts that differ only in case, spaces or
-    punctuation stay together."""
-    dev = prompts.map(lambda prompt: derive_seed("split", normalise(prompt)) < dev_share * 2**63)
-    return dev.map({True: "dev", False: "train"})
+def split_by_series(prompts: pd.Series, dev_share: float) -> pd.Series:
+    """Return "dev" for about dev_share of the distinct prompts, else "train".
+
+    Users edit a prompt again and again, so prompts of one series (`series_of`) stay together, and those that differ
+    only in case, spaces or punctuation. A series larger than what is left of the dev split is train: in large data sets
+    common beginnings and endings join many users' prompts into one. The order of the prompts does not matter.
+    """
+    words = {prompt: normalise(prompt) for prompt in prompts}
+    distinct = sorted(words, key=lambda prompt: (words[prompt], prompt))
+    names = [words[first] for first in series_of(distinct, [words[prompt] for prompt in distinct])]
+    series = pd.Series(names, index=distinct, dtype=object)
+    room, dev = round(dev_share * len(distinct)), set[str]()
+    sizes = series.value_counts()
+    for name in sorted(sizes.index, key=lambda name: (position_of(name), name)):
+        if sizes[name] <= room:
+            dev.add(name)
+            room -= int(sizes[name])
+    return prompts.map(series.isin(dev)).map({True: "dev", False: "train"})
 
 
 def check_splits(frame: pd.DataFrame, name: str) -> None:

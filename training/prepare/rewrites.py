@@ -24,7 +24,7 @@ from ..data.pairs import SYSTEM_PROMPTS
 from ..data.reward_statistics import RewardStatistics
 from ..data.rewrites import REWRITES, rewrites_of_sessions
 from ..data.sessions import find_sessions, read_log
-from ..data.splits import check_splits, limit_prompts, read_prompts, split_by_prompt
+from ..data.splits import check_splits, limit_prompts, read_prompts, split_by_series
 from ..rollouts.image_scorer import ImageScorer, PlainScoreCache
 from ..runs.pinned_settings import pin_rewrites
 from ..runs.run_folder import finished_metrics, stage_folder, write_metrics
@@ -61,7 +61,7 @@ def run(settings: RewritesSettings) -> dict[str, Any]:
         counts["not_approved"] = len(refused)
         removed = pd.concat([removed, refused], ignore_index=True)
     if "split" not in pairs:
-        pairs = pairs.assign(split=split_by_prompt(pairs["user_prompt"], settings.dev_share))
+        pairs = pairs.assign(split=split_by_series(pairs["user_prompt"], settings.dev_share))
     check_splits(pairs, STAGE)
     write_table(folder / TABLE, pairs[[*REWRITES, "split"]].reset_index(drop=True))
     write_table(folder / LEFT_OUT, pd.concat([left_out, removed], ignore_index=True))

@@ -154,7 +154,8 @@ class PrepareSettings(DrawingSettings, RunSettings):
     system_prompt_limit: int = 0
     """Maximum number of system prompts drawn or mined, chosen at random; 0 takes all."""
     dev_share: float = 0.05
-    """Share of the prompts of diffusiondb in the dev split; tables of prompts have their own splits."""
+    """Share of the prompts of diffusiondb in the dev split, which takes whole series: edits of a prompt stay together.
+    Tables of prompts have their own splits."""
     max_bad_share: float = 0.01
     """Maximum share of missing or broken images before the stage fails."""
     batch_size: int = 64

@@ -85,7 +85,8 @@ class RewritesSettings(RunSettings):
     evaluation: EvaluationSetSettings = field(default_factory=EvaluationSetSettings)
     """Evaluation sets whose prompts are removed."""
     dev_share: float = 0.1
-    """Share of the user prompts in the dev split; a table of user prompts has its own splits."""
+    """Share of the user prompts in the dev split, in whole series as for prepare; a table of user prompts has its own
+    splits."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
