@@ -18,13 +18,14 @@ from .text.webui_syntax import plain_prompt
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 __all__ = [  # with names of prip.text.prompts
     "MAX_CHARACTERS",
     "PripProcessor",
     "check_user_prompt",
     "check_user_prompts",
+    "encode_for_encoder",
     "load_tokenizer",
     "modifiers_added",
     "own_words",
@@ -32,6 +33,8 @@ __all__ = [  # with names of prip.text.prompts
 ]
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+UNLIMITED = 10**9
+"""A tokenizer whose model_max_length is as large has no limit"""
 
 
 class PripProcessor:
@@ -61,22 +64,14 @@ class PripProcessor:
         """Tokenize the user's own words, without webui syntax, for the preference encoder.
 
         Returns:
-            input_ids and attention_mask, int64 `(batch, length)`, padded on the right; of length 0 without an encoder.
+            As `encode_for_encoder`; of length 0 without an encoder.
         """
         if self.encoder_tokenizer is None:
             import torch
 
             nothing = torch.zeros(len(user_prompts), 0, dtype=torch.long)
             return nothing, nothing
-        encoded = self.encoder_tokenizer(
-            [own_words(plain_prompt(user_prompt)) for user_prompt in user_prompts],
-            padding=True,
-            padding_side="right",
-            truncation=False,
-            return_tensors="pt",
-            verbose=False,
-        )
-        return encoded["input_ids"], encoded["attention_mask"]
+        return encode_for_encoder(self.encoder_tokenizer, user_prompts)
 
     def prefix_ids(self, user_prompt: str) -> list[int]:
         """Tokenize the prefix that the prompt decoder continues, without webui syntax and special tokens."""
@@ -112,24 +107,49 @@ class PripProcessor:
             raise CheckpointError(f"{path}: {error}") from error
 
 
+def encode_for_encoder(
+    tokenizer: PreTrainedTokenizerBase, user_prompts: Sequence[str]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokenize the user's own words, without webui syntax, for the preference encoder, in training and in use alike.
+
+    Texts longer than the tokenizer's `model_max_length` are cut: it is the length with which the encoder was trained.
+
+    Returns:
+        input_ids and attention_mask, int64 `(batch, length)`, padded on the right.
+    """
+    limit = tokenizer.model_max_length
+    encoded = tokenizer(
+        [own_words(plain_prompt(user_prompt)) for user_prompt in user_prompts],
+        padding=True,
+        padding_side="right",
+        truncation=limit < UNLIMITED,
+        max_length=limit if limit < UNLIMITED else None,
+        return_tensors="pt",
+        verbose=False,
+    )
+    return encoded["input_ids"], encoded["attention_mask"]
+
+
 def _holds_tokenizers_alone(folder: Path) -> bool:
     """Return whether a folder was written by `PripProcessor.save_pretrained` without a model."""
     return (folder / "decoder" / "tokenizer.json").is_file() and not (folder / "config.json").exists()
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | os.PathLike[str]) -> None:
-    """Write tokenizer.json and a tokenizer_config.json that names the special tokens."""
+    """Write tokenizer.json and a tokenizer_config.json that names the special tokens, and the limit if there is one."""
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     tokenizer.backend_tokenizer.save(str(target / "tokenizer.json"))
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
     config.update({name: token for name in _SPECIAL_TOKENS if (token := getattr(tokenizer, name, None)) is not None})
+    if tokenizer.model_max_length < UNLIMITED:
+        config["model_max_length"] = tokenizer.model_max_length
     text = json.dumps(config, indent=2, ensure_ascii=False)
     (target / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
 
 
 def load_tokenizer(folder: str | os.PathLike[str]) -> PreTrainedTokenizerFast:
-    """Load tokenizer.json with the special tokens in tokenizer_config.json.
+    """Load tokenizer.json with the special tokens and model_max_length in tokenizer_config.json.
 
     Raises CheckpointError, which names the file, if either is missing, unreadable or refers to code.
     """
@@ -152,4 +172,8 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> PreTrainedTokenizerFast:
     for name, token in named.items():
         if not isinstance(token, str):
             raise CheckpointError(f"{settings}: {name}: expected a token, got {tokens[name]!r:.100}")
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **named)
+    limit = config.get("model_max_length")
+    limit = UNLIMITED if limit is None else limit
+    if not isinstance(limit, int | float) or not limit >= 2:
+        raise CheckpointError(f"{settings}: model_max_length: expected a number of at least 2, got {limit!r:.100}")
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=int(min(limit, UNLIMITED)), **named)

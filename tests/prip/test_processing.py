@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
+from pathlib import Path
 
 import pytest
 
 from prip.errors import CheckpointError, InputError
-from prip.processing import PripProcessor, load_tokenizer
+from prip.loading.folders import refiner_folder
+from prip.processing import PripProcessor, encode_for_encoder, load_tokenizer, save_tokenizer
 from prip.text.prompts import MAX_CHARACTERS, check_user_prompt, own_words
 from prip.text.vocabulary import token_bytes
 
@@ -114,3 +117,21 @@ def test_missing_or_damaged_tokenizer_files_are_named(tiny_checkpoint, tmp_path,
     (folder / file).unlink()
     with pytest.raises(CheckpointError, match=f"{folder / file} is missing"):
         load_tokenizer(folder)
+
+
+def test_a_tokenizer_without_a_limit_cuts_no_prompt(tmp_path: Path) -> None:
+    folder = refiner_folder("prip-mini") / "encoder"
+    tokenizer = load_tokenizer(folder)
+    prompt = "a cat and " * 400 + "a dog"
+    assert encode_for_encoder(tokenizer, [prompt])[0].shape[1] > 800
+    save_tokenizer(tokenizer, tmp_path)
+    assert "model_max_length" not in json.loads((tmp_path / "tokenizer_config.json").read_text())
+
+
+@pytest.mark.parametrize("limit", ["long", 0, True, [3]])
+def test_a_limit_that_is_no_number_is_refused(tmp_path: Path, limit: object) -> None:
+    save_tokenizer(load_tokenizer(refiner_folder("prip-mini") / "encoder"), tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"model_max_length": limit}))
+    with pytest.raises(CheckpointError, match="model_max_length: expected a number of at least 2"):
+        load_tokenizer(tmp_path)

@@ -18,7 +18,8 @@ from transformers import AutoTokenizer, T5Config, T5Model
 
 from prip.errors import InputError
 from prip.modeling import PreferenceEncoder, PromptDecoder
-from prip.training.data.pairs import read_system_prompts
+from prip.processing import PripProcessor, load_tokenizer, save_tokenizer
+from prip.training.data.pairs import Pairs, read_preferred_images, read_system_prompts
 from prip.training.engine.callbacks import NonFiniteError
 from prip.training.from_scratch import train_encoder_tokenizer
 from prip.training.settings import (
@@ -116,6 +117,26 @@ module.run(make_settings(Path({str(tmp_path / "cut")!r}), Path({str(data)!r})))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
     logs = [(tmp_path / run / stage / "logs" / "metrics.csv").read_text() for run in ("whole", "cut")]
     assert logs[0] == logs[1]
+
+
+def test_prompts_are_read_in_training_as_in_use(tmp_path: Path, data: Path) -> None:
+    settings = encoder_settings(tmp_path, data, max_tokens=9, loop=replace(LOOP, steps=1))
+    encoder.run(settings)
+    splits = read_preferred_images(data, "preferred")
+    _, tokenizer = encoder.build_encoder(None, T5, splits)
+    module = encoder.EncoderModule(
+        PreferenceEncoder.from_pretrained(tmp_path / "encoder" / "part"), tokenizer, splits, settings
+    )
+    texts = ["a cat", "a (red:1.2) cat, .", "a cat in a park at night with " + "a red car and " * 20]
+    pairs = Pairs(texts, splits.train.image_names[: len(texts)])
+    batch = module.collate(pairs, texts)
+    assert batch["input_ids"].shape == (3, 9) and batch["attention_mask"].sum(dim=1).max() == 9
+    used = load_tokenizer(tmp_path / "encoder" / "part")
+    save_tokenizer(used, tmp_path / "again")  # as reinforcement learning does
+    for folder in (tmp_path / "encoder" / "part", tmp_path / "again"):
+        processor = PripProcessor(load_tokenizer(folder), used)
+        input_ids, attention_mask = processor.encode_user_prompts(texts)
+        assert torch.equal(input_ids, batch["input_ids"]) and torch.equal(attention_mask, batch["attention_mask"])
 
 
 @pytest.mark.parametrize("stage", STAGES)

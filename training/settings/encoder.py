@@ -51,7 +51,7 @@ class EncoderSettings(TrainSettings):
     """Probability of replacing a word of the user prompt with a pseudo-word of random letters, against overfitting to
     known subjects."""
     max_tokens: int = 128
-    """Maximum length of user prompts in training; longer ones are truncated."""
+    """Maximum length of user prompts; the encoder reads no more of longer ones, neither in training nor in use."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

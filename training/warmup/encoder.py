@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from prip.loading.strict import quiet
 from prip.modeling import PreferenceEncoder
 from prip.modeling.pretrained import load_base_tokenizer
+from prip.processing import encode_for_encoder
 
 from ..data.pairs import (
     PREFERRED_IMAGES,
@@ -48,6 +49,7 @@ class EncoderModule(StageModule):
         """Train all of the encoder on `splits` (user prompts and pivots), as `settings` say."""
         super().__init__()
         self.encoder, self.tokenizer, self.splits, self.settings = encoder, tokenizer, splits, settings
+        tokenizer.model_max_length = settings.max_tokens  # stored with the part, so that prompts in use are cut alike
         self.loop = settings.loop
         self.order = StepOrder(len(splits.train), self.loop.batch_size, self.loop.accumulate, settings.seed, self.stage)
         self.trained = train_only(self, "encoder.*")
@@ -71,10 +73,12 @@ class EncoderModule(StageModule):
 
     def collate(self, pairs: Pairs, texts: list[str]) -> dict[str, Tensor]:
         """Return the batch of these texts with the pivots of the pairs' images."""
-        options = {"truncation": True, "max_length": self.settings.max_tokens}
-        encoded = self.tokenizer(texts, padding=True, return_tensors="pt", verbose=False, **options)
-        target = self.splits.pivots[pairs.image_names]
-        return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "target": target}
+        input_ids, attention_mask = encode_for_encoder(self.tokenizer, texts)
+        return {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "target": self.splits.pivots[pairs.image_names],
+        }
 
     def training_step(self, batch: dict[str, Tensor], step: int) -> Tensor:
         pivot = self.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
