@@ -42,7 +42,7 @@ from prip.training.data.reward_statistics import RewardStatistics
 from prip.training.engine.callbacks import NonFiniteError
 from prip.training.rl import ppo
 from prip.training.rl import stage as rl
-from prip.training.runs.seeds import DEV_SEED, image_seed
+from prip.training.runs.seeds import CONFIRMING_SEED, DEV_SEED, image_seed
 from prip.training.settings import ChunkSettings, OptimizerSettings, PartsSettings, PpoSettings, RolloutSettings
 
 BASELINES = {"group": GROUP, "value": VALUE}
@@ -118,7 +118,7 @@ def test_seeds_of_training_dev_and_evaluation_are_apart(finished: dict[str, Any]
     drawn = finished["group"]["parts"].generator.drawn
     dev = {seed for prompt, seed in drawn if prompt.split(",")[0].endswith(PLACES[-1])}
     train = {seed for prompt, seed in drawn if not prompt.split(",")[0].endswith(PLACES[-1])}
-    assert dev == {DEV_SEED, DEV_SEED + 1}
+    assert dev == {first + number for first in (DEV_SEED, CONFIRMING_SEED) for number in (0, 1)}
     assert train and max(train) < DEV_SEED
     pool = {image_seed("a cat", place, 8) for place in range(8)}
     assert len(pool) == 8 and max(pool) < DEV_SEED and pool.isdisjoint(image_seed("a dog", n, 8) for n in range(8))
@@ -154,6 +154,31 @@ def test_the_warmed_up_encoder_is_measured_first_and_stays_the_best_until_a_bett
     assert first["step"] == "-1" and float(first["dev_kl"]) == 0
     best = finished["group"]["metrics"]["best"]["dev_reward"]
     assert best >= float(first["dev_reward"]) * (1 - 1e-5), "the log has six digits"
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_the_best_encoder_is_measured_again_on_other_seeds(finished: dict[str, Any], baseline: str) -> None:
+    metrics, painter = finished[baseline]["metrics"], finished[baseline]["parts"].generator
+    confirmed = metrics["confirmed"]
+    assert list(confirmed) == ["first", "last", "best"] and confirmed["first"]["dev_kl"] == 0
+    for name in ("best", "last"):
+        assert confirmed[name]["dev_kl"] == pytest.approx(metrics[name]["dev_kl"], rel=1e-5), "the same texts"
+    seeds = {seed for _, seed in painter.drawn}
+    assert {DEV_SEED, DEV_SEED + 1, CONFIRMING_SEED, CONFIRMING_SEED + 1} <= seeds
+    stored = json.loads((finished[baseline]["rl"] / "metrics.json").read_text())
+    assert stored["confirmed"] == confirmed
+
+
+def test_a_best_encoder_of_an_earlier_step_is_read_from_its_part(tmp_path: Path, warm: Path) -> None:
+    module = rl.build_module(make_parts(warm), rl_settings(tmp_path), tmp_path / "rl")
+    context, cpu = module.context, torch.device("cpu")
+    context.save_learner(tmp_path / "rl" / "part")
+    with torch.no_grad():
+        for parameter in context.learner.parameters():
+            parameter.mul_(1.5)
+    confirmed = context.confirm(2, 4, cpu)
+    assert confirmed["best"] == confirmed["first"] and confirmed["last"]["dev_kl"] > 0
+    assert context.confirm(4, 4, cpu)["best"] == confirmed["last"]
 
 
 def test_statistics_of_prepare_are_taken(tmp_path: Path, warm: Path) -> None:
@@ -298,9 +323,11 @@ rl.run(settings, make_parts(Path({str(warm)!r})))
     assert len(pd.read_parquet(tmp_path / "cut" / "rl" / "rollouts")) == 4 * 12
     parts = make_parts(warm)
     rl.run(rl_settings(tmp_path / "cut", ppo=BASELINES[baseline], resume=True), parts)
-    plain = [prompt for prompt, _ in parts.generator.drawn if "," not in prompt]
+    plain = [prompt for prompt, seed in parts.generator.drawn if "," not in prompt and seed < CONFIRMING_SEED]
     assert plain == []  # all baselines came from the cache
     whole, cut = tmp_path / "whole" / "rl", tmp_path / "cut" / "rl"
+    confirmed = [json.loads((folder / "metrics.json").read_text())["confirmed"] for folder in (whole, cut)]
+    assert confirmed[0] == confirmed[1]
     weights = [load_file(folder / "part" / "model.safetensors") for folder in (whole, cut)]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     assert (whole / "logs" / "metrics.csv").read_text() == (cut / "logs" / "metrics.csv").read_text()

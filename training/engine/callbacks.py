@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,6 +110,7 @@ class StageLoop(Callback):
         self.best_step = -1
         self.best_metrics: dict[str, float] = {}
         self.last_metrics: dict[str, float] = {}
+        self.confirmed: dict[str, dict[str, float]] = {}
 
     @property
     def seconds(self) -> float:
@@ -139,6 +142,8 @@ class StageLoop(Callback):
         last = self.steps_done == self.loop.steps
         if last or self.steps_done % self.loop.validate_every == 0:
             self._validate(trainer)
+        if last:
+            self._confirm(trainer)
         if not last and self.steps_done % self.loop.checkpoint_every == 0:
             self._save(trainer)
 
@@ -173,6 +178,11 @@ class StageLoop(Callback):
                 for target in targets if trainer.is_global_zero else []:
                     replace_folder(target, self._module.export)
 
+    def _confirm(self, trainer: L.Trainer) -> None:
+        trainer.strategy.barrier()  # until the first process has exported the best part
+        with trainer.precision_plugin.val_step_context(), measuring(self._module):
+            self.confirmed = self._module.confirm(self.best_step, self.steps_done)
+
     def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         kept = _trained_keys(module)
         checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in kept}
@@ -186,12 +196,19 @@ class StageLoop(Callback):
 
 
 def measure(module: StageModule) -> dict[str, float]:
-    """Return module.evaluate() in eval mode and without gradients; every submodule keeps its mode afterwards."""
+    """Return module.evaluate(), as `measuring` has it."""
+    with measuring(module):
+        return module.evaluate()
+
+
+@contextmanager
+def measuring(module: StageModule) -> Iterator[None]:
+    """Keep a module in eval mode and without gradients; every submodule has its own mode afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
         with torch.no_grad():
-            return module.evaluate()
+            yield
     finally:
         for part, mode in modes:
             part.training = mode

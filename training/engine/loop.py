@@ -109,6 +109,7 @@ def train(
         "best_step": progress.best_step,
         "best": progress.best_metrics,
         "last": progress.last_metrics,
+        **({"confirmed": progress.confirmed} if progress.confirmed else {}),
         "trained_parameters": sum(number_of_weights(value) for value in parameters if value.requires_grad),
         "parameters": sum(number_of_weights(value) for value in parameters),
         "seconds": round(progress.seconds, 1),

@@ -19,6 +19,12 @@ def count() -> int:
     return distributed.get_world_size() if _several() else 1
 
 
+def wait() -> None:
+    """Return when all processes have called this."""
+    if count() > 1:
+        distributed.barrier()
+
+
 def gather_rows(own: Tensor, group: int = 1) -> Tensor:
     """Return the rows of all processes, in the order in which a single process would have them.
 

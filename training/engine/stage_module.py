@@ -49,6 +49,16 @@ class StageModule(L.LightningModule):
     def export(self, folder: Path) -> None:
         """Write the trained part into the empty folder `folder`. Called in the first process only."""
 
+    def confirm(self, best_step: int, last_step: int) -> dict[str, dict[str, float]]:
+        """Measure the part before the first step, the best and the last once more, where `evaluate` is noisy.
+
+        Called as `evaluate` is, after the last step; nothing random follows it.
+
+        Returns:
+            Metrics of first, best and last; empty if `evaluate` is exact.
+        """
+        return {}
+
     def facts(self) -> dict[str, float]:
         """Return entries of metrics.json beside the dev metrics."""
         return {}

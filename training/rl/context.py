@@ -6,7 +6,7 @@ import copy
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from prip.errors import InputError
 from prip.fingerprints import check_unchanged, fingerprints, freeze
+from prip.modeling import PreferenceEncoder, PripModel
 from prip.processing import save_tokenizer
 from prip.refiner import Refiner
 from prip.rewards import StandardisedSum
@@ -23,7 +24,7 @@ from ..rollouts.image_scorer import ImageScorer, PlainScoreCache
 from ..rollouts.offloading import Offloading, parts_device
 from ..rollouts.policy import Learner, Policy, Refinement
 from ..rollouts.scores import GainScorer, Scores, rollout_table, write_rollouts
-from ..runs.seeds import derive_seed, image_seed, permutation_indices
+from ..runs.seeds import CONFIRMING_SEED, derive_seed, image_seed, permutation_indices
 from ..settings import RlSettings
 from .dev_split import DevSplit
 from .parts import RlParts, reward_statistics
@@ -138,6 +139,34 @@ class RlContext:
         rollouts = self.settings.rollouts
         if rollouts.preview_every and (last or iteration % rollouts.preview_every == 0):
             self.dev.preview(self.folder / "previews" / f"iteration-{iteration:06}.png", rollouts.preview_prompts)
+
+    def confirm(self, best_step: int, last_step: int, device: torch.device) -> dict[str, dict[str, float]]:
+        """Measure the dev split again, on image seeds that did not choose the best part.
+
+        Among many noisy measurements the largest is too large; these say what the best part is worth. All processes
+        must call this after the last step.
+
+        Returns:
+            Metrics as of `DevSplit.measure` of the learner before the first step (first), in FOLDER/part (best), and
+            now (last).
+        """
+        metrics = {"first": self._measured(self.reference, device), "last": self._measured(self.learner, device)}
+        same = {0: "first", last_step: "last"}.get(best_step)
+        if same is not None:
+            return metrics | {"best": metrics[same]}
+        best = type(self.learner).from_pretrained(self.folder / "part", dtype=self.learner.dtype)
+        freeze(best)
+        torch.nn.Module.to(best, device)
+        return metrics | {"best": self._measured(best, device)}
+
+    def _measured(self, part: Learner, device: torch.device) -> dict[str, float]:
+        """Return the metrics of `part` in place of the learner, on the image seeds from CONFIRMING_SEED on."""
+        whole = self.parts.model
+        model = (
+            PripModel(part, whole.decoder) if isinstance(part, PreferenceEncoder) else PripModel(whole.encoder, part)
+        )
+        policy = _policy(replace(self.parts, model=model), self.settings, self.policy.offloading)
+        return replace(self.dev, policy=policy, first_seed=CONFIRMING_SEED).measure(part, self.reference, device)
 
     def save_learner(self, folder: Path) -> None:
         """Write the learner with its tokenizer."""

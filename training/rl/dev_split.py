@@ -26,6 +26,8 @@ class DevSplit:
     scorer: GainScorer
     chunk: int
     """Refinements whose log-probabilities are computed at once"""
+    first_seed: int = DEV_SEED
+    """First image seed of each prompt"""
 
     @torch.no_grad()
     def measure(self, part: Learner, reference: Learner, device: torch.device) -> dict[str, float]:
@@ -39,7 +41,7 @@ class DevSplit:
         processes, count = ranks.count(), len(self.prompts)
         indices = range(ranks.rank(), -(-count // processes) * processes, processes)
         refinements = self.policy.refine([self.prompts[index % count] for index in indices])
-        seeds = [list(range(DEV_SEED, DEV_SEED + self.images_per_prompt)) for _ in refinements]
+        seeds = [list(range(self.first_seed, self.first_seed + self.images_per_prompt)) for _ in refinements]
         scores = self.scorer.score(refinements, seeds)
         batch = self.policy.collate(refinements)
         # The KL is summed over the whole vocabulary, not estimated from the tokens chosen.

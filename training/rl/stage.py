@@ -237,6 +237,10 @@ class RlModule(StageModule):
         refined, plain = self.images_drawn.tolist()
         return metrics | {"images_refined": refined, "images_plain": plain}
 
+    def confirm(self, best_step: int, last_step: int) -> dict[str, dict[str, float]]:
+        """Measure the dev split of the first, the best and the last learner on other image seeds."""
+        return self.context.confirm(best_step, last_step, self.device)
+
     def on_train_start(self) -> None:
         self._before = self.context.fingerprints()
 

@@ -166,6 +166,8 @@ class TrlRun(TrainerCallback):
                 setattr(self, name, value)
         self.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         self.context.check_frozen(before)
+        ranks.wait()  # until the first process has exported the best part
+        confirmed = self.context.confirm(self.best_step, self.loop.steps, self.device)
         _log.info("%s: best dev_reward %.6g after step %d", STAGE, self.best_metrics["dev_reward"], self.best_step)
         return {
             "stage": STAGE,
@@ -173,6 +175,7 @@ class TrlRun(TrainerCallback):
             "best_step": self.best_step,
             "best": self.best_metrics,
             "last": self.last_metrics,
+            "confirmed": confirmed,
             "trained_parameters": sum(value.numel() for value in self.trained),
             "parameters": sum(value.numel() for value in self.encoder.parameters()),
             "seconds": round(self._seconds, 1),

@@ -14,6 +14,8 @@ import torch
 
 DEV_SEED = 900_000
 """First image seed of the dev split; those of RL lie below it, those of evaluation from 3,000,000,000 on."""
+CONFIRMING_SEED = 950_000
+"""First image seed with which the chosen part is measured again, on seeds that took no part in the choice."""
 DRAWING_SEEDS = 2**31
 """Image seeds of training data lie in range(DRAWING_SEEDS)."""
 
