@@ -35,6 +35,7 @@ from made_rl import (
 from PIL import Image
 from safetensors.torch import load_file
 
+import prip.fingerprints
 from prip.errors import CheckpointError, InputError, PripError
 from prip.fingerprints import fingerprint
 from prip.refiner import Refiner
@@ -393,6 +394,23 @@ def test_dropout_stays_off(tmp_path: Path, warm: Path) -> None:
     module = make_module(tmp_path, warm)
     module.train()
     assert not any(part.training for part in module.modules())
+
+
+def test_only_the_first_process_hashes_the_frozen_parts(
+    tmp_path: Path, warm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, hashed = rl.build_module(make_parts(warm), rl_settings(tmp_path), tmp_path / "rl").context, []
+    real = prip.fingerprints.fingerprint
+    monkeypatch.setattr(prip.fingerprints, "fingerprint", lambda part: hashed.append(part) or real(part))
+    before = context.fingerprints()
+    context.check_frozen(before)
+    assert len(hashed) == 2 * len(before) > 0
+    hashed.clear()
+    monkeypatch.setenv("RANK", "1")
+    context.check_frozen(context.fingerprints())
+    monkeypatch.setattr(rl, "train", lambda *_, **options: {"last": {"images_refined": 0, "images_plain": 0}})
+    rl.run(rl_settings(tmp_path), make_parts(warm))
+    assert hashed == []
 
 
 def test_a_frozen_part_that_moves_is_found_out(tmp_path: Path, warm: Path) -> None:

@@ -24,6 +24,7 @@ from ..rollouts.image_scorer import ImageScorer, PlainScoreCache
 from ..rollouts.offloading import Offloading, parts_device
 from ..rollouts.policy import Learner, Policy, Refinement
 from ..rollouts.scores import GainScorer, Scores, rollout_table, write_rollouts
+from ..runs.processes import process_rank
 from ..runs.seeds import CONFIRMING_SEED, derive_seed, image_seed, permutation_indices
 from ..settings import RlSettings
 from .dev_split import DevSplit
@@ -174,12 +175,13 @@ class RlContext:
         save_tokenizer(getattr(self.parts.processor, f"{self.settings.learns}_tokenizer"), folder)
 
     def fingerprints(self) -> dict[str, str]:
-        """Return a hash of each frozen part."""
-        return fingerprints(self.frozen)
+        """Return a hash of each frozen part, in the first process; others, which hold the same parts, hash nothing."""
+        return {} if process_rank() else fingerprints(self.frozen)
 
     def check_frozen(self, before: dict[str, str]) -> None:
-        """Raise PripError if a frozen part differs from its hash in `before`."""
-        check_unchanged(STAGE, self.frozen, before)
+        """Raise PripError, in the first process, if a frozen part differs from its hash in `before`."""
+        if not process_rank():
+            check_unchanged(STAGE, self.frozen, before)
 
 
 def check_parts(parts: RlParts, settings: RlSettings) -> None:

@@ -261,9 +261,7 @@ def run(settings: RlSettings, parts: RlParts | None = None) -> dict[str, Any]:
         check_processes(settings)
     parts = parts or load_parts(settings)
     check_parts(parts, settings)
-    inputs = fingerprints(dict(parts.model.named_children())) | drawing_inputs(parts.generator, parts.rewards)
-    inputs["user_prompts"] = hash_of_texts([*parts.train_prompts, "", *parts.dev_prompts])
-    folder = stage_folder(settings, STAGE, inputs)
+    folder = stage_folder(settings, STAGE, {} if process_rank() else _input_hashes(parts))
     if settings.algorithm == "ppo":
         module, clip = build_module(parts, settings, folder), settings.optimizer.clip
         metrics = train(module, settings, settings.loop, folder, monitor="dev_reward", mode="max", clip=clip)
@@ -279,6 +277,12 @@ def run(settings: RlSettings, parts: RlParts | None = None) -> dict[str, Any]:
     if process_rank() == 0 and settings.push_to_hub is not None:
         publish_refiner(folder / "refiner", settings.push_to_hub, settings.private)
     return metrics
+
+
+def _input_hashes(parts: RlParts) -> dict[str, str]:
+    """Return the entries of inputs.json, which only the first process writes."""
+    inputs = fingerprints(dict(parts.model.named_children())) | drawing_inputs(parts.generator, parts.rewards)
+    return inputs | {"user_prompts": hash_of_texts([*parts.train_prompts, "", *parts.dev_prompts])}
 
 
 def check_processes(settings: RlSettings) -> None:
