@@ -295,6 +295,18 @@ def test_an_earlier_run_is_neither_lost_nor_mixed(tmp_path: Path) -> None:
     assert yaml.safe_load((tmp_path / "toy" / "settings.yaml").read_text())["lr"] == 0.1
 
 
+def test_a_run_of_an_earlier_version_resumes_without_settings_that_it_did_not_have(tmp_path: Path) -> None:
+    go(Toy, settings_in(tmp_path))
+    path = tmp_path / "toy" / "settings.yaml"
+    stored = yaml.safe_load(path.read_text())
+    del stored["loop"]["keep_parts"]
+    path.write_text(yaml.safe_dump(stored))
+    loop = replace(settings_in(tmp_path).loop, keep_parts=True)
+    with pytest.raises(InputError, match="but loop.keep_parts was False, is True$"):
+        go(Toy, settings_in(tmp_path, loop=loop, resume=True))
+    assert go(Toy, settings_in(tmp_path, resume=True))[1]["steps"] == STEPS
+
+
 def test_another_seed_gives_other_weights(tmp_path: Path, whole: Any) -> None:
     settings = ToySettings(run=tmp_path, device="cpu", progress=False, seed=4)
     assert not torch.equal(go(Toy, settings)[0].linear.weight, whole(Toy)[1].linear.weight)
@@ -314,6 +326,23 @@ def test_optimizers_lower_a_loss(name: str) -> None:
         weight.square().sum().backward()
         optimizer.step()
     assert weight.square().sum().item() < 1.0
+
+
+def test_scaled_steps_are_relative_to_a_matrix_and_others_are_not() -> None:
+    """With scale_parameter, a rate of .01 changes a matrix by 1 %, whatever its scale; parameters that start at 0 move
+    by the rate itself."""
+    settings = OptimizerSettings(name="adafactor", lr=0.01, scale_parameter=True)
+    small, large, head = (nn.Parameter(torch.full((4, 4), scale)) for scale in (0.02, 5.0, 0.0))
+    optimizer = build_optimizer(settings, [small, large], new=[head])
+    (small.sum() + large.sum() + head.sum()).backward()
+    optimizer.step()
+    steps = [start - value[0, 0].item() for start, value in ((0.02, small), (5.0, large), (0.0, head))]
+    assert steps == pytest.approx([0.0002, 0.05, 0.01], rel=1e-3)
+    whole = nn.Parameter(torch.full((4, 4), 0.02))
+    optimizer = build_optimizer(OptimizerSettings(name="adafactor", lr=0.01), [whole])
+    whole.sum().backward()
+    optimizer.step()
+    assert whole[0, 0].item() == pytest.approx(0.01, rel=1e-3)
 
 
 def test_learning_rate_by_hand() -> None:

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -69,19 +70,38 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
 
 
-def build_optimizer(settings: OptimizerSettings, parameters: Iterable[nn.Parameter], fused: bool = True) -> Optimizer:
-    """Return the optimizer of `parameters`. With `fused`, adamw runs in one kernel, for which Lightning cannot clip
-    gradients in mixed precision."""
+def build_optimizer(
+    settings: OptimizerSettings,
+    parameters: Iterable[nn.Parameter],
+    fused: bool = True,
+    *,
+    new: Iterable[nn.Parameter] = (),
+    new_lr: float | None = None,
+) -> Optimizer:
+    """Return an optimizer.
+
+    Args:
+        settings: Its settings.
+        parameters: The parameters to train.
+        fused: Whether adamw runs in one kernel, for which Lightning cannot clip gradients in mixed precision.
+        new: Parameters that start at 0, as a second group: steps relative to their size would never move them, so
+            scale_parameter does not apply.
+        new_lr: Learning rate of `new`; None is settings.lr.
+    """
+    groups: list[dict[str, Any]] = [{"params": list(parameters)}]
+    if added := list(new):
+        groups.append({"params": added, "lr": settings.lr if new_lr is None else new_lr})
     if settings.name == "adafactor":
+        for group, scaled in zip(groups, (settings.scale_parameter, False), strict=False):
+            group["scale_parameter"] = scaled
         return Adafactor(
-            list(parameters),
+            groups,
             lr=settings.lr,
             weight_decay=settings.weight_decay,
-            scale_parameter=False,
             relative_step=False,
             warmup_init=False,
         )
-    return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused)
+    return torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused)
 
 
 def build_scheduler(settings: OptimizerSettings, optimizer: Optimizer, steps: int) -> LambdaLR:

@@ -199,13 +199,13 @@ def plain_checkpoint(folder: Path, module: StageModule) -> dict[str, Any]:
     }
     # The optimizer state, in the order of the parameters in a fresh optimizer.
     fresh = module.configure_optimizers()["optimizer"]
-    (group,) = fresh.param_groups
     states = {}
-    for index, value in enumerate(group["params"]):
+    for index, value in enumerate(value for group in fresh.param_groups for value in group["params"]):
         states[index] = {kind: _read(universal, names[id(value)], kind, value.shape) for kind in _MOMENTS}
         states[index]["step"] = torch.tensor(float(checkpoint["global_steps"]))  # one tensor each: updated in place
     groups = fresh.state_dict()["param_groups"]
-    groups[0]["lr"] = checkpoint["lr_schedulers"][0]["_last_lr"][0]
+    for group, rate in zip(groups, checkpoint["lr_schedulers"][0]["_last_lr"], strict=True):
+        group["lr"] = rate
     shutil.rmtree(universal)
     optimizer = {"state": states, "param_groups": groups}
     return checkpoint | {"state_dict": weights | buffers, "optimizer_states": [optimizer]}

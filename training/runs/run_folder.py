@@ -6,8 +6,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +117,27 @@ def check_folder(settings: RunSettings, stage: str) -> None:
     if not settings.resume:
         raise InputError(f"run: {folder} holds an earlier run: add --resume to continue or --overwrite to replace it")
     stored = yaml.safe_load(path.read_text(encoding="utf-8"))
-    old, new = flat(_compared(stored)), flat(_compared(_plain(settings)))
+    new = flat(_compared(_plain(settings)))
+    # Settings that did not exist yet when the run began had the effect of their defaults.
+    old = _defaults(settings, new) | flat(_compared(stored))
     changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     if changed:
         pairs = "; ".join(f"{name} was {old.get(name)}, is {new.get(name)}" for name in changed)
         raise InputError(f"resume: expected the settings with which {folder} began, but {pairs}")
+
+
+def _defaults(settings: RunSettings, names: Iterable[str]) -> dict[str, Any]:
+    """Return the defaults of those settings, by dotted name, that have one."""
+    defaults: dict[str, Any] = {}
+    for name in names:
+        *groups, last = name.split(".")
+        group: Any = settings
+        for part in groups:
+            group = getattr(group, part, None)
+        field = {each.name: each for each in fields(group)}.get(last) if is_dataclass(group) else None
+        if field is not None and field.default is not MISSING:
+            defaults[name] = json.loads(json.dumps(field.default, default=str))
+    return defaults
 
 
 def finished_metrics(folder: Path) -> dict[str, Any] | None:

@@ -92,9 +92,12 @@ class OptimizerSettings:
     """The optimizer and its learning rate."""
 
     name: Literal["adafactor", "adamw"] = "adamw"
-    """adafactor runs without parameter scaling and relative steps, as usual for T5; adamw has betas 0.9 and 0.999."""
+    """adafactor runs without a first moment and with the given rate; adamw has betas 0.9 and 0.999."""
     lr: float = 1e-3
     """Peak learning rate."""
+    scale_parameter: bool = False
+    """Multiply the learning rate of each weight matrix by the root mean square of its entries (at least 1e-3), as T5
+    was trained: lr is then the relative change in a step. Only for name: adafactor; adamw ignores it."""
     weight_decay: float = 0.0
     """Decoupled weight decay."""
     warmup_steps: int = 0
