@@ -351,7 +351,7 @@ def test_the_value_loss_does_not_reach_the_encoder(tmp_path: Path, warm: Path) -
     experience = make_experience(module)
     without_policy = replace(experience, advantages=torch.zeros_like(experience.advantages))
     module(without_policy, torch.arange(12))[0].backward()
-    assert module.value_head is not None and module.value_head.weight.grad.abs().sum() > 0
+    assert module.value_head is not None and module.value_head.linear.weight.grad.abs().sum() > 0
     assert all(value.grad is None or not value.grad.any() for value in module.encoder.parameters())
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..engine import ranks
 from ..rollouts.policy import ActionBatch, Learner, Refinement
@@ -14,6 +14,7 @@ from ..rollouts.scores import Scores
 from ..runs.seeds import derive_seed
 from . import ppo
 from .context import RlContext
+from .value_head import ValueHead
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class ActionFigures:
 
 @torch.no_grad()
 def action_figures(
-    context: RlContext, part: Learner, batch: ActionBatch, device: torch.device, value_head: nn.Module | None = None
+    context: RlContext, part: Learner, batch: ActionBatch, device: torch.device, value_head: ValueHead | None = None
 ) -> ActionFigures:
     """Return the figures of the actions in `batch`, which lies on the CPU, under the learning `part`."""
     columns: list[tuple[Tensor, ...]] = []
@@ -47,7 +48,7 @@ def action_figures(
         warm = context.policy.action_logits(context.reference, chunk)[0]
         values = torch.zeros(chunk.mask.shape, device=device)
         if value_head is not None:
-            values = torch.where(chunk.mask, value_head(hidden.float()).squeeze(-1), 0)
+            values = torch.where(chunk.mask, value_head(hidden), 0)
         columns.append(
             (
                 ppo.token_log_probabilities(logits, allowed, chunk.actions, chunk.mask),

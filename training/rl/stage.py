@@ -15,10 +15,10 @@ from typing import Any, cast
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from prip.errors import InputError
+from prip.errors import CheckpointError, InputError
 from prip.files import hash_of_texts
 from prip.fingerprints import fingerprints
 from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
@@ -42,6 +42,7 @@ from .context import STAGE, RlContext, RolloutBatch, build_context, check_parts
 from .log_probabilities import ActionFigures, action_figures, rollout_metrics
 from .memory import rl_memory
 from .parts import RlParts, load_parts, part_folders, prompts_file
+from .value_head import ValueHead
 
 _log = logging.getLogger(__name__)
 
@@ -80,12 +81,10 @@ class RlModule(StageModule):
         self.automatic_optimization = False
         self.context, self.ppo, self.optimizer = context, settings.ppo, settings.optimizer
         self.add_module(settings.learns, context.learner)
-        self.value_head = None
+        self.value_head: ValueHead | None = None
         if settings.ppo.baseline == "value":
             width = context.parts.model.decoder.lm.config.get_text_config().hidden_size
-            self.value_head = nn.Linear(width, 1)
-            nn.init.zeros_(self.value_head.weight)
-            nn.init.zeros_(self.value_head.bias)
+            self.value_head = ValueHead(width)
         names = trained_names(context.learner)
         self.trained = train_only(self, *names, *(["value_head.*"] if self.value_head else []))
         self.images_drawn: Tensor
@@ -219,7 +218,7 @@ class RlModule(StageModule):
             penalty = ppo.kl_loss(new, figures.reference[rows], mask, actions)
             metrics["kl_loss"] = penalty.item()
             return loss + settings.kl * penalty, metrics
-        values = self.value_head(hidden.detach().float()).squeeze(-1)
+        values = self.value_head(hidden.detach())
         value_loss = ppo.value_loss(
             values, figures.values[rows], experience.returns[rows], mask, settings.value_clip, actions
         )
@@ -227,9 +226,19 @@ class RlModule(StageModule):
         return loss + value_loss, metrics
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = build_optimizer(self.optimizer, self.trained)
+        head = [] if self.value_head is None else list(self.value_head.parameters())
+        learner = self.trained[: len(self.trained) - len(head)]  # train_only returned the head last
+        optimizer = build_optimizer(self.optimizer, learner, new=head, new_lr=self.ppo.value_lr)
         scheduler = build_scheduler(self.optimizer, optimizer, self.context.settings.loop.steps)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raise CheckpointError for the value head of earlier versions, which read hidden states as they are."""
+        if "value_head.weight" in checkpoint.get("state_dict", {}):
+            raise CheckpointError(
+                "resume: expected a value head that reads normalised hidden states, got one of an earlier version: "
+                "start again with --overwrite"
+            )
 
     def evaluate(self) -> dict[str, float]:
         """Return the metrics of the dev split and the images drawn in training so far, refined and plain."""

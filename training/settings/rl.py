@@ -106,6 +106,8 @@ class PpoSettings:
     """Clipping range of the ratio of new to old probabilities, around 1."""
     value_clip: float = 0.2
     """Clipping range of a value around its old one; only for baseline: value."""
+    value_lr: float | None = None
+    """Peak learning rate of the value head; null means optimizer.lr. Only for baseline: value."""
     kl: float = 0.03
     """Weight of the KL divergence from the warmed-up model."""
     entropy: float = 0.0
@@ -119,8 +121,8 @@ class PpoSettings:
         check_at_least(self, 1, "epochs", "minibatch")
         check_at_least(self, 0, "kl", "entropy")
         check_fraction(self, "discount", "trace")
-        for name in ("ratio_clip", "value_clip"):
-            if not getattr(self, name) > 0:
+        for name in ("ratio_clip", "value_clip", "value_lr"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise InputError(f"{name}: expected a number above 0, got {getattr(self, name)!r}")
 
 
