@@ -178,11 +178,16 @@ def build_networks(device: Device, sizes: Sizes, dtype: torch.dtype) -> dict[str
 
 
 def build_generator(device: Device, sizes: Sizes, dtype: torch.dtype, options: Mapping[str, Any]) -> DiffusersGenerator:
-    """Build Stable Diffusion with PRIP's default sampler; options are those of `DrawingOptions`."""
+    """Build Stable Diffusion with PRIP's default sampler; options are those of `DrawingOptions`, and
+    safety_checker."""
     from diffusers import PNDMScheduler, StableDiffusionPipeline
 
     networks = build_networks(device, sizes, dtype)
     edge = networks["safety_checker"].config.vision_config.image_size
+    drawing = dict(options)
+    checked = drawing.pop("safety_checker", True)
+    if not checked:
+        networks["safety_checker"] = None
     published = PNDMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
     )
@@ -191,8 +196,9 @@ def build_generator(device: Device, sizes: Sizes, dtype: torch.dtype, options: M
         tokenizer=clip_prompt_tokenizer(),
         scheduler=make_scheduler(DEFAULT, published),
         feature_extractor=CLIPImageProcessor(size={"shortest_edge": edge}, crop_size={"height": edge, "width": edge}),
+        requires_safety_checker=checked,
     )
-    return DiffusersGenerator(pipeline, DrawingOptions(**options))
+    return DiffusersGenerator(pipeline, DrawingOptions(**drawing))
 
 
 def build_reward(device: Device, sizes: Sizes, dtype: torch.dtype, name: str) -> Any:

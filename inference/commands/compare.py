@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,6 +93,11 @@ def _print_scores(columns: Sequence[Column]) -> None:
     names = list(columns[0].scores)
     name_width = max(map(len, ("mean score", *names)))
     print(f"\n{'mean score':<{name_width}}", *(f" {column.title:>9}" for column in columns))
+    # Means are over the seeds whose images all have scores: a difference of the prompts, not of the seeds.
+    pairs = list(zip(*(next(iter(column.scores.values()), ()) for column in columns), strict=True))
+    scored = [row for row, scores in enumerate(pairs) if not any(map(math.isnan, scores))]
     for name in names:
-        means = (sum(column.scores[name]) / len(column.scores[name]) for column in columns)
-        print(f"{name:<{name_width}}", *(f" {mean:>9.3f}" for mean in means))
+        means = [sum(column.scores[name][row] for row in scored) / max(1, len(scored)) for column in columns]
+        print(f"{name:<{name_width}}", *(f" {mean:>9.3f}" if scored else f" {'no score':>9}" for mean in means))
+    if len(scored) < len(pairs):
+        print(f"{len(pairs) - len(scored)} of {len(pairs)} seeds left out: the safety checker blackened an image")

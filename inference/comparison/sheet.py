@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ PAPER, INK, FAINT, BETTER = "#ffffff", "#1c1f26", "#6b7280", "#15803d"
 
 @dataclass(frozen=True)
 class Column:
-    """A prompt with its images, and one score per image for each reward."""
+    """A prompt with its images, and one score per image for each reward, NaN if it could not be scored."""
 
     title: str
     prompt: str
@@ -63,7 +64,7 @@ def draw_sheet(columns: Sequence[Column], seeds: Sequence[int], format_name: str
             sheet.paste(pixels.resize((width, height), image_module.Resampling.NEAREST), (left, y))
             lines = [("seed", str(seed), INK)]
             for name in names:
-                shown = f"{column.scores[name][row]:.2f}"
+                shown = _as_text(column.scores[name][row])
                 lines.append((name, shown, BETTER if shown == _winner(columns, name, row) else INK))
             for line, (label, value, colour) in enumerate(lines):
                 top_of_line = y + height + 8 + SCORE_LINE * line
@@ -81,7 +82,14 @@ def draw_sheet(columns: Sequence[Column], seeds: Sequence[int], format_name: str
 
 
 def _winner(columns: Sequence[Column], name: str, row: int) -> str | None:
-    """Return the highest score of a row as it is shown, or None for a tie or a single column."""
-    shown = [f"{column.scores[name][row]:.2f}" for column in columns]
+    """Return the highest score of a row as it is shown, or None for a tie, a single column or a missing score."""
+    scores = [column.scores[name][row] for column in columns]
+    if any(math.isnan(score) for score in scores):
+        return None
+    shown = [_as_text(score) for score in scores]
     best = max(shown, key=float)
     return best if len(shown) > 1 and shown.count(best) == 1 else None
+
+
+def _as_text(score: float) -> str:
+    return "no score" if math.isnan(score) else f"{score:.2f}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prip.errors import require
+from prip.generators.safety import blackened
 from prip.loading.folders import refiner_folder
 
 from ..checkpoint_parts import load_rewards
@@ -72,11 +74,18 @@ class Workbench:
         """Draw each prompt from its seed, and score the image for its user prompt. Needs a generator.
 
         Returns:
-            The images, and one score per image for each reward, by name.
+            The images, and one score per image for each reward, by name; NaN for an image that the generator's safety
+            checker blackened.
         """
         assert self.generator is not None
         images = self.generator(prompts, seeds)
-        return images, {reward.name: reward(user_prompts, images).tolist() for reward in self.rewards}
+        shown = (~blackened(self.generator, images)).nonzero().squeeze(1).tolist()
+        scores = {reward.name: [math.nan] * len(images) for reward in self.rewards}
+        for reward in self.rewards if shown else ():
+            found = reward([user_prompts[row] for row in shown], images[shown]).tolist()
+            for row, score in zip(shown, found, strict=True):
+                scores[reward.name][row] = score
+        return images, scores
 
     def before_after(
         self, user_prompt: str, refined_prompt: str, seeds: Sequence[int], progress: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class Picture:
     width: int
     height: int
     scores: Mapping[str, float]
+    """By reward; empty for an image that the generator's safety checker blackened"""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,9 @@ class Board:
         return tuple(dict.fromkeys((self.user_prompt, self.refined_prompt)))
 
     def means(self) -> dict[str, list[float]]:
-        """Return each reward's mean scores over the pairs so far, one per text."""
-        columns = list(zip(*(pair.pictures for pair in self.pairs), strict=True))
+        """Return each reward's mean scores over the pairs so far that could be scored, one per text."""
+        scored = [pair for pair in self.pairs if all(picture.scores for picture in pair.pictures)]
+        columns = list(zip(*(pair.pictures for pair in scored), strict=True))
         names = columns[0][0].scores if columns else ()
         return {
             name: [sum(picture.scores[name] for picture in column) / len(column) for column in columns]
@@ -90,7 +93,8 @@ class Easel:
         key = (user_prompt, text, seed)
         if key not in self._kept:
             images, scores = self._bench.draw([user_prompt], [text], [seed])
-            self._kept[key] = save(images[0], {name: values[0] for name, values in scores.items()}, self._folder)
+            known = {name: values[0] for name, values in scores.items() if not math.isnan(values[0])}
+            self._kept[key] = save(images[0], known, self._folder)
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)[1].path.unlink(missing_ok=True)
         self._kept.move_to_end(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
@@ -152,7 +153,10 @@ def _add_images(
 
         def drawings(group: Sequence[Drawing]) -> Drawings:
             images = [drawn[drawing] for drawing in group]
-            scores = {name: [image.scores[name] for image in images] for name in images[0].scores}
+            scores = {
+                name: [None if math.isnan(score := image.scores[name]) else score for image in images]
+                for name in images[0].scores
+            }
             return Drawings(images=[image.png for image in images], scores=scores)
 
         answers = [

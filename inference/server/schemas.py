@@ -206,8 +206,9 @@ class RefineAnswer(AnswerBody):
 class Drawings(AnswerBody):
     images: list[str]
     """PNG files in base64, one per seed."""
-    scores: dict[str, list[float]]
-    """Each loaded reward's scores of the images for the user prompt."""
+    scores: dict[str, list[float | None]]
+    """Each loaded reward's scores of the images for the user prompt; null for an image that the generator's safety
+    checker blackened."""
 
 
 class DrawnPrompt(AnswerBody):

@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..loading.strict import quiet
 from .families import FAMILIES, PipelineTokens, PromptEncodings, denoiser, family_of, native_size, unlogged_truncation
 from .pipelines import DEFAULTS_FILE, PipelineOptions, Upscaler, default_guidance, load_pipeline, load_upscaler
+from .safety import CHECKER
 from .seeded import STREAMS, UPSCALER_STREAMS, no_other_randomness, seeded
 from .sur_adapter import SurAdapter, load_sur_adapter
 
@@ -157,6 +158,11 @@ class DiffusersGenerator:
             text += f", upscaled by {self.upscaler.name}: guidance {self.upscaler.guidance}, "
             text += _sampler(self.upscaler.pipeline)
         return text
+
+    @property
+    def has_safety_checker(self) -> bool:
+        """Whether a safety checker may blacken images, see `blackened`."""
+        return any(stage.components.get(CHECKER) is not None for stage in self._pipelines)
 
     def show_progress(self, label: str | None) -> None:
         """Show a progress bar of the steps on stderr, with this label; None, as at first, shows none."""

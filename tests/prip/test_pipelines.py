@@ -10,6 +10,7 @@ from tiny_parts import USER_PROMPTS
 
 from prip.errors import CheckpointError, InputError
 from prip.generators import load_generator
+from prip.generators.safety import blackened
 
 pytest.importorskip("diffusers", reason="the generate extra is not installed")
 
@@ -140,7 +141,11 @@ def test_the_safety_checker_goes_only_when_asked(sd_folder):
     assert free.pipeline.safety_checker is None
     strict = load_generator(sd_folder, device="cpu", steps=2)
     strict.pipeline.safety_checker.forward = lambda images, clip_input: (0 * images, [True] * len(images))
-    assert strict(PROMPTS[:1], [1]).max() == 0 and free(PROMPTS[:1], [1]).max() > 0
+    black, shown = strict(PROMPTS[:1], [1]), free(PROMPTS[:1], [1])
+    assert black.max() == 0 and shown.max() > 0
+    images = torch.cat([black, shown])
+    assert blackened(strict, images).tolist() == [True, False]
+    assert blackened(free, images).tolist() == [False, False] and blackened(strict, images[:0]).tolist() == []
 
 
 def test_a_tuned_unet_takes_the_pipelines_place(sd_folder, tmp_path):

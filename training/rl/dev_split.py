@@ -64,14 +64,15 @@ class DevSplit:
         mask = torch.arange(kl.shape[1], device=device) < lengths.unsqueeze(1)
         separator = self.policy.refiner.sampler.separator
         modifiers = gather(torch.tensor([refinement.actions.count(separator) + 1 for refinement in refinements]))
+        scored = ~gather(scores.blackened)
         metrics = {
-            "dev_reward": gather(scores.gain).mean().item(),
+            "dev_reward": gather(scores.gain)[scored].mean().item(),
             "dev_kl": ppo.masked_mean(kl, mask).item(),
             "dev_modifiers": modifiers.double().mean().item(),
             "dev_response_length": lengths.float().mean().item(),
         }
         for name in scores.refined:
-            metrics[f"dev_reward_{name}"] = gather(scores.raw_gain(name)).mean().item()
+            metrics[f"dev_reward_{name}"] = gather(scores.raw_gain(name))[scored].mean().item()
         return metrics
 
     def preview(self, path: Path, count: int) -> None:

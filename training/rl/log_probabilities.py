@@ -75,9 +75,11 @@ def rollout_metrics(
     too_long = [
         float(generator.count_tokens(refinement.refined_prompt) > generator.token_limit) for refinement in refinements
     ]
-    drawn = ranks.total(torch.tensor([scores.drawn_refined, scores.drawn_plain], device=device)).tolist()
+    counts = torch.tensor([scores.drawn_refined, scores.drawn_plain, scores.left_out], device=device)
+    drawn = ranks.total(counts).tolist()
+    scored = ~gather(scores.blackened)
     metrics = {
-        "reward": gather(scores.gain).mean().item(),
+        "reward": gather(scores.gain)[scored].mean().item(),
         "kl": ppo.masked_mean(whole.old - whole.reference, mask).item(),
         "entropy": ppo.masked_mean(whole.entropy, mask).item(),
         "response_length": lengths.float().mean().item(),
@@ -85,7 +87,8 @@ def rollout_metrics(
         "over_token_limit": gather(too_long).mean().item(),
         "drawn_refined": float(drawn[0]),
         "drawn_plain": float(drawn[1]),
+        "blackened": float(drawn[2]),
     }
     for name in scores.refined:
-        metrics[f"reward_{name}"] = gather(scores.raw_gain(name)).mean().item()
+        metrics[f"reward_{name}"] = gather(scores.raw_gain(name))[scored].mean().item()
     return metrics

@@ -128,7 +128,8 @@ def reward_statistics(parts: RlParts, settings: RlSettings, folder: Path, scorer
         order = permutation_indices(0, count, len(prompts), settings.seed, "rl", "statistics")
         seeds = [image_seed(prompts[index], number // len(prompts) % pool, pool) for number, index in enumerate(order)]
         user_prompts = [prompts[index] for index in order]
-        statistics = RewardStatistics.measure(scorer.score_plain(user_prompts, seeds, "statistics"))
+        plain = scorer.score_plain(user_prompts, seeds, "statistics")
+        statistics = RewardStatistics.measure({name: values[~plain.blackened] for name, values in plain.items()})
     statistics.write(stored)
     return statistics
 

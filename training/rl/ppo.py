@@ -108,15 +108,19 @@ def generalized_advantages(
         return advantages, advantages + values
 
 
-def group_advantages(scores: Tensor, group_size: int, epsilon: float = 1e-4) -> Tensor:
+def group_advantages(scores: Tensor, group_size: int, epsilon: float = 1e-4, scored: Tensor | None = None) -> Tensor:
     """Return (score - mean of its group) / (deviation of its group + epsilon), (batch,).
 
     Consecutive rows form a group: the `group_size` refinements of one user prompt. The deviation is unbiased; a group
-    of equal scores has advantage 0.
+    of equal scores has advantage 0. Rows that are not `scored`, bool (batch,), belong to no group and have advantage 0.
     """
     groups = scores.view(-1, group_size)
-    centred = groups - groups.mean(dim=1, keepdim=True)
-    return (centred / (groups.std(dim=1, keepdim=True) + epsilon)).view(-1)
+    kept = torch.ones_like(groups, dtype=torch.bool) if scored is None else scored.view(-1, group_size)
+    count = kept.sum(dim=1, keepdim=True)
+    mean = torch.where(kept, groups, 0).sum(dim=1, keepdim=True) / count.clamp(min=1)
+    centred = torch.where(kept, groups - mean, 0)
+    deviation = (centred.square().sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
+    return (centred / (deviation + epsilon)).view(-1)
 
 
 def policy_loss(

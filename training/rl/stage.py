@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -138,10 +138,13 @@ class RlModule(StageModule):
         figures = action_figures(context, context.learner, batch, self.device, self.value_head)
         metrics = rollout_metrics(context, refinements, scores, figures, self.device)
         self.images_drawn += torch.tensor([metrics["drawn_refined"], metrics["drawn_plain"]]).to(self.images_drawn)
+        # Rollouts without a score take no part in the updates.
+        batch = replace(batch, mask=batch.mask & ~scores.blackened.unsqueeze(1))
         gain, own_mask = scores.gain.to(self.device), batch.mask.to(self.device)
         lengths = ranks.gather_rows(own_mask.sum(dim=1), group)
         if self.value_head is None:
-            advantages = torch.where(own_mask, ppo.group_advantages(gain, group).unsqueeze(1), 0)
+            advantages = ppo.group_advantages(gain, group, scored=~scores.blackened.to(self.device))
+            advantages = torch.where(own_mask, advantages.unsqueeze(1), 0)
             return Experience(batch, lengths.cpu(), figures, advantages, torch.zeros_like(advantages)), metrics
         # Whitening needs the advantages of all rollouts; each process then keeps its own rows.
         whole = figures.gathered(group)

@@ -196,7 +196,7 @@ class TrlRun(TrainerCallback):
         assert [refinement.actions for refinement in rollouts.refinements] == [list(ids) for ids in completion_ids]
         iteration = rollouts.batch.iteration
         scores = context.score(rollouts.batch, rollouts.refinements)
-        if not scores.gain.isfinite().all():
+        if not scores.gain[~scores.blackened].isfinite().all():
             raise NonFiniteError(f"{STAGE}: a reward of iteration {iteration} is not finite")
         figures = action_figures(context, self.encoder, rollouts.actions, self.device)
         metrics = rollout_metrics(context, rollouts.refinements, scores, figures, self.device)
@@ -210,7 +210,13 @@ class TrlRun(TrainerCallback):
             reference=figures.reference.cpu(),
         )
         self.logger.log_metrics(metrics, iteration)
-        return scores.gain.tolist()
+        # A rollout without a score gets the mean of its user prompt's other ones, hence no advantage over them.
+        gain = scores.gain.view(-1, self.settings.rollouts.samples_per_prompt)
+        unscored = scores.blackened.view_as(gain)
+        others = torch.where(unscored, 0, gain).sum(dim=1, keepdim=True) / (~unscored).sum(dim=1, keepdim=True).clamp(
+            min=1
+        )
+        return torch.where(unscored, others, gain).flatten().tolist()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if not self.best_metrics:

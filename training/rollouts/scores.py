@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from torch import Tensor
 
 from prip.errors import CheckpointError
@@ -34,6 +35,11 @@ class Scores:
     """Images of refined prompts drawn; equal images are drawn once"""
     drawn_plain: int
     """Images of plain prompts drawn because the cache lacked them"""
+    blackened: Tensor
+    """bool (batch,): refinements without a score, NaN, because a safety checker blackened all of their images or the
+    plain ones of the same seeds"""
+    left_out: int = 0
+    """Images left out of the means because a safety checker blackened them, or the plain ones of the same seeds"""
 
     def raw_gain(self, name: str) -> Tensor:
         """Return the gain of the refined prompts over the plain ones in the reward `name`, (batch,)."""
@@ -66,9 +72,10 @@ class GainScorer:
         plain = self.images.score_plain(user_prompts, seeds, moment)
         refined = self.images.score(user_prompts, prompts, seeds)
         gain = self.total.combine(refined) - self.total.combine(plain)
+        shown = ~(refined.blackened | plain.blackened).view(len(refinements), -1)
 
         def per_refinement(values: Tensor) -> Tensor:
-            return values.view(len(refinements), -1).mean(dim=1)
+            return torch.where(shown, values.view_as(shown), 0).sum(dim=1) / shown.sum(dim=1)  # 0 / 0 is NaN
 
         return Scores(
             refined={name: per_refinement(values) for name, values in refined.items()},
@@ -76,6 +83,8 @@ class GainScorer:
             gain=per_refinement(gain),
             drawn_refined=len(set(zip(user_prompts, prompts, seeds, strict=True))),
             drawn_plain=self.images.cache.added_at(moment, zip(user_prompts, seeds, strict=True)),
+            blackened=~shown.any(dim=1),
+            left_out=int((~shown).sum()),
         )
 
 

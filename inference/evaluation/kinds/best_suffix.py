@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from prip.generators.safety import blackened
 from prip.miniature.prompts import user_prompts
 from prip.miniature.vocabulary import ATTRIBUTES
 from prip.options import check_whole
@@ -18,7 +19,7 @@ from ...checkpoint_parts import load_rewards
 from .generators import make_diffusers
 from .refiners import with_modifiers
 from .registry import Context
-from .search import OPEN, Gallery, Scores, State, ascend, modifiers_of
+from .search import OPEN, Gallery, Scores, State, ascend, mean_scores, modifiers_of
 from .seeds import search_seeds
 
 SPLIT = "dev"
@@ -87,7 +88,7 @@ class BestSuffixRefiner:
         def score(candidates: Sequence[tuple[int, State]]) -> Scores:
             drawn = [with_modifiers(prompt, modifiers_of(state)) for _, state in candidates for prompt in asked]
             times = len(candidates)
-            return gallery.scores(list(asked) * times, drawn, list(seeds) * times).reshape(times, -1).mean(1)
+            return mean_scores(gallery.scores(list(asked) * times, drawn, list(seeds) * times).reshape(times, -1))
 
         states: list[State] = [OPEN]
         values = score([(0, OPEN)])
@@ -104,8 +105,10 @@ class BestSuffixRefiner:
         for start in range(0, len(asked), self.search.batch_size):
             batch = slice(start, start + self.search.batch_size)
             images = self.generator(asked[batch], seeds[batch])
-            for reward in self.rewards:
-                scores[reward.name].append(reward(asked[batch], images).double())
+            shown = (~blackened(self.generator, images)).nonzero().squeeze(1).tolist()
+            user_prompts = [asked[batch][row] for row in shown]
+            for reward in self.rewards if shown else []:
+                scores[reward.name].append(reward(user_prompts, images[shown]).double())
         joined = {name: torch.cat(batches) for name, batches in scores.items()}
         means = {name: float(values.mean()) for name, values in joined.items()}
         return StandardisedSum(self.rewards, means, {name: float(values.std()) for name, values in joined.items()})

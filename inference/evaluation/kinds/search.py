@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prip.errors import InputError
+from prip.generators.safety import blackened
 from prip.miniature.vocabulary import ATTRIBUTES, MODIFIERS
 from prip.options import check_whole
 from prip.protocols import Generator, Reward
@@ -39,15 +41,27 @@ class Gallery:
         self._scores: dict[tuple[str, str, int], float] = {}
 
     def scores(self, user_prompts: Sequence[str], prompts: Sequence[str], seeds: Sequence[int]) -> Scores:
-        """Return the judge's scores `(n,)` of the images of (prompt, seed) for the user prompts."""
+        """Return the judge's scores `(n,)` of the images of (prompt, seed) for the user prompts; NaN for images that
+        a safety checker blackened."""
         keys = list(zip(user_prompts, prompts, seeds, strict=True))
         missing = [key for key in dict.fromkeys(keys) if key not in self._scores]
         for start in range(0, len(missing), self.batch_size):
             batch = missing[start : start + self.batch_size]
             batch_user_prompts, batch_prompts, batch_seeds = (list(column) for column in zip(*batch, strict=True))
-            scores = self.judge(batch_user_prompts, self.generator(batch_prompts, batch_seeds))
-            self._scores.update(zip(batch, scores.tolist(), strict=True))
+            images = self.generator(batch_prompts, batch_seeds)
+            shown = (~blackened(self.generator, images)).nonzero().squeeze(1).tolist()
+            self._scores.update(dict.fromkeys(batch, math.nan))
+            if shown:
+                scores = self.judge([batch_user_prompts[row] for row in shown], images[shown])
+                self._scores.update(zip((batch[row] for row in shown), scores.tolist(), strict=True))
         return np.array([self._scores[key] for key in keys], dtype=np.float64)
+
+
+def mean_scores(scores: Scores) -> Scores:
+    """Return the mean of each row without NaN; -inf for a row of NaN, which no search may choose."""
+    known = ~np.isnan(scores)
+    sums, counts = np.where(known, scores, 0).sum(1), known.sum(1)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), -np.inf)
 
 
 def ascend(score: Score, states: Sequence[State], values: Scores, options: Options) -> tuple[list[State], Scores]:
@@ -133,7 +147,7 @@ class BestRefiner:
                 asked += [user_prompts[unit]] * images
                 drawn += [with_modifiers(user_prompts[unit], modifiers_of(state))] * images
                 seeds += search_seeds(user_prompts[unit], images, self.seed)
-            return self.gallery.scores(asked, drawn, seeds).reshape(len(candidates), -1).mean(1)
+            return mean_scores(self.gallery.scores(asked, drawn, seeds).reshape(len(candidates), -1))
 
         states: list[State] = [OPEN] * len(user_prompts)
         values = score(list(enumerate(states)))

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from prip.errors import PripError
+from prip.generators.safety import blackened
 from prip.protocols import Generator, Images, Reward
 
 from ..analysis.diversity import mean_pairwise_distance
@@ -29,6 +30,8 @@ VECTOR = "vector"
 """Column of the embeddings, which are kept for the first image of the first VECTORS prompts; only embedded rows have
 it."""
 VECTORS = 512
+BLACKENED = "the safety checker blackened the image"
+"""Error of an image that is kept, but neither scored nor embedded."""
 
 
 class _Job(NamedTuple):
@@ -172,11 +175,22 @@ class Measurer:
         shown = [_Shown(job, outcome, images[outcome.address]) for job, outcome in outcomes.items() if outcome.address]
         if shown:
             self.proven.add(self.name)
+        shown = self._without_blackened(shown)
         for name in scorers:
             self._score(name, shown)
         if embed and self.embedder is not None:
             self._embed(self.embedder, shown)
         return outcomes
+
+    def _without_blackened(self, shown: list[_Shown]) -> list[_Shown]:
+        """Return the images that no safety checker blackened; for the others, note why they have no scores."""
+        kept = []
+        for one in shown:
+            if blackened(self.generator, one.image.unsqueeze(0)).item():
+                one.outcome.error = f"generator {self.name!r}: {BLACKENED}"
+            else:
+                kept.append(one)
+        return kept
 
     def _stored(self, outcomes: Iterable[_Outcome]) -> dict[str, Images]:
         read = {name: self.store.read(name) for name in dict.fromkeys(outcome.address for outcome in outcomes)}
