@@ -40,10 +40,10 @@ class Scorer:
         scores = {reward.name: np.full(len(rows), np.nan, np.float32) for reward in self._rewards}
         for batch in job_batches(job, self._batch_size, bad, self._threads):
             shown = batch.images.flatten(1).amax(dim=1) > 0
-            for index, is_shown in zip(batch.indices, shown.tolist(), strict=True):
+            for row, is_shown in zip(batch.indices, shown.tolist(), strict=True):
                 if not is_shown:
-                    bad[int(index)] = "every pixel is black, as a safety checker leaves it"
-            indices = [index for index, is_shown in zip(batch.indices, shown.tolist(), strict=True) if is_shown]
+                    bad[row] = "every pixel is black, as a safety checker leaves it"
+            indices = [row for row, is_shown in zip(batch.indices, shown.tolist(), strict=True) if is_shown]
             images = batch.images if shown.all() else batch.images[shown]
             prompts = [texts[index] for index in indices]
             for reward in self._rewards if indices else []:
