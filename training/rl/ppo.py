@@ -147,6 +147,14 @@ def kl_loss(new: Tensor, reference: Tensor, mask: Tensor, count: int | None = No
     return masked_mean(torch.expm1(difference) - difference, mask, count)
 
 
+def adapted_weight(weight: float, kl: float, target: float) -> float:
+    """Return the KL weight of the next iteration, which moves by at most 2 % towards holding `kl` at `target`.
+
+    This is the proportional controller of Ziegler et al. 2019, arXiv 1909.08593.
+    """
+    return weight * (1 + 0.1 * min(0.2, max(-0.2, kl / target - 1)))
+
+
 def clip_fraction(new: Tensor, old: Tensor, mask: Tensor, clip: float, count: int | None = None) -> Tensor:
     """Return the share of actions with a ratio exp(new - old) outside [1 - clip, 1 + clip]."""
     ratio = torch.exp(torch.where(mask, new - old, 0))

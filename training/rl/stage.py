@@ -89,6 +89,9 @@ class RlModule(StageModule):
         self.trained = train_only(self, *names, *(["value_head.*"] if self.value_head else []))
         self.images_drawn: Tensor
         self.register_buffer("images_drawn", torch.zeros(2, dtype=torch.int64))
+        self.kl_weight: Tensor | None
+        adapts = settings.ppo.kl_target is not None
+        self.register_buffer("kl_weight", torch.tensor(settings.ppo.kl, dtype=torch.float64) if adapts else None)
         self._before: dict[str, str] = {}
         self.train(False)
 
@@ -123,6 +126,9 @@ class RlModule(StageModule):
             )
             # Update the learner on them.
             metrics |= self.learn(experience, rollouts.iteration)
+        if self.kl_weight is not None and self.ppo.kl_target is not None:
+            metrics["kl_weight"] = self.kl_weight.item()
+            self.kl_weight.fill_(ppo.adapted_weight(self.kl_weight.item(), metrics["kl"], self.ppo.kl_target))
         reward = metrics.pop("reward")
         self.log_dict(metrics)
         self.log("reward", reward, prog_bar=True)
@@ -149,7 +155,8 @@ class RlModule(StageModule):
         # Whitening needs the advantages of all rollouts; each process then keeps its own rows.
         whole = figures.gathered(group)
         mask = torch.arange(whole.old.shape[1], device=self.device) < lengths.unsqueeze(1)
-        rewards = ppo.penalized_rewards(ranks.gather_rows(gain, group), whole.old, whole.reference, mask, settings.kl)
+        weight = self._kl_weight()
+        rewards = ppo.penalized_rewards(ranks.gather_rows(gain, group), whole.old, whole.reference, mask, weight)
         advantages, returns = ppo.generalized_advantages(rewards, whole.values, mask, settings.discount, settings.trace)
         metrics["explained_variance"] = ppo.explained_variance(whole.values, returns, mask).item()
         whitened, returns = (
@@ -158,22 +165,44 @@ class RlModule(StageModule):
         )
         return Experience(batch, lengths.cpu(), figures, whitened, returns), metrics
 
+    def _kl_weight(self) -> float:
+        """Return the weight of the KL divergence from the reference in this iteration."""
+        return self.ppo.kl if self.kl_weight is None else self.kl_weight.item()
+
     def learn(self, experience: Experience, iteration: int) -> dict[str, float]:
         """Take the optimizer steps of an iteration and return the means of their metrics."""
         optimizer = cast(LightningOptimizer, self.optimizers())
         collected: list[dict[str, float]] = []
         norms: list[float] = []
-        for epoch in range(self.ppo.epochs):
-            seed = derive_seed(self.context.settings.seed, self.stage, "minibatches", iteration, epoch, 0)
-            order = torch.randperm(len(experience.lengths), generator=torch.Generator().manual_seed(seed))
-            for rows in order.split(self.ppo.minibatch):
-                collected.append(self._backward(experience, rows))
-                norms.append(clipped_step(self, optimizer, self.trained, self.optimizer.clip))
+        minibatches = self._minibatches(len(experience.lengths), iteration)
+        for rows in minibatches:
+            collected.append(self._backward(experience, rows))
+            if self._beyond_target(collected[-1]["update_kl"]):
+                optimizer.zero_grad()
+                message = "iteration %d: took %d of %d optimizer steps, since the policy was %s nats per token away"
+                _log.warning(message, iteration, len(norms), len(minibatches), f"more than {self.ppo.target_kl:g}")
+                break
+            norms.append(clipped_step(self, optimizer, self.trained, self.optimizer.clip))
         names = list(collected[0])
         values = torch.tensor([[metrics[name] for name in names] for metrics in collected], device=self.device)
         columns = ranks.total(values).T.tolist()
         means = {name: sum(column) / len(collected) for name, column in zip(names, columns, strict=True)}
-        return means | {"gradient_norm": sum(norms) / len(norms)}
+        return means | {"gradient_norm": sum(norms) / max(1, len(norms)), "updates": float(len(norms))}
+
+    def _minibatches(self, rollouts: int, iteration: int) -> list[Tensor]:
+        """Return the indices of each optimizer step's rollouts, of all epochs."""
+        result: list[Tensor] = []
+        for epoch in range(self.ppo.epochs):
+            seed = derive_seed(self.context.settings.seed, self.stage, "minibatches", iteration, epoch, 0)
+            order = torch.randperm(rollouts, generator=torch.Generator().manual_seed(seed))
+            result += order.split(self.ppo.minibatch)
+        return result
+
+    def _beyond_target(self, share: float) -> bool:
+        """Return whether the KL divergence of a minibatch, of which `share` is this process's, is beyond target_kl."""
+        if self.ppo.target_kl is None:
+            return False
+        return ranks.total(torch.tensor([share], device=self.device)).item() > self.ppo.target_kl
 
     def _backward(self, experience: Experience, rows: Tensor) -> dict[str, float]:
         """Accumulate the gradient of a minibatch; return the terms of its metrics that this process contributes.
@@ -213,6 +242,7 @@ class RlModule(StageModule):
         metrics = {
             "policy_loss": loss.item(),
             "clip_fraction": ppo.clip_fraction(new, old, mask, settings.ratio_clip, actions).item(),
+            "update_kl": ppo.kl_loss(old, new, mask, actions).item(),
         }
         if settings.entropy:
             entropy = ppo.token_entropy(logits, allowed, mask)
@@ -220,7 +250,7 @@ class RlModule(StageModule):
         if self.value_head is None:
             penalty = ppo.kl_loss(new, figures.reference[rows], mask, actions)
             metrics["kl_loss"] = penalty.item()
-            return loss + settings.kl * penalty, metrics
+            return loss + self._kl_weight() * penalty, metrics
         values = self.value_head(hidden.detach())
         value_loss = ppo.value_loss(
             values, figures.values[rows], experience.returns[rows], mask, settings.value_clip, actions
