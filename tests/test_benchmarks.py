@@ -52,6 +52,16 @@ def test_the_checks_tell_good_from_bad(tmp_path: Path) -> None:
     assert not checks.is_within_budget("a cat", "a cat, " + ", ".join(["bokeh"] * 60))
 
 
+def test_noise_as_reward_hardly_moves_the_policy_of_the_preset_paper() -> None:
+    """Adafactor at 1e-3 with steps that are not relative, the earlier optimizer, moves it by more than .05 nats."""
+    step_size = imported("step_size")
+    refiner = step_size.mini()
+    paper, unscaled = (step_size.measure(preset, refiner, 32, 8) for preset in ("paper", "unscaled"))
+    assert (paper.steps, unscaled.steps) == (4, 4)
+    assert 0 < paper.kl < 0.05 and paper.clipped < 0.2 and 0 < paper.change < 0.002
+    assert unscaled.kl > 0.05 and unscaled.change > 0.01
+
+
 def test_the_ablations_interval_is_students() -> None:
     tables = imported("ablation.tables")
     assert tables.in_words([0.5, 0.6, 0.7]) == "0.600 (0.352 to 0.848); 0.500 0.600 0.700"
