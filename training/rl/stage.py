@@ -25,6 +25,7 @@ from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
 
 from ..engine import ranks
 from ..engine.loop import train
+from ..engine.minibatches import balanced_minibatches, chunks_of_this, exchanged
 from ..engine.optimizers import build_optimizer, build_scheduler, train_only, trained_names
 from ..engine.sharding import clipped_step, for_backward
 from ..engine.stage_module import StageModule
@@ -191,11 +192,12 @@ class RlModule(StageModule):
 
     def _minibatches(self, rollouts: int, iteration: int) -> list[Tensor]:
         """Return the indices of each optimizer step's rollouts, of all epochs."""
+        group = self.context.settings.rollouts.samples_per_prompt
         result: list[Tensor] = []
         for epoch in range(self.ppo.epochs):
             seed = derive_seed(self.context.settings.seed, self.stage, "minibatches", iteration, epoch, 0)
-            order = torch.randperm(rollouts, generator=torch.Generator().manual_seed(seed))
-            result += order.split(self.ppo.minibatch)
+            random = torch.Generator().manual_seed(seed)
+            result += balanced_minibatches(rollouts, self.ppo.minibatch, group, random)
         return result
 
     def _beyond_target(self, share: float) -> bool:
@@ -207,20 +209,17 @@ class RlModule(StageModule):
     def _backward(self, experience: Experience, rows: Tensor) -> dict[str, float]:
         """Accumulate the gradient of a minibatch; return the terms of its metrics that this process contributes.
 
-        `rows` are indices among the rollouts of all processes. Gradients are averaged over the processes after each
-        chunk, so a process that has no rollouts left contributes one with weight 0.
+        `rows` are indices among the rollouts of all processes. Gradients are averaged over the processes with the last
+        chunk; a process that has fewer rollouts than others contributes one with weight 0.
         """
-        group, chunk = self.context.settings.rollouts.samples_per_prompt, self.context.settings.rollouts.chunk.update
-        shares = [len(ranks.local_rows(rows, process, group)) for process in range(ranks.count())]
-        own, actions = ranks.local_rows(rows, ranks.rank(), group), int(experience.lengths[rows].sum())
+        rollouts, actions = self.context.settings.rollouts, int(experience.lengths[rows].sum())
         collected: dict[str, float] = {}
-        for start in range(0, max(shares), chunk):
-            indices = own[start : start + chunk]
-            weight = min(len(indices), 1)
-            loss, metrics = for_backward(self)(experience, indices if weight else torch.tensor([0]), actions)
-            self.manual_backward(loss * (weight * ranks.count()))
+        for chunk in chunks_of_this(rows, rollouts.chunk.update, rollouts.samples_per_prompt):
+            with exchanged(self, chunk.last):
+                loss, metrics = for_backward(self)(experience, chunk.rows, actions)
+                self.manual_backward(loss * (chunk.weight * ranks.count()))
             for name, value in metrics.items():
-                collected[name] = collected.get(name, 0.0) + weight * value
+                collected[name] = collected.get(name, 0.0) + chunk.weight * value
         return collected
 
     def forward(
