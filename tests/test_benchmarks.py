@@ -218,6 +218,15 @@ def test_the_peer_adds_as_many_tokens_to_each_prompt_of_a_batch() -> None:
 
 
 @pytest.mark.slow
+def test_sampling_is_measured() -> None:
+    """At a vocabulary small enough for a test, near the token budget already many times faster than before."""
+    small = ("--vocabularies", "4000", "--rows", "4", "--hidden", "256", "--rounds", "1")
+    (row,) = [line for line in run("sampling_speed", *small).splitlines() if line.startswith("| 4,000")]
+    *_, before, now = re.findall(r"([\d.]+) s ", row)
+    assert float(before) > 4 * float(now)
+
+
+@pytest.mark.slow
 def test_preparing_is_measured() -> None:
     printed = run("prepare_scale", "--images", "64", "--workers", "0", "--batch-size", "16")
     images, workers, *measured = printed.splitlines()[2].split()

@@ -93,38 +93,64 @@ class Constraints:
             rows.append(self._begin_row(words, options, banned, standing, named))
         return rows
 
-    def allowed(self, rows: Sequence[Row]) -> torch.Tensor:
+    def allowed(self, rows: Sequence[Row], candidates: Sequence[Sequence[int]] = ()) -> torch.Tensor:
         """Return the masks of the next tokens, bool `(rows, vocabulary)` on the CPU, True = allowed.
 
         A row that is done allows the end token alone.
-        """
-        return self.allowed_and_meant(rows)[0]
 
-    def allowed_and_meant(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return `allowed` and a second mask of the same shape: what the prompt decoder may mean.
+        Args:
+            rows: The rows.
+            candidates: For each row the tokens that the prompt decoder may well choose; -1 stands for none. They decide
+                for rows that are `tight`: inside a word and near the token budget, counting each token of a large
+                vocabulary would take seconds, so no others are allowed there than candidates that fit and those that
+                fit whatever the word. A small vocabulary needs no candidates.
+        """
+        masks = np.empty((len(rows), self.table.size), dtype=bool)
+        for number, (row, mask) in enumerate(zip(rows, masks, strict=True)):
+            if row.done:
+                mask[:] = False
+                mask[self.table.eos] = True
+            elif row.added:
+                self._grammar(row, mask)
+                self._body(row, mask, candidates[number] if candidates else ())
+            else:
+                self._start(row, mask)
+        return torch.from_numpy(masks)
+
+    def meant(self, rows: Sequence[Row], candidates: Sequence[Sequence[int]] = ()) -> torch.Tensor:
+        """Return the masks of what the prompt decoder may mean, bool `(rows, vocabulary)`.
 
         It may mean what is allowed, and also what is banned or has no room, except at the start of the first modifier;
         inside a modifier also a separator. A separator that is meant but not allowed ends the text. For any other such
         token the modifier cannot be finished as it was meant: see `drop`. If no beginning that is meant is allowed, the
         row ends.
+
+        `candidates` are as in `allowed`, for rows that mean only what is allowed (`Row.by_mask`).
         """
-        allowed, meant = np.empty((2, len(rows), self.table.size), dtype=bool)
-        for row, own_allowed, own_meant in zip(rows, allowed, meant, strict=True):
-            if row.done:
-                own_allowed[:] = False
-                own_allowed[self.table.eos] = True
-            elif row.added:
-                self._grammar(row, own_meant)
-                own_allowed[:] = own_meant
-                self._body(row, own_allowed)
-            else:
-                self._start(row, own_allowed)
+        masks = np.empty((len(rows), self.table.size), dtype=bool)
+        for number, (row, mask) in enumerate(zip(rows, masks, strict=True)):
             if row.by_mask or row.done or (row.first and not row.added):
-                own_meant[:] = own_allowed
-                own_meant[self.table.separator] |= bool(row.added)
-            elif not row.added:
-                np.logical_and(self.table.starts, row.unused, out=own_meant)
-        return torch.from_numpy(allowed), torch.from_numpy(meant)
+                mask[:] = self.allowed([row], candidates[number : number + 1])[0].numpy()
+                mask[self.table.separator] |= bool(row.added)
+            elif row.added:
+                self._grammar(row, mask)
+            else:
+                np.logical_and(self.table.starts, row.unused, out=mask)
+        return torch.from_numpy(masks)
+
+    def allowed_and_meant(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return `allowed` and `meant` of rows, without candidates."""
+        return self.allowed(rows), self.meant(rows)
+
+    def tight(self, row: Row) -> bool:
+        """Return whether the mask of a row depends on its candidates."""
+        return bool(row.added) and not row.done and self._budget.is_tight(row.position.chunk, self._free(row))
+
+    def grammar(self, row: Row) -> torch.Tensor:
+        """Return the mask of what the rules of a modifier alone admit inside it, bool `(vocabulary,)`."""
+        mask = np.empty(self.table.size, dtype=bool)
+        self._grammar(row, mask)
+        return torch.from_numpy(mask)
 
     def advance(self, rows: Sequence[Row], tokens: Sequence[int]) -> None:
         """Advance each row by its chosen token; rows that are done ignore theirs."""
@@ -168,6 +194,9 @@ class Constraints:
     ) -> torch.Tensor:
         """Return the masks under which actions were sampled.
 
+        In a large vocabulary these depend near the token budget on the candidates, of which only the action is known
+        here: `decode` can return the masks themselves.
+
         Args:
             user_prompts: The prompts, styles included.
             actions: For each prompt its token ids, end token included, as `decode` returns them.
@@ -183,7 +212,8 @@ class Constraints:
         length = max(map(len, actions), default=0)
         masks = torch.ones(len(actions), length, self.table.size, dtype=torch.bool)
         for step in range(length):
-            allowed = self.allowed(rows)
+            candidates = [own[step : step + 1] for own in actions]
+            allowed = self.allowed(rows, candidates)
             for number, (row, own) in enumerate(zip(rows, actions, strict=True)):
                 if step < len(own):
                     if row.done or not allowed[number, own[step]]:
@@ -286,12 +316,12 @@ class Constraints:
         mask[self.table.separator] = True
         mask[self.table.eos] = True
 
-    def _body(self, row: Row, mask: np.ndarray) -> None:
+    def _body(self, row: Row, mask: np.ndarray, candidates: Sequence[int]) -> None:
         """Clear a mask inside a modifier where rules 4 to 6 do not allow a token."""
         if row.position.steps_left > 0:
             free = self._free(row)
             may_separate = self._may_separate(row, free)
-            mask &= self._budget.going_on(row.position.chunk, free)
+            mask &= self._budget.going_on(row.position.chunk, free, candidates)
             mask[self.table.separator] = may_separate
             row.banned.take_off(row.position.text, mask)
             for ban in (*row.standing, *row.others):

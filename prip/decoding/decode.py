@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from transformers import DynamicCache, TopPLogitsWarper
 
 from ..errors import InputError
 from .llama_step import LlamaStep
+from .sampling import drawn, likeliest
 
 if TYPE_CHECKING:
     from ..modeling import PromptDecoder
@@ -20,15 +20,10 @@ if TYPE_CHECKING:
 
 COLDEST = 1e-6
 """Lowest temperature that is divided by; below it, logits would not stay finite."""
+CANDIDATES = 32
+"""Number of most likely tokens that are counted near the token budget of a large vocabulary."""
 BEGINNINGS = 4
 """Number of most likely first tokens to try for a modifier; if none is allowed, the text ends."""
-
-
-def row_generator(seed: int, user_prompt: str, alternative: int = 0) -> torch.Generator:
-    """Return the source of randomness of one text, which depends on the arguments only."""
-    key = f"{seed}\0{alternative}\0{user_prompt}".encode("utf-8", "surrogatepass")
-    number = int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1
-    return torch.Generator().manual_seed(number)
 
 
 @torch.no_grad()
@@ -74,13 +69,20 @@ def decode(
         stream = _Stream(decoder, None if pivot is None else pivot[left], texts)
         logits, going = stream.first(), left
         while going:
-            allowed, meant = constraints.allowed_and_meant([rows[index] for index in going])
+            now = [rows[index] for index in going]
             sources = [generators[index] for index in going] if generators is not None else []
-            likeliest = _likeliest(logits, meant if whole_modifiers else allowed, sources, options).cpu()
-            may = (allowed.gather(1, likeliest.clamp(min=0)) & (likeliest >= 0)).tolist()
+            candidates = _candidates(constraints, logits, now, whole_modifiers)
+            if whole_modifiers:
+                chosen = _chosen(logits, constraints.meant(now, candidates), now, sources, options)
+                known = zip(candidates, chosen.tolist(), strict=True)
+                allowed = constraints.allowed(now, [[*likely, *own] for likely, own in known])
+            else:
+                allowed = constraints.allowed(now, candidates)
+                chosen = _chosen(logits, allowed, now, sources, options)
+            may = (allowed.gather(1, chosen.clamp(min=0)) & (chosen >= 0)).tolist()
             continues = [
                 _take(constraints, rows[index], tokens, usable, actions[index])
-                for index, tokens, usable in zip(going, likeliest.tolist(), may, strict=True)
+                for index, tokens, usable in zip(going, chosen.tolist(), may, strict=True)
             ]
             if not all(continues):
                 kept = [position for position, goes_on in enumerate(continues) if goes_on]
@@ -91,27 +93,46 @@ def decode(
     return actions
 
 
-def _likeliest(
-    logits: torch.Tensor, mask: torch.Tensor, generators: Sequence[torch.Generator], options: RefineOptions
-) -> torch.Tensor:
-    """Return the most likely tokens under a mask `(batch, vocabulary)`, as int64 `(batch, BEGINNINGS)`.
+def _candidates(
+    constraints: Constraints, logits: torch.Tensor, rows: Sequence[Row], whole_modifiers: bool
+) -> list[list[int]]:
+    """Return the candidates of each row, as in `Constraints.allowed`; none for rows whose tokens are chosen first."""
+    candidates: list[list[int]] = [[] for _ in rows]
+    needed = [number for number, row in enumerate(rows) if not whole_modifiers or row.by_mask]
+    if tight := [number for number in needed if constraints.tight(rows[number])]:
+        masks = torch.stack([constraints.grammar(rows[number]) for number in tight]).to(logits.device)
+        tokens = likeliest(logits[tight].float().masked_fill_(~masks, float("-inf")), CANDIDATES)
+        for number, own in zip(tight, tokens.tolist(), strict=True):
+            candidates[number] = own
+    return candidates
 
-    Above temperature 0 they are sampled without replacement. -1 fills up rows with fewer tokens.
+
+def _chosen(
+    logits: torch.Tensor,
+    mask: torch.Tensor,
+    rows: Sequence[Row],
+    generators: Sequence[torch.Generator],
+    options: RefineOptions,
+) -> torch.Tensor:
+    """Return the tokens to try in turn under a mask `(batch, vocabulary)`, as int64 `(batch, BEGINNINGS)` on the CPU.
+
+    Above temperature 0 they are sampled without replacement, more than one only where a modifier may begin. -1 fills up
+    rows with fewer tokens. A row's generator gives as many numbers whatever the row needs.
     """
     scores = logits.float().masked_fill_(~mask.to(logits.device), float("-inf"))
-    if options.temperature > 0:
-        scores = scores / max(options.temperature, COLDEST)
-        if options.top_p < 1:
-            scores = TopPLogitsWarper(options.top_p)(torch.empty(0, dtype=torch.long), scores)
-        scores += _gumbel(scores.shape[1], generators, scores.device)
-    best, tokens = scores.topk(min(BEGINNINGS, scores.shape[1]), dim=-1)
-    return tokens.masked_fill(best.isneginf(), -1)
+    if options.temperature == 0:
+        return likeliest(scores, BEGINNINGS).cpu()
+    scores /= max(options.temperature, COLDEST)
+    if options.top_p < 1:
+        scores = TopPLogitsWarper(options.top_p)(torch.empty(0, dtype=torch.long), scores)
+    uniforms = torch.stack([torch.rand(BEGINNINGS, generator=source, dtype=torch.float64) for source in generators])
+    return drawn(scores, uniforms, torch.tensor([row.at_separator for row in rows])).cpu()
 
 
 def _take(
     constraints: Constraints, row: Row, tokens: Sequence[int], allowed: Sequence[bool], actions: list[int]
 ) -> bool:
-    """Advance a row by the first usable of its most likely tokens; return whether the row continues from there."""
+    """Advance a row by the first usable of its chosen tokens; return whether the row continues from there."""
     table, token = constraints.table, tokens[0]
     if row.at_separator:
         if not any(allowed):
@@ -129,12 +150,6 @@ def _take(
     actions.append(token)
     constraints.advance([row], [token])
     return not row.done
-
-
-def _gumbel(width: int, generators: Sequence[torch.Generator], device: torch.device) -> torch.Tensor:
-    """Return Gumbel noise `(batch, width)`, a generator per row: argmax(logits + noise) samples from the softmax."""
-    noise = torch.stack([torch.empty(width).exponential_(generator=generator) for generator in generators])
-    return noise.log_().neg_().to(device)
 
 
 class _Stream:

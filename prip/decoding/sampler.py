@@ -13,7 +13,8 @@ from ..options import RefineOptions
 from ..text.clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
 from ..text.prompts import join, own_words
 from .constraints import Constraints
-from .decode import decode, row_generator
+from .decode import decode
+from .sampling import row_generator
 
 if TYPE_CHECKING:
     from ..modeling import PripModel

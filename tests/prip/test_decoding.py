@@ -8,8 +8,9 @@ from tiny_parts import USER_PROMPTS, llama_config, options_with
 from transformers import GPT2Config
 
 from prip.decoding.constraints import Constraints
-from prip.decoding.decode import BEGINNINGS, decode, row_generator
+from prip.decoding.decode import BEGINNINGS, decode
 from prip.decoding.llama_step import LlamaStep
+from prip.decoding.sampling import row_generator
 from prip.errors import InputError
 from prip.modeling import PromptDecoder
 from prip.refiner import Refiner

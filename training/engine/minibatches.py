@@ -1,4 +1,4 @@
-"""Minibatches of an iteration's rows: equal shares for any number of processes, and one exchange of gradients a step."""
+"""Minibatches of rows: equal shares for any number of processes, and one exchange of gradients a step."""
 
 from __future__ import annotations
 
