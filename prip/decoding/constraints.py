@@ -8,6 +8,7 @@ A second mask of what it may mean, and a way back to the modifier's start (`drop
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -50,6 +51,7 @@ class Constraints:
         token_limit: int = CLIP_TOKEN_LIMIT,
         modifier_tokens: int = 4,
         vocabulary_size: int | None = None,
+        positions_after: Callable[[str], int] | None = None,
     ) -> None:
         """Build the tables of a vocabulary.
 
@@ -60,6 +62,8 @@ class Constraints:
             token_limit: Token budget where the options set none.
             modifier_tokens: Free tokens needed to begin a modifier.
             vocabulary_size: Width of the prompt decoder's logits, if that exceeds its tokenizer's vocabulary.
+            positions_after: Returns for how many tokens after a user prompt the prompt decoder has positions; None for
+                no limit.
 
         Raises:
             InputError: The tokenizer cannot write modifiers, or `modifier_tokens` is below 2.
@@ -69,6 +73,7 @@ class Constraints:
         self.table = TokenTable(decoder_tokenizer, count_tokens, vocabulary_size)
         self.modifier_tokens = modifier_tokens
         self._count_tokens = count_tokens
+        self._positions_after = positions_after
         self._budget = TokenBudget(self.table, count_tokens)
         self._row_bans = RowBans(self.table)
 
@@ -90,7 +95,10 @@ class Constraints:
                 allow_faults=options.allow_faults,
                 keep_attributes=options.keep_attributes,
             )
-            rows.append(self._begin_row(words, options, banned, standing, named))
+            most = options.max_new_tokens
+            if self._positions_after is not None:
+                most = min(most, self._positions_after(user_prompt))
+            rows.append(self._begin_row(words, replace(options, max_new_tokens=max(1, most)), banned, standing, named))
         return rows
 
     def allowed(self, rows: Sequence[Row], candidates: Sequence[Sequence[int]] = ()) -> torch.Tensor:

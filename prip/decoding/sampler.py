@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ..modeling import PripModel
     from ..processing import PripProcessor
     from ..text.token_counter import TokenCounter
-    from .row_state import Row
 
 
 class PromptSampler:
@@ -51,6 +50,7 @@ class PromptSampler:
             token_limit=CLIP_TOKEN_LIMIT if counter is None else counter.limit,
             modifier_tokens=model.decoder.config.modifier_tokens,
             vocabulary_size=model.decoder.lm.get_output_embeddings().weight.shape[0],
+            positions_after=_positions_after(model, processor),
         )
 
     @property
@@ -89,7 +89,7 @@ class PromptSampler:
         """
         rows = self.constraints.begin(user_prompts, options)
         prefixes = [self.processor.prefix_ids(prompt) for prompt in user_prompts]
-        fitting = [index for index, fits in enumerate(self._fit(rows, prefixes, options)) if fits]
+        fitting = [index for index, row in enumerate(rows) if not row.full]
         actions: list[list[int]] = [[] for _ in user_prompts]
         if not fitting:
             return actions
@@ -123,16 +123,18 @@ class PromptSampler:
 
     def has_room(self, user_prompts: Sequence[str], options: RefineOptions) -> list[bool]:
         """Return for each prompt whether it leaves room for a modifier."""
-        rows = self.constraints.begin(user_prompts, options)
-        return self._fit(rows, [self.processor.prefix_ids(prompt) for prompt in user_prompts], options)
+        return [not row.full for row in self.constraints.begin(user_prompts, options)]
 
-    def _fit(self, rows: Sequence[Row], prefixes: Sequence[Sequence[int]], options: RefineOptions) -> list[bool]:
-        """Return whether each row has room for a modifier, and the prompt decoder has positions for its tokens."""
-        config = self.model.decoder.config
-        head = len(config.template_before_ids or ()) + len(config.template_after_ids or ()) + config.pivot_length
-        positions = getattr(self.model.decoder.lm.config, "max_position_embeddings", None) or math.inf
-        lengths = [head + len(ids) + options.max_new_tokens for ids in prefixes]
-        return [not row.full and length <= positions for row, length in zip(rows, lengths, strict=True)]
+
+def _positions_after(model: PripModel, processor: PripProcessor) -> Callable[[str], int] | None:
+    """Return what counts the prompt decoder's positions after a user prompt; None if there is no limit."""
+    config, limit = model.decoder.config, getattr(model.decoder.lm.config, "max_position_embeddings", None)
+    head = len(config.template_before_ids or ()) + len(config.template_after_ids or ()) + config.pivot_length
+    return None if limit is None else partial(_positions_left, processor, limit - head)
+
+
+def _positions_left(processor: PripProcessor, positions: int, user_prompt: str) -> int:
+    return positions - len(processor.prefix_ids(user_prompt))
 
 
 def _check_vocabularies(model: PripModel, processor: PripProcessor) -> None:

@@ -316,8 +316,8 @@ def test_copies_and_pickles_refine_alike(tiny_checkpoint) -> None:
 
 
 def test_what_leaves_no_room_is_named(refiner: Refiner) -> None:
-    with pytest.warns(PripWarning, match="the generator's limit of 75 tokens and max_new_tokens=3000"):
-        assert refiner.refine("a cat", max_new_tokens=3000) == "a cat"
+    with pytest.warns(PripWarning, match="the generator's limit of 75 tokens and max_new_tokens=30"):
+        assert refiner.refine(LONG, max_new_tokens=30) == LONG
 
 
 @pytest.mark.gpu
@@ -328,6 +328,18 @@ def test_a_gpu_refines_as_the_cpu_does(refiner: Refiner, tiny_checkpoint) -> Non
     assert sampled[0] == sampled[1], "random numbers are drawn on the CPU"
     assert on_gpu.device.type == "cuda" and on_gpu.to("cpu").device.type == "cpu"
     assert on_gpu.refine(PROMPTS) == on_gpu.to("cuda").refine(PROMPTS) == refiner.refine(PROMPTS)
+
+
+def test_more_tokens_than_the_decoder_has_positions_for_are_as_many_as_it_has(refiner: Refiner) -> None:
+    limit = refiner.model.decoder.lm.config.max_position_embeddings
+    many = refiner.refine("a cat", max_new_tokens=10 * limit, token_budget=20 * limit)
+    assert many.startswith("a cat, ")
+    ids = refiner.processor.prefix_ids("a cat")
+    head = refiner.model.decoder.config.pivot_length + len(ids)
+    assert many == refiner.refine("a cat", max_new_tokens=limit - head, token_budget=20 * limit)
+    crowded = "cat " * (limit - head)
+    with pytest.warns(PripWarning, match="returned unchanged"):
+        assert refiner.refine(crowded, token_budget=20 * limit) == crowded
 
 
 @pytest.mark.parametrize("wanted", [1, 3])
