@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
@@ -122,7 +122,7 @@ def cut(user_prompt: str, result: Refined, stops: Sequence[str]) -> Refined:
     return replace(result, texts=[text[:start] + pattern.split(text[start:], 1)[0] for text in result.texts])
 
 
-def reason(result: Refined) -> Any:
+def reason(result: Refined) -> Literal["length", "stop"]:
     """Return why the choices of a result end."""
     return "length" if result.unchanged else "stop"
 

@@ -16,7 +16,7 @@ from prip.errors import InputError
 from .batching import Refused
 from .engine import ClientGone, TimedOut
 from .metrics import Metrics
-from .schemas import UNKNOWN_FIELD, Problem
+from .schemas import Problem, UnknownField
 
 OPEN_PATHS = ("/", "/healthz", "/docs", "/openapi.json")
 """Paths that need no key."""
@@ -114,8 +114,8 @@ def _in_words(problem: dict[str, Any]) -> str:
     """Return one of pydantic's errors as which argument, what was expected and, if it is short, what was sent."""
     steps = [str(step) for step in problem["loc"][1:] if step not in ("string", "list")]
     name = ".".join(steps).encode("ascii", "backslashreplace").decode() or "body"
-    if problem["type"] == UNKNOWN_FIELD:
-        return str(problem["msg"])
+    if isinstance(error := problem.get("ctx", {}).get("error"), UnknownField):
+        return str(error)
     if problem["type"] in MALFORMED:
         return MALFORMED[problem["type"]].format(name)
     value = problem.get("input")

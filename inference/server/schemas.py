@@ -16,7 +16,6 @@ from pydantic import (
     create_model,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from prip.errors import meant
 from prip.options import OptionField, RefineOptions, option_fields
@@ -26,8 +25,6 @@ from .settings import MAX_IMAGES, MAX_PROMPTS
 
 Model = TypeVar("Model", bound="RequestBody")
 
-UNKNOWN_FIELD = "unknown_field"
-"""Type of pydantic's error for a field that a request does not have."""
 MAX_NAME = 100
 """Longest name that is compared with those of the fields."""
 MAX_TERMS = 100
@@ -76,6 +73,10 @@ FewPrompts = Annotated[
 ]
 
 
+class UnknownField(ValueError):
+    """A request has a field that does not exist."""
+
+
 class RequestBody(BaseModel):
     """The body of a request: unknown fields and values of other types are errors."""
 
@@ -90,9 +91,7 @@ class RequestBody(BaseModel):
         if isinstance(values, dict) and (unknown := [name for name in values if name not in cls.model_fields]):
             name = unknown[0].encode("ascii", "backslashreplace").decode()
             hint = meant(name, list(cls.model_fields)) if len(name) <= MAX_NAME else ""
-            raise PydanticCustomError(
-                UNKNOWN_FIELD, "{name} is not a field of this request{hint}", {"name": name, "hint": hint}
-            )
+            raise UnknownField(f"{name} is not a field of this request{hint}")
         return values
 
     def options(self) -> RefineOptions:
