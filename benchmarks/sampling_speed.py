@@ -21,7 +21,6 @@ import torch
 from transformers import LlamaConfig
 
 from benchmarks.common import make_parser, table_head, table_row
-from benchmarks.real_vocabularies import real_vocabulary
 from prip.decoding import decode as decoding
 from prip.decoding.constraints import Constraints
 from prip.decoding.llama_step import LlamaStep
@@ -30,6 +29,7 @@ from prip.decoding.token_budget import EXACT_BELOW, TokenBudget
 from prip.modeling import PromptDecoder
 from prip.options import RefineOptions
 from prip.text.clip_tokens import count_clip_tokens
+from prip.training.real_vocabulary import real_vocabulary
 
 PROMPTS = [f"a {noun} {place}" for noun in ("cat", "dog", "boat", "castle") for place in ("at night", "in the rain")]
 OPTIONS = RefineOptions(temperature=1.0, top_p=1.0, max_new_tokens=60, token_budget=75, allow_faults=True)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from tiny_parts import options_with
 
-from benchmarks.real_vocabularies import real_vocabulary
 from prip.decoding.constraints import Constraints
 from prip.decoding.row_state import Row
 from prip.decoding.token_budget import COUNTED_TOKENS
 from prip.text.clip_tokens import count_clip_tokens
+from prip.training.real_vocabulary import real_vocabulary
 
 PROMPT = "a cat"
 

@@ -1,5 +1,7 @@
-"""Tokenizers of real size, made without any text: byte-level BPE whose merges are random, so that they can be made
-anywhere in a second. Their tokens are pronounceable gibberish, half of which begin a word."""
+"""Tokenizers with as many entries as real ones, to rehearse and measure without a download.
+
+They are byte-level BPE with random merges, made in a second; their tokens are gibberish, half of which begin a word.
+"""
 
 from __future__ import annotations
 
