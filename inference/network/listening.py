@@ -43,9 +43,7 @@ def check_host_names(names: Sequence[str]) -> None:
 def check_origins(origins: Sequence[str]) -> None:
     """Raise InputError unless each is "*" or a site as browsers name it in Origin."""
     for origin in origins:
-        if origin != "*" and not re.fullmatch(
-            r"[a-z][a-z0-9+.-]*://[a-z0-9.-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?", origin
-        ):
+        if origin != "*" and not _SITE.fullmatch(origin):
             raise InputError(
                 f"allow_origin: expected * or a site in lower case without a path, such as https://studio.example or "
                 f"http://localhost:3000, got {origin!r}"

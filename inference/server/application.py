@@ -68,7 +68,7 @@ def make_application(
         request: Request, prompts: Sequence[str], options: RefineOptions
     ) -> tuple[list[Refined], list[str]]:
         results = await refined(engine, settings, request, prompts, options=options)
-        metrics.prompts.labels(request.scope["path"]).inc(len(prompts))
+        metrics.prompts.labels(request.scope["route"].path).inc(len(prompts))
         return results, engine.shortcomings(prompts, results, options)
 
     @api.get("/", include_in_schema=False)
@@ -99,7 +99,7 @@ def make_application(
             application,
             allow_origins=settings.allow_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type", "x-requested-with"],
+            allow_headers=["*"],  # OpenAI's own client for browsers sends a dozen of its own
             expose_headers=["retry-after"],
         )
     return Counted(application, metrics, [*OPEN_PATHS, *(path for path in api.openapi()["paths"])])
@@ -170,7 +170,7 @@ def _add_images(
             )
             for (prompt, text), plain, refined in zip(pairs, wanted[::2], wanted[1::2], strict=True)
         ]
-        metrics.prompts.labels(request.scope["path"]).inc(len(prompts))
+        metrics.prompts.labels(request.scope["route"].path).inc(len(prompts))
         warnings = engine.shortcomings(prompts, results, options, for_generator=True)
         return _json(ImagesAnswer(model=engine.model, generator=generator.name, results=answers, warnings=warnings))
 
@@ -200,7 +200,8 @@ def _below(application: Application, root_path: str) -> Application:
     """Return an application that knows under which path a proxy serves it."""
 
     async def below(scope: Message, receive: Receive, send: Send) -> None:
-        await application({**scope, "root_path": root_path}, receive, send)
+        path = f"{root_path}{scope['path']}"  # ASGI's path includes the root path
+        await application({**scope, "root_path": root_path, "path": path}, receive, send)
 
     return below if root_path else application
 

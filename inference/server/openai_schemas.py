@@ -111,7 +111,7 @@ class TextPart(RequestBody):
     """A part of a message."""
 
     type: Literal["text"]
-    text: Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS // MAX_PARTS - 1, pattern=WORD)]
+    text: Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS, pattern=WORD)]
 
 
 class UserMessage(RequestBody):
@@ -137,6 +137,14 @@ class OtherMessage(BaseModel):
 Message = Annotated[UserMessage | OtherMessage, Field(discriminator="role")]
 
 
+def _with_user(messages: Any) -> Any:
+    """Return the messages. Raises ValueError for a list without a message of the user."""
+    is_list = isinstance(messages, list) and messages
+    if is_list and not any(isinstance(message, dict) and message.get("role") == "user" for message in messages):
+        raise ValueError("expected at least one message with the role user")
+    return messages
+
+
 @with_options({**_SAMPLING, "max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens"}, nullable=True)
 class ChatRequest(OpenAIRequest):
     """A request for OpenAI's chat API. The last message of the user is the prompt, each choice a refined prompt."""
@@ -149,7 +157,7 @@ class ChatRequest(OpenAIRequest):
     messages: Annotated[
         list[Message],
         Field(min_length=1, max_length=MAX_MESSAGES),
-        BeforeValidator(lambda messages: _with_user(messages)),
+        BeforeValidator(_with_user),
     ]
     """A conversation with at least one message of the user, the last of which is read."""
     logprobs: Annotated[Any, Only(False)] = None
@@ -164,14 +172,6 @@ class ChatRequest(OpenAIRequest):
         """The last message of the user."""
         content = next(message for message in reversed(self.messages) if isinstance(message, UserMessage)).content
         return content if isinstance(content, str) else " ".join(part.text for part in content)
-
-
-def _with_user(messages: Any) -> Any:
-    """Return the messages. Raises ValueError for a list without a message of the user."""
-    is_list = isinstance(messages, list) and messages
-    if is_list and not any(isinstance(message, dict) and message.get("role") == "user" for message in messages):
-        raise ValueError("expected at least one message with the role user")
-    return messages
 
 
 class Choice(AnswerBody):

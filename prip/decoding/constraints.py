@@ -202,8 +202,8 @@ class Constraints:
     ) -> torch.Tensor:
         """Return the masks under which actions were sampled.
 
-        In a large vocabulary these depend near the token budget on the candidates, of which only the action is known
-        here: `decode` can return the masks themselves.
+        Near the token budget of a large vocabulary the masks depended on the candidates, of which only the action is
+        known here: there the masks allow fewer tokens than those under which the action was sampled.
 
         Args:
             user_prompts: The prompts, styles included.

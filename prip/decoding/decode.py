@@ -52,7 +52,7 @@ def decode(
             temperatures above 0.
         whole_modifiers: Drop a modifier that the prompt decoder cannot finish as it means to, because of a ban or
             the token budget, and let it begin another. Otherwise each token is drawn from those allowed, with the
-            probabilities that reinforcement learning computes again.
+            probabilities that reinforcement learning computes again (but see `Constraints.replay`).
 
     Returns:
         For each row its actions: token ids that end with the end token; none for rows that are full.

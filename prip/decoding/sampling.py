@@ -38,6 +38,8 @@ def drawn(scores: Tensor, uniforms: Tensor, further: Tensor) -> Tensor:
     Returns:
         int64 `(batch, count)`; -1 where no token is left, or where none is needed.
     """
+    if scores.device.type == "mps":  # it has no float64
+        scores = scores.cpu()
     uniforms = uniforms.to(scores.device)
     tokens = torch.full(uniforms.shape, -1, dtype=torch.long, device=scores.device)
     tokens[:, 0] = inverse_cumulative(scores, uniforms[:, 0])

@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from prip.errors import InputError
-from prip.inference.server.application import make_application
+from prip.inference.server.application import OPEN_FILES, make_application
 from prip.inference.server.engine import Engine
 from prip.inference.server.metrics import Metrics
 from prip.inference.server.openai_routes import openai_error
@@ -174,6 +174,9 @@ def test_the_root_leads_to_the_routes(http: TestClient, engine: Engine) -> None:
     assert behind.get("/", follow_redirects=False).headers["location"] == "/prip/docs"
     assert behind.get("/openapi.json").json()["servers"] == [{"url": "/prip"}]
     assert "/prip/openapi.json" in behind.get("/docs").text
+    for file in OPEN_FILES:
+        assert f"/prip{file}" in behind.get("/docs").text or file.endswith("png")
+        assert behind.get(file).status_code == 200, file
     assert behind.post("/v1/refine", json={"prompt": "a cat"}).status_code == 200
 
 
@@ -184,6 +187,8 @@ def test_pages_of_allowed_sites_may_ask(engine: Engine, http: TestClient) -> Non
     assert http.options("/v1/refine", headers=preflight).status_code == 403
     for sites in ([SITE], ["*"]):
         allowed = http_of(engine, key=KEY, allow_origins=sites)
+        names = "authorization, content-type, x-stainless-os, x-stainless-retry-count"
+        preflight["Access-Control-Request-Headers"] = names
         asked = allowed.options("/v1/refine", headers=preflight)
         assert asked.status_code == 200 and "authorization" in asked.headers["access-control-allow-headers"].lower()
         answer = allowed.post("/v1/refine", json=body, headers={**origin, "Authorization": f"Bearer {KEY}"})

@@ -30,7 +30,7 @@ if __name__ == "__main__":
     settings = rl_settings(
         Path({folder!r}),
         algorithm={algorithm!r},
-        seed=1,
+        seed=2,
         devices={devices},
         ppo=PpoSettings(epochs=2, minibatch={minibatch}, kl=0.03),
         loop=replace(LOOP, batch_size={batch}, steps=3),

@@ -197,7 +197,8 @@ def _read_part(part: Part, described: pd.DataFrame, seen: set[str]) -> tuple[pd.
         try:
             with part.open() as opened:
                 files = frozenset(name for name in opened.names if name.endswith(SUFFIXES))
-                prompts.update(_read_json(part, opened, bool(prompts), bad))
+                entries = _read_json(part, opened, bool(prompts), bad)
+                prompts |= {name: text for name, text in entries.items() if text is not None or name not in prompts}
         except BadFileError as error:
             return _rows(part, {}, described), _aside(part, [(name, str(error)) for name in prompts or [part.name]])
     good: dict[str, str] = {}

@@ -180,8 +180,11 @@ class RlModule(StageModule):
             collected.append(self._backward(experience, rows))
             if self._beyond_target(collected[-1]["update_kl"]):
                 optimizer.zero_grad()
-                message = "iteration %d: took %d of %d optimizer steps, since the policy was %s nats per token away"
-                _log.warning(message, iteration, len(norms), len(minibatches), f"more than {self.ppo.target_kl:g}")
+                if self.trainer.is_global_zero:
+                    message = (
+                        "iteration %d: took %d of %d optimizer steps: the policy moved more than %g nats per token"
+                    )
+                    _log.warning(message, iteration, len(norms), len(minibatches), self.ppo.target_kl)
                 break
             norms.append(clipped_step(self, optimizer, self.trained, self.optimizer.clip))
         names = list(collected[0])

@@ -58,7 +58,7 @@ class Policy:
         Args:
             user_prompts: The prompts.
             temperature: 0 refines greedily, exactly like `Refiner.refine`. Above 0, tokens are sampled under the masks
-                alone, with the probabilities that `action_logits` reproduces.
+                alone, with the probabilities that `action_logits` reproduces (but see `Constraints.replay`).
             seeds: (seed, number of the alternative) of each row; needed above temperature 0.
         """
         seeds = seeds if seeds is not None else [(0, 0)] * len(user_prompts)
