@@ -58,7 +58,7 @@ def test_the_weight_of_the_kl_adapts() -> None:
 
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_a_run_adapts_the_weight_after_each_iteration(tmp_path: Path, warm: Path, baseline: str) -> None:
-    rows = log_of(tmp_path, warm, ppo=replace(BASELINES[baseline], kl=0.1, kl_target=0.05))
+    rows = log_of(tmp_path, warm, ppo=replace(BASELINES[baseline], kl=0.1, adaptive_kl=0.05))
     assert rows[0]["kl_weight"] == pytest.approx(0.1)
     expected = ppo.adapted_weight(0.1, rows[0]["kl"], 0.05)
     assert rows[1]["kl_weight"] == pytest.approx(expected, rel=1e-4) and expected != 0.1
@@ -68,8 +68,8 @@ def test_a_run_adapts_the_weight_after_each_iteration(tmp_path: Path, warm: Path
     ("options", "message"),
     [
         ({"ppo": {"target_kl": 0.0}}, "target_kl: expected a number above 0, got 0.0"),
-        ({"ppo": {"kl_target": -1.0}}, "kl_target: expected a number above 0, got -1.0"),
-        ({"ppo": {"kl_target": 0.1, "kl": 0.0}}, "kl: expected a first weight above 0 for kl_target, got 0.0"),
+        ({"ppo": {"adaptive_kl": -1.0}}, "adaptive_kl: expected a number above 0, got -1.0"),
+        ({"ppo": {"adaptive_kl": 0.1, "kl": 0.0}}, "kl: expected a first weight above 0 for adaptive_kl, got 0.0"),
         ({"ppo": {"target_kl": 0.1}, "algorithm": "grpo"}, "target_kl: expected null for algorithm: grpo, got 0.1"),
         ({"ppo": {"target_kl": 0.1}, "strategy": "deepspeed-2"}, "expected auto or ddp for ppo.target_kl"),
     ],

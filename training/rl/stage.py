@@ -91,7 +91,7 @@ class RlModule(StageModule):
         self.images_drawn: Tensor
         self.register_buffer("images_drawn", torch.zeros(2, dtype=torch.int64))
         self.kl_weight: Tensor | None
-        adapts = settings.ppo.kl_target is not None
+        adapts = settings.ppo.adaptive_kl is not None
         self.register_buffer("kl_weight", torch.tensor(settings.ppo.kl, dtype=torch.float64) if adapts else None)
         self._before: dict[str, str] = {}
         self.train(False)
@@ -127,9 +127,9 @@ class RlModule(StageModule):
             )
             # Update the learner on them.
             metrics |= self.learn(experience, rollouts.iteration)
-        if self.kl_weight is not None and self.ppo.kl_target is not None:
+        if self.kl_weight is not None and self.ppo.adaptive_kl is not None:
             metrics["kl_weight"] = self.kl_weight.item()
-            self.kl_weight.fill_(ppo.adapted_weight(self.kl_weight.item(), metrics["kl"], self.ppo.kl_target))
+            self.kl_weight.fill_(ppo.adapted_weight(self.kl_weight.item(), metrics["kl"], self.ppo.adaptive_kl))
         reward = metrics.pop("reward")
         self.log_dict(metrics)
         self.log("reward", reward, prog_bar=True)

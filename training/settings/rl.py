@@ -110,7 +110,7 @@ class PpoSettings:
     """Peak learning rate of the value head; null means optimizer.lr. Only for baseline: value."""
     kl: float = 0.03
     """Weight of the KL divergence from the warmed-up model."""
-    kl_target: float | None = None
+    adaptive_kl: float | None = None
     """Adapt the weight after every iteration, by 2 % at most, to hold that divergence at this many nats per token; `kl`
     is the first weight. null keeps it fixed. Only for algorithm: ppo."""
     target_kl: float | None = None
@@ -127,9 +127,9 @@ class PpoSettings:
         check_at_least(self, 1, "epochs", "minibatch")
         check_at_least(self, 0, "kl", "entropy")
         check_fraction(self, "discount", "trace")
-        if self.kl_target is not None and not self.kl > 0:
-            raise InputError(f"kl: expected a first weight above 0 for kl_target, got {self.kl!r}")
-        for name in ("ratio_clip", "value_clip", "value_lr", "kl_target", "target_kl"):
+        if self.adaptive_kl is not None and not self.kl > 0:
+            raise InputError(f"kl: expected a first weight above 0 for adaptive_kl, got {self.kl!r}")
+        for name in ("ratio_clip", "value_clip", "value_lr", "adaptive_kl", "target_kl"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise InputError(f"{name}: expected a number above 0, got {getattr(self, name)!r}")
 
@@ -199,7 +199,7 @@ class RlSettings(TrainSettings):
         name = self.algorithm
         if self.ppo.baseline != "group":
             raise InputError(f"baseline: expected group for algorithm: {name}, got {self.ppo.baseline}")
-        for option in ("kl_target", "target_kl"):
+        for option in ("adaptive_kl", "target_kl"):
             if (value := getattr(self.ppo, option)) is not None:
                 raise InputError(f"{option}: expected null for algorithm: {name}, got {value}")
         if name == "rloo" and self.ppo.entropy:
