@@ -12,7 +12,6 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
 from fastapi_offline import FastAPIOffline
-from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
 
 from prip.options import RefineOptions
@@ -121,7 +120,7 @@ def _add_refine(api: FastAPI, engine: Engine, refine: Refine, problems: Problems
             )
             for prompt, result in zip(prompts, results, strict=True)
         ]
-        return _json(RefineAnswer(model=engine.model, results=answers, warnings=warnings))
+        return RefineAnswer(model=engine.model, results=answers, warnings=warnings).response()
 
 
 def _add_images(
@@ -172,7 +171,7 @@ def _add_images(
         ]
         metrics.prompts.labels(request.scope["route"].path).inc(len(prompts))
         warnings = engine.shortcomings(prompts, results, options, for_generator=True)
-        return _json(ImagesAnswer(model=engine.model, generator=generator.name, results=answers, warnings=warnings))
+        return ImagesAnswer(model=engine.model, generator=generator.name, results=answers, warnings=warnings).response()
 
 
 def _add_status(api: FastAPI, engine: Engine, metrics: Metrics, problems: Problems) -> None:
@@ -186,7 +185,7 @@ def _add_status(api: FastAPI, engine: Engine, metrics: Metrics, problems: Proble
         if not engine.works:
             return problem_answer(503, DEAD)
         name = None if engine.generator is None else engine.generator.name
-        return _json(Health(model=engine.model, generator=name, version=version("prip")))
+        return Health(model=engine.model, generator=name, version=version("prip")).response()
 
     plain_text = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems()}
 
@@ -233,7 +232,3 @@ async def refined(
         deadline = asyncio.get_running_loop().time() + settings.timeout_s
     future = engine.refine(prompts, options, for_generator)
     return await answer_of(future, request.receive, deadline, settings.timeout_s)
-
-
-def _json(answer: BaseModel) -> Response:
-    return Response(answer.model_dump_json(), media_type="application/json")

@@ -82,7 +82,7 @@ def add_openai_routes(api: FastAPI, engine: Engine, refine: Refine, problems: Pr
         ]
         choices = [Choice(text=text, index=index, finish_reason=why) for index, (text, why) in enumerate(texts)]
         answer = CompletionsAnswer(id=f"cmpl-{uuid.uuid4().hex}", choices=choices, **common)
-        return events(_completion_chunks(answer), answer, body) if body.stream else _json(answer)
+        return events(_completion_chunks(answer), answer, body) if body.stream else answer.response()
 
     @api.post("/v1/chat/completions", response_model=ChatAnswer, responses=responses, summary="Chat", **_TAG)
     async def chat(body: ChatRequest, request: Request) -> Response:
@@ -93,12 +93,12 @@ def add_openai_routes(api: FastAPI, engine: Engine, refine: Refine, problems: Pr
             for index, text in enumerate(results[0].texts)
         ]
         answer = ChatAnswer(id=f"chatcmpl-{uuid.uuid4().hex}", choices=choices, **common)
-        return events(_chat_chunks(answer), answer, body) if body.stream else _json(answer)
+        return events(_chat_chunks(answer), answer, body) if body.stream else answer.response()
 
     @api.get("/v1/models", response_model=ModelsAnswer, responses=problems(), summary="List models", **_TAG)
     async def models() -> Response:
         """Name the loaded refiner."""
-        return _json(ModelsAnswer(data=[ModelCard(id=engine.model, created=started)]))
+        return ModelsAnswer(data=[ModelCard(id=engine.model, created=started)]).response()
 
     @api.get(
         "/v1/models/{model:path}", response_model=ModelCard, responses=problems(404), summary="Get a model", **_TAG
@@ -106,7 +106,7 @@ def add_openai_routes(api: FastAPI, engine: Engine, refine: Refine, problems: Pr
     async def model_card(model: str) -> Response:
         """Describe the loaded refiner."""
         check_model(model)
-        return _json(ModelCard(id=engine.model, created=started))
+        return ModelCard(id=engine.model, created=started).response()
 
 
 def added_text(user_prompt: str, text: str, result: Refined) -> str:
@@ -151,10 +151,6 @@ def _chat_chunks(answer: ChatAnswer) -> Iterator[dict[str, Any]]:
         delta = {"role": "assistant", "content": choice.message.content}
         yield {**common, "delta": delta, "finish_reason": None}
         yield {**common, "delta": {}, "finish_reason": choice.finish_reason}
-
-
-def _json(answer: Any) -> Response:
-    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 class OpenAIErrors:

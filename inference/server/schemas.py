@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
+from fastapi.responses import Response
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -107,6 +108,10 @@ class AnswerBody(BaseModel):
     """The body of an answer."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
+
+    def response(self) -> Response:
+        """Return the answer as JSON."""
+        return Response(self.model_dump_json(), media_type="application/json")
 
 
 def _type_of(option: OptionField) -> Any:

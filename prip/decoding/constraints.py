@@ -146,10 +146,6 @@ class Constraints:
                 np.logical_and(self.table.starts, row.unused, out=mask)
         return torch.from_numpy(masks)
 
-    def allowed_and_meant(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return `allowed` and `meant` of rows, without candidates."""
-        return self.allowed(rows), self.meant(rows)
-
     def tight(self, row: Row) -> bool:
         """Return whether the mask of a row depends on its candidates."""
         return bool(row.added) and not row.done and self._budget.is_tight(row.position.chunk, self._free(row))

@@ -183,10 +183,10 @@ def test_no_word_directly_follows_itself(constraints: Constraints) -> None:
 def test_what_may_be_meant_is_what_the_rules_of_a_modifier_leave(constraints: Constraints) -> None:
     table = constraints.table
     rows = constraints.begin(["a cat"], options_with(banned_terms=["hour"], token_budget=6))
-    allowed, meant = constraints.allowed_and_meant(rows)
+    allowed, meant = (constraints.allowed(rows), constraints.meant(rows))
     assert meant.equal(allowed), "at its start, a modifier is chosen of those that may stand there"
     feed(constraints, rows, " golden")
-    allowed, meant = (mask[0] for mask in constraints.allowed_and_meant(rows))
+    allowed, meant = (mask[0] for mask in (constraints.allowed(rows), constraints.meant(rows)))
     assert not (allowed & ~meant).any()
     hour, golden = table.texts.index(" hour"), table.texts.index(" golden")
     assert (allowed[hour], meant[hour]) == (False, True), "banned"
@@ -211,7 +211,8 @@ def test_a_dropped_modifier_is_as_if_it_had_not_been(constraints: Constraints) -
     for text in (" wide shot", " li", "ght"):
         feed(constraints, rows, text)
         feed(constraints, fresh, text)
-        for mask, other in zip(constraints.allowed_and_meant(rows), constraints.allowed_and_meant(fresh), strict=True):
+        for masks in (constraints.allowed, constraints.meant):
+            mask, other = masks(rows), masks(fresh)
             assert mask.equal(other)
 
 
@@ -234,11 +235,11 @@ def test_after_some_tries_the_first_modifier_means_what_is_allowed(constraints: 
     assert not rows[0].done
     assert set(starts) <= allowed_texts(constraints, rows)
     feed(constraints, rows, " golden")
-    allowed, meant = constraints.allowed_and_meant(rows)
+    allowed, meant = (constraints.allowed(rows), constraints.meant(rows))
     assert meant.equal(allowed)
     feed(constraints, rows, ",")
     feed(constraints, rows, " wide")
-    assert not torch.equal(*constraints.allowed_and_meant(rows)), "those behind it may be dropped again"
+    assert not torch.equal(constraints.allowed(rows), constraints.meant(rows)), "those behind it may be dropped again"
 
 
 def test_line_breaks_special_tokens_and_parts_of_characters_never(constraints: Constraints) -> None:

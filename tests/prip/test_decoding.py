@@ -160,7 +160,7 @@ def test_modifiers_are_finished_as_the_decoder_means_them(refiner: Refiner, bans
     constraints, table = refiner.sampler.constraints, refiner.sampler.constraints.table
     rows = constraints.begin(prompts, options_with(**options))
     for step in range(max(map(len, actions))):
-        allowed, meant = constraints.allowed_and_meant(rows)
+        allowed, meant = (constraints.allowed(rows), constraints.meant(rows))
         for row, own in enumerate(actions):
             if step >= len(own):
                 continue
@@ -197,7 +197,7 @@ def test_the_text_ends_where_all_that_is_meant_is_banned(refiner: Refiner) -> No
     rows = refiner.sampler.constraints.begin(["a cat"], options_with())
     for token in first:
         refiner.sampler.constraints.advance(rows, [token])
-    meant = refiner.sampler.constraints.allowed_and_meant(rows)[1][0]
+    meant = refiner.sampler.constraints.meant(rows)[0]
     wishes = logits.masked_fill(~meant, float("-inf")).topk(BEGINNINGS).indices.tolist()
     assert plain[len(first)] == wishes[0]
     terms = [table.texts[token].strip() for token in wishes]
