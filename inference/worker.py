@@ -1,7 +1,8 @@
 """Refines for a host that cannot load PRIP itself: JSON lines, with requests on stdin and replies on stdout.
 
 A request is {"prompts", "seeds", "model", "options"}, with one seed per prompt and RefineOptions without the seed.
-A reply is {"refined", "added", "warnings"}, the first two with one entry per prompt, or {"error"}.
+It may have "negative_prompts", one per prompt, which the reply then extends. A reply is {"refined", "added",
+"warnings"}, the first two with one entry per prompt, or {"error"}.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import sys
 from typing import Any
 
+from prip.control.negative import negative_prompt
 from prip.errors import PripError, collected_warnings
 from prip.options import RefineOptions
 from prip.text.prompts import check_user_prompts, modifiers_added
@@ -21,10 +23,16 @@ def reply_to(line: str) -> dict[str, Any]:
         with collected_warnings() as notes:
             request = json.loads(line)
             refined = _refined(request["prompts"], request["seeds"], request["model"], request["options"])
-            added = [modifiers_added(*pair) for pair in zip(request["prompts"], refined, strict=True)]
+            reply = {
+                "refined": refined,
+                "added": [modifiers_added(*pair) for pair in zip(request["prompts"], refined, strict=True)],
+                "warnings": notes,
+            }
+            if (own := request.get("negative_prompts")) is not None:
+                reply["negative_prompts"] = [negative_prompt(*pair) for pair in zip(refined, own, strict=True)]
     except PripError as error:
         return {"error": str(error)}
-    return {"refined": refined, "added": added, "warnings": notes}
+    return reply
 
 
 def _refined(prompts: list[str], seeds: list[int], model: str, options: dict[str, Any]) -> list[str]:

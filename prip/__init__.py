@@ -13,6 +13,7 @@ from .import_warnings import hush_imports
 
 if TYPE_CHECKING:
     from . import errors
+    from .control.negative import negative_prompt
     from .errors import BrokenPackageError, CheckpointError, InputError, MissingExtraError, PripError, PripWarning
     from .modeling import PreferenceEncoder, PripConfig, PripModel, PromptDecoder
     from .refiner import Refiner, refine
@@ -25,6 +26,7 @@ if (_root / "setup.cfg").is_file() and (_root / "training").is_dir():
 
 _HOMES = {
     **dict.fromkeys(("refine", "Refiner"), "refiner"),
+    "negative_prompt": "control.negative",
     **dict.fromkeys(("PripModel", "PripConfig", "PreferenceEncoder", "PromptDecoder"), "modeling"),
     **dict.fromkeys(
         ("PripError", "InputError", "CheckpointError", "MissingExtraError", "BrokenPackageError", "PripWarning"),
@@ -45,6 +47,7 @@ __all__ = [
     "PromptDecoder",
     "Refiner",
     "errors",
+    "negative_prompt",
     "refine",
 ]
 

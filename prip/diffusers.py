@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
+from .control.negative import negative_prompt
 from .errors import InputError, broken_packages, require
 from .options import OneTextOptionsDict, RefineOptions, with_changes
 from .text.prompts import check_user_prompts, has_words
@@ -26,7 +27,10 @@ _UNSUPPORTED = ("num_alternatives",)
 
 @broken_packages()
 def with_refiner(
-    pipe: Pipeline, refiner: Refiner | str | os.PathLike[str] | None = None, **options: Unpack[OneTextOptionsDict]
+    pipe: Pipeline,
+    refiner: Refiner | str | os.PathLike[str] | None = None,
+    with_negative: bool = False,
+    **options: Unpack[OneTextOptionsDict],
 ) -> Pipeline:
     """Return a pipeline that refines its prompt before drawing, and shares its components with `pipe`.
 
@@ -46,6 +50,9 @@ def with_refiner(
             this refiner and these options replace its own.
         refiner: A Refiner, which stays on its device, or an argument of `Refiner.from_pretrained`, loaded on the
             pipeline's device and moved with it; None is the embedded one.
+        with_negative: Draw with the suggestion of `prip.negative_prompt`, after the call's own negative prompt if it
+            has one. A call without guidance, or with negative_prompt_embeds, stays without. The negative prompt drawn
+            with is `drawn_negative_prompt` of the output and the pipeline, as `refined_prompt` is.
         **options: Options of `Refiner.refine` for every call. The token budget is counted by the tokenizer of the
             pipeline's text encoder with the highest limit, and is that limit by default (or `max_sequence_length`).
 
@@ -57,6 +64,8 @@ def with_refiner(
     diffusers = require("diffusers", "generate")
     _check_pipeline(diffusers, pipe)
     defaults = with_changes(None, options, _UNSUPPORTED)
+    if with_negative and "negative_prompt" not in inspect.signature(type(pipe).__call__).parameters:
+        raise InputError(f"with_negative: expected False for {type(pipe).__name__}, which takes no negative prompt")
 
     from .generators.families import PipelineTokens
     from .refiner import Refiner
@@ -68,7 +77,9 @@ def with_refiner(
     kind = _plain_class(type(pipe))
     refining = _empty(kind)
     vars(refining).update({name: value for name, value in vars(pipe).items() if name not in _STATE})
-    refining._refinement = _Refinement(refiner.counted_by(tokens), tokens.frame, defaults, follows=not is_loaded)
+    refining._refinement = _Refinement(
+        refiner.counted_by(tokens), tokens.frame, defaults, follows=not is_loaded, with_negative=with_negative
+    )
     return refining
 
 
@@ -80,12 +91,13 @@ class _Refinement:
     defaults: RefineOptions
     follows: bool
     """Whether the refiner moves with the pipeline."""
+    with_negative: bool = False
 
     def __call__(self, prompt: Any, options: RefineOptions, max_sequence_length: int | None) -> Any:
         """Return the refined prompt or prompts; prompts without words are kept."""
         budget = options.token_budget
         if budget is None and max_sequence_length is not None:
-            budget = max(1, min(self.refiner.token_limit, max_sequence_length - self.frame))
+            budget = self._limit(max_sequence_length)
         options = replace(options, token_budget=budget)
         if isinstance(prompt, str) or not isinstance(prompt, Sequence):
             return prompt if _is_wordless(prompt) else self.refiner.refine(prompt, options)
@@ -95,11 +107,28 @@ class _Refinement:
         refined = iter(self.refiner.refine([text for text in prompt if not _is_wordless(text)], options))
         return [text if _is_wordless(text) else next(refined) for text in prompt]
 
+    def negative(self, prompt: Any, own: Any, max_sequence_length: int | None) -> Any:
+        """Return a negative prompt for each refined prompt, each after the call's own one."""
+        if isinstance(prompt, str):
+            if not isinstance(own, str | None):
+                return own
+            assert self.refiner.sampler.counter is not None
+            return negative_prompt(prompt, own or "", self._limit(max_sequence_length), self.refiner.sampler.counter)
+        owns = [own] * len(prompt) if own is None or isinstance(own, str) else own
+        if len(owns) != len(prompt):
+            return own  # which the pipeline refuses in its own words
+        return [self.negative(text, one, max_sequence_length) or "" for text, one in zip(prompt, owns, strict=True)]
+
+    def _limit(self, max_sequence_length: int | None) -> int:
+        limit = self.refiner.token_limit
+        return limit if max_sequence_length is None else max(1, min(limit, max_sequence_length - self.frame))
+
 
 class _Refining:
     """Mixin of refining pipelines. Without a refinement, as after `from_pipe`, it acts like the plain class."""
 
     refined_prompt: str | list[str] | None = None
+    drawn_negative_prompt: str | list[str] | None = None
     _refinement: _Refinement | None = None
 
     def to(self, *arguments: Any, **named: Any) -> Any:
@@ -113,7 +142,7 @@ class _Refining:
         return _empty, (_plain_class(type(self)),), vars(self)
 
 
-_STATE = ("refined_prompt", "_refinement")
+_STATE = ("refined_prompt", "drawn_negative_prompt", "_refinement")
 
 
 def _empty(kind: type) -> Any:
@@ -134,16 +163,19 @@ def _refining_class(kind: type) -> type:
         refinement, values = self._refinement, bound.arguments
         if not isinstance(refine, bool | Mapping):
             raise InputError(f"refine: expected True, False or a mapping of options, got {refine!r}")
-        self.refined_prompt = None
+        self.refined_prompt = self.drawn_negative_prompt = None
         if refinement is not None and refine is not False:
             changes = refine if isinstance(refine, Mapping) else {}
             options = with_changes(refinement.defaults, changes, _UNSUPPORTED)
             if values.get("prompt") is not None and values.get("prompt_embeds") is None:
                 length = values.get("max_sequence_length", default_length)
                 values["prompt"] = self.refined_prompt = refinement(values["prompt"], options, length)
+                if refinement.with_negative and _is_guided(self, values, signature):
+                    negative = refinement.negative(self.refined_prompt, values.get("negative_prompt"), length)
+                    values["negative_prompt"] = self.drawn_negative_prompt = negative
         output = kind.__call__(*bound.args, **bound.kwargs)
         if not isinstance(output, tuple):
-            output.refined_prompt = self.refined_prompt
+            output.refined_prompt, output.drawn_negative_prompt = self.refined_prompt, self.drawn_negative_prompt
         return output
 
     switch = inspect.Parameter("refine", inspect.Parameter.KEYWORD_ONLY, default=True)
@@ -153,6 +185,16 @@ def _refining_class(kind: type) -> type:
     call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     names = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
     return type(kind.__name__, (_Refining, kind), {**names, "__call__": call})
+
+
+def _is_guided(pipe: Any, values: Mapping[str, Any], signature: inspect.Signature) -> bool:
+    """Return whether a call reads a negative prompt: with classifier-free guidance, and no embeddings in its place."""
+    names = [name for name in ("true_cfg_scale", "guidance_scale") if name in signature.parameters]
+    if not names or values.get("negative_prompt_embeds") is not None:
+        return False
+    config = getattr(getattr(pipe, "unet", None), "config", None)
+    scale = values.get(names[0], signature.parameters[names[0]].default)
+    return isinstance(scale, int | float) and scale > 1 and getattr(config, "time_cond_proj_dim", None) is None
 
 
 def _is_wordless(prompt: Any) -> bool:

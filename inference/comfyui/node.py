@@ -27,9 +27,13 @@ class RefinePrompt:
         "Refines a prompt with PRIP: your words stay, on as many lines as you typed, and modifiers that image models "
         "respond to are added at the end. Connect refined_prompt to CLIP Text Encode."
     )
-    RETURN_TYPES = ("STRING", "STRING")
-    RETURN_NAMES = ("refined_prompt", "added")
-    OUTPUT_TOOLTIPS = ("The refined prompt, or your edit of it.", "The added modifiers.")
+    RETURN_TYPES = ("STRING", "STRING", "STRING")
+    RETURN_NAMES = ("refined_prompt", "added", "negative_prompt")
+    OUTPUT_TOOLTIPS = (
+        "The refined prompt, or your edit of it.",
+        "The added modifiers.",
+        "A suggestion for the negative prompt: what your prompt refuses, and flaws that it does not ask for.",
+    )
     FUNCTION = "refine"
     OUTPUT_NODE = True
 
@@ -98,7 +102,8 @@ class RefinePrompt:
         else:
             text, notes = _refined(values)
         added = ", ".join(_added(prompt, text))
-        return {"ui": {"refined_prompt": [text], "added": [added], "notes": notes}, "result": (text, added)}
+        negative = _prip("control.negative").negative_prompt(text)
+        return {"ui": {"refined_prompt": [text], "added": [added], "notes": notes}, "result": (text, added, negative)}
 
 
 def _refined(values: dict[str, Any]) -> tuple[str, list[str]]:

@@ -10,6 +10,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
+from prip.control.negative import negative_prompt
 from prip.errors import InputError, require
 from prip.text_files import decode_text, lines_of
 
@@ -25,6 +26,7 @@ EXAMPLES = """examples:
   prip refine "a cat" --temperature 0.8 --banned-term watercolor --banned-term "golden hour"
   prip refine "a cat" --style watercolor --no-artists --strength 0.5
   prip refine "a watercolor of a cat" --no-keep-attributes
+  prip refine "a beach without people" --with-negative
   prip refine --json < prompts.txt
   prip refine "a cat" --model my-name/my-refiner --revision v1.0 --device cuda
 """
@@ -46,6 +48,11 @@ def add_parser(subparsers: Any) -> None:
         help="prompts; without any, or with -, lines are read from stdin (blank lines stay)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON list of {user_prompt, refined_prompts}")
+    parser.add_argument(
+        "--with-negative",
+        action="store_true",
+        help="also suggest a negative prompt for each text: what it refuses, and flaws (in JSON: negative_prompts)",
+    )
     add_options(parser)
     add_refiner(parser)
     parser.set_defaults(run=run)
@@ -72,13 +79,25 @@ def run(arguments: argparse.Namespace) -> None:
     results = [next(refined) if line.strip() else [line] for line in lines]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")
+    pairs = list(zip(lines, results, strict=True))
     if arguments.json:
-        pairs = zip(lines, results, strict=True)
-        records = [{"user_prompt": line, "refined_prompts": texts} for line, texts in pairs]
+        records = [_record(line, texts, arguments.with_negative) for line, texts in pairs]
         print(json.dumps(records, ensure_ascii=False, indent=2))
     else:
         between = "\n\n" if arguments.num_alternatives > 1 else "\n"
-        print(between.join("\n".join(texts) for texts in results))
+        print(between.join("\n".join(_shown(text, arguments.with_negative) for text in texts) for texts in results))
+
+
+def _record(user_prompt: str, texts: list[str], with_negative: bool) -> dict[str, object]:
+    record: dict[str, object] = {"user_prompt": user_prompt, "refined_prompts": texts}
+    if with_negative:
+        record["negative_prompts"] = [negative_prompt(text) for text in texts]
+    return record
+
+
+def _shown(text: str, with_negative: bool) -> str:
+    """Return a text, with its negative prompt on a second line as the webui writes it."""
+    return f"{text}\nNegative prompt: {negative_prompt(text)}" if with_negative and text.strip() else text
 
 
 def read_lines() -> list[str]:

@@ -14,6 +14,7 @@ from fastapi.responses import RedirectResponse, Response
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
+from prip.control.negative import negative_prompt
 from prip.options import RefineOptions
 from prip.refiner import Refined
 from prip.text.prompts import check_user_prompts, modifiers_added
@@ -117,6 +118,7 @@ def _add_refine(api: FastAPI, engine: Engine, refine: Refine, problems: Problems
                 user_prompt=prompt,
                 refined_prompts=result.texts,
                 added=[modifiers_added(prompt, text) for text in result.texts],
+                negative_prompts=[negative_prompt(text) for text in result.texts] if body.with_negative else None,
             )
             for prompt, result in zip(prompts, results, strict=True)
         ]

@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from prip.control.negative import negative_prompt
 from prip.options import RefineOptions
 from prip.refine_batch import Refined
 from prip.text.prompts import own_words
@@ -76,11 +77,18 @@ def add_openai_routes(api: FastAPI, engine: Engine, refine: Refine, problems: Pr
         """Refine prompts for clients of OpenAI's completions API: each choice has the text added to a prompt."""
         prompts = prompt_list(body.prompt)
         results, common = await answered(body, request, prompts)
-        pairs = [(prompt, result) for prompt, result in zip(prompts, results, strict=True)]
-        texts = [
-            (added_text(prompt, text, result), reason(result)) for prompt, result in pairs for text in result.texts
+        pairs = [
+            (prompt, result, text) for prompt, result in zip(prompts, results, strict=True) for text in result.texts
         ]
-        choices = [Choice(text=text, index=index, finish_reason=why) for index, (text, why) in enumerate(texts)]
+        choices = [
+            Choice(
+                text=added_text(prompt, text, result),
+                index=index,
+                finish_reason=reason(result),
+                negative_prompt=negative_prompt(text) if body.with_negative else None,
+            )
+            for index, (prompt, result, text) in enumerate(pairs)
+        ]
         answer = CompletionsAnswer(id=f"cmpl-{uuid.uuid4().hex}", choices=choices, **common)
         return events(_completion_chunks(answer), answer, body) if body.stream else answer.response()
 
@@ -89,7 +97,12 @@ def add_openai_routes(api: FastAPI, engine: Engine, refine: Refine, problems: Pr
         """Refine the last message of the user for clients of OpenAI's chat API: each choice is a refined prompt."""
         results, common = await answered(body, request, [body.prompt])
         choices = [
-            ChatChoice(index=index, message=ChatMessage(content=text), finish_reason=reason(results[0]))
+            ChatChoice(
+                index=index,
+                message=ChatMessage(content=text),
+                finish_reason=reason(results[0]),
+                negative_prompt=negative_prompt(text) if body.with_negative else None,
+            )
             for index, text in enumerate(results[0].texts)
         ]
         answer = ChatAnswer(id=f"chatcmpl-{uuid.uuid4().hex}", choices=choices, **common)
@@ -147,7 +160,7 @@ def _completion_chunks(answer: CompletionsAnswer) -> Iterator[dict[str, Any]]:
 
 def _chat_chunks(answer: ChatAnswer) -> Iterator[dict[str, Any]]:
     for choice in answer.choices:
-        common = {"index": choice.index, "logprobs": None}
+        common = {"index": choice.index, "logprobs": None, "negative_prompt": choice.negative_prompt}
         delta = {"role": "assistant", "content": choice.message.content}
         yield {**common, "delta": delta, "finish_reason": None}
         yield {**common, "delta": {}, "finish_reason": choice.finish_reason}

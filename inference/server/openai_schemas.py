@@ -74,6 +74,8 @@ class OpenAIRequest(RequestBody):
     stream: bool | None = None
     """Whether the answer comes as server-sent events. A prompt is refined as a whole, so its text is one event."""
     stream_options: StreamOptions | None = None
+    with_negative: bool | None = None
+    """Whether each choice also has a negative prompt for its prompt: what it refuses, and flaws. A field of PRIP."""
     user: Name | None = None
     """Ignored."""
     frequency_penalty: Annotated[Any, Only(0)] = None
@@ -182,6 +184,8 @@ class Choice(AnswerBody):
     finish_reason: Literal["stop", "length"] | None
     """`length` means that there was no room for a modifier."""
     logprobs: None = None
+    negative_prompt: str | None = None
+    """null without `with_negative`."""
 
 
 class ChatMessage(AnswerBody):
@@ -200,6 +204,8 @@ class ChatChoice(AnswerBody):
     finish_reason: Literal["stop", "length"]
     """`length` means that there was no room for a modifier."""
     logprobs: None = None
+    negative_prompt: str | None = None
+    """null without `with_negative`."""
 
 
 class Usage(AnswerBody):

@@ -173,6 +173,8 @@ class RefineRequest(RequestBody):
     )
     prompt: Prompts
     """A prompt, or a list of prompts."""
+    with_negative: bool = False
+    """Also suggest a negative prompt for each text: what it refuses, and flaws."""
 
 
 @with_options(IMAGE_OPTIONS)
@@ -197,6 +199,8 @@ class RefinedPrompt(AnswerBody):
     """`num_alternatives` distinct texts; fewer with a warning."""
     added: list[list[str]]
     """The modifiers that each text adds to the user prompt."""
+    negative_prompts: list[str] | None = None
+    """A negative prompt for each text; null without `with_negative`."""
 
 
 class RefineAnswer(AnswerBody):

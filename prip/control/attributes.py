@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache, lru_cache
 
-from ..text.terms import TermTable, is_negated
+from ..text.terms import TermTable, is_negated, with_plain_refusals
 from ..text.words import words_of
 from . import read_table
 
@@ -48,9 +48,14 @@ def named_terms(text: str) -> list[str]:
     return _terms().find(text)
 
 
+def negated_terms(text: str) -> list[str]:
+    """Return the terms that a text refuses, from left to right."""
+    return _terms().find(text, negated=True)
+
+
 def names(text: str, term: str) -> bool:
     """Return whether a text names a term, in the table or not, by the rules of `named_terms`."""
-    words, wanted = tuple(words_of(text)), tuple(words_of(term))
+    words, wanted = tuple(words_of(with_plain_refusals(text))), tuple(words_of(term))
     starts = range(len(words) - len(wanted) + 1)
     return any(words[i : i + len(wanted)] == wanted and not is_negated(words, i) for i in starts)
 
@@ -81,7 +86,7 @@ def refused_terms(text: str) -> frozenset[str]:
 
     A value that the text names as well keeps its terms, except for those that are refused literally.
     """
-    literal = set(_terms().find(text, negated=True))
+    literal = set(negated_terms(text))
     values = {value for term in literal for value in _values_of()[term]} - named_values(text)
     kept, _ = kept_and_banned(named_values(text))
     kin = {term for attribute, value in values for term in attributes()[attribute][value]} - kept

@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..options import RefineOptions, check_whole, normal_terms
 from ..text.clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
 from ..text.prompts import own_words
-from ..text.webui_syntax import plain_prompt
+from ..text.webui_syntax import plain_prompt, with_weights_as_refusals
 from ..text.words import words_of
 from .bans import RowBans, TermsAnywhere, TermsAtWords
 from .row_state import Position, Row
@@ -90,7 +90,7 @@ class Constraints:
             words = own_words(plain_prompt(user_prompt))
             named = values_by_term(words) if options.keep_attributes else None
             standing = self._row_bans.standing(
-                words,
+                own_words(with_weights_as_refusals(user_prompt)),
                 no_artists=options.no_artists,
                 allow_faults=options.allow_faults,
                 keep_attributes=options.keep_attributes,

@@ -2,7 +2,7 @@
 
 `(word:1.2)`, `((word))`, `[word]` and `{word}` are read as their words, `[from:to:0.5]` as its second text, `[a|b]` as
 its first. `<lora:name:0.8>`, `BREAK` and the weights of parts joined by `AND` are dropped, and `\\(` is a literal
-bracket. Unpaired brackets stay.
+bracket. Unpaired brackets stay. `(word:0)` and `(word:-1)` are not read: their words are refused.
 """
 
 from __future__ import annotations
@@ -35,18 +35,42 @@ class _Open:
 
 def plain_prompt(user_prompt: str) -> str:
     """Return a prompt on one line without webui syntax; a prompt of nothing else is returned unchanged."""
+    return _read(user_prompt)[0]
+
+
+def with_weights_as_refusals(user_prompt: str) -> str:
+    """Return the plain prompt, followed by "no ..." for each text with a weight of 0 or less."""
+    text, refused = _read(user_prompt)
+    return ", ".join([text, *(f"no {part.strip()}" for texts in refused for part in texts.split(","))])
+
+
+def _read(user_prompt: str) -> tuple[str, list[str]]:
+    """Return the plain prompt, and the texts whose weight is 0 or less."""
+    refused: list[str] = []
     if _BREAKS.search(user_prompt):
         user_prompt = _BLANKS.sub(lambda run: " " if _BREAKS.search(run[0]) else run[0], user_prompt)
     if _PART.search(user_prompt):
-        user_prompt = " AND ".join((_without_weight(part) or part).strip() for part in _PART.split(user_prompt))
+        user_prompt = " AND ".join(_read_parts(user_prompt, refused))
     if not _SIGNS.search(user_prompt) and "BREAK" not in user_prompt:
-        return user_prompt
+        return user_prompt, refused
     left, count = _LEFT_OUT.subn(" ", user_prompt)
     if not count and not _SIGNS.search(left):
-        return user_prompt
-    text = " ".join(_without_brackets(left).split())
+        return user_prompt, refused
+    text = " ".join(_without_brackets(left, refused).split())
     text = _COMMAS.sub(",", text).strip(" ,")
-    return text if text.strip(" ,.") else user_prompt
+    return text if text.strip(" ,.") else user_prompt, refused
+
+
+def _read_parts(user_prompt: str, refused: list[str]) -> list[str]:
+    """Return the parts joined by AND, without their weights; those with a weight of 0 or less go to `refused`."""
+    parts = []
+    for part in _PART.split(user_prompt):
+        text = _without_weight(part)
+        if text is not None and text.strip() and float(part.rpartition(":")[2]) <= 0:
+            refused.append(text.strip())
+        else:
+            parts.append((text or part).strip())
+    return parts or [user_prompt]
 
 
 def without_tags(user_prompt: str) -> str:
@@ -66,15 +90,18 @@ def _without_weight(part: str) -> str | None:
     return before if colon and _NUMBER.match(weight) else None
 
 
-def _without_brackets(text: str) -> str:
-    """Return a text with each pair of brackets replaced by what is read of it: one pass with a stack, no recursion."""
+def _without_brackets(text: str, refused: list[str]) -> str:
+    """Return a text with each pair of brackets replaced by what is read of it: one pass with a stack, no recursion.
+
+    Texts in brackets with a weight of 0 or less go to `refused`.
+    """
     tokens = _TOKEN.findall(text)
     paired = _paired(tokens)
     pieces: list[str] = []
     stack: list[_Open] = []
     for index, token in enumerate(tokens):
         if index in paired and token in _OPENING:
-            _reduce(stack.pop(), pieces)
+            _reduce(stack.pop(), pieces, refused)
         elif index in paired:
             stack.append(_Open(token, len(pieces)))
         else:
@@ -98,11 +125,15 @@ def _paired(tokens: list[str]) -> set[int]:
     return paired
 
 
-def _reduce(bracket: _Open, pieces: list[str]) -> None:
+def _reduce(bracket: _Open, pieces: list[str], refused: list[str]) -> None:
     """Remove the pieces inside a bracket that are not read."""
     numbered = bool(bracket.colons) and bracket.colons[-1] == len(pieces) - 2 and bool(_NUMBER.match(pieces[-1]))
     if numbered:
+        weight = float(pieces[-1])
         del pieces[bracket.colons[-1] :]
+        if bracket.kind == "(" and weight <= 0:
+            refused.append("".join(pieces[bracket.start :]))
+            del pieces[bracket.start :]
     if bracket.kind == "[" and numbered and len(bracket.colons) == 2:
         del pieces[bracket.start : bracket.colons[0] + 1]
     elif bracket.kind == "[" and bracket.bars:

@@ -42,7 +42,7 @@ def test_the_folder_is_a_custom_node(module: Any, custom_nodes: Path) -> None:
     assert set(module.NODE_CLASS_MAPPINGS) == set(module.NODE_DISPLAY_NAME_MAPPINGS) == {"PripRefinePrompt"}
     assert [file.name for file in (custom_nodes / module.WEB_DIRECTORY).glob("*.js")] == ["prip.js"]
     node = module.NODE_CLASS_MAPPINGS["PripRefinePrompt"]
-    assert node.OUTPUT_NODE and len(node.RETURN_TYPES) == len(node.RETURN_NAMES) == len(node.OUTPUT_TOOLTIPS) == 2
+    assert node.OUTPUT_NODE and len(node.RETURN_TYPES) == len(node.RETURN_NAMES) == len(node.OUTPUT_TOOLTIPS) == 3
     assert list(node.INPUT_TYPES()["optional"])[-2:] == ["refined_prompt", "keep_edit"], "the script wants this order"
     seed = node.INPUT_TYPES()["required"]["seed"]
     assert seed[0] == "INT" and seed[1]["control_after_generate"] == "fixed"
@@ -74,9 +74,15 @@ def test_loading_it_loads_nothing_heavy(how: str, tmp_path: Path) -> None:
 
 def test_it_refines_and_shows_what_it_made(host: Host) -> None:
     output = host.queue(**{**host.defaults(), "prompt": "a cat"})
-    text, added = output["result"]
+    text, added, negative = output["result"]
     assert text == prip.refine("a cat", device="cpu") == f"a cat, {added}"
     assert output["ui"] == {"refined_prompt": [text], "added": [added], "notes": []}
+    assert negative == prip.negative_prompt(text) != ""
+
+
+def test_it_suggests_a_negative_prompt(host: Host) -> None:
+    negative = host.queue(**{**host.defaults(), "prompt": "a beach, no people"})["result"][2]
+    assert negative.startswith("people, ") and host.queue(**{**host.defaults(), "prompt": "."})["result"][2] == ""
 
 
 def test_only_the_required_inputs_are_needed(host: Host) -> None:
@@ -90,7 +96,7 @@ def test_the_options_reach_refine(host: Host) -> None:
     banned = host.queue(**{**inputs, "banned_terms": "golden hour, bokeh\nwarm sunlight"})["result"][0]
     assert not any(term in banned for term in ("golden hour", "bokeh", "warm sunlight"))
     assert host.queue(**{**inputs, "styles": "watercolor"})["result"][0].startswith("a cat, watercolor, ")
-    assert host.queue(**{**inputs, "strength": 0})["result"] == ("a cat", "")
+    assert host.queue(**{**inputs, "strength": 0})["result"][:2] == ("a cat", "")
     short = host.queue(**{**inputs, "token_budget": 12})["result"][0]
     assert short.startswith("a cat, ") and 6 < count_clip_tokens(short) <= 12
     sampled = {**inputs, "temperature": 1.0, "seed": 2**64 - 1}
@@ -134,9 +140,9 @@ def test_a_linked_or_blank_checkpoint_runs_once_too(host: Host, tmp_path: Path, 
 def test_an_edit_is_kept(host: Host) -> None:
     inputs = {**host.defaults(), "prompt": "a cat", "refined_prompt": "a cat, in the rain", "model": "no such model"}
     output = host.queue(**{**inputs, "keep_edit": True})
-    assert output["result"] == ("a cat, in the rain", "in the rain")
+    assert output["result"][:2] == ("a cat, in the rain", "in the rain")
     other = host.queue(**{**inputs, "keep_edit": True, "refined_prompt": "a dog"})
-    assert other["result"] == ("a dog", ""), "what was added cannot be told where the prompt itself was edited"
+    assert other["result"][:2] == ("a dog", ""), "what was added cannot be told where the prompt itself was edited"
     inputs["model"] = "prip-mini"
     assert host.queue(**{**inputs, "keep_edit": True, "refined_prompt": " "})["result"][0].startswith("a cat, ")
     assert host.queue(**inputs)["result"][0] == prip.refine("a cat", device="cpu")
@@ -163,7 +169,7 @@ def test_mistakes_are_told_in_words(host: Host) -> None:
 
 @pytest.mark.parametrize("prompt", ["a cat,\nin the rain", "a cat\r\n\tin the rain\n\n"])
 def test_a_prompt_of_several_lines_stays_as_it_was_typed(host: Host, prompt: str) -> None:
-    text, added = host.queue(**{**host.defaults(), "prompt": prompt})["result"]
+    text, added, _ = host.queue(**{**host.defaults(), "prompt": prompt})["result"]
     assert text == prip.refine(prompt, device="cpu") and text.startswith(prompt.rstrip() + ", ")
     assert added and added.split(", ")[0] in text
 
@@ -171,7 +177,7 @@ def test_a_prompt_of_several_lines_stays_as_it_was_typed(host: Host, prompt: str
 def test_a_prompt_without_words_goes_through(host: Host) -> None:
     for prompt in ("", " \n", ".,"):
         output = host.queue(**{**host.defaults(), "prompt": prompt, "styles": "watercolor", "model": "no such model"})
-        assert output["result"] == (prompt, "")
+        assert output["result"][:2] == (prompt, "")
         assert output["ui"]["notes"] == ["the prompt has no words; nothing was refined"]
     edit = {"refined_prompt": "a cat", "keep_edit": True}
     assert host.queue(**{**host.defaults(), **edit})["result"][0] == "a cat"
@@ -179,7 +185,7 @@ def test_a_prompt_without_words_goes_through(host: Host) -> None:
 
 def test_a_prompt_without_room_is_told_of(host: Host) -> None:
     output = host.queue(**{**host.defaults(), "prompt": "a cat", "token_budget": 3})
-    assert output["result"] == ("a cat", "") and "unchanged" in output["ui"]["notes"][0]
+    assert output["result"][:2] == ("a cat", "") and "unchanged" in output["ui"]["notes"][0]
 
 
 def test_what_was_loaded_in_the_host_serves_outside_of_it(host: Host) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import prip
 from prip.inference.cli import build_parser, main
 from prip.options import RefineOptions
 from prip.refiner import Refiner
@@ -125,6 +126,19 @@ def test_json_and_alternatives(tiny_checkpoint: Path, capsys) -> None:
     assert [record["user_prompt"] for record in records] == ["猫", "a dog"]
     assert [len(set(record["refined_prompts"])) for record in records] == [3, 3]
     assert all(text.startswith("猫, ") for text in records[0]["refined_prompts"])
+
+
+def test_negative_prompts_follow_their_texts(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["refine", "a cat", "no hats, a dog", "-n", "2", "--model", str(tiny_checkpoint), "--with-negative"]
+    assert main(arguments) == 0
+    for block in capsys.readouterr().out.rstrip("\n").split("\n\n"):
+        lines = block.splitlines()
+        for text, negative in zip(lines[::2], lines[1::2], strict=True):
+            assert negative == f"Negative prompt: {prip.negative_prompt(text)}"
+    assert main([*arguments, "--json"]) == 0
+    for record in json.loads(capsys.readouterr().out):
+        assert record["negative_prompts"] == [prip.negative_prompt(text) for text in record["refined_prompts"]]
+    assert record["negative_prompts"][0].startswith("hats, ")
 
 
 def test_alternatives_as_text_stand_apart(tiny_checkpoint: Path, capsys) -> None:

@@ -11,6 +11,7 @@ import openai
 import pytest
 from fastapi.testclient import TestClient
 
+from prip.control.negative import negative_prompt
 from prip.errors import InputError
 from prip.inference.server.application import OPEN_FILES, make_application
 from prip.inference.server.engine import Engine
@@ -66,6 +67,18 @@ def test_a_chat_answers_the_refined_prompt(client: openai.OpenAI, refiner: Refin
     assert (answer.object, answer.model, choice.finish_reason) == ("chat.completion", "tiny", "stop")
     assert answer.usage is not None
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens > 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_negative_prompt_comes_when_asked_for(client: openai.OpenAI, http: TestClient, stream: bool) -> None:
+    extra = {"with_negative": True}
+    chat = client.chat.completions.create(model="tiny", messages=[user("a cat, no hats")], extra_body=extra)
+    assert chat.choices[0].negative_prompt == negative_prompt(chat.choices[0].message.content)  # type: ignore
+    completion = client.completions.create(model="tiny", prompt=["a cat", "no hats"], n=2, extra_body=extra)
+    assert [choice.negative_prompt[:5] == "hats," for choice in completion.choices] == [False, False, True, True]  # type: ignore
+    body: Any = {"model": "tiny", "stream": stream, **extra}
+    for path, asked in (("completions", {"prompt": "no hats"}), ("chat/completions", {"messages": [user("no hats")]})):
+        assert '"negative_prompt":' in http.post(f"/v1/{path}", json={**body, **asked}).text.replace('": "', '":"')
 
 
 def test_the_last_message_of_the_user_is_the_prompt(client: openai.OpenAI, refiner: Refiner) -> None:

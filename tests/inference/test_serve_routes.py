@@ -19,6 +19,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from tiny_parts import options_with
 
+from prip.control.negative import negative_prompt
 from prip.errors import InputError
 from prip.inference.checkpoint_parts import load_rewards
 from prip.inference.comparison.workbench import Workbench
@@ -66,11 +67,18 @@ def client(engine: Engine, metrics: Metrics) -> TestClient:
     return client_of(engine, metrics)
 
 
+def test_negative_prompts_come_when_asked_for(client: TestClient) -> None:
+    body = {"prompt": ["a cat", "no hats, a dog"], "num_alternatives": 2, "with_negative": True}
+    for result in client.post("/v1/refine", json=body).json()["results"]:
+        assert result["negative_prompts"] == [negative_prompt(text) for text in result["refined_prompts"]]
+    assert result["negative_prompts"][0].startswith("hats, ")
+
+
 def test_refine_answers_what_refine_gives(client: TestClient, refiner: Refiner) -> None:
     one = client.post("/v1/refine", json={"prompt": "a cat"})
     text = refiner.refine("a cat")
     added = modifiers_added("a cat", text)
-    wanted = {"user_prompt": "a cat", "refined_prompts": [text], "added": [added]}
+    wanted = {"user_prompt": "a cat", "refined_prompts": [text], "added": [added], "negative_prompts": None}
     assert one.status_code == 200 and one.json() == {"model": "tiny", "results": [wanted], "warnings": []}
     options: dict[str, Any] = {"num_alternatives": 3, "seed": 5, "temperature": 0.7, "max_new_tokens": 9}
     options["token_budget"] = 40
@@ -85,7 +93,7 @@ def test_refine_answers_what_refine_gives(client: TestClient, refiner: Refiner) 
 def test_every_option_of_refine_is_offered_with_its_default(client: TestClient) -> None:
     schemas = client.get("/openapi.json").json()["components"]["schemas"]
     offered = {name: one.get("default") for name, one in schemas["RefineRequest"]["properties"].items()}
-    assert offered.pop("prompt") is None
+    assert offered.pop("prompt") is None and offered.pop("with_negative") is False
     wanted = vars(RefineOptions())
     wanted.pop("batch_size")
     assert offered == {**wanted, "banned_terms": [], "styles": []}

@@ -345,3 +345,23 @@ def test_without_a_python_that_has_prip(python: str, message: str, tmp_path: Pat
         runner = Runner(kind)
         job = runner.generate(Processing("a cat"), **ON)
     assert message in runner.errors[0] and message in job.comments[0] and job.all_prompts == ["a cat"]
+
+
+def test_it_extends_negative_prompts_when_asked(runner: Runner) -> None:
+    asked = {**ON, "Extend the negative prompt": True}
+    plain = runner.generate(Processing("a cat, no hats", negative_prompt="people"), **ON)
+    assert plain.all_negative_prompts == ["people"]
+    prompts = ["a cat, no hats", "", "a boat"]
+    job = runner.generate(
+        Processing("", batch_size=3, prompts=prompts, negative_prompt="(people:1.2).", enable_hr=True), **asked
+    )
+    assert runner.errors == [] and job.all_prompts[0].startswith("a cat, no hats, ")
+    assert job.all_negative_prompts == [
+        prip.negative_prompt(job.all_prompts[0], "(people:1.2)."),
+        "(people:1.2).",
+        prip.negative_prompt(job.all_prompts[2], "(people:1.2)."),
+    ]
+    assert job.all_negative_prompts[0].startswith("(people:1.2), hats, low quality")
+    assert job.all_hr_negative_prompts == job.all_negative_prompts
+    assert job.main_negative_prompt == job.all_negative_prompts[0]
+    assert job.extra_generation_params["PRIP negative prompt"] == "(people:1.2)."

@@ -103,6 +103,45 @@ def test_the_refinement_is_turned_off_and_its_options_changed_for_a_call(refiner
     assert np.array_equal(output.images, pipe("a cat", generator=noise(), **SMALL).images)
 
 
+@pytest.mark.parametrize("family", ["sd", "sdxl", "sd3", "if"])
+def test_it_draws_with_the_suggested_negative_prompt(family: str, refiner: Refiner) -> None:
+    pipe = plain(family)
+    refining = with_refiner(pipe, refiner, with_negative=True)
+    output = refining("a cat, no hats", generator=noise(), **SMALL)
+    negative = output.drawn_negative_prompt
+    assert negative.startswith("hats") and negative == refining.drawn_negative_prompt
+    same = pipe(output.refined_prompt, negative_prompt=negative, generator=noise(), **SMALL).images
+    assert np.array_equal(output.images, same)
+    output = refining(["a cat, no hats", "a dog", ""], negative_prompt=["people", "", "dull"], **SMALL)
+    assert [text.split(",")[0] for text in output.drawn_negative_prompt][::2] == ["people", "dull"]
+    assert output.drawn_negative_prompt[0].startswith("people, hats") and output.drawn_negative_prompt[2] == "dull"
+    limit = refining._refinement.refiner.token_limit
+    count = refining._refinement.refiner.sampler.counter
+    assert all(count(text) <= limit for text in output.drawn_negative_prompt)
+
+
+def test_without_guidance_no_negative_prompt_is_drawn_with(refiner: Refiner) -> None:
+    pipe = plain("sd")
+    refining = with_refiner(pipe, refiner, with_negative=True)
+    _, negative = pipe.encode_prompt("a cat", pipe.device, 1, True)
+    for named in ({"guidance_scale": 1.0}, {"negative_prompt_embeds": negative}):
+        assert refining("a cat", **named, **SMALL).drawn_negative_prompt is None
+    assert refining("a cat", refine=False, **SMALL).drawn_negative_prompt is None
+    flux = with_refiner(plain("flux"), refiner, with_negative=True)
+    assert flux("a cat", **SMALL).drawn_negative_prompt is None, "its guidance is distilled"
+    assert flux("a cat, no hats", true_cfg_scale=2.0, **SMALL).drawn_negative_prompt.startswith("hats")
+
+
+def test_a_pipeline_without_negative_prompts_is_refused(refiner: Refiner) -> None:
+    pipe = plain("sd")
+
+    def call(self: Any, prompt: Any = None) -> Any: ...
+
+    kind = type("Plain", (type(pipe),), {"__call__": call})
+    with pytest.raises(InputError, match="with_negative: expected False for Plain, which takes no negative prompt"):
+        with_refiner(kind(**pipe.components, requires_safety_checker=False), refiner, with_negative=True)
+
+
 def test_embeddings_are_used_as_they_are(refiner: Refiner, monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = plain("sd")
     refining = with_refiner(pipe, refiner)

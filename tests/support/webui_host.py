@@ -79,6 +79,7 @@ class Processing:
     seed: int = 7
     enable_hr: bool = False
     hr_prompt: str = ""
+    negative_prompt: str = ""
     prompts: list[str] = field(default_factory=list)
     """a prompt for each image, as an extension before this one leaves them"""
     extra_generation_params: dict[str, Any] = field(default_factory=dict)
@@ -88,9 +89,12 @@ class Processing:
         count = self.batch_size * self.n_iter
         self.all_prompts = self.prompts or [self._styled(self.prompt)] * count
         self.main_prompt = self.all_prompts[0]
+        self.all_negative_prompts = [self.negative_prompt] * count
+        self.main_negative_prompt = self.negative_prompt
         self.all_seeds = [self.seed + place for place in range(count)]
         if self.enable_hr:
             self.all_hr_prompts = [self._styled(self.hr_prompt or self.prompt)] * count
+            self.all_hr_negative_prompts = [self.negative_prompt] * count
 
     def comment(self, text: str) -> None:
         self.comments.append(text)

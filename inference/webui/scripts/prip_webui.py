@@ -28,6 +28,8 @@ OPTIONS = json.loads((FOLDER / "options.json").read_text(encoding="utf-8"))
 
 INFOTEXT = "PRIP prompt"
 """Name of the user prompt in an image's infotext."""
+NEGATIVE_INFOTEXT = "PRIP negative prompt"
+"""Name of the user's own negative prompt there, where it was extended."""
 
 TIMEOUT_S = 300
 """Seconds that PRIP may take for a job, including loading a checkpoint. The variable PRIP_TIMEOUT_S overrides it."""
@@ -43,6 +45,7 @@ CONTROLS = (
     "keep_attributes",
     "token_budget",
     "model",
+    "with_negative",
 )
 """What the controls set, in order."""
 TERMS = ("styles", "banned_terms")
@@ -65,24 +68,23 @@ class PripProcess:
         self._lock = threading.Lock()
         atexit.register(self.close)
 
-    def refine(
-        self, prompts: list[str], seeds: list[int], model: str, options: dict[str, Any], stopped: Callable[[], bool]
-    ) -> dict[str, Any]:
+    def refine(self, request: dict[str, Any], stopped: Callable[[], bool]) -> dict[str, Any]:
         """Return the worker's reply (prip.inference.worker).
 
         Args:
+            request: What the worker reads.
             stopped: Returns whether the user has interrupted the job.
 
         Raises:
             PripError: The reply is an error or late, or the job was interrupted. If there was no reply in time, the
                 process is killed, so that a late reply is not taken for the next one's.
         """
+        model = request["model"]
         place = os.path.abspath(model) if os.path.exists(model) else model  # the process has another working folder
-        request = json.dumps({"prompts": prompts, "seeds": seeds, "model": place, "options": options})
         wait = Waiting(time_limit_s(), stopped)
         wait.until(lambda seconds: self._lock.acquire(timeout=seconds))
         try:
-            reply = reply_of(self._line(request, wait))
+            reply = reply_of(self._line(json.dumps({**request, "model": place}), wait))
         except BaseException:
             self.close()
             raise
@@ -250,10 +252,12 @@ class Script(scripts.Script):
                 )
                 token_budget = slider("token_budget", "Token budget", step=1, maximum=300, value=TOKENS)
                 model = gr.Textbox(label="Checkpoint", value="prip-mini")
+            with_negative = gr.Checkbox(label="Extend the negative prompt", value=False)
             button = gr.Button("Show the refined prompt")
             refined_prompt = gr.Textbox(label="Refined prompt", lines=3, value="", elem_id=self.elem_id("refined"))
             keep_edit = gr.Checkbox(label="Draw this text, as I edited it", value=False)
         options = [strength, temperature, seed, styles, banned_terms, no_artists, keep, token_budget, model]
+        options.append(with_negative)
         self.preview = (button, options, [refined_prompt])
         self._connect()
         self.infotext_fields = [(enabled, lambda infotext: False if INFOTEXT in infotext else gr.update())]
@@ -274,12 +278,14 @@ class Script(scripts.Script):
         """
         if not enabled:
             return
-        prompts = list(p.all_prompts)
+        prompts, own = list(p.all_prompts), list(p.all_negative_prompts)
+        negative = own
         try:
             if keep_edit and refined_prompt.strip():
                 refined = [refined_prompt] * len(prompts)
             else:
-                reply = ask(prompts, list(p.all_seeds), interrupted, *options)
+                reply = ask(prompts, list(p.all_seeds), interrupted, *options, negative_prompts=own)
+                negative = reply["negative_prompts"]
                 refined = reply["refined"]
                 for note in reply["warnings"]:
                     p.comment(f"PRIP: {note}")
@@ -287,6 +293,9 @@ class Script(scripts.Script):
             reason = str(error) if isinstance(error, PripError) else repr(error)
             p.comment(f"PRIP: the prompt was not refined: {reason}")
             raise
+        if negative != own:
+            replace_negative_prompts(p, negative)
+            p.extra_generation_params[NEGATIVE_INFOTEXT] = own[0] or None
         if refined == prompts:
             return
         p.all_prompts = refined
@@ -308,6 +317,14 @@ class Script(scripts.Script):
         index = p.iteration * p.batch_size + p.batch_index
         if index < len(notes):
             p.extra_generation_params[INFOTEXT] = notes[index]
+
+
+def replace_negative_prompts(p: Any, negative: list[str]) -> None:
+    """Replace the job's negative prompts, and the hires ones equal to them."""
+    own, p.all_negative_prompts, p.main_negative_prompt = list(p.all_negative_prompts), negative, negative[0]
+    if getattr(p, "enable_hr", False):
+        pairs = zip(p.all_hr_negative_prompts, own, negative, strict=True)
+        p.all_hr_negative_prompts = [text if hires == old else hires for hires, old, text in pairs]
 
 
 def slider(name: str, label: str, **settings: Any) -> gr.Slider:
@@ -336,19 +353,28 @@ def has_words(prompt: str) -> bool:
     return any(not (mark in ENDS or mark.isspace() or unicodedata.category(mark) == "Cf") for mark in text)
 
 
-def ask(prompts: list[str], image_seeds: list[int], stopped: Callable[[], bool], *values: Any) -> dict[str, Any]:
+def ask(
+    prompts: list[str],
+    image_seeds: list[int],
+    stopped: Callable[[], bool],
+    *values: Any,
+    negative_prompts: list[str] | None = None,
+) -> dict[str, Any]:
     """Return PRIP's reply for these prompts. Those without words come back as they are and need no PRIP.
 
     Greedy texts depend on no seed, so that images of the same prompt share them.
 
     Args:
         values: Values of CONTROLS. An emptied number, None, stands for its default.
+        negative_prompts: The user's own ones, which the reply extends if the control says so.
     """
+    negative = list(negative_prompts or [""] * len(prompts))
     indices = [index for index, prompt in enumerate(prompts) if has_words(prompt)]
     if not indices:
-        return {"refined": list(prompts), "warnings": []}
+        return {"refined": list(prompts), "negative_prompts": negative, "warnings": []}
     options = dict(zip(CONTROLS, values, strict=True))
     seed, model = options.pop("seed"), options.pop("model").strip() or "prip-mini"
+    with_negative = bool(options.pop("with_negative"))
     seed = -1 if seed is None else int(seed)
     budget = options["token_budget"]
     options["token_budget"] = TOKENS if budget is None else int(budget)
@@ -356,9 +382,16 @@ def ask(prompts: list[str], image_seeds: list[int], stopped: Callable[[], bool],
         options[name] = OPTIONS[name]["default"] if value is None else terms(value) if name in TERMS else value
     sampled = options["temperature"] > 0
     seeds = [int(image_seeds[index]) if sampled and seed == -1 else seed for index in indices]
-    reply = PRIP.refine([prompts[index] for index in indices], seeds, model, options, stopped)
-    refined = dict(zip(indices, reply["refined"], strict=True))
-    return {**reply, "refined": [refined.get(index, prompt) for index, prompt in enumerate(prompts)]}
+    request = {"prompts": [prompts[index] for index in indices], "seeds": seeds, "model": model, "options": options}
+    if with_negative:
+        request["negative_prompts"] = [negative[index] for index in indices]
+    reply = PRIP.refine(request, stopped)
+    refined, extended = list(prompts), negative
+    for place, index in enumerate(indices):
+        refined[index] = reply["refined"][place]
+        if with_negative:
+            extended[index] = reply["negative_prompts"][place]
+    return {**reply, "refined": refined, "negative_prompts": extended}
 
 
 def terms(text: str) -> list[str]:
