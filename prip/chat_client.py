@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -15,8 +17,12 @@ from prip.errors import InputError, PripError
 
 PATH = "chat/completions"
 _REDACTED = "[key]"
+_GZIP_OR_ZLIB = 47
+"""zlib's window size for both formats."""
 _TRANSIENT = (408, 409, 425, 429)
 _BACKOFF = 2.0
+ANSWER_BYTES = 1 << 20
+"""Longest answer that is read."""
 
 
 class ChatError(PripError):
@@ -48,7 +54,7 @@ class ChatClient:
         Args:
             base_url: Address of the API, without /chat/completions.
             key: Bearer token, never shown in error messages; empty sends none.
-            timeout_s: Timeout of each attempt.
+            timeout_s: Timeout of each attempt, in which the whole answer must arrive.
             retries: Attempts after the first.
             longest_wait_s: Longest wait between attempts; a longer Retry-After is an error.
             first_wait_s: Wait before the first retry; it doubles with each further one.
@@ -69,7 +75,8 @@ class ChatClient:
         self.retries = retries
         self.longest_wait_s = longest_wait_s
         self.first_wait_s = first_wait_s
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._timeout_s = timeout_s
+        headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
         self._http = httpx2.Client(timeout=timeout_s, headers=headers)
 
     def answer(self, body: Mapping[str, Any], given_up: threading.Event | None = None) -> str:
@@ -105,8 +112,11 @@ class ChatClient:
     def _request(self, body: Mapping[str, Any]) -> str:
         import httpx2
 
+        deadline = time.monotonic() + self._timeout_s
         try:
-            response = self._http.post(self.url, json=dict(body))
+            with self._http.stream("POST", self.url, json=dict(body)) as response:
+                encoding = response.headers.get("Content-Encoding", "")
+                text = self._read(response.iter_raw(), encoding, deadline)
         except httpx2.TimeoutException as error:
             raise _TransientError("no answer in time") from error
         except httpx2.TransportError as error:
@@ -115,14 +125,32 @@ class ChatClient:
         status = response.status_code
         if status in _TRANSIENT or status >= 500:
             wait_s = retry_after(response.headers.get("Retry-After"))
-            raise _TransientError(f"{status}: {self._shown(response.text)}", wait_s)
+            raise _TransientError(f"{status}: {self._shown(text)}", wait_s)
         if status != 200:
-            raise ChatError(f"{self.url}: refused with {status}: {self._shown(response.text)}")
+            raise ChatError(f"{self.url}: refused with {status}: {self._shown(text)}")
         try:
-            answer = response.json()
-        except ValueError as error:
-            raise _TransientError(f"expected JSON, got {self._shown(response.text)}") from error
+            answer = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise _TransientError(f"expected JSON, got {self._shown(text)}") from error
         return self._text(answer)
+
+    def _read(self, chunks: Iterator[bytes], encoding: str, deadline: float) -> str:
+        """Return the text of an answer; raise ChatError for a longer one than ANSWER_BYTES, however it is packed."""
+        raw, too_long = bytearray(), f"{self.url}: the answer is longer than {ANSWER_BYTES:,} bytes"
+        for chunk in chunks:
+            raw += chunk
+            if len(raw) > ANSWER_BYTES:
+                raise ChatError(too_long)
+            if time.monotonic() > deadline:
+                raise _TransientError("no answer in time")
+        if encoding.lower() not in ("", "identity"):  # not asked for, but some servers always compress
+            try:
+                raw = bytearray(zlib.decompressobj(_GZIP_OR_ZLIB).decompress(bytes(raw), ANSWER_BYTES + 1))
+            except zlib.error as error:
+                raise ChatError(f"{self.url}: cannot decode Content-Encoding: {self._shown(encoding)}") from error
+            if len(raw) > ANSWER_BYTES:
+                raise ChatError(too_long)
+        return raw.decode("utf-8", "replace")
 
     def _text(self, answer: Any) -> str:
         choices = answer.get("choices") if isinstance(answer, dict) else None
@@ -137,10 +165,10 @@ class ChatClient:
         return content
 
     def _shown(self, text: str) -> str:
-        """Return a server's text on one line, without the key, which some servers repeat."""
-        if self._key:
-            text = text.replace(self._key, _REDACTED)
-        return " ".join(text.split())[:300]
+        """Return a server's text on one line, without control characters and the key, which some servers repeat."""
+        for key in filter(None, (self._key, json.dumps(self._key)[1:-1])):
+            text = text.replace(key, _REDACTED)
+        return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())[:300]
 
 
 def retry_after(value: str | None) -> float | None:

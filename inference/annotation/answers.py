@@ -203,8 +203,20 @@ def preferred(answer: Answer) -> str:
     return {"left": answer.refiner_left, "right": answer.refiner_right, "tie": ""}[answer.answer]
 
 
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+"""Beginnings of cells that spreadsheets take for formulas."""
+
+
+def _as_text(value: object) -> object:
+    """Return a cell that no spreadsheet runs as a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
+
+
 def to_csv(answers: Sequence[Answer]) -> str:
-    """Return one row per answer; `refiner` is filled for relevance, `refiner_left` and `_right` for preference."""
+    """Return one row per answer; `refiner` is filled for relevance, `refiner_left` and `_right` for preference.
+
+    A text that a spreadsheet would run as a formula begins with an apostrophe.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -212,7 +224,7 @@ def to_csv(answers: Sequence[Answer]) -> str:
         row = {**vars(answer), "refiner": ""}
         if answer.task == RELEVANCE:
             row |= {"refiner": answer.refiner_left, "refiner_left": ""}
-        writer.writerow(row)
+        writer.writerow({name: _as_text(value) for name, value in row.items()})
     return text.getvalue()
 
 

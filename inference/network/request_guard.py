@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 from .listening import ANY_ADDRESS, LOOPBACK
 
+_ONCE = (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest")
+"""Headers that decide; a request that sends one twice is refused."""
 DISCARDED = 32
 """Up to this multiple of the body limit is read and discarded, so that the client still gets the 413."""
 
@@ -76,7 +78,8 @@ class Guard:
             return
         send = with_headers(send, self.headers)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        if not self.is_own(headers):
+        names = [name for name, _ in scope["headers"]]
+        if any(names.count(name) > 1 for name in _ONCE) or not self.is_own(headers, scope["method"]):
             await refuse(send, 403, "this server answers only under its own name, and not to pages of other sites")
             return
         try:
@@ -106,11 +109,12 @@ class Guard:
             if not message.get("more_body") or discarded > DISCARDED * self.body_bytes:
                 return body
 
-    def is_own(self, headers: Mapping[str, str]) -> bool:
+    def is_own(self, headers: Mapping[str, str], method: str = "GET") -> bool:
         """Return whether a request names this server and does not come from a page of another site that is not allowed.
 
         Args:
             headers: The request's headers, with names in lower case.
+            method: Its method; links are followed by GET and HEAD alone.
         """
         if not self._is_own_address(f"http://{headers.get('host', '')}"):
             return False
@@ -119,7 +123,10 @@ class Guard:
         if "origin" in headers and headers["origin"] not in (f"http://{headers['host']}", f"https://{headers['host']}"):
             return False
         opened_as_page = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
-        return opened_as_page or headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+        return (opened_as_page and method in ("GET", "HEAD")) or headers.get("sec-fetch-site", "none") in (
+            "none",
+            "same-origin",
+        )
 
     def _is_own_address(self, url: str) -> bool:
         try:
@@ -127,7 +134,7 @@ class Guard:
             host, port = parts.hostname or "", parts.port or 80
         except ValueError:
             return False
-        if self.port not in (None, port) or parts.path or parts.username is not None:
+        if self.port not in (None, port) or parts.path or parts.username is not None or {"?", "#"} & set(url):
             return False
         if host == self.host or host in self.names:
             return True

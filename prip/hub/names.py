@@ -19,10 +19,10 @@ HUB_FILES = ("*.json", "*.safetensors", "*README.md")
 DATASET_FILE = "hf://datasets/"
 """Prefix of the name of a file in a dataset."""
 
-_NAME = r"[A-Za-z0-9][\w.-]*"
-_REVISION = r"[\w./-]+"
+_NAME = r"[A-Za-z0-9][\w.-]{0,95}"
+_REVISION = r"[\w./-]{1,255}"
 _REPOSITORY = re.compile(rf"(?P<repository>{_NAME}/{_NAME})(?:@(?P<revision>{_REVISION}))?")
-_FILE = re.compile(rf"{DATASET_FILE}(?P<repository>{_NAME}/{_NAME})(?:@(?P<revision>[\w.-]+))?/(?P<path>[^@]+)")
+_FILE = re.compile(rf"{DATASET_FILE}(?P<repository>{_NAME}/{_NAME})(?:@(?P<revision>[\w.-]{{1,255}}))?/(?P<path>[^@]+)")
 
 
 class DatasetFile(NamedTuple):
@@ -40,13 +40,23 @@ def hub_files(names: Sequence[str]) -> list[str]:
 
 def is_on_hub(source: str | Path) -> bool:
     """Return whether `source` has the form owner/name or owner/name@revision and is not a local path."""
-    return _REPOSITORY.fullmatch(str(source)) is not None and not Path(source).expanduser().exists()
+    return _match(source) is not None and not Path(source).expanduser().exists()
 
 
 def split_revision(source: str | Path) -> tuple[str, str | None]:
     """Return (owner/name, revision or None) for a name on the Hub, and (`source`, None) for anything else."""
-    match = _REPOSITORY.fullmatch(str(source)) if is_on_hub(source) else None
+    match = _match(source) if is_on_hub(source) else None
     return (match["repository"], match["revision"]) if match else (str(source), None)
+
+
+def _match(source: str | Path) -> re.Match[str] | None:
+    """Match owner/name or owner/name@revision; a revision is a file name in the cache, so it must stay inside."""
+    match = _REPOSITORY.fullmatch(str(source))
+    return match if match and _stays_inside(match["revision"]) else None
+
+
+def _stays_inside(path: str | None) -> bool:
+    return path is None or not {"", ".", ".."} & set(path.split("/"))
 
 
 def page_of(repository: str, repo_type: RepositoryType) -> str:
@@ -65,6 +75,6 @@ def parse_dataset_file(text: str) -> DatasetFile:
     A revision must not contain a slash; use its commit instead.
     """
     match = _FILE.fullmatch(text)
-    if match is None:
+    if match is None or not (_stays_inside(match["revision"]) and _stays_inside(match["path"])):
         raise InputError(f"expected {DATASET_FILE}OWNER/NAME/PATH or OWNER/NAME@REVISION/PATH, got {text!r}")
     return DatasetFile(**match.groupdict())

@@ -33,9 +33,14 @@ _PICKLE_START = re.compile(rb"PK\x03\x04|\x80[\x02-\x05][^\x00]")
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file. Raises CheckpointError, which names the file, if there is none."""
     try:
-        if path.stat().st_size > JSON_BYTES:
-            raise CheckpointError(f"{path} is too large to be read as JSON: {path.stat().st_size:,} bytes")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():  # a device or a pipe has no end
+            raise CheckpointError(f"{path}: expected a file with a JSON object, got something else")
+        check_inside(path)
+        with path.open("rb") as file:
+            content = file.read(JSON_BYTES + 1)
+        if len(content) > JSON_BYTES:
+            raise CheckpointError(f"{path} is too large to be read as JSON: more than {JSON_BYTES:,} bytes")
+        value = json.loads(content.decode("utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing") from error
     except CheckpointError:

@@ -206,6 +206,9 @@ def test_a_server_for_the_network_answers_addresses_and_no_names() -> None:
     followed = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
     assert local.is_own({"host": "127.0.0.1:8765", **followed}), "a link to the page"
     assert not local.is_own({"host": "127.0.0.1:8765", **followed, "sec-fetch-dest": "iframe"})
+    assert not local.is_own({"host": "127.0.0.1:8765", **followed}, "POST"), "no link sends one"
+    for host in ("127.0.0.1:8765?evil.com", "127.0.0.1:8765#.evil.com"):
+        assert not local.is_own({"host": host})
 
 
 def test_images_tell_no_prompt_and_look_the_same(folder: Path) -> None:

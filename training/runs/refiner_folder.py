@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -78,6 +80,10 @@ def training_record(run: Path, stages: dict[str, Path], data: list[Path]) -> dic
     }
 
 
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+"""Beginning of a path of Windows: a drive, or a share."""
+
+
 def portable(value: Json, run: Path) -> Json:
     """Return `value` with every path in it relative to the run, or reduced to its last name."""
     if isinstance(value, dict):
@@ -86,7 +92,23 @@ def portable(value: Json, run: Path) -> Json:
         return [portable(member, run) for member in value]
     if not isinstance(value, str):
         return value
-    return _relative(Path(value), run) if "/" in value and "://" not in value else value
+    return _portable_text(value, run)
+
+
+def _portable_text(value: str, run: Path) -> str:
+    """Return a text without what only the trainer should know: folders, user names, credentials in URLs."""
+    scheme, separator, rest = value.partition("://")
+    if separator and scheme != "file":
+        parts = urlsplit(value)
+        host = parts.netloc.rpartition("@")[2]
+        return value if scheme == "hf" else parts._replace(netloc=host, query="", fragment="").geturl()
+    if separator:
+        return PurePosixPath(rest).name
+    if _WINDOWS.match(value):
+        return PureWindowsPath(value).name
+    if value.startswith("~") or ".." in value.split("/"):
+        return PurePosixPath(value).name
+    return _relative(Path(value), run) if "/" in value else value
 
 
 def _relative(path: Path, run: Path) -> str:
