@@ -67,7 +67,7 @@ def with_refiner(
     if with_negative and "negative_prompt" not in inspect.signature(type(pipe).__call__).parameters:
         raise InputError(f"with_negative: expected False for {type(pipe).__name__}, which takes no negative prompt")
 
-    from .generators.families import PipelineTokens
+    from .generators.prompt_tokens import PipelineTokens
     from .refiner import Refiner
 
     tokens = PipelineTokens(pipe)

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .control.styles import with_styles
-from .decoding.alternatives import Job, find_alternatives
+from .decoding.alternatives import ATTEMPTS, Job, find_alternatives
 from .options import RefineOptions
+from .text.prompts import has_words
+from .text.regions import join_regions, split_regions
 from .text.webui_syntax import ends_in_weight
 
 if TYPE_CHECKING:
@@ -31,9 +33,14 @@ class Refined:
 def refine_batch(
     sampler: PromptSampler, user_prompts: Sequence[str], seeds: Sequence[int], options: RefineOptions
 ) -> list[Refined]:
-    """Return the texts of each prompt with its own seed; `options.seed` is not read."""
+    """Return the texts of each prompt with its own seed; `options.seed` is not read.
+
+    With `options.webui_syntax`, each region of a prompt is refined in a chunk of its own.
+    """
     if options.strength == 0:
         return [Refined([prompt]) for prompt in user_prompts]
+    if options.webui_syntax and any(len(split_regions(prompt)[0]) > 1 for prompt in user_prompts):
+        return _refine_regions(sampler, user_prompts, seeds, options)
     prompts = [with_styles(prompt, options.styles) for prompt in user_prompts]
     firsts = [Job(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
 
@@ -55,6 +62,48 @@ def refine_batch(
     ]
 
 
+def _refine_regions(
+    sampler: PromptSampler, user_prompts: Sequence[str], seeds: Sequence[int], options: RefineOptions
+) -> list[Refined]:
+    """Return the texts of prompts, some of which have several regions."""
+    single = [len(split_regions(prompt)[0]) == 1 for prompt in user_prompts]
+    pairs = list(zip(user_prompts, seeds, strict=True))
+    whole = [pair for pair, is_single in zip(pairs, single, strict=True) if is_single]
+    results = iter(refine_batch(sampler, [prompt for prompt, _ in whole], [seed for _, seed in whole], options))
+    regional = {
+        pair: _refine_each_region(sampler, *pair, options) for pair in dict.fromkeys(pairs) if pair not in whole
+    }
+    return [next(results) if is_single else regional[pair] for pair, is_single in zip(pairs, single, strict=True)]
+
+
+def _refine_each_region(sampler: PromptSampler, user_prompt: str, seed: int, options: RefineOptions) -> Refined:
+    """Return the texts of a prompt with several regions: each gains, and agrees with the others."""
+    wanted, texts = options.num_alternatives, list[str]()
+    for number in range(ATTEMPTS if wanted > 1 else 1):
+        degree = options.temperature if number == 0 else options.temperature or 1.0
+        text = _with_each_region(sampler, user_prompt, Job("", seed, number), replace(options, temperature=degree))
+        texts += [text] if text not in texts else []
+        if len(texts) == wanted:
+            break
+    return Refined(texts, unchanged=texts[0] == user_prompt, short=len(texts) < wanted)
+
+
+def _with_each_region(sampler: PromptSampler, user_prompt: str, job: Job, options: RefineOptions) -> str:
+    """Return a prompt in which each region with words gains modifiers."""
+    regions, separators = split_regions(user_prompt)
+    for index, region in enumerate(list(regions)):
+        if not has_words(region):
+            continue
+        styled = with_styles(region, options.styles)
+        context = ", ".join(text for number, text in enumerate(regions) if number != index)
+        extensible = not ends_in_weight(styled)
+        own = job._replace(user_prompt=styled, context=context)
+        regions[index] = (_sample(sampler, [own], options)[0] if extensible else None) or styled
+        if regions[index] != region and separators[index : index + 1] and separators[index][0].isalpha():
+            regions[index] += " "
+    return join_regions(regions, separators)
+
+
 def _sample(sampler: PromptSampler, jobs: Sequence[Job], options: RefineOptions) -> list[str | None]:
     """Return the text of each job, or None if no modifier fits; equal jobs are sampled once."""
     distinct = list(dict.fromkeys(jobs))
@@ -62,7 +111,9 @@ def _sample(sampler: PromptSampler, jobs: Sequence[Job], options: RefineOptions)
     for start in range(0, len(distinct), options.batch_size):
         batch = distinct[start : start + options.batch_size]
         seeds = [(job.seed, job.alternative) for job in batch]
-        for job, actions in zip(batch, sampler.sample([job.user_prompt for job in batch], seeds, options), strict=True):
+        prompts, contexts = [job.user_prompt for job in batch], [job.context for job in batch]
+        sampled = sampler.sample(prompts, seeds, options, contexts=contexts)
+        for job, actions in zip(batch, sampled, strict=True):
             kept = first_share(actions, options.strength, sampler.separator) if actions else []
             texts[job] = sampler.text(job.user_prompt, kept) if actions else None
     return [texts[job] for job in jobs]
@@ -86,7 +137,7 @@ def shortcomings(
     sentences = []
     if weighted:
         sentences.append(
-            f"{_returned_unchanged(weighted)}: nothing may follow the weight at its end: {_shown(weighted[0])}"
+            f"{_returned_unchanged(weighted)}: nothing may follow the weights at its end: {_shown(weighted[0])}"
         )
     if unchanged:
         limit = f"the generator's limit of {token_limit} tokens"

@@ -109,6 +109,7 @@ class RefinePrompt:
 def _refined(values: dict[str, Any]) -> tuple[str, list[str]]:
     errors, alternative = _prip("errors"), values["alternative"]
     options = {name: values[name] for name in (*_REQUIRED, *_OPTIONAL)}
+    options["webui_syntax"] = True
     options |= {name: _terms(value) for name, value in options.items() if isinstance(value, str)}
     with errors.collected_warnings() as notes:
         texts = _prip("refiner").refine(

@@ -81,6 +81,33 @@ def named_values(text: str) -> frozenset[Value]:
 
 
 @lru_cache(maxsize=1024)
+def attributes_of_choices(choices: tuple[str, ...]) -> frozenset[str]:
+    """Return the attributes that texts name which another tool will choose from, or that their wildcards are about."""
+    named = {attribute for choice in choices for attribute, _ in named_values(choice)}
+    words = {word for choice in choices for word in words_of(choice)}
+    return frozenset(named | {attribute for attribute, about in _WILDCARDS.items() if not words.isdisjoint(about)})
+
+
+_WILDCARDS = {
+    "medium": ("medium", "mediums", "media", "style", "styles", "artstyle", "technique"),
+    "light": ("light", "lights", "lighting", "time", "timeofday", "daytime", "weather", "sky"),
+    "color": ("color", "colors", "colour", "colours", "palette", "tone"),
+    "color temperature": ("color", "colors", "colour", "colours", "palette", "tone"),
+    "focus": ("focus", "lens", "quality", "detail", "details"),
+    "composition": ("composition", "framing", "shot", "shots", "camera"),
+    "viewpoint": ("view", "views", "viewpoint", "angle", "angles", "camera"),
+}
+"""Words in the names of wildcards that tell what attribute their choices are about."""
+
+
+def terms_of(names_of_attributes: frozenset[str]) -> frozenset[str]:
+    """Return the terms of all values of some attributes."""
+    return frozenset(
+        term for attribute in names_of_attributes for terms in attributes()[attribute].values() for term in terms
+    )
+
+
+@lru_cache(maxsize=1024)
 def refused_terms(text: str) -> frozenset[str]:
     """Return the terms that a text refuses, with all terms of their values ("not a painting").
 

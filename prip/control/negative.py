@@ -9,7 +9,7 @@ from itertools import zip_longest
 from ..text.clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
 from ..text.prompts import has_words, own_words
 from ..text.terms import TermTable
-from ..text.webui_syntax import plain_prompt
+from ..text.webui_syntax import read_prompt
 from . import read_table
 from .attributes import names
 from .faults import unwanted_faults
@@ -52,7 +52,8 @@ def negative_prompt(
 
 def unwanted_in(prompt: str) -> Iterator[str]:
     """Yield the faults to suggest, the first of each kind before the second of any."""
-    words = plain_prompt(prompt)
+    reading = read_prompt(prompt)
+    words = ", ".join([reading.text, *reading.choices])
     unwanted = frozenset(unwanted_faults(words))
     kinds = [
         [term for term in kind["terms"] if term in unwanted]

@@ -20,6 +20,8 @@ class Job(NamedTuple):
     seed: int
     alternative: int = 0
     """Number of the alternative, part of its random seed."""
+    context: str = ""
+    """Text of the same image that is not continued, such as the other regions of a prompt."""
 
 
 Draw = Callable[[Sequence[Job], float], Sequence[str | None]]

@@ -11,7 +11,14 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..control.artists import artist_beginnings, artist_names
-from ..control.attributes import Value, kept_and_banned, refused_terms, together
+from ..control.attributes import (
+    Value,
+    attributes_of_choices,
+    kept_and_banned,
+    refused_terms,
+    terms_of,
+    together,
+)
 from ..control.faults import unwanted_faults
 from ..text.words import spaced_words
 from .token_table import TokenTable, with_prefix
@@ -156,10 +163,19 @@ class RowBans:
         self._bans: dict[object, TermsAtWords] = {}
 
     def standing(
-        self, user_prompt: str, *, no_artists: bool, allow_faults: bool, keep_attributes: bool
+        self,
+        user_prompt: str,
+        *,
+        no_artists: bool,
+        allow_faults: bool,
+        keep_attributes: bool,
+        choices: tuple[str, ...] = (),
     ) -> tuple[TermsAtWords, ...]:
-        """Return the bans that hold for all modifiers of a prompt."""
+        """Return the bans that hold for all modifiers of a prompt; `choices` are texts that may be drawn in it."""
         bans = []
+        if keep_attributes and (open_attributes := attributes_of_choices(choices)):
+            open_terms = terms_of(open_attributes)
+            bans.append(self._terms(("choices", open_attributes), open_terms, open_terms))
         if keep_attributes and (refused := refused_terms(user_prompt)):
             bans.append(self._terms(("refused", refused), refused, refused))
         if no_artists:

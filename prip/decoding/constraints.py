@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..options import RefineOptions, check_whole, normal_terms
 from ..text.clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
 from ..text.prompts import own_words
-from ..text.webui_syntax import plain_prompt, with_weights_as_refusals
+from ..text.webui_syntax import read_prompt, text_read_by_webui, with_weights_as_refusals
 from ..text.words import words_of
 from .bans import RowBans, TermsAnywhere, TermsAtWords
 from .row_state import Position, Row
@@ -77,28 +77,38 @@ class Constraints:
         self._budget = TokenBudget(self.table, count_tokens)
         self._row_bans = RowBans(self.table)
 
-    def begin(self, user_prompts: Sequence[str], options: RefineOptions) -> list[Row]:
+    def begin(self, user_prompts: Sequence[str], options: RefineOptions, contexts: Sequence[str] = ()) -> list[Row]:
         """Return the rows of a batch before their first token; those without room for a modifier are `full`.
 
         Args:
             user_prompts: The prompts, styles included.
-            options: Read are token_budget, max_new_tokens, banned_terms, keep_attributes, no_artists, allow_faults.
+            options: Read are token_budget, webui_syntax, max_new_tokens, banned_terms, keep_attributes, no_artists,
+                allow_faults.
+            contexts: For each prompt a text that what is added must agree with too; empty for none.
         """
         banned = TermsAnywhere(self.table, normal_terms(options.banned_terms))
         rows = []
-        for user_prompt in user_prompts:
-            words = own_words(plain_prompt(user_prompt))
-            named = values_by_term(words) if options.keep_attributes else None
+        for user_prompt, context in zip(user_prompts, contexts or [""] * len(user_prompts), strict=True):
+            reading, beside = read_prompt(user_prompt), read_prompt(context)
+            words = own_words(reading.text)
+            named = values_by_term(words) + values_by_term(beside.text) if options.keep_attributes else None
+            texts = [user_prompt, context] if context else [user_prompt]
             standing = self._row_bans.standing(
-                own_words(with_weights_as_refusals(user_prompt)),
+                ", ".join(own_words(with_weights_as_refusals(text)) for text in texts),
                 no_artists=options.no_artists,
                 allow_faults=options.allow_faults,
                 keep_attributes=options.keep_attributes,
+                choices=reading.choices + beside.choices,
             )
             most = options.max_new_tokens
             if self._positions_after is not None:
                 most = min(most, self._positions_after(user_prompt))
-            rows.append(self._begin_row(words, replace(options, max_new_tokens=max(1, most)), banned, standing, named))
+            read = text_read_by_webui(user_prompt) if options.webui_syntax else user_prompt
+            limited = replace(options, max_new_tokens=max(1, most))
+            row = self._begin_row(words, own_words(read), limited, banned=banned, standing=standing, named=named)
+            for choice in reading.choices if not row.full else ():
+                self._use(row, words_of(choice))
+            rows.append(row)
         return rows
 
     def allowed(self, rows: Sequence[Row], candidates: Sequence[Sequence[int]] = ()) -> torch.Tensor:
@@ -229,14 +239,17 @@ class Constraints:
     def _begin_row(
         self,
         own: str,
+        read: str,
         options: RefineOptions,
+        *,
         banned: TermsAnywhere,
         standing: tuple[TermsAtWords, ...],
         named: tuple[frozenset[Value], ...] | None,
     ) -> Row:
+        """Return a prompt's row: `own` are its words as models read them, `read` is its text as the host does."""
         token_budget = self.token_limit if options.token_budget is None else options.token_budget
         max_new_tokens = options.max_new_tokens
-        chunks = (own + SEPARATOR).rpartition(" ")
+        chunks = (read + SEPARATOR).rpartition(" ")
         position = Position(
             text=own.lower() + SEPARATOR,
             chunk=chunks[2],

@@ -75,6 +75,7 @@ class PromptSampler:
         seeds: Sequence[tuple[int, int]],
         options: RefineOptions,
         whole_modifiers: bool = True,
+        contexts: Sequence[str] = (),
     ) -> list[list[int]]:
         """Return the tokens that the prompt decoder adds to each prompt.
 
@@ -83,11 +84,12 @@ class PromptSampler:
             seeds: (seed, number of the alternative) for each prompt: `options.seed` is not read.
             options: Temperature, top_p and constraints.
             whole_modifiers: Whether a modifier that the constraints would cut short is dropped, as `decode` says.
+            contexts: For each prompt a text that what is added must agree with too; empty for none.
 
         Returns:
             For each prompt its actions: token ids that end with the end token, or none if the prompt leaves no room.
         """
-        rows = self.constraints.begin(user_prompts, options)
+        rows = self.constraints.begin(user_prompts, options, contexts)
         prefixes = [self.processor.prefix_ids(prompt) for prompt in user_prompts]
         fitting = [index for index, row in enumerate(rows) if not row.full]
         actions: list[list[int]] = [[] for _ in user_prompts]

@@ -15,8 +15,9 @@ from torch import Tensor
 from ..devices import as_device
 from ..errors import InputError
 from ..loading.strict import quiet
-from .families import FAMILIES, PipelineTokens, PromptEncodings, denoiser, family_of, native_size, unlogged_truncation
+from .families import FAMILIES, PromptEncodings, denoiser, family_of, native_size, unlogged_truncation
 from .pipelines import DEFAULTS_FILE, PipelineOptions, Upscaler, default_guidance, load_pipeline, load_upscaler
+from .prompt_tokens import PipelineTokens
 from .safety import CHECKER
 from .seeded import STREAMS, UPSCALER_STREAMS, no_other_randomness, seeded
 from .sur_adapter import SurAdapter, load_sur_adapter
@@ -82,11 +83,11 @@ class DiffusersGenerator:
         self.unet, self.adapter, self.upscaler = unet, adapter, upscaler
         self._sizes = {side: size for side in ("height", "width") if (size := getattr(options, side)) is not None}
         self._first_sizes = self._sizes if upscaler is None else upscaler.small_size(pipeline, self._sizes)
-        self._tokens = PipelineTokens(pipeline)
-        self.token_limit = self._tokens.token_limit
         self._pipelines = [pipeline] if upscaler is None else [pipeline, upscaler.pipeline]
         self._freeze()
         family = family_of(pipeline)
+        self._tokens = PipelineTokens(pipeline, family.options.get("clean_caption") if family else None)
+        self.token_limit = self._tokens.token_limit
         if adapter is not None:
             _check_adapter(adapter, pipeline)
             adapter.to(pipeline.device)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError
 from .sur_adapter import SurAdapter
 
 if TYPE_CHECKING:
@@ -48,10 +47,7 @@ FAMILIES = {
     "FluxPipeline": Family(("prompt_embeds", "pooled_prompt_embeds", None), {}, "tokenizer_2", "text_encoder_2", 512),
     "IFPipeline": Family(_TWO, {"clean_caption": False}, length=77),
 }
-"""By the pipeline's class. Other pipelines encode their prompts themselves; their first tokenizer counts tokens."""
-
-TASKS = ("Img2Img", "Inpaint", "ControlNet")
-"""Parts of the class names of a family's pipelines for other tasks, which read prompts as the family does."""
+"""By the pipeline's class. Other pipelines encode their prompts themselves."""
 
 TRUNCATION_MESSAGES = ("Token indices sequence length is longer", "The following part of your input was truncated")
 """How transformers and diffusers begin the messages that they log for a truncated prompt."""
@@ -59,41 +55,11 @@ TRUNCATION_MESSAGES = ("Token indices sequence length is longer", "The following
 
 def family_of(pipeline: Any) -> Family | None:
     """Return the family of a pipeline, by its class or a base class."""
-    names = [kind.__name__ for kind in type(pipeline).__mro__]
-    return next((FAMILIES[name] for name in names if name in FAMILIES), None)
+    return family_named(kind.__name__ for kind in type(pipeline).__mro__)
 
 
-class PipelineTokens:
-    """Counts tokens by the tokenizer of the pipeline's text encoder with the longest input.
-
-    If CLIP and a T5 read the same prompt (Stable Diffusion 3, Flux), that is the T5, which still reads what CLIP
-    truncates. Two CLIPs (Stable Diffusion XL) have the same tokens and length.
-    """
-
-    def __init__(self, pipeline: Any) -> None:
-        """Find the tokenizer; raise InputError if the pipeline has none."""
-        family = _reading_family(pipeline)
-        reads = family is not None and getattr(pipeline, family.encoder, None) is not None
-        named = getattr(pipeline, family.tokenizer, None) if family and reads else None
-        self.tokenizer: Any = named if named is not None else getattr(pipeline, "tokenizer", None)
-        if self.tokenizer is None:
-            raise InputError(f"pipeline: expected one with a tokenizer, got {type(pipeline).__name__}")
-        length = family.length if family and named is not None and family.length else self.tokenizer.model_max_length
-        self.frame = self.tokenizer.num_special_tokens_to_add()
-        """Number of start and end tokens."""
-        self.token_limit = length - self.frame
-        """Tokens of a text that are read, without start and end tokens."""
-
-    def count_tokens(self, text: str) -> int:
-        """Count the tokens of a text, without start and end tokens."""
-        return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-
-def _reading_family(pipeline: Any) -> Family | None:
-    """Return the family whose encoders a pipeline has, also if it is for another task, such as inpainting."""
-    names = [kind.__name__ for kind in type(pipeline).__mro__]
-    for task in TASKS:
-        names += [name.replace(task, "") for name in names if task in name]
+def family_named(names: Iterable[str]) -> Family | None:
+    """Return the family of the first class name that has one."""
     return next((FAMILIES[name] for name in names if name in FAMILIES), None)
 
 

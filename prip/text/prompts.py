@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from ..errors import InputError
+from .regions import split_regions
 from .webui_syntax import without_tags
 
 MAX_CHARACTERS = 10_000
@@ -92,13 +93,18 @@ def modifiers_added(user_prompt: str, refined_prompt: str) -> list[str]:
         refined_prompt: A text that `refine` returned for it.
 
     Returns:
-        The modifiers in order, without the commas between them; none if the prompt was returned unchanged.
+        The modifiers in order, without the commas between them, those of regions one after the other; none if the
+        prompt was returned unchanged.
 
     Raises:
         InputError: The refined prompt does not begin with the user's own words and a comma.
     """
     if refined_prompt == user_prompt:
         return []
+    regions, refined = split_regions(user_prompt), split_regions(refined_prompt)
+    if len(regions[0]) > 1 and [*map(str.strip, regions[1])] == [*map(str.strip, refined[1])]:
+        pairs = zip(regions[0], refined[0], strict=True)
+        return [modifier for pair in pairs for modifier in modifiers_added(*pair)]
     beginning = prefix(user_prompt)
     if not refined_prompt.startswith(beginning):
         raise InputError(f"refined_prompt: expected text that begins with {beginning!r}, got {refined_prompt!r}")

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class TokenCounter:
-    """Counts tokens additively: the count of a text is the sum over its parts between spaces, as the constraints need.
+    """Counts tokens additively over parts between spaces, as the constraints need.
 
-    Each part is counted with and without a space before it, and the larger count is taken. The result is never too low
-    for tokenizers that join no two words (byte-level BPE, SentencePiece unigrams, CLIP).
+    A part is counted with and without a space before it, and the larger count is taken. The sum is never too low for
+    tokenizers that join no two words (byte-level BPE, SentencePiece unigrams, CLIP).
     """
 
     def __init__(self, count_tokens: Callable[[str], int], limit: int) -> None:
@@ -38,7 +38,10 @@ class TokenCounter:
 
     def __call__(self, text: str) -> int:
         """Return an upper bound on the number of tokens of a text."""
-        return sum(map(self._count_part, text.split()))
+        parts = text.split()
+        count = sum(map(self._count_part, parts))
+        has_other_blanks = text.split(" ") != parts  # runs of spaces and line breaks may be tokens of their own
+        return max(count, self._count_tokens(text)) if has_other_blanks and parts else count
 
     def _worse(self, part: str) -> int:
         return max(self._count_tokens(part), self._count_tokens(" " + part))

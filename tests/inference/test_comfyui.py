@@ -68,7 +68,8 @@ def test_loading_it_loads_nothing_heavy(how: str, tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines() == [
         "[]",
-        "prip.errors prip.import_warnings prip.options prip.text prip.text.prompts prip.text.webui_syntax",
+        "prip.errors prip.import_warnings prip.options prip.text prip.text.prompts prip.text.regions "
+        "prip.text.templates prip.text.webui_syntax",
     ]
 
 

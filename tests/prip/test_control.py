@@ -189,7 +189,7 @@ def test_numbers_of_numpy_are_numbers(refiner: Refiner, number: np.number) -> No
     ],
 )
 def test_webui_syntax_passes_through(refiner: Refiner, prompt: str, plain: str) -> None:
-    for options in ({}, {"temperature": 0.0, "token_budget": count_clip_tokens(plain) + 5}):
+    for options in ({}, {"temperature": 0.0, "token_budget": count_clip_tokens(plain) + 5, "webui_syntax": True}):
         text = refiner.refine(prompt, **options)
         assert text.startswith(prompt + ", ")
         assert text.removeprefix(prompt) == refiner.refine(plain, **options).removeprefix(plain), "read without it"

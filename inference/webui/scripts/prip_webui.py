@@ -380,6 +380,7 @@ def ask(
     options["token_budget"] = TOKENS if budget is None else int(budget)
     for name, value in options.items():
         options[name] = OPTIONS[name]["default"] if value is None else terms(value) if name in TERMS else value
+    options["webui_syntax"] = True
     sampled = options["temperature"] > 0
     seeds = [int(image_seeds[index]) if sampled and seed == -1 else seed for index in indices]
     request = {"prompts": [prompts[index] for index in indices], "seeds": seeds, "model": model, "options": options}
