@@ -12,10 +12,13 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +30,22 @@ def setup_cfg() -> configparser.ConfigParser:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     return config
+
+
+def test_every_dependency_installs_on_the_oldest_python() -> None:
+    """A distribution that needs a newer Python would leave pip without a version to install."""
+    oldest = setup_cfg()["options"]["python_requires"].removeprefix(">=").strip()
+    lines = [setup_cfg()["options"]["install_requires"], *setup_cfg()["options.extras_require"].values()]
+    names = {Requirement(line).name for text in lines for line in text.split("\n") if line.strip()} - {"prip"}
+    checked = {}
+    for name in names:
+        with suppress(PackageNotFoundError):  # an extra that is not installed here
+            checked[name] = metadata(name).get("Requires-Python") or ""
+    assert {"torch", "transformers", "diffusers"} <= set(checked)
+    assert {name: needs for name, needs in checked.items() if f"{oldest}.9" not in SpecifierSet(needs)} == {}
+    for page in ("README.md", "docs/install.md"):
+        assert f"Python {oldest} or newer" in (ROOT / page).read_text(encoding="utf-8")
+    assert f'python_version = "{oldest}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
 def folder_of_package() -> dict[str, str]:

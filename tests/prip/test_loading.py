@@ -184,6 +184,12 @@ assert kept_settings == (torch.get_default_dtype(), transformers.logging.get_ver
 """
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("run", range(20))
+def test_threads_that_load_at_once_are_right_every_time(run: int, tmp_path: Path) -> None:
+    test_threads_that_load_at_once_beside_another_model(tmp_path)
+
+
 def test_threads_that_load_at_once_beside_another_model(tmp_path: Path) -> None:
     process = subprocess.run([sys.executable, "-c", THREADS, str(tmp_path)], capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
