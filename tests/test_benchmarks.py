@@ -226,6 +226,14 @@ def test_sampling_is_measured() -> None:
     assert float(before) > 4 * float(now)
 
 
+def test_keeping_masks_is_measured() -> None:
+    """Beyond 1,024 tokens that continue a word, a replay also allows fewer tokens than sampling did."""
+    printed = run("mask_replay", "--vocabularies", "6000", "--rows", "4")
+    (row,) = [line for line in printed.splitlines() if line.startswith("| 6,000")]
+    ratio, narrower = re.findall(r"([\d.]+)%? \|", row)[-2:]
+    assert float(ratio) > 2 and float(narrower) > 0
+
+
 @pytest.mark.slow
 def test_preparing_is_measured() -> None:
     printed = run("prepare_scale", "--images", "64", "--workers", "0", "--batch-size", "16")

@@ -206,10 +206,11 @@ class Constraints:
     def replay(
         self, user_prompts: Sequence[str], actions: Sequence[Sequence[int]], options: RefineOptions
     ) -> torch.Tensor:
-        """Return the masks under which actions were sampled.
+        """Return the masks of actions whose own masks were not recorded.
 
-        Near the token budget of a large vocabulary the masks depended on the candidates, of which only the action is
-        known here: there the masks allow fewer tokens than those under which the action was sampled.
+        They equal those of sampling, except near the token budget of a large vocabulary. There the masks of sampling
+        depend on candidates (see `allowed`), of which only the action is known here, so that fewer tokens are allowed;
+        `PromptSampler.sample_under_masks` returns the masks themselves.
 
         Args:
             user_prompts: The prompts, styles included.

@@ -10,6 +10,7 @@ from transformers import DynamicCache, TopPLogitsWarper
 
 from ..errors import InputError
 from .llama_step import LlamaStep
+from .mask_bits import pack_bits
 from .sampling import drawn, likeliest
 
 if TYPE_CHECKING:
@@ -45,14 +46,14 @@ def decode(
         constraints: The rules that mask its tokens.
         pivot: `(batch, pivot_length, pivot_width)`, or None for a prompt decoder that reads no pivot.
         prefix_ids: Token ids of each prefix, from `PripProcessor.prefix_ids`.
-        rows: One for each prefix, from `Constraints.begin`.
+        rows: One for each prefix, from `Constraints.begin`; changed.
         options: Read are temperature and top_p. Temperature 0 takes the most likely token; top_p below 1 samples
             from the nucleus (Holtzman et al. 2020).
         generators: Source of randomness for each row, on the CPU: a text does not depend on its batch. Needed for
             temperatures above 0.
         whole_modifiers: Drop a modifier that the prompt decoder cannot finish as it means to, because of a ban or
-            the token budget, and let it begin another. Otherwise each token is drawn from those allowed, with the
-            probabilities that reinforcement learning computes again (but see `Constraints.replay`).
+            the token budget, and let it begin another. Otherwise each token is drawn from those allowed, as
+            reinforcement learning needs it: `Row.masks` then holds the masks that its probabilities refer to.
 
     Returns:
         For each row its actions: token ids that end with the end token; none for rows that are full.
@@ -79,6 +80,8 @@ def decode(
             else:
                 allowed = constraints.allowed(now, candidates)
                 chosen = _chosen(logits, allowed, now, sources, options)
+                for row, mask in zip(now, pack_bits(allowed), strict=True):
+                    row.masks.append(mask)
             may = (allowed.gather(1, chosen.clamp(min=0)) & (chosen >= 0)).tolist()
             continues = [
                 _take(constraints, rows[index], tokens, usable, actions[index])

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from ..control.attributes import Value
 from .bans import TermsAnywhere, TermsAtWords
@@ -53,6 +54,9 @@ class Row:
     """First tokens of the modifiers that were dropped at `start`."""
     by_mask: bool = False
     """Whether the decoder may mean only what is allowed, since no first modifier could be finished as it was meant."""
+    masks: list[Tensor] = field(default_factory=list)
+    """Masks under which the tokens so far were drawn, from `pack_bits`; `decode` records them without
+    `whole_modifiers`."""
     full: bool = False
     """Whether no modifier fits, so that the row gets no tokens."""
     done: bool = False

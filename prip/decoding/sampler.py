@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch import Tensor
 
 from ..errors import CheckpointError
 from ..options import RefineOptions
@@ -14,12 +15,26 @@ from ..text.clip_tokens import CLIP_TOKEN_LIMIT, count_clip_tokens
 from ..text.prompts import join, own_words
 from .constraints import Constraints
 from .decode import decode
+from .mask_bits import pack_bits
+from .row_state import Row
 from .sampling import row_generator
 
 if TYPE_CHECKING:
     from ..modeling import PripModel
     from ..processing import PripProcessor
     from ..text.token_counter import TokenCounter
+
+REPLAYED_AT_ONCE = 16
+"""Prompts whose masks are bool `(batch, length, vocabulary)` at once"""
+
+
+class MaskedActions(NamedTuple):
+    """What the prompt decoder adds to a prompt, and what it could have added at each step."""
+
+    actions: list[int]
+    """Token ids that end with the end token; none if the prompt leaves no room"""
+    masks: Tensor
+    """uint8 `(actions, vocabulary / 8 rounded up)`, on the CPU: the tokens that each was drawn from, by `pack_bits`"""
 
 
 class PromptSampler:
@@ -90,6 +105,33 @@ class PromptSampler:
             For each prompt its actions: token ids that end with the end token, or none if the prompt leaves no room.
         """
         rows = self.constraints.begin(user_prompts, options, contexts)
+        return self._decode(rows, user_prompts, seeds, options, whole_modifiers)
+
+    @torch.no_grad()
+    def sample_under_masks(
+        self, user_prompts: Sequence[str], seeds: Sequence[tuple[int, int]], options: RefineOptions
+    ) -> list[MaskedActions]:
+        """Return the tokens that `sample` draws without `whole_modifiers`, with the masks that they were drawn under.
+
+        Reinforcement learning computes the probabilities of the tokens again under these masks.
+        """
+        rows = self.constraints.begin(user_prompts, options)
+        actions = self._decode(rows, user_prompts, seeds, options, whole_modifiers=False)
+        none = torch.empty(0, -(-self.vocabulary_size // 8), dtype=torch.uint8)
+        return [
+            MaskedActions(tokens, torch.stack(row.masks) if row.masks else none)
+            for tokens, row in zip(actions, rows, strict=True)
+        ]
+
+    def _decode(
+        self,
+        rows: Sequence[Row],
+        user_prompts: Sequence[str],
+        seeds: Sequence[tuple[int, int]],
+        options: RefineOptions,
+        whole_modifiers: bool,
+    ) -> list[list[int]]:
+        """Return the actions of each prompt as `sample` does, and advance its row to their end."""
         prefixes = [self.processor.prefix_ids(prompt) for prompt in user_prompts]
         fitting = [index for index, row in enumerate(rows) if not row.full]
         actions: list[list[int]] = [[] for _ in user_prompts]
@@ -115,9 +157,14 @@ class PromptSampler:
 
     def replay(
         self, user_prompts: Sequence[str], actions: Sequence[Sequence[int]], options: RefineOptions
-    ) -> torch.Tensor:
-        """Return the masks under which actions were sampled, as `Constraints.replay` does."""
-        return self.constraints.replay(user_prompts, actions, options)
+    ) -> list[Tensor]:
+        """Return the masks of each prompt's actions as `MaskedActions.masks`, made as `Constraints.replay` does."""
+        masks: list[Tensor] = []
+        for start in range(0, len(actions), REPLAYED_AT_ONCE):
+            chunk = slice(start, start + REPLAYED_AT_ONCE)
+            replayed = pack_bits(self.constraints.replay(user_prompts[chunk], actions[chunk], options))
+            masks += [packed[: len(own)] for packed, own in zip(replayed, actions[chunk], strict=True)]
+        return masks
 
     def text(self, user_prompt: str, actions: Sequence[int]) -> str:
         """Return the refined prompt that actions make of a user prompt; without actions, the user prompt itself."""

@@ -192,7 +192,7 @@ def test_replay_has_the_masks_of_the_actions(refiner: Refiner) -> None:
         temperature=1.0, top_p=1.0, max_new_tokens=40, banned_terms=["8k"], no_artists=True, allow_faults=False
     )
     actions = refiner.sampler.sample(prompts, [(1, 2)] * len(prompts), options)
-    replayed = refiner.sampler.replay(prompts, actions, options)
+    replayed = refiner.sampler.constraints.replay(prompts, actions, options)
     rows = refiner.sampler.constraints.begin(prompts, options)
     for step in range(max(map(len, actions))):
         allowed = refiner.sampler.constraints.allowed(rows)

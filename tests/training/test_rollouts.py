@@ -15,13 +15,14 @@ import torch
 from made_rl import Brightness, Painter
 from tiny_parts import options_with
 
+from prip.decoding.mask_bits import pack_bits, unpack_bits
 from prip.errors import CheckpointError, InputError
 from prip.refiner import Refiner
 from prip.rewards import StandardisedSum
 from prip.training.data.reward_statistics import RewardStatistics
 from prip.training.rl import ppo
 from prip.training.rollouts.image_scorer import ImageScorer, PlainScoreCache
-from prip.training.rollouts.policy import Policy, Refinement, pack_bits, unpack_bits
+from prip.training.rollouts.policy import Policy, Refinement
 from prip.training.rollouts.scores import GainScorer, read_rollouts, rollout_table, write_rollouts
 
 PROMPTS = ["a cat", "a dog on the beach.", "two red apples in a bowl", "a cat"]
@@ -111,7 +112,7 @@ def test_rows_are_chosen_together(policy: Policy) -> None:
 def test_constraints_are_held_as_bits(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     """An eighth of their bytes, replayed a few refinements at a time."""
     refinements = policy.refine(PROMPTS)
-    monkeypatch.setattr("prip.training.rollouts.policy.REPLAYED_AT_ONCE", 2)
+    monkeypatch.setattr("prip.decoding.sampler.REPLAYED_AT_ONCE", 2)
     batch = policy.collate(refinements)
     actions = [one.actions for one in refinements]
     expected = policy.refiner.sampler.constraints.replay(
@@ -129,7 +130,7 @@ def test_bits_come_back(count: int) -> None:
     packed = pack_bits(values)
     assert packed.dtype == torch.uint8 and packed.shape == (3, 2, -(-count // 8))
     assert torch.equal(unpack_bits(packed, count), values)
-    assert pack_bits(torch.tensor([True, False, False, True])).item() == 0b11111001
+    assert pack_bits(torch.tensor([True, False, False, True])).item() == 0b1001
 
 
 def test_the_reward_is_the_gain_over_the_plain_image_of_the_same_seed(scorer: ImageScorer) -> None:

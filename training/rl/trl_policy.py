@@ -52,7 +52,7 @@ class Rollouts:
     """The rollouts of an iteration, shared by the policy and its reference.
 
     User prompts, prefix rule, constraints and seeds are those of PPO. `generate` checks that TRL asks for the user
-    prompts of the iteration; `rows` returns the masks of `Constraints.replay`.
+    prompts of the iteration; `rows` returns the masks under which the completions were sampled.
 
     Args:
         policy: Samples the refinements.

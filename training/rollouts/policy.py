@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prip.decoding.mask_bits import unpack_bits
 from prip.modeling import PreferenceEncoder, PripModel, PromptDecoder
 from prip.options import RefineOptions
 from prip.refiner import Refiner
 
 from .offloading import Offloading
 
-REPLAYED_AT_ONCE = 16
-"""Refinements whose masks are unpacked, as bool (batch, length, vocab), at once"""
 Learner = PreferenceEncoder | PromptDecoder
 """The part that learns: the preference encoder or the prompt decoder"""
 
@@ -29,6 +28,9 @@ class Refinement:
     refined_prompt: str
     actions: list[int]
     """Token ids after the prefix, including the end token; empty if the user prompt leaves no room"""
+    masks: Tensor | None = field(default=None, repr=False, compare=False)
+    """uint8 (actions, vocab / 8 rounded up), on the CPU: the masks under which the actions were sampled, as
+    `MaskedActions.masks`; None for actions that were not sampled"""
 
 
 @dataclass(frozen=True)
@@ -58,22 +60,25 @@ class Policy:
         Args:
             user_prompts: The prompts.
             temperature: 0 refines greedily, exactly like `Refiner.refine`. Above 0, tokens are sampled under the masks
-                alone, with the probabilities that `action_logits` reproduces (but see `Constraints.replay`).
+                alone, which the refinements keep: `action_logits` reproduces the probabilities.
             seeds: (seed, number of the alternative) of each row; needed above temperature 0.
         """
+        sampler, options = self.refiner.sampler, replace(self.options, temperature=temperature)
         seeds = seeds if seeds is not None else [(0, 0)] * len(user_prompts)
-        actions: list[list[int]] = []
+        refinements: list[Refinement] = []
         with self.offloading.using("decoder"):
             for start in range(0, len(user_prompts), self.chunk):
                 rows = slice(start, start + self.chunk)
-                options = replace(self.options, temperature=temperature)
-                actions += self.refiner.sampler.sample(
-                    user_prompts[rows], seeds[rows], options, whole_modifiers=temperature == 0
-                )
-        return [
-            Refinement(prompt, self.refiner.sampler.text(prompt, tokens), tokens)
-            for prompt, tokens in zip(user_prompts, actions, strict=True)
-        ]
+                prompts, sampled = user_prompts[rows], list[tuple[list[int], Tensor | None]]()
+                if temperature == 0:
+                    sampled += [(actions, None) for actions in sampler.sample(prompts, seeds[rows], options)]
+                else:
+                    sampled += sampler.sample_under_masks(prompts, seeds[rows], options)
+                refinements += [
+                    Refinement(prompt, sampler.text(prompt, actions), actions, masks)
+                    for prompt, (actions, masks) in zip(prompts, sampled, strict=True)
+                ]
+        return refinements
 
     def has_room(self, user_prompts: Sequence[str]) -> list[bool]:
         """Return whether each user prompt leaves room for a modifier."""
@@ -101,20 +106,23 @@ class Policy:
             allowed_bits=torch.full((rows, length, -(-vocabulary // 8)), 255, dtype=torch.uint8),
             vocabulary=vocabulary,
         )
-        for start in range(0, rows, REPLAYED_AT_ONCE):
-            chunk = slice(start, start + REPLAYED_AT_ONCE)
-            allowed = self.refiner.sampler.replay(
-                prompts[chunk], [refinement.actions for refinement in refinements[chunk]], self.options
-            )
-            batch.allowed_bits[chunk, : allowed.shape[1]] = pack_bits(allowed)
-        for row, (prefix, refinement) in enumerate(zip(prefixes, refinements, strict=True)):
+        rows_of_batch = zip(prefixes, refinements, self._masks(refinements), strict=True)
+        for row, (prefix, refinement, masks) in enumerate(rows_of_batch):
             begin, count = len(prefix), len(refinement.actions)
             batch.input_ids[row, : begin + count] = torch.tensor([*prefix, *refinement.actions])
             batch.attention_mask[row, : begin + count] = 1
             batch.positions[row, :count] = torch.arange(begin, begin + count)
             batch.actions[row, :count] = torch.tensor(refinement.actions, dtype=torch.long)
             batch.mask[row, :count] = True
+            batch.allowed_bits[row, :count] = masks
         return batch
+
+    def _masks(self, refinements: Sequence[Refinement]) -> list[Tensor]:
+        """Return the masks of each refinement's actions; those that were not sampled are replayed."""
+        left = [refinement for refinement in refinements if refinement.masks is None]
+        prompts, actions = [refinement.user_prompt for refinement in left], [refinement.actions for refinement in left]
+        replayed = iter(self.refiner.sampler.replay(prompts, actions, self.options))
+        return [next(replayed) if refinement.masks is None else refinement.masks for refinement in refinements]
 
     def action_logits(self, part: Learner, batch: ActionBatch) -> tuple[Tensor, Tensor]:
         """Return the logits (batch, length, vocab) and hidden states (batch, length, hidden size) before each action.
@@ -173,16 +181,3 @@ class ActionBatch:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         changed: dict[str, Any] = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
         return replace(self, **changed)
-
-
-def pack_bits(values: Tensor) -> Tensor:
-    """Pack bool (..., n) into uint8 (..., n / 8 rounded up), lowest bit first; padding bits are 1."""
-    padded = torch.nn.functional.pad(values, (0, -values.shape[-1] % 8), value=True).unflatten(-1, (-1, 8))
-    bits = torch.arange(8, dtype=torch.uint8, device=values.device)
-    return (padded.to(torch.uint8) << bits).sum(dim=-1, dtype=torch.uint8)
-
-
-def unpack_bits(packed: Tensor, count: int) -> Tensor:
-    """Return the bool (..., count) that was packed by `pack_bits`."""
-    bits = torch.arange(8, dtype=torch.uint8, device=packed.device)
-    return ((packed.unsqueeze(-1) >> bits) & 1).bool().flatten(-2)[..., :count]
