@@ -87,7 +87,7 @@ class DiffusersGenerator:
         self._freeze()
         family = family_of(pipeline)
         self._tokens = PipelineTokens(pipeline, family.options.get("clean_caption") if family else None)
-        self.token_limit = self._tokens.token_limit
+        self.token_limit = self._tokens.default_limit
         if adapter is not None:
             _check_adapter(adapter, pipeline)
             adapter.to(pipeline.device)

@@ -42,15 +42,16 @@ class PipelineTokens:
         self.tokenizers, length = _reading_tokenizers(pipeline)
         parameters = inspect.signature(type(pipeline).__call__).parameters
         default = {name: parameters[name].default for name in _READ if name in parameters}
-        if isinstance(shorter := default.get("max_sequence_length"), int):
-            length = min(length, shorter)
         self.frame = max(tokenizer.num_special_tokens_to_add() for tokenizer in self.tokenizers)
         """Number of tokens that are read besides those of the prompt: start, end, and what joins a template."""
         self.frame += bool(default.get("complex_human_instruction"))
         if isinstance(system_prompt := getattr(pipeline, "system_prompt", None), str):  # Lumina 2
             self.frame += _length(self.tokenizers[0], f"{system_prompt} <Prompt Start> ")
         self.token_limit = length - self.frame
-        """Tokens of a prompt that are read."""
+        """Tokens of a prompt that are read at most."""
+        shorter = default.get("max_sequence_length")
+        self.default_limit = min(length, shorter) - self.frame if isinstance(shorter, int) else self.token_limit
+        """Tokens of a prompt that are read unless a call gives another max_sequence_length."""
         wanted = default.get("clean_caption", False) if clean_caption is None else clean_caption
         self._clean_caption = bool(wanted) and _can_clean()
 

@@ -133,7 +133,7 @@ def check(family: str, prompts: list[str], refiner: Refiner, monkeypatch: pytest
     """Refine prompts for a family; return how many texts are at the limit, and how many gained a modifier."""
     pipe = pipeline_of(family)
     tokens = PipelineTokens(pipe)
-    texts = refiner.counted_by(tokens).refine(prompts)
+    texts = refiner.counted_by(tokens).refine(prompts, token_budget=tokens.default_limit)
     endless = refiner.refine(prompts, token_budget=100_000)
     full = gained = 0
     for prompt, text, longer in zip(prompts, texts, endless, strict=True):
