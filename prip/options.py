@@ -63,10 +63,6 @@ class RefineOptions:
     token_budget: Annotated[int | None, Bounds(1)] = None
     """Most tokens in the refined prompt, counted by the text encoder's tokenizer; if not set, all that the text encoder
     reads (75 for CLIP)."""
-    webui_syntax: bool = False
-    """Count tokens for a program that reads (word:1.2) as a weight and takes <lora:name:0.8> out, such as the webui;
-    otherwise brackets are counted as the characters that they are. Regions (BREAK, ADDCOL, ...) then gain modifiers in
-    their own chunk, with a token budget each; otherwise the prompt is one text."""
     banned_terms: Collection[str] = ()
     """Words or phrases never to add, in any letter case."""
     batch_size: Annotated[int, Bounds(1)] = 256
@@ -81,6 +77,10 @@ class RefineOptions:
     """Allow flaws such as "badly cropped" to be added to a prompt that does not ask for them."""
     strength: Annotated[float, Bounds(0, 1)] = 1.0
     """Share of the modifiers to add, counted from the first; 0 returns each prompt unchanged."""
+    webui_syntax: bool = False
+    """Count tokens for a program that reads (word:1.2) as a weight and takes <lora:name:0.8> out, such as the webui;
+    otherwise brackets are counted as the characters that they are. Regions (BREAK, ADDCOL, ...) then gain modifiers in
+    their own chunk, with a token budget each; otherwise the prompt is one text."""
 
     def __post_init__(self) -> None:
         for option in option_fields():
@@ -98,7 +98,6 @@ class OneTextOptionsDict(TypedDict, total=False):
     top_p: float
     max_new_tokens: int
     token_budget: int | None
-    webui_syntax: bool
     banned_terms: Collection[str]
     batch_size: int
     styles: Sequence[str]
@@ -106,6 +105,7 @@ class OneTextOptionsDict(TypedDict, total=False):
     no_artists: bool
     allow_faults: bool
     strength: float
+    webui_syntax: bool
 
 
 class RefineOptionsDict(OneTextOptionsDict, total=False):

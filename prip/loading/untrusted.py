@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -34,12 +35,13 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file. Raises CheckpointError, which names the file, if there is none."""
     try:
         if path.exists() and not path.is_file():  # a device or a pipe has no end
-            raise CheckpointError(f"{path}: expected a file with a JSON object, got something else")
+            raise CheckpointError(f"{path} cannot be read as JSON: expected a file, got something else")
         check_inside(path)
         with path.open("rb") as file:
-            content = file.read(JSON_BYTES + 1)
-        if len(content) > JSON_BYTES:
-            raise CheckpointError(f"{path} is too large to be read as JSON: more than {JSON_BYTES:,} bytes")
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(JSON_BYTES + 1) if size <= JSON_BYTES else b""
+        if max(size, len(content)) > JSON_BYTES:  # a file may grow while it is read
+            raise CheckpointError(f"{path} is too large to be read as JSON: {max(size, len(content)):,} bytes")
         value = json.loads(content.decode("utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing") from error

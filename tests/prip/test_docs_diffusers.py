@@ -20,9 +20,10 @@ def test_the_python_lines_run(
     stable_diffusion(safety_checker=None).save_pretrained("my-pipeline")
     names: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), names)
     assert Path("cat.png").is_file()
     assert type(names["pipe"].vae).__name__ == "PatchAutoencoder"  # type: ignore[attr-defined]
-    assert capsys.readouterr().out.splitlines()[-1].startswith("a cat, "), "libraries print, too"
+    printed = capsys.readouterr().out.splitlines()  # libraries print, too
+    assert any(line.startswith("a cat, ") for line in printed) and printed[-1].startswith("people, low quality")

@@ -37,7 +37,7 @@ def test_json_is_read_from_files_inside_their_folder_alone(tmp_path: Path) -> No
         (tmp_path / "real" / name).symlink_to(target)
     (tmp_path / "real" / "folder.json").mkdir()
     for name in ("pipe.json", "device.json", "folder.json"):
-        with pytest.raises(CheckpointError, match="expected a file with a JSON object"):
+        with pytest.raises(CheckpointError, match="cannot be read as JSON: expected a file"):
             read_json(tmp_path / "real" / name)
     with pytest.raises(CheckpointError, match="a link that leads out of its folder"):
         read_json(tmp_path / "real" / "link.json")
