@@ -191,7 +191,7 @@ class WatchedRl(_Watched, RlModule):
         self.watch = watch
         scorer, sampler = self.context.scorer.images, self.context.policy.refiner.sampler
         scorer.rewards = [_WatchedReward(reward, watch) for reward in scorer.rewards]
-        phases = ("refine", sampler, "sample"), ("draw", scorer, "draw")
+        phases = ("refine", sampler, "sample"), ("refine", sampler, "sample_under_masks"), ("draw", scorer, "draw")
         for phase, owner, method in (*phases, ("update", self, "experience"), ("update", self, "learn")):
             setattr(owner, method, watch.phase(phase, getattr(owner, method)))
         return self

@@ -181,16 +181,16 @@ def test_no_pipeline_is_given_more_than_it_reads(
 def test_no_real_prompt_exceeds_what_a_pipeline_reads(
     family: str, refiner: Refiner, monkeypatch: pytest.MonkeyPatch, real_data: Callable[[str], Path]
 ) -> None:
-    """Those with brackets and other marks, a textual inversion put into every third."""
+    """A third of those with brackets and other marks, a textual inversion put into every third."""
     prompts = []
-    for number, prompt in enumerate(marked_prompts(real_data)):
+    for number, prompt in enumerate(marked_prompts(real_data)[::3]):
         words = prompt.split(" ")
         if number % 3 == 0:
             words.insert(random.Random(number).randrange(len(words) + 1), TOY)
         prompts.append(" ".join(words))
-    assert len(prompts) > 400
+    assert len(prompts) > 130
     full, gained = check(family, prompts, refiner, monkeypatch)
-    assert gained > 50 and full > 0
+    assert gained > 15 and full > 0
 
 
 def marked_prompts(real_data: Callable[[str], Path]) -> list[str]:
