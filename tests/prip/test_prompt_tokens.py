@@ -190,7 +190,8 @@ def test_no_real_prompt_exceeds_what_a_pipeline_reads(
         prompts.append(" ".join(words))
     assert len(prompts) > 130
     full, gained = check(family, prompts, refiner, monkeypatch)
-    assert gained > 15 and full > 0
+    assert gained > 15
+    assert full > 0 or PipelineTokens(pipeline_of(family)).default_limit > 200, "hardly a prompt is as long"
 
 
 def marked_prompts(real_data: Callable[[str], Path]) -> list[str]:
