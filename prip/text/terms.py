@@ -31,24 +31,8 @@ _NEGATIONS = frozenset(
 _LONGEST_NEGATION = max(map(len, _NEGATIONS))
 _FILLERS = frozenset(
     (
-        *(
-            "a",
-            "an",
-            "any",
-            "the",
-            "more",
-            "too",
-            "it",
-            "be",
-            "as",
-            "in",
-            "like",
-            "kind",
-            "sort",
-            "of",
-            "trace",
-            "hint",
-        ),
+        *("a", "an", "any", "the", "more", "too", "it", "be", "as", "in", "like", "of"),
+        *("kind", "sort", "trace", "hint"),
         *("use", "using", "make", "making", "made", "add", "adding", "draw", "want", "look", "looking", "include"),
         *("show", "style", "visible", "please"),
     )
